@@ -1,0 +1,39 @@
+# Everything runs in .venv in the checkout; `make demo` and `make test` make it.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO ?= demo
+
+.PHONY: demo test lint bench spark clean
+
+$(READY): setup.py beam_requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[cpu,learned,test]"
+	touch $(READY)
+
+# A rendered city, its atlas, and how far the map is from the truth.
+demo: $(READY)
+	$(BIN)/vladmap sample $(DEMO)/city --images 120 --seed 0
+	$(BIN)/vladmap build --images $(DEMO)/city/images --atlas $(DEMO)/atlas
+	$(BIN)/vladmap check-map --atlas $(DEMO)/atlas --truth $(DEMO)/city/truth.parquet
+	@echo "open $(DEMO)/atlas/report/index.html in a browser"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.throughput
+
+# The same build on Apache Spark and in one process: the two atlases must be equal.
+spark: $(READY)
+	$(BIN)/python -m benchmarks.spark_demo
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info

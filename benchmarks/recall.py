@@ -1,0 +1,96 @@
+"""Recall of a descriptor model on real pairs of photographs.
+
+`python -m benchmarks.recall --photos DIR [--model netvlad-lite] [--set sped --set gardens-point]`
+
+A set is a folder with `database/` and `queries/` whose files are named alike where they show the
+same place. The vocabulary is learnt from the database's images alone. A query is right at rank k
+where one of its k best lies within the set's tolerance in file order: 0 for sped (an unordered
+collection of places), 2 for gardens-point (frames along a path). No query is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models import MODEL_NAMES, load_model, vocabulary
+from schemas.rejects import UserError
+
+RANKS = (1, 5, 10)
+TOLERANCES = {"sped": 0, "gardens-point": 2}
+LOCAL_DESCRIPTORS_PER_IMAGE = 200
+
+
+def recall_at(
+    queries: NDArray[np.float32], database: NDArray[np.float32], tolerance: int
+) -> dict[int, float]:
+    """Share of (Q, D) queries, in %, with database row i +- tolerance among their k best."""
+    order = np.argsort(-(queries @ database.T), axis=1, kind="stable")
+    right = np.abs(order - np.arange(len(queries))[:, None]) <= tolerance
+    return {k: 100.0 * float(right[:, :k].any(axis=1).mean()) for k in RANKS}
+
+
+def measure(
+    folder: Path, name: str, model: str, checkpoint: str | None, precision: str, seed: int
+) -> str:
+    """One line of the table for the set `name` in `folder`."""
+    database, queries = (_images(folder / name / part) for part in ("database", "queries"))
+    weights: str | bytes | None = checkpoint
+    if checkpoint is None or model != "netvlad":
+        sampled = vocabulary.sample_local_descriptors(
+            model, checkpoint, database, LOCAL_DESCRIPTORS_PER_IMAGE, seed
+        )
+        weights = vocabulary.to_bytes(vocabulary.fit(model, checkpoint, sampled, seed=seed))
+    descriptor = load_model(model, weights, precision=precision)
+    started = time.perf_counter()
+    described = descriptor.describe(database + queries)
+    rate = len(described) / (time.perf_counter() - started)
+    recall = recall_at(described[len(database) :], described[: len(database)], TOLERANCES[name])
+    figures = "  ".join(f"{recall[k]:5.1f}" for k in RANKS)
+    return f"{name:14s} {len(queries):5d} queries  {figures}   {rate:6.1f} images/s"
+
+
+def _images(folder: Path) -> list[NDArray[np.uint8]]:
+    paths = sorted(folder.glob("*.jpg"))
+    if not paths:
+        raise UserError(f"no photographs in {folder}")
+    return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recall", description=__doc__)
+    parser.add_argument("--photos", type=Path, required=True, help="the folder of the sets")
+    parser.add_argument("--model", choices=MODEL_NAMES, default="netvlad-lite")
+    parser.add_argument("--checkpoint", help="weights of the model netvlad")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--seed", type=int, default=0, help="of the vocabulary")
+    parser.add_argument("--set", action="append", choices=sorted(TOLERANCES), dest="sets")
+    options = parser.parse_args(arguments)
+    print(f"{options.model}, {options.precision}: recall@{'/'.join(map(str, RANKS))} in %")
+    try:
+        for name in options.sets or TOLERANCES:
+            print(
+                measure(
+                    options.photos,
+                    name,
+                    options.model,
+                    options.checkpoint,
+                    options.precision,
+                    options.seed,
+                ),
+                flush=True,
+            )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

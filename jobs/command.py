@@ -1,0 +1,68 @@
+"""What every job does alike: parse, run, and turn an error into one clear line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from schemas.rejects import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def parser(job: str, text: str, *, epilog: str = "") -> argparse.ArgumentParser:
+    """A parser whose help names the command as people type it."""
+    return argparse.ArgumentParser(
+        prog=f"vladmap {job}",
+        description=text,
+        epilog=epilog or None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def guarded(work: Callable[[], int | None]) -> int:
+    """Run a job's work. What the user can mend is one line on stderr and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("vladmap").setLevel(logging.INFO)
+    try:
+        return work() or 0
+    except UserError as error:
+        return _explain(error)
+    except KeyboardInterrupt:
+        print("vladmap: interrupted; the same command goes on from here", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # `vladmap ... | head`: whoever read our words has gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except RuntimeError as error:
+        # Beam wraps what a DoFn raised; a cause that the user can mend stays one line.
+        cause = _user_error(error)
+        if cause is None:
+            raise
+        return _explain(cause)
+
+
+def _explain(error: UserError) -> int:
+    print(f"vladmap: {error}", file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+def _user_error(error: BaseException) -> UserError | None:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(current, UserError):
+            return current
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def words(argv: Sequence[str] | None) -> list[str]:
+    return list(sys.argv[1:] if argv is None else argv)

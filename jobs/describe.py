@@ -1,0 +1,23 @@
+"""`vladmap describe`: that stage alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from jobs.stages import run_job
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage; returns the exit code."""
+    return run_job(
+        "describe",
+        ["describe"],
+        "Compute one global descriptor for each image: descriptors/.",
+        ["vladmap describe --atlas atlas --model vlad"],
+        argv,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

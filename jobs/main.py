@@ -1,0 +1,58 @@
+"""The console script `vladmap`: the same as `python -m jobs.<name>`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from jobs.command import EXIT_USER_ERROR, words
+
+_JOBS = {
+    "build": "photographs in, atlas out: every stage",
+    "ingest": "read, check and place the photographs",
+    "describe": "compute global descriptors",
+    "index": "build the FAISS index",
+    "pair": "find the image pairs worth matching",
+    "verify": "local features, matches, two-view geometry",
+    "reconstruct": "map each tile with COLMAP",
+    "merge": "join the tiles' models, write poses",
+    "report": "write the atlas's report",
+    "sample": "render a sample city with known truth",
+    "check-map": "compare an atlas with the truth",
+}
+
+
+def _usage() -> str:
+    lines = [
+        "usage: vladmap JOB [OPTIONS]",
+        "",
+        "Turns geotagged street-level photographs into an atlas: descriptors, a retrieval index,",
+        "and georeferenced COLMAP models.",
+        "",
+        "jobs:",
+        *(f"  {name:<12} {text}" for name, text in _JOBS.items()),
+        "",
+        "`vladmap JOB --help` teaches each. To begin:",
+        "  vladmap sample city && vladmap build --images city/images --atlas atlas",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Dispatch to a job; returns its exit code."""
+    arguments = words(argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0 if arguments else EXIT_USER_ERROR
+    name, *rest = arguments
+    if name not in _JOBS:
+        print(f"vladmap: no job is called {name!r}; see `vladmap --help`", file=sys.stderr)
+        return EXIT_USER_ERROR
+    job = importlib.import_module(f"jobs.{name.replace('-', '_')}")
+    code: int = job.main(rest)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

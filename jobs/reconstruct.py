@@ -1,0 +1,23 @@
+"""`vladmap reconstruct`: that stage alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from jobs.stages import run_job
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage; returns the exit code."""
+    return run_job(
+        "reconstruct",
+        ["reconstruct"],
+        "Map every tile with COLMAP and place it by GPS: tiles/.",
+        ["vladmap reconstruct --atlas atlas --tile-images 300"],
+        argv,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

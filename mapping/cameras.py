@@ -1,0 +1,371 @@
+"""Cameras: which images share one, and which projection model its photographs bear out.
+
+A model is chosen by trial: a small, well-connected subset of a camera's images is verified and
+mapped under each family of models from several focal lengths, the intrinsics are refined, and the
+subset is mapped again with what was found. Assumed intrinsics matter more than any mapper option:
+of 29 photographs of one street, 21 to 29 are registered depending on the focal length alone, and a
+wide-angle action camera needs a fisheye model.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mapping.colmap import Camera, from_colmap, pycolmap
+from mapping.features import LocalFeatures
+from mapping.mapper import (
+    MapperOptions,
+    bundle_adjust,
+    error_scale,
+    map_globally,
+    map_incrementally,
+    observation_errors,
+    write_database,
+)
+from mapping.matching import MIN_INLIERS, Matches, match, verify
+
+DEFAULT_FOCAL_FACTOR = 1.2
+TRIAL_IMAGES = 12
+TRIAL_KEYPOINTS = 1000
+MIN_TRIAL_IMAGES = 3
+
+# Families by their one-parameter member, with the focal lengths, over the long side, to start from
+# where EXIF has none: phones and compact cameras lie between the first two, action cameras about
+# the last. Refinement bridges the gaps.
+_FAMILIES: dict[str, tuple[float, ...]] = {
+    "SIMPLE_RADIAL": (DEFAULT_FOCAL_FACTOR, 0.7),
+    "SIMPLE_RADIAL_FISHEYE": (0.45,),
+}
+# What the winner is compared with on its own tracks, simplest first. A fisheye model with a cubic
+# term near 1/3 is a pinhole in disguise, so the simple models are always among them.
+_LADDER = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "OPENCV", "SIMPLE_RADIAL_FISHEYE", "OPENCV_FISHEYE")
+# A richer model must raise the score by this share for each parameter that it adds.
+_GAIN_PER_PARAMETER = 0.01
+_ROUNDS = 2
+_PLAUSIBLE_FOCAL_FACTORS = (0.2, 5.0)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one trial reconstruction of the subset gave; `score` is Torr and Zisserman's MSAC gain.
+
+    `score` sums 1 - (error / threshold)^2 over the observations: more of them, and more exact ones,
+    both count.
+    """
+
+    camera: Camera
+    registered: int
+    observations: int
+    error_px: float
+    score: float
+
+
+@dataclass(frozen=True)
+class CameraChoice:
+    """The camera chosen and the trials that speak for it, best first."""
+
+    camera: Camera
+    images: int
+    trials: list[Trial] = field(default_factory=list)
+
+    def report(self) -> dict[str, Any]:
+        """Return the choice as JSON-able numbers."""
+        return {
+            "camera": self.camera,
+            "images": self.images,
+            "trials": [
+                {
+                    "model": trial.camera["model"],
+                    "params": trial.camera["params"],
+                    "registered": trial.registered,
+                    "observations": trial.observations,
+                    "reprojection_error_px": trial.error_px,
+                    "score": trial.score,
+                }
+                for trial in self.trials
+            ],
+        }
+
+
+def camera_key(
+    make: str | None, model: str | None, width: int, height: int, focal_px: float | None
+) -> str:
+    """Return the key under which images share a camera: maker, model, size and focal length."""
+    focal = "unknown" if not _usable(focal_px) else f"{focal_px:.0f}px"
+    name = " ".join(part.strip() for part in (make or "", model or "") if part.strip())
+    return f"{name or 'unknown camera'} {width}x{height} {focal}"
+
+
+def camera_keys(images: pa.Table) -> list[str]:
+    """Return the camera key of each row of an IMAGES table."""
+    columns = ("make", "model", "width", "height", "focal_px")
+    return [
+        camera_key(*row)
+        for row in zip(*(images[name].to_pylist() for name in columns), strict=True)
+    ]
+
+
+def initial_camera(width: int, height: int, focal_px: float | None) -> Camera:
+    """Return the camera to assume before any evidence: a pinhole, centred.
+
+    Its focal length is `focal_px`, in pixels, from EXIF, or else 1.2 times the long side.
+    """
+    has_prior = _usable(focal_px)
+    focal = float(focal_px or 0.0) if has_prior else DEFAULT_FOCAL_FACTOR * max(width, height)
+    return {
+        "model": "SIMPLE_PINHOLE",
+        "width": width,
+        "height": height,
+        "params": [focal, width / 2.0, height / 2.0],
+        "has_prior_focal_length": has_prior,
+    }
+
+
+def initial_cameras(images: pa.Table) -> dict[str, Camera]:
+    """Return the initial camera of each key in an IMAGES table."""
+    columns = (images[name].to_pylist() for name in ("width", "height", "focal_px"))
+    first: dict[str, Camera] = {}
+    for key, width, height, focal_px in zip(camera_keys(images), *columns, strict=True):
+        if key not in first:
+            first[key] = initial_camera(width, height, focal_px)
+    return dict(sorted(first.items()))
+
+
+def trial_subset(
+    pair_a: Sequence[str],
+    pair_b: Sequence[str],
+    weight: NDArray[np.float64],
+    max_images: int = TRIAL_IMAGES,
+) -> list[str]:
+    """Return up to `max_images` image ids, sorted, that the weighted pairs connect best.
+
+    Grown from the heaviest pair by the image with the greatest weight to those taken so far.
+    """
+    ids, flat = np.unique(np.concatenate([pair_a, pair_b]), return_inverse=True)
+    if len(ids) == 0:
+        return []
+    a, b = flat[: len(pair_a)], flat[len(pair_a) :]
+    taken = np.zeros(len(ids), bool)
+    heaviest = int(np.argmax(weight))
+    taken[[a[heaviest], b[heaviest]]] = True
+    while taken.sum() < min(max_images, len(ids)):
+        reach = np.bincount(b, weight * taken[a], len(ids))
+        reach += np.bincount(a, weight * taken[b], len(ids))
+        reach[taken] = 0.0
+        best = int(np.argmax(reach))
+        if reach[best] <= 0.0:
+            break
+        taken[best] = True
+    return [str(image_id) for image_id in ids[taken]]
+
+
+def choose_camera_model(
+    initial: Camera,
+    features: Mapping[str, LocalFeatures],
+    matches: Mapping[tuple[str, str], Matches],
+) -> CameraChoice:
+    """Return the camera that trial reconstructions of one camera's images bear out.
+
+    `features` are those of a small well-connected subset (see `trial_subset`) of images taken by
+    one camera, `matches` their raw matches by (image_id_a, image_id_b), image_id_a < image_id_b.
+    With too few images, or none that map, the initial camera stands.
+    """
+    if len(features) < MIN_TRIAL_IMAGES:
+        return CameraChoice(initial, len(features))
+    matches = _most_matched(features, matches)
+    trials: list[tuple[Trial, pycolmap.Reconstruction]] = []
+    long_side = max(initial["width"], initial["height"])
+    for family, factors in _FAMILIES.items():
+        focals = (
+            [initial["params"][0]]
+            if initial["has_prior_focal_length"]
+            else [factor * long_side for factor in factors]
+        )
+        for focal in focals:
+            camera: Camera | None = _camera(initial, family, focal)
+            for _ in range(_ROUNDS):
+                if camera is None:
+                    break
+                result = _try(camera, features, matches)
+                if result is None:
+                    break
+                trials.append(result)
+                refined = _refined(result[1])
+                camera = None if refined is None else {**refined, "has_prior_focal_length": True}
+    if not trials:
+        return CameraChoice(initial, len(features))
+    trials.sort(key=lambda item: -item[0].score)
+    camera = _climb(*trials[0], initial)
+    return CameraChoice(camera, len(features), [trial for trial, _ in trials])
+
+
+def choose_cameras(
+    images: pa.Table,
+    pair_a: Sequence[str],
+    pair_b: Sequence[str],
+    weight: NDArray[np.float64],
+    read_features: Callable[[str], LocalFeatures],
+) -> dict[str, CameraChoice]:
+    """Return the choice for each camera key of an IMAGES table.
+
+    `pair_a`, `pair_b`, `weight` are candidate pairs and how much they are expected to share (the
+    similarity of their descriptors will do); only pairs of one camera are used. `read_features`
+    gives the local features of an image_id, and is called for the trial subset alone.
+    """
+    key_of = dict(zip(images["image_id"].to_pylist(), camera_keys(images), strict=True))
+    first, second = np.asarray(pair_a, object), np.asarray(pair_b, object)
+    key_a = np.array([key_of.get(image_id, "") for image_id in pair_a], object)
+    key_b = np.array([key_of.get(image_id, "") for image_id in pair_b], object)
+    choices = {}
+    for key, initial in initial_cameras(images).items():
+        own = np.flatnonzero((key_a == key) & (key_b == key))
+        subset = trial_subset(first[own].tolist(), second[own].tolist(), weight[own])
+        features = {image_id: read_features(image_id) for image_id in subset}
+        matches = {
+            (a, b): match(features[a], features[b])
+            for position, a in enumerate(subset)
+            for b in subset[position + 1 :]
+        }
+        choices[key] = choose_camera_model(initial, features, matches)
+    return choices
+
+
+def _try(
+    camera: Camera,
+    features: Mapping[str, LocalFeatures],
+    matches: Mapping[tuple[str, str], Matches],
+) -> tuple[Trial, pycolmap.Reconstruction] | None:
+    """Verify and map the subset under `camera`; None where nothing maps."""
+    views = [
+        view
+        for (a, b), pair_matches in sorted(matches.items())
+        if len(pair_matches) >= MIN_INLIERS
+        and (view := verify(a, b, features[a], features[b], pair_matches, camera, camera)).verified
+    ]
+    names = {image_id: image_id for image_id in features}
+    long_side = max(camera["width"], camera["height"])
+    options = MapperOptions(min_model_size=MIN_TRIAL_IMAGES, max_runtime_s=120)
+    best: tuple[Trial, pycolmap.Reconstruction] | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        database = work / "database.db"
+        camera_of = dict.fromkeys(names, "camera")
+        write_database(database, names, {"camera": camera}, camera_of, features, views)
+        for run in (map_incrementally, map_globally):
+            models = run(database, work, long_side, options)
+            if not models:
+                continue
+            trial = _judge(models[0], camera)
+            if best is None or trial.score > best[0].score:
+                best = trial, models[0]
+    return best
+
+
+def _judge(model: pycolmap.Reconstruction, camera: Camera) -> Trial:
+    errors = observation_errors(model)
+    threshold = 4.0 * error_scale(max(camera["width"], camera["height"]))
+    inliers = errors[errors < threshold]
+    return Trial(
+        camera,
+        model.num_reg_images(),
+        len(inliers),
+        float(inliers.mean()) if len(inliers) else math.nan,
+        float((1.0 - (inliers / threshold) ** 2).sum()),
+    )
+
+
+def _refined(model: pycolmap.Reconstruction) -> Camera | None:
+    """Return the intrinsics of `model` after bundle adjustment; None if they ran away."""
+    model = pycolmap.Reconstruction(model)
+    bundle_adjust(model, refine_focal=True, refine_distortion=True)
+    camera = from_colmap(next(iter(model.cameras.values())))
+    low, high = (
+        factor * max(camera["width"], camera["height"]) for factor in _PLAUSIBLE_FOCAL_FACTORS
+    )
+    focal = camera["params"][0]
+    if not (np.all(np.isfinite(camera["params"])) and low < focal < high):
+        return None
+    return camera
+
+
+def _climb(trial: Trial, model: pycolmap.Reconstruction, initial: Camera) -> Camera:
+    """Return the simplest camera that explains the observations of the winning trial."""
+    refined = pycolmap.Reconstruction(model)
+    bundle_adjust(refined, refine_focal=True, refine_distortion=True)
+    candidates: list[tuple[float, int, Camera]] = []
+    if initial["has_prior_focal_length"]:
+        # EXIF's focal length and no distortion: nothing to estimate at all.
+        variant = _recast(refined, initial["model"], initial["params"][0])
+        bundle_adjust(variant, refine_focal=False, refine_distortion=False)
+        candidates.append((_judge(variant, trial.camera).score, 0, initial))
+    for member in _LADDER:
+        variant = _recast(refined, member)
+        bundle_adjust(variant, refine_focal=True, refine_distortion=True)
+        camera = from_colmap(next(iter(variant.cameras.values())))
+        candidates.append(
+            (_judge(variant, trial.camera).score, len(camera["params"]) - 2, camera)
+        )
+    best = max(
+        candidates, key=lambda item: (item[0] * (1.0 - _GAIN_PER_PARAMETER * item[1]), -item[1])
+    )
+    return {**best[2], "has_prior_focal_length": True}
+
+
+def _recast(
+    model: pycolmap.Reconstruction, camera_model: str, focal: float | None = None
+) -> pycolmap.Reconstruction:
+    """Return a copy of `model` whose cameras have another projection model, undistorted."""
+    model = pycolmap.Reconstruction(model)
+    for camera_id, camera in model.cameras.items():
+        recast = pycolmap.Camera.create_from_model_name(
+            camera_id,
+            camera_model,
+            camera.mean_focal_length() if focal is None else focal,
+            camera.width,
+            camera.height,
+        )
+        camera.model = recast.model
+        camera.params = recast.params
+    return model
+
+
+def _most_matched(
+    features: Mapping[str, LocalFeatures], matches: Mapping[tuple[str, str], Matches]
+) -> dict[tuple[str, str], Matches]:
+    """Return the matches among each image's TRIAL_KEYPOINTS keypoints that match most often.
+
+    They make the longest tracks, and the trials take time in proportion to their number.
+    """
+    votes = {image_id: np.zeros(len(found), np.int64) for image_id, found in features.items()}
+    for (a, b), pair_matches in matches.items():
+        votes[a][pair_matches[:, 0]] += 1
+        votes[b][pair_matches[:, 1]] += 1
+    kept = {}
+    for image_id, count in votes.items():
+        kept[image_id] = np.zeros(len(count), bool)
+        kept[image_id][np.argsort(-count, kind="stable")[:TRIAL_KEYPOINTS]] = True
+    return {
+        (a, b): pair_matches[kept[a][pair_matches[:, 0]] & kept[b][pair_matches[:, 1]]]
+        for (a, b), pair_matches in matches.items()
+    }
+
+
+def _camera(like: Camera, model: str, focal: float) -> Camera:
+    camera = from_colmap(
+        pycolmap.Camera.create_from_model_name(1, model, focal, like["width"], like["height"])
+    )
+    # Trials assume what they try: COLMAP uses the essential matrix for such cameras only.
+    return {**camera, "has_prior_focal_length": True}
+
+
+def _usable(focal_px: float | None) -> bool:
+    return focal_px is not None and math.isfinite(focal_px) and focal_px > 0.0

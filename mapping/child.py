@@ -1,0 +1,90 @@
+"""A function call in a process of its own: a crash or a hang of COLMAP costs that call alone.
+
+The child is a fresh interpreter, not a fork: COLMAP and BLAS keep threads, which a fork would
+leave half-copied.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+_LOG_LINES = 3
+
+
+class ChildFailed(Exception):
+    """The child crashed, raised or ran out of time; the message says which, in one line."""
+
+
+def call(function: Callable[..., Result], *arguments: Any, time_limit_s: float) -> Result:
+    """Return `function(*arguments)`, run in a child process within `time_limit_s` seconds.
+
+    The function must be importable by its module's name, its arguments and result picklable. What
+    it prints, COLMAP's narration included, is kept only to explain a failure.
+
+    Raises:
+        ChildFailed: the child raised, was killed by a signal, or was still running at the limit.
+    """
+    with tempfile.TemporaryDirectory(prefix="vladmap-child-") as folder:
+        job, result, log = (Path(folder) / name for name in ("job", "result", "log"))
+        job.write_bytes(
+            pickle.dumps((function.__module__, function.__qualname__, list(sys.path), arguments))
+        )
+        root = str(Path(__file__).resolve().parents[1])
+        environment = dict(os.environ)
+        environment["PYTHONPATH"] = os.pathsep.join(
+            part for part in (root, environment.get("PYTHONPATH")) if part
+        )
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mapping.child", str(job), str(result)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+            try:
+                code = process.wait(time_limit_s)
+            except subprocess.TimeoutExpired:
+                raise ChildFailed(f"still running after {time_limit_s:.0f} s") from None
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        if code != 0 or not result.exists():
+            raise ChildFailed(_explain(code, log))
+        outcome: Result = pickle.loads(result.read_bytes())
+        return outcome
+
+
+def _explain(code: int, log: Path) -> str:
+    cause = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return " | ".join([cause, *lines[-_LOG_LINES:]])
+
+
+def main() -> None:
+    """Run the call that a job file describes and leave its result beside it."""
+    job, result = Path(sys.argv[1]), Path(sys.argv[2])
+    module, name, path, arguments = _load(job)
+    sys.path[:] = path
+    function = getattr(__import__(module, fromlist=[name]), name)
+    result.write_bytes(pickle.dumps(function(*arguments)))
+
+
+def _load(job: Path) -> tuple[str, str, list[str], tuple[Any, ...]]:
+    module, name, path, arguments = pickle.loads(job.read_bytes())
+    return module, name, path, arguments
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""Matches and two-view geometry of image pairs, and their table.
+
+Every function here is a function of its arguments alone: seeded, free of shared state, and safe to
+call from several threads. `match` spends its time in BLAS and numpy, outside the interpreter's
+lock; descriptors are small whole numbers over a power of two, so that float32 products and sums
+are exact and do not depend on how BLAS splits the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mapping.colmap import SEED, Camera, pycolmap, rotation_of, to_colmap, wxyz
+from mapping.features import LocalFeatures
+from schemas.tables import TWO_VIEWS
+
+MIN_INLIERS = 15
+
+# Thresholds of Lowe (IJCV 2004) as COLMAP has them, on the angle between descriptors.
+SIFT_MAX_RATIO = 0.8
+SIFT_MAX_DISTANCE = 0.7
+XFEAT_MIN_COSINE = 0.82
+
+# COLMAP's 4 pixels, for photographs up to this long side; in proportion above, since features of
+# larger photographs are found on a shrunk copy.
+MAX_ERROR_PX = 4.0
+MAX_ERROR_LONG_SIDE_PX = 1600
+
+_SIFT_UNIT = 512.0
+_ROWS_AT_ONCE = 2048
+
+# Configurations whose inliers join tracks: a watermark is not part of the scene.
+_VERIFIED = frozenset(
+    {"CALIBRATED", "UNCALIBRATED", "PLANAR", "PANORAMIC", "PLANAR_OR_PANORAMIC", "MULTIPLE"}
+)
+
+Matches = NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class TwoView:
+    """The verified geometry of one pair, image_id_a < image_id_b.
+
+    `matches` and `inliers` are (m, 2) uint32 keypoint indices; `fundamental`, `essential` and
+    `homography` (3, 3) or None; `rotation` (4,) w, x, y, z and `translation` (3,) of unit length
+    are b_from_a, or None where the configuration has no pose.
+    """
+
+    image_id_a: str
+    image_id_b: str
+    configuration: str
+    matches: Matches
+    inliers: Matches
+    fundamental: NDArray[np.float64] | None = None
+    essential: NDArray[np.float64] | None = None
+    homography: NDArray[np.float64] | None = None
+    rotation: NDArray[np.float64] | None = None
+    translation: NDArray[np.float64] | None = None
+
+    @property
+    def verified(self) -> bool:
+        """Whether the two images see the same scene, by the geometry of their matches."""
+        return self.configuration in _VERIFIED and len(self.inliers) >= MIN_INLIERS
+
+
+def match(a: LocalFeatures, b: LocalFeatures) -> Matches:
+    """Return the (m, 2) uint32 indices of mutual nearest neighbours, sorted by a's index.
+
+    SIFT (uint8) passes Lowe's ratio test in both directions too; a learned descriptor (float16)
+    a cosine above XFEAT_MIN_COSINE.
+
+    Raises:
+        ValueError: the descriptors are of different kinds.
+    """
+    if (
+        a.descriptors.dtype != b.descriptors.dtype
+        or a.descriptors.shape[1:] != (b.descriptors.shape[1:])
+    ):
+        raise ValueError("the two images have descriptors of different kinds")
+    if len(a) == 0 or len(b) == 0:
+        return np.zeros((0, 2), np.uint32)
+    is_sift = a.descriptors.dtype == np.uint8
+    unit = np.float32(1.0 / _SIFT_UNIT if is_sift else 1.0)
+    rows = a.descriptors.astype(np.float32) * unit
+    columns = b.descriptors.astype(np.float32) * unit
+
+    nearest, best, second, column_best = _nearest(rows, columns, with_second=is_sift)
+    if is_sift:
+        distance = np.arccos(np.minimum(best, 1.0))
+        keep = (distance <= SIFT_MAX_DISTANCE) & (
+            distance < SIFT_MAX_RATIO * np.arccos(np.minimum(second, 1.0))
+        )
+    else:
+        keep = best > XFEAT_MIN_COSINE
+    # Sums are exact: the best of a row that equals the best of its column is mutual.
+    index = np.flatnonzero(keep & (best == column_best[nearest]))
+    if is_sift and len(index):
+        index = index[_passes_backwards(rows, columns, index, nearest[index], best[index])]
+    # Two identical descriptors in a claim one in b: the first has it.
+    _, first = np.unique(nearest[index], return_index=True)
+    index = index[np.sort(first)]
+    return np.stack([index, nearest[index]], axis=1).astype(np.uint32)
+
+
+def _nearest(
+    rows: NDArray[np.float32], columns: NDArray[np.float32], *, with_second: bool
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Return each row's nearest column, its cosine and the next one's, and each column's best."""
+    nearest = np.empty(len(rows), np.intp)
+    best = np.empty(len(rows), np.float32)
+    second = np.full(len(rows), -1.0, np.float32)
+    column_best = np.full(len(columns), -np.inf, np.float32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        cosine = rows[part] @ columns.T
+        nearest[part] = cosine.argmax(axis=1)
+        np.maximum(column_best, cosine.max(axis=0), out=column_best)
+        local = np.arange(len(cosine))
+        best[part] = cosine[local, nearest[part]]
+        if with_second and len(columns) > 1:
+            cosine[local, nearest[part]] = -1.0
+            second[part] = cosine.max(axis=1)
+    return nearest, best, second, column_best
+
+
+def _passes_backwards(
+    rows: NDArray[np.float32],
+    columns: NDArray[np.float32],
+    row: NDArray[np.intp],
+    column: NDArray[np.intp],
+    best: NDArray[np.float32],
+) -> NDArray[np.bool_]:
+    """Whether the matches (row, column) pass the ratio test from the columns' side as well."""
+    if len(rows) == 1:
+        return np.ones(len(row), bool)
+    cosine = columns[column] @ rows.T
+    cosine[np.arange(len(row)), row] = -1.0
+    second = np.arccos(np.minimum(cosine.max(axis=1), 1.0))
+    return np.asarray(np.arccos(np.minimum(best, 1.0)) < SIFT_MAX_RATIO * second)
+
+
+def max_error_px(camera: Camera) -> float:
+    """Return the pixels by which an inlier may miss its epipolar line in this camera's images."""
+    long_side = max(camera["width"], camera["height"])
+    return MAX_ERROR_PX * max(1.0, long_side / MAX_ERROR_LONG_SIDE_PX)
+
+
+def verify(
+    image_id_a: str,
+    image_id_b: str,
+    a: LocalFeatures,
+    b: LocalFeatures,
+    matches: Matches,
+    camera_a: Camera,
+    camera_b: Camera,
+    min_inliers: int = MIN_INLIERS,
+) -> TwoView:
+    """Return the two-view geometry of `matches`, by COLMAP's estimator with a fixed seed.
+
+    Essential matrix, fundamental matrix and homography compete (Schoenberger and Frahm, CVPR
+    2016): the configuration says which explains the pair, and tells planar scenes, pure rotations
+    and watermarks apart. A pair with fewer than `min_inliers` inliers is DEGENERATE, without any.
+    """
+    if image_id_a >= image_id_b:
+        raise ValueError("image_id_a must be less than image_id_b")
+    failed = TwoView(image_id_a, image_id_b, "DEGENERATE", matches, np.zeros((0, 2), np.uint32))
+    if len(matches) < min_inliers:
+        return failed
+    options = pycolmap.TwoViewGeometryOptions(
+        min_num_inliers=min_inliers, compute_relative_pose=True
+    )
+    options.ransac.random_seed = SEED
+    options.ransac.max_error = max(max_error_px(camera_a), max_error_px(camera_b))
+    # COLMAP draws its samples from a generator of each thread: seed the one of this thread.
+    pycolmap.set_random_seed(SEED)
+    geometry = pycolmap.estimate_two_view_geometry(
+        to_colmap(camera_a, 1),
+        np.ascontiguousarray(a.keypoints[:, :2], np.float64),
+        to_colmap(camera_b, 2),
+        np.ascontiguousarray(b.keypoints[:, :2], np.float64),
+        matches,
+        options,
+    )
+    inliers = np.asarray(geometry.inlier_matches, np.uint32).reshape(-1, 2)
+    if len(inliers) < min_inliers:
+        return failed
+    pose = geometry.cam2_from_cam1
+    return TwoView(
+        image_id_a,
+        image_id_b,
+        pycolmap.TwoViewGeometryConfiguration(geometry.config).name,
+        matches,
+        inliers,
+        geometry.F,
+        geometry.E,
+        geometry.H,
+        None if pose is None else wxyz(pose.rotation),
+        None if pose is None else np.asarray(pose.translation, np.float64),
+    )
+
+
+def to_colmap_geometry(view: TwoView) -> pycolmap.TwoViewGeometry:
+    """Return the COLMAP two-view geometry of a row, as a database stores it."""
+    geometry = pycolmap.TwoViewGeometry()
+    geometry.config = int(pycolmap.TwoViewGeometryConfiguration.__members__[view.configuration])
+    geometry.inlier_matches = view.inliers
+    geometry.F, geometry.E, geometry.H = view.fundamental, view.essential, view.homography
+    if view.rotation is not None and view.translation is not None:
+        geometry.cam2_from_cam1 = pycolmap.Rigid3d(rotation_of(view.rotation), view.translation)
+    return geometry
+
+
+def two_view_table(views: Iterable[TwoView]) -> pa.Table:
+    """Return the two-view rows as a table of schema TWO_VIEWS, sorted by image ids."""
+    ordered = sorted(views, key=lambda view: (view.image_id_a, view.image_id_b))
+    columns: dict[str, Any] = {
+        "image_id_a": [view.image_id_a for view in ordered],
+        "image_id_b": [view.image_id_b for view in ordered],
+        "configuration": [view.configuration for view in ordered],
+        "matches": _match_lists([view.matches for view in ordered]),
+        "inliers": _match_lists([view.inliers for view in ordered]),
+    }
+    for name in ("fundamental", "essential", "homography"):
+        columns[name] = [_flat(getattr(view, name)) for view in ordered]
+    for position, name in enumerate(("qw", "qx", "qy", "qz")):
+        columns[name] = [_item(view.rotation, position) for view in ordered]
+    for position, name in enumerate(("tx", "ty", "tz")):
+        columns[name] = [_item(view.translation, position) for view in ordered]
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, field.type)
+        for field, column in ((field, columns[field.name]) for field in TWO_VIEWS)
+    ]
+    return pa.Table.from_arrays(arrays, schema=TWO_VIEWS)
+
+
+def two_views_of(table: pa.Table) -> Iterator[TwoView]:
+    """Yield the rows of a TWO_VIEWS table, in its order."""
+    table = table.combine_chunks()
+    matches = _matches_of(table["matches"])
+    inliers = _matches_of(table["inliers"])
+    small = table.drop_columns(["matches", "inliers"]).to_pylist()
+    for row, row_matches, row_inliers in zip(small, matches, inliers, strict=True):
+        yield TwoView(
+            row["image_id_a"],
+            row["image_id_b"],
+            row["configuration"],
+            row_matches,
+            row_inliers,
+            *(_square(row[name]) for name in ("fundamental", "essential", "homography")),
+            _vector(row, "qw", "qx", "qy", "qz"),
+            _vector(row, "tx", "ty", "tz"),
+        )
+
+
+def inlier_counts(table: pa.Table) -> NDArray[np.int64]:
+    """Return the number of inliers of each row of a TWO_VIEWS table; 0 where not verified."""
+    if table.num_rows == 0:
+        return np.zeros(0, np.int64)
+    lists = table["inliers"].combine_chunks()
+    counts = np.asarray(lists.value_lengths(), np.int64)
+    verified = np.isin(table["configuration"].to_numpy(), list(_VERIFIED))
+    return np.where(verified & (counts >= MIN_INLIERS), counts, 0)
+
+
+def _match_lists(items: list[Matches]) -> pa.Array:
+    offsets = np.concatenate([[0], np.cumsum([len(item) for item in items])]).astype(np.int32)
+    flat = np.concatenate([*items, np.zeros((0, 2), np.uint32)]).astype(np.uint32)
+    pairs = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), 2)
+    return pa.ListArray.from_arrays(pa.array(offsets), pairs)
+
+
+def _matches_of(column: pa.ChunkedArray) -> list[Matches]:
+    lists = column.combine_chunks()
+    if len(lists) == 0:
+        return []
+    flat = np.asarray(lists.flatten().flatten(), np.uint32).reshape(-1, 2)
+    ends = np.cumsum(np.asarray(lists.value_lengths(), np.int64))
+    return np.split(flat, ends[:-1])
+
+
+def _flat(matrix: NDArray[np.float64] | None) -> list[float] | None:
+    return None if matrix is None else [float(value) for value in np.ravel(matrix)]
+
+
+def _square(values: list[float] | None) -> NDArray[np.float64] | None:
+    return None if values is None else np.asarray(values, np.float64).reshape(3, 3)
+
+
+def _item(vector: NDArray[np.float64] | None, position: int) -> float | None:
+    return None if vector is None else float(vector[position])
+
+
+def _vector(row: dict[str, Any], *names: str) -> NDArray[np.float64] | None:
+    values = [row[name] for name in names]
+    return None if values[0] is None else np.asarray(values, np.float64)

@@ -1,0 +1,133 @@
+"""One tile: features and two-view geometries in, georegistered COLMAP models out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mapping.cameras import camera_keys
+from mapping.child import ChildFailed, call
+from mapping.colmap import Camera, pycolmap
+from mapping.features import LocalFeatures
+from mapping.georegister import (
+    centres_and_rotations,
+    choose_origin,
+    georegister,
+    positions_of,
+)
+from mapping.mapper import (
+    MapperOptions,
+    bundle_adjust,
+    image_names,
+    largest_first,
+    map_globally,
+    map_incrementally,
+    model_score,
+    write_database,
+)
+from mapping.matching import two_views_of
+
+TIME_LIMIT_S = 3600.0
+# An incremental map of fewer of the connected images than this is compared with the global one.
+_ENOUGH_REGISTERED = 0.95
+# Refined intrinsics may move a focal length by this share; further is drift, not calibration.
+_MAX_FOCAL_CHANGE = 0.1
+_MIN_IMAGES_TO_CALIBRATE = 10
+
+
+@dataclass(frozen=True)
+class TileResult:
+    """What became of a tile: `report` is tile.json; `failure` says why there is no model."""
+
+    name: str
+    report: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+
+
+def reconstruct_tile(
+    name: str,
+    output: Path,
+    images: pa.Table,
+    read_features: Callable[[str], LocalFeatures],
+    two_views: pa.Table,
+    cameras: Mapping[str, Camera],
+    options: MapperOptions | None = None,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> TileResult:
+    """Map the images of one tile and write `output`/sparse/<n>/*.bin and `output`/tile.json.
+
+    `images` are the tile's rows of IMAGES, `two_views` those of TWO_VIEWS among them (others are
+    left out), `cameras` the camera of each `mapping.cameras.camera_key`. COLMAP runs in a child
+    process, on a database on local disk. A crash or a hang is a failure of this tile: it is
+    returned, not raised. Every model of at least `options.min_model_size` images is kept, largest
+    first; one that GPS places is in the ENU frame of tile.json's origin, in metres, and one that
+    it cannot place is marked and stays in a frame of its own. The same inputs give the same bytes.
+    """
+    options = options or MapperOptions(max_runtime_s=int(time_limit_s * 0.8))
+    rows = images.sort_by("image_id").to_pylist()
+    members = {row["image_id"] for row in rows}
+    views = [
+        view
+        for view in two_views_of(two_views)
+        if view.verified and view.image_id_a in members and view.image_id_b in members
+    ]
+    keys = dict(zip(images["image_id"].to_pylist(), camera_keys(images), strict=True))
+    linked = {image_id for view in views for image_id in (view.image_id_a, view.image_id_b)}
+    if len(linked) < options.min_model_size:
+        return TileResult(name, failure=f"only {len(linked)} images have verified pairs")
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="vladmap-tile-") as folder:
+        work = Path(folder)
+        write_database(
+            work / "database.db",
+            {image_id: row["uri"] for row in rows if (image_id := row["image_id"]) in linked},
+            cameras,
+            keys,
+            {image_id: read_features(image_id) for image_id in sorted(linked)},
+            views,
+        )
+        try:
+            report = call(_map_tile, work, rows, options, time_limit_s=time_limit_s)
+        except ChildFailed as error:
+            return TileResult(name, failure=f"mapping failed: {error}")
+        if not report["models"]:
+            return TileResult(name, failure="no pair of images starts a model")
+        shutil.rmtree(output / "sparse", ignore_errors=True)
+        shutil.copytree(work / "models", output / "sparse")
+    report = {"tile": name, "images": len(rows), "linked_images": len(linked), **report}
+    (output / "tile.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
+    return TileResult(name, report)
+
+
+def _map_tile(work: Path, rows: list[dict[str, Any]], options: MapperOptions) -> dict[str, Any]:
+    """Map the database in `work`, write models to `work`/models/<n>, return the report."""
+    database = work / "database.db"
+    long_side = max(max(row["width"], row["height"]) for row in rows)
+    models = map_incrementally(database, work / "incremental", long_side, options)
+    mapper = "incremental"
+    connected = _largest_component(database)
+    if not models or models[0].num_reg_images() < _ENOUGH_REGISTERED * connected:
+        alternative = map_globally(database, work / "global", long_side, options)
+        if alternative and (
+            not models or model_score(alternative[0], long_side) > model_score(models[0], long_side)
+        ):
+            models, mapper = alternative, "global"
+    origin = choose_origin(*(_column(rows, name) for name in ("latitude", "longitude", "altitude")))
+    by_name = {row["uri"]: row for row in rows}
+    reports = []
+    for number, model in enumerate(models):
+        calibrate(model)
+        report = place(model, by_name, origin)
+        folder = work / "models" / str(number)
+        folder.mkdir(parents=True)
+        write_model(model, folder)
+        reports.append({"model": number, **report})
+    return {"mapper": mapper, "origin": list(origin), "models": reports}

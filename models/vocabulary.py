@@ -1,0 +1,170 @@
+"""Vocabularies learnt from a collection's own photographs.
+
+A vocabulary is a checkpoint: `load_model(name, checkpoint=<its file>)`. The file is safetensors
+with the centres, the whitening where one was fitted, the backbone's weights where no installed
+package carries them, and a card of what it was made from. Equal vocabularies are equal bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from models.backbones import local_descriptors
+from models.base import Floats, Pixels
+from models.checkpoints import (
+    BACKBONE_PREFIX,
+    METADATA_KEY,
+    VOCABULARY,
+    CheckpointSource,
+    WeightFile,
+    is_vocabulary,
+    read_weights,
+)
+from models.local import sample
+from models.whitening import Whitening, fit_whitening, whitening_arrays
+from retrieval.kmeans import kmeans
+from schemas import SCHEMA_VERSION
+from schemas.rejects import UserError
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """`centres` (K, D) of `model`'s local descriptors, whose source has `backbone_digest`."""
+
+    model: str
+    backbone_digest: str
+    seed: int
+    centres: NDArray[np.float32]
+    whitening: Whitening | None = None
+    backbone: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def sample_local_descriptors(
+    model_name: str,
+    checkpoint: CheckpointSource | None,
+    images: Sequence[Pixels],
+    per_image: int,
+    seed: int,
+    device: str = "cpu",
+) -> Floats:
+    """(M, D) local descriptors to learn centres from, at most `per_image` of each image.
+
+    An image's draw depends on `seed` and its pixels alone. A caller with many batches loads the
+    source once by `models.backbones.local_descriptors` and calls `models.local.sample`.
+    """
+    source = local_descriptors(model_name, checkpoint, device=device)
+    return sample(source.features, images, per_image, seed)
+
+
+def fit(
+    model_name: str,
+    checkpoint: CheckpointSource | None,
+    descriptors: Floats,
+    clusters: int = 64,
+    seed: int = 0,
+) -> Vocabulary:
+    """Centres by k-means on (M, D) local descriptors that `sample_local_descriptors` drew.
+
+    The order of the rows does not matter. Raises UserError where there are fewer rows than
+    clusters.
+    """
+    source = local_descriptors(model_name, checkpoint)
+    if descriptors.shape[1] != source.features.dimension:
+        raise ValueError(
+            f"{model_name} has local descriptors of {source.features.dimension} numbers, "
+            f"got {descriptors.shape[1]}"
+        )
+    centres = kmeans(descriptors, clusters, seed)
+    return Vocabulary(
+        model_name, source.features.digest, seed, centres, backbone=source.own_weights
+    )
+
+
+def whiten(vocabulary: Vocabulary, descriptors: Floats, dimension: int) -> Vocabulary:
+    """The vocabulary with PCA-whitening to `dimension`, fitted on (n, K * D) global descriptors.
+
+    Raises UserError below ten images a dimension: see `models.whitening.fit_whitening`.
+    """
+    return dataclasses.replace(vocabulary, whitening=fit_whitening(descriptors, dimension))
+
+
+def to_bytes(vocabulary: Vocabulary) -> bytes:
+    """The vocabulary as a safetensors file."""
+    arrays = {"centres": vocabulary.centres} | whitening_arrays(vocabulary.whitening)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors |= {BACKBONE_PREFIX + name: tensor for name, tensor in vocabulary.backbone.items()}
+    clusters, dimension = vocabulary.centres.shape
+    card = {
+        "kind": VOCABULARY,
+        "schema_version": SCHEMA_VERSION,
+        "model": vocabulary.model,
+        "backbone_digest": vocabulary.backbone_digest,
+        "clusters": clusters,
+        "dimension": dimension,
+        "seed": vocabulary.seed,
+    }
+    # One entry: safetensors writes several in an order that changes from run to run.
+    return to_safetensors(tensors, {METADATA_KEY: json.dumps(card, sort_keys=True)})
+
+
+def from_bytes(data: bytes) -> Vocabulary:
+    """The inverse of `to_bytes`; UserError where the bytes are not a sound vocabulary."""
+    return parse(read_weights(data))
+
+
+def save(vocabulary: Vocabulary, path: str | Path) -> None:
+    """Write `to_bytes` to a local file."""
+    Path(path).write_bytes(to_bytes(vocabulary))
+
+
+def load(source: CheckpointSource) -> Vocabulary:
+    """Read a vocabulary from a local file or its bytes; UserError where it is none."""
+    return parse(read_weights(source))
+
+
+def parse(file: WeightFile) -> Vocabulary:
+    """The vocabulary in a file that was read; UserError where there is none or it is unsound."""
+    card = file.metadata
+    if not is_vocabulary(file):
+        raise UserError(f"{file.label} is not a vocabulary that vladmap learnt from a collection")
+    if card.get("schema_version", 0) > SCHEMA_VERSION:
+        raise UserError(
+            f"{file.label} was written by a newer vladmap (schema {card['schema_version']}): "
+            "update vladmap"
+        )
+    centres = file.tensors.get("centres")
+    expected = (card.get("clusters"), card.get("dimension"))
+    if centres is None or tuple(centres.shape) != expected:
+        shape = "no" if centres is None else tuple(centres.shape)
+        raise UserError(f"{file.label} has {shape} centres, its card says {expected}")
+    return Vocabulary(
+        model=card.get("model", ""),
+        backbone_digest=card.get("backbone_digest", ""),
+        seed=card.get("seed", 0),
+        centres=centres.float().numpy(),
+        whitening=_whitening(file, centres.numel()),
+        backbone={
+            name.removeprefix(BACKBONE_PREFIX): tensor
+            for name, tensor in file.tensors.items()
+            if name.startswith(BACKBONE_PREFIX)
+        },
+    )
+
+
+def _whitening(file: WeightFile, inputs: int) -> Whitening | None:
+    weight, bias = (file.tensors.get(f"whitening.{part}") for part in ("weight", "bias"))
+    if weight is None and bias is None:
+        return None
+    if weight is None or bias is None or tuple(weight.shape) != (len(bias), inputs):
+        raise UserError(f"{file.label} holds a whitening that does not fit its centres")
+    return Whitening(weight.float().numpy(), bias.float().numpy())

@@ -1,0 +1,1 @@
+"""Reading photographs: headers, pixels, ids, manifests, sequences, cells and geometry."""

@@ -1,0 +1,151 @@
+"""Sequences: which images one drive took, and in what order."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+
+MAX_GAP_S = 60.0
+MAX_GAP_M = 600.0
+"""Where a drive ends: the cut-offs that Mapillary's tools use by default."""
+
+EARTH_RADIUS_M = 6_371_008.8
+
+Column = Sequence[float | None] | np.ndarray
+
+
+def sequence_group(path: str, make: str | None, model: str | None, given: str | None) -> str:
+    """Key of the images among which a sequence is looked for: a given id, else folder and camera.
+
+    `assign_sequences` never joins images of different keys, so a collection can be partitioned by
+    this key, and each part assigned alone, with the same result.
+    """
+    if given:
+        return f"given\0{given}"
+    return f"folder\0{path.rpartition('/')[0]}\0{make or ''}\0{model or ''}"
+
+
+def natural_key(path: str) -> str:
+    """A key that sorts paths as people do: frame 9 before frame 10, case aside."""
+    return re.sub(r"[0-9]+", lambda digits: digits[0].lstrip("0").zfill(20), path.casefold())
+
+
+def assign_sequences(
+    image_ids: Sequence[str],
+    paths: Sequence[str],
+    captured_at: Sequence[datetime | None] | np.ndarray,
+    latitude: Column,
+    longitude: Column,
+    make: Sequence[str | None],
+    model: Sequence[str | None],
+    given_sequence: Sequence[str | None],
+    *,
+    max_gap_s: float = MAX_GAP_S,
+    max_gap_m: float = MAX_GAP_M,
+) -> tuple[list[str], np.ndarray]:
+    """Sequence id and position in it, for each of n images; the result has the input's order.
+
+    A given id wins and its sequence is never broken. Other images form groups by folder and camera.
+    A group is ordered by capture time where all of its images have one, else by path, digits
+    counted as numbers; ties by path, then by image id. It is broken where consecutive known times
+    are more than `max_gap_s` apart (in either direction, which ordering by path allows) or
+    consecutive known positions more than `max_gap_m`.
+
+    The id of a group's sequence is the BLAKE2b-128 of folder, make, model and the image_id of its
+    first image: images added later or behind leave the ids of the others as they are. Returns
+    (list of n ids, (n,) int32 indices from 0). captured_at is datetimes (UTC) or datetime64,
+    positions are WGS84 degrees; None or NaN where unknown. Deterministic, whatever the order of
+    its input.
+    """
+    count = len(image_ids)
+    if count == 0:
+        return [], np.zeros(0, np.int32)
+    keys = [sequence_group(*row) for row in zip(paths, make, model, given_sequence, strict=True)]
+    _, group = np.unique(np.array(keys, dtype=object), return_inverse=True)
+    seconds = _epoch_seconds(captured_at)
+
+    untimed = np.zeros(group.max() + 1, dtype=bool)
+    np.logical_or.at(untimed, group, np.isnan(seconds))
+    by_time = np.where(untimed[group], 0.0, seconds)
+    by_name = _ranks(list(zip(map(natural_key, paths), paths, image_ids, strict=True)))
+    order = np.lexsort((by_name, by_time, group))
+
+    ordered_group = group[order]
+    starts_group = np.ones(count, dtype=bool)
+    starts_group[1:] = ordered_group[1:] != ordered_group[:-1]
+
+    time_before, time_here = _known_neighbours(seconds[order], starts_group)
+    lat = np.asarray(latitude, dtype=np.float64)[order]
+    lon = np.asarray(longitude, dtype=np.float64)[order]
+    unknown = np.isnan(lat) | np.isnan(lon)
+    lat_before, lat_here = _known_neighbours(np.where(unknown, np.nan, lat), starts_group)
+    lon_before, lon_here = _known_neighbours(np.where(unknown, np.nan, lon), starts_group)
+    given = np.array([bool(name) for name in given_sequence])[order]
+    with np.errstate(invalid="ignore"):
+        broken = np.abs(time_here - time_before) > max_gap_s
+        broken |= great_circle_m(lat_before, lon_before, lat_here, lon_here) > max_gap_m
+    starts = starts_group | (broken & ~given)
+
+    run = np.cumsum(starts) - 1
+    first = np.flatnonzero(starts)
+    names = [_sequence_id(image_ids[i], paths[i], make[i], model[i], given_sequence[i])
+             for i in order[first].tolist()]  # fmt: skip
+    run_of_image = np.empty(count, dtype=np.int64)
+    run_of_image[order] = run
+    index = np.empty(count, dtype=np.int32)
+    index[order] = np.arange(count) - first[run]
+    return [names[r] for r in run_of_image.tolist()], index
+
+
+def great_circle_m(
+    lat_a: np.ndarray, lon_a: np.ndarray, lat_b: np.ndarray, lon_b: np.ndarray
+) -> np.ndarray:
+    """Great-circle distances in metres between positions in degrees (haversine formula)."""
+    lat_a, lon_a, lat_b, lon_b = (np.radians(angle) for angle in (lat_a, lon_a, lat_b, lon_b))
+    half = (
+        np.sin((lat_b - lat_a) / 2) ** 2
+        + np.cos(lat_a) * np.cos(lat_b) * np.sin((lon_b - lon_a) / 2) ** 2
+    )
+    return 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0)))
+
+
+def _sequence_id(
+    image_id: str, path: str, make: str | None, model: str | None, given: str | None
+) -> str:
+    if given:
+        return given
+    key = f"{sequence_group(path, make, model, None)}\0{image_id}"
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def _epoch_seconds(captured_at: Sequence[datetime | None] | np.ndarray) -> np.ndarray:
+    """(n,) float64 seconds, NaN where unknown; microseconds stay exact to the year 2200."""
+    if isinstance(captured_at, np.ndarray) and captured_at.dtype.kind == "M":
+        micros = captured_at.astype("datetime64[us]")
+        return np.where(np.isnat(micros), np.nan, micros.astype(np.int64) / 1e6)
+    return np.array([np.nan if t is None else t.timestamp() for t in captured_at], np.float64)
+
+
+def _ranks(keys: list[tuple[str, str, str]]) -> np.ndarray:
+    ranks = np.empty(len(keys), dtype=np.int64)
+    ranks[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
+    return ranks
+
+
+def _known_neighbours(
+    values: np.ndarray, starts_group: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each place: the last value known before it in its group, and its own; NaN where none.
+
+    An image without a time or position thereby hides no gap between its neighbours.
+    """
+    places = np.arange(len(values))
+    group_start = np.maximum.accumulate(np.where(starts_group, places, 0))
+    last_known = np.maximum.accumulate(np.where(np.isnan(values), -1, places))
+    before = np.concatenate(([-1], last_known[:-1]))
+    usable = before >= group_start
+    return np.where(usable, values[before], np.nan), values

@@ -1,0 +1,94 @@
+"""The main job: every stage in order, the manifest kept, a summary at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from pipeline import mapping_stages, report_stage, stages
+from pipeline.atlas import Atlas
+from pipeline.collection import list_collection
+from pipeline.options import BuildOptions
+from pipeline.planning import plan
+from pipeline.run import Run
+
+log = logging.getLogger("vladmap")
+
+STAGES: dict[str, Callable[[Run], None]] = {
+    "ingest": stages.ingest,
+    "describe": stages.describe,
+    "index": stages.index,
+    "pair": stages.pair,
+    "verify": stages.verify,
+    "reconstruct": mapping_stages.reconstruct,
+    "merge": mapping_stages.merge,
+    "report": report_stage.report,
+}
+
+
+def run_stages(
+    atlas: Atlas, options: BuildOptions, beam_args: Sequence[str], names: Sequence[str]
+) -> Run:
+    """Bring the named stages of an atlas up to date, in order."""
+    started = time.monotonic()
+    run = Run(atlas, options, beam_args)
+    for name in names:
+        stages.require(run, name)
+        STAGES[name](run)
+        record(run, name)
+    if not any(result.elements for result in run.results):
+        log.info("nothing to do: the atlas is up to date (%.1f s)", time.monotonic() - started)
+    if "report" in names:
+        print(report_stage.summary(run))
+    return run
+
+
+def record(run: Run, stage: str) -> None:
+    """Enter a stage that ended in the manifest, with the identity of all that it committed."""
+    run.atlas.manifest["stages"][stage] = stages.identity(run, stage)
+    run.atlas.manifest |= report_stage.manifest_facts(run)
+    run.atlas.save()
+
+
+def describe_work(options: BuildOptions, names: Sequence[str]) -> str:
+    """What a run would do, in words: `--dry-run`. Writes nothing."""
+    atlas = Atlas.open(options.atlas, create=True, write=False) if "ingest" in names else Atlas.open(options.atlas, create=False)
+    run = Run(atlas, options)
+    lines = []
+    if "ingest" in names:
+        listing = list_collection(options.images)
+        planned = plan(atlas, listing, options.shard_images, write=False)
+        total = listing.table.num_rows
+        lines.append(f"collection  {listing.root}: {total} images, {human_bytes(listing.bytes)}")
+        lines.append(f"to read     {planned.fresh} images new or changed, {total - planned.fresh} known")
+        images = total
+    else:
+        images = sum(entry.counts["images"] for entry in stages.image_shards(run).values())
+        lines.append(f"atlas       {atlas.root}: {images} images")
+    if "describe" in names:
+        done = sum(entry.file.rows for entry in atlas.ledger(stages.describe_name(run)).values())
+        lines.append(f"describe    {max(images - done, 0)} images by {options.model} on {options.device}")
+    if "pair" in names:
+        each = options.near + options.everywhere + options.following
+        lines.append(f"pair        at most {images * each} pairs ({each} an image)")
+    if "verify" in names:
+        # Measured: some 3,000 keypoints of 144 bytes an image, 4 kB a pair.
+        size = images * 3000 * 144
+        lines.append(f"verify      {options.features} features, about {human_bytes(size)} on disk")
+    if "reconstruct" in names:
+        tiles = max(1, -(-images // options.tile_images))
+        lines.append(f"reconstruct at least {tiles} tiles of at most {options.tile_images} images")
+    lines.append(f"stages      {', '.join(names)} -> {os.path.abspath(options.atlas) if '://' not in options.atlas else options.atlas}")
+    lines.append("nothing was written: leave out --dry-run to begin")
+    return "\n".join(lines)
+
+
+def human_bytes(count: float) -> str:
+    """A number of bytes as people read it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

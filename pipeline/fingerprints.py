@@ -1,0 +1,31 @@
+"""Identities of configurations: what a stage's results depend on beside its inputs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from schemas import SCHEMA_VERSION
+from transforms import storage
+
+# Raised when a stage's code begins to give other results for the same settings and inputs.
+_STAGE_VERSIONS = {
+    "plan": 1,
+    "scan": 1,
+    "ingest": 1,
+    "vocabulary": 1,
+    "describe": 1,
+    "index": 1,
+    "pair": 1,
+    "features": 1,
+    "verify": 1,
+    "cameras": 1,
+    "reconstruct": 1,
+    "merge": 1,
+}
+
+
+def fingerprint(stage: str, **settings: Any) -> str:
+    """BLAKE2b-128, in hex, of a stage's name, version, schema version and settings."""
+    parts = [stage, str(_STAGE_VERSIONS[stage]), str(SCHEMA_VERSION)]
+    return storage.combined_digest([*parts, json.dumps(settings, sort_keys=True)])

@@ -1,0 +1,243 @@
+"""Every option of a build: its default, its meaning, its place in a YAML file.
+
+One dataclass is the single source: the command line, `--config` and `--help` are derived from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from schemas.rejects import UserError
+
+
+def _option(
+    default: Any, text: str, *, stages: str, choices: Sequence[str] = (), metavar: str = ""
+) -> Any:
+    metadata = {"help": text, "stages": stages, "choices": choices, "metavar": metavar}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Options of the main job. `metadata["stages"]` names the stages that read each."""
+
+    images: str = _option(
+        "", "folder, glob or manifest (.csv .parquet .geojson) of photographs; gs:// and s3:// too",
+        stages="ingest", metavar="SOURCE",
+    )
+    atlas: str = _option("", "folder of the atlas, made if need be", stages="*", metavar="DIR")
+    max_pixels: int = _option(
+        200_000_000, "reject photographs with more pixels than this", stages="ingest describe verify"
+    )
+    max_reject_rate: float = _option(
+        0.5, "end the run when more than this share of the photographs is rejected",
+        stages="ingest describe verify",
+    )
+    shard_images: int = _option(
+        200, "images in a shard, the unit of work and of resume", stages="ingest"
+    )
+    cell_resolution: int = _option(8, "H3 resolution of the cells", stages="ingest")
+    sequence_gap_s: float = _option(
+        60.0, "seconds between two photographs that end a sequence", stages="ingest"
+    )
+    sequence_gap_m: float = _option(
+        600.0, "metres between two photographs that end a sequence", stages="ingest"
+    )
+    model: str = _option(
+        "netvlad-lite", "global descriptor",
+        stages="describe index pair report", choices=("netvlad-lite", "vlad", "netvlad"),
+    )
+    checkpoint: str = _option(
+        "", "weights of the model; `netvlad` needs one", stages="describe", metavar="FILE"
+    )
+    clusters: int = _option(
+        64, "visual words learnt from the collection, for models that learn them", stages="describe"
+    )
+    whiten: int = _option(
+        0, "PCA-whiten descriptors to this dimension, where ten times as many images were sampled",
+        stages="describe", metavar="D",
+    )
+    vocabulary_images: int = _option(
+        256, "photographs that the visual words are learnt from", stages="describe"
+    )
+    relearn: bool = _option(
+        False, "learn the visual words anew although the atlas has some", stages="describe"
+    )
+    device: str = _option(
+        "cpu", "where models run; an absent GPU is an error", stages="describe",
+        choices=("cpu", "cuda"),
+    )
+    precision: str = _option(
+        "float32", "arithmetic of the models", stages="describe",
+        choices=("float32", "bfloat16", "float16"),
+    )
+    batch_size: int = _option(16, "images in one forward pass", stages="describe")
+    threads: int = _option(
+        0, "threads that read and decode, and processes that extract SIFT, in each worker; "
+        "0: as many as cores where the worker is this process, else 1",
+        stages="ingest describe verify",
+    )
+    factory: str = _option(
+        "", "FAISS factory string; by default Flat below 20,000 images, IVF above", stages="index"
+    )
+    near: int = _option(20, "neighbours by descriptor among images within reach of GPS", stages="pair")
+    reach_m: float = _option(
+        60.0, "metres within which two photographs may show the same scene", stages="pair"
+    )
+    everywhere: int = _option(
+        5, "neighbours by descriptor in the whole collection (loops, images without GPS)",
+        stages="pair",
+    )
+    following: int = _option(5, "neighbours before it in the image's sequence", stages="pair")
+    gps_sigma_m: float = _option(
+        5.0, "GPS accuracy (one sigma) of photographs that do not state theirs",
+        stages="pair reconstruct merge",
+    )
+    features: str = _option(
+        "sift", "local features", stages="verify reconstruct", choices=("sift", "xfeat")
+    )
+    tile_images: int = _option(500, "images in a tile, overlap included", stages="reconstruct")
+    tile_minutes: float = _option(
+        60.0, "minutes after which the mapping of a tile is given up", stages="reconstruct"
+    )
+    seed: int = _option(0, "seed of everything random", stages="*")
+
+
+def add_options(parser: argparse.ArgumentParser, stages: Sequence[str]) -> None:
+    """Add the options that any of `stages` reads, `--config` and `--dry-run`."""
+    for option in dataclasses.fields(BuildOptions):
+        wanted = option.metadata["stages"].split()
+        if "*" not in wanted and not set(wanted) & set(stages):
+            continue
+        flag = "--" + option.name.replace("_", "-")
+        text = option.metadata["help"].replace("%", "%%")
+        if option.type == "bool":
+            parser.add_argument(flag, action="store_true", default=None, help=text)
+            continue
+        kind = {"int": int, "float": float, "str": str}[str(option.type)]
+        shown = "" if option.default == "" else f" (default: {option.default})"
+        parser.add_argument(
+            flag,
+            type=kind,
+            default=None,
+            choices=option.metadata["choices"] or None,
+            metavar=option.metadata["metavar"] or None if not option.metadata["choices"] else None,
+            help=text + shown,
+        )
+    parser.add_argument(
+        "--config", metavar="FILE.yaml", help="options from a file; the command line goes before it"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be done, how many images and how many bytes, and stop",
+    )
+
+
+def parse_options(
+    parsed: argparse.Namespace, unknown: Sequence[str]
+) -> tuple[BuildOptions, list[str]]:
+    """Options of a command line over those of its `--config`, and the words meant for Beam.
+
+    Raises UserError for a file that cannot be used or a value out of range.
+    """
+    values, beam_words = _read_config(parsed.config) if parsed.config else ({}, [])
+    for option in dataclasses.fields(BuildOptions):
+        given = getattr(parsed, option.name, None)
+        if given is not None:
+            values[option.name] = given
+    options = BuildOptions(**values)
+    _check(options)
+    return options, [*beam_words, *unknown]
+
+
+def _read_config(path: str) -> tuple[dict[str, Any], list[str]]:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            content = yaml.safe_load(stream) or {}
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"--config {path}: expected lines like `tile-images: 500`")
+    words = _beam_words(path, content.pop("beam", []))
+    known = {option.name: option for option in dataclasses.fields(BuildOptions)}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0].replace('_', '-')}?" if close else ""
+            raise UserError(f"--config {path}: unknown option {key!r}{hint} (Beam's own go under `beam:`)")
+        values[name] = _typed(path, known[name], value)
+    return values, words
+
+
+def _beam_words(path: str, content: Any) -> list[str]:
+    if isinstance(content, str):
+        return shlex.split(content)
+    if isinstance(content, list):
+        return [str(word) for word in content]
+    if isinstance(content, dict):
+        words = []
+        for name, value in content.items():
+            if value is True:
+                words.append(f"--{name}")
+            elif value is not False:
+                words.append(f"--{name}={value}")
+        return words
+    raise UserError(f"--config {path}: `beam` holds a list of words or a mapping of options")
+
+
+def _typed(path: str, option: dataclasses.Field[Any], value: Any) -> Any:
+    kind = {"int": int, "float": float, "str": str, "bool": bool}[str(option.type)]
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if kind is float and whole:
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and not whole):
+        name = option.name.replace("_", "-")
+        raise UserError(f"--config {path}: {name} must be a {kind.__name__}, not {value!r}")
+    choices = option.metadata["choices"]
+    if choices and value not in choices:
+        raise UserError(f"--config {path}: {option.name} must be one of {', '.join(choices)}")
+    return value
+
+
+_POSITIVE = (
+    "max_pixels shard_images clusters vocabulary_images batch_size near reach_m gps_sigma_m "
+    "tile_images tile_minutes sequence_gap_s sequence_gap_m"
+).split()
+
+
+def _check(options: BuildOptions) -> None:
+    for name in _POSITIVE:
+        if not getattr(options, name) > 0:
+            raise UserError(f"--{name.replace('_', '-')} must be greater than 0")
+    if not 0 <= options.max_reject_rate <= 1:
+        raise UserError("--max-reject-rate is a share from 0 to 1")
+    if not 5 <= options.cell_resolution <= 10:
+        raise UserError("--cell-resolution must be from 5 to 10 (H3 cells of 250 km2 to 0.02 km2)")
+    if options.reach_m > 400:
+        raise UserError("--reach-m may be at most 400: photographs farther apart share no scene")
+    if options.tile_images < 20:
+        raise UserError("--tile-images must be at least 20")
+    if options.model == "netvlad" and not options.checkpoint and options.atlas:
+        raise UserError(
+            "--model netvlad needs --checkpoint FILE: a torchvision VGG16 state dict or a "
+            "pytorch-NetVlad checkpoint"
+        )
+
+
+def worker_threads(options: BuildOptions, in_process: bool) -> int:
+    """Threads (or processes) in each worker; remote workers are one to a core already."""
+    return options.threads or (os.cpu_count() or 1 if in_process else 1)

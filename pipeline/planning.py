@@ -1,0 +1,90 @@
+"""Which files of a collection are new: plans of generations, written before the work begins.
+
+The files that no earlier plan knows become a new generation, cut into chunks of the listing. A
+plan is committed first, so that a killed run is taken up with the same chunks and shards, and a
+grown collection gets shards of its own beside those it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline.atlas import Atlas
+from pipeline.collection import Listing
+from pipeline.fingerprints import fingerprint
+from schemas.records import NO_CELL, LedgerEntry, Task
+from transforms import storage
+from transforms.commit import commit_entry
+from transforms.ingest import LISTING
+
+STAGE = "plan"
+
+DEAD = pa.schema([("chunk", pa.string()), ("path", pa.string())])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Chunks of the listing in the order they were planned, and what of them no longer counts.
+
+    `alive` says how many files of each chunk are in the collection as they were planned.
+    """
+
+    chunks: Sequence[tuple[str, str]]  # name, and path of the chunk's table
+    alive: dict[str, int]
+    dead: pa.Table
+    fresh: int
+
+
+def plan(atlas: Atlas, listing: Listing, chunk_images: int, *, write: bool) -> Plan:
+    """Extend the atlas's plans by the files that are new or changed.
+
+    With `write` false nothing is written: the plan then only counts.
+    """
+    entries = [entry for _, entry in sorted(atlas.ledger(STAGE).items())]
+    known: dict[tuple[object, ...], tuple[str, str]] = {}
+    planned: list[tuple[str, str]] = []
+    for entry in entries:
+        for file in entry.files:
+            chunk = _chunk_name(file.path)
+            for row in storage.read_table(atlas.path(file.path)).to_pylist():
+                # The same state of the same file keeps its first place.
+                known.setdefault(tuple(row.values()), (chunk, row["path"]))
+                planned.append((chunk, row["path"]))
+    rows = listing.table.to_pylist()
+    alive = {known[key] for row in rows if (key := tuple(row.values())) in known}
+    fresh = [row for row in rows if tuple(row.values()) not in known]
+    if fresh and write:
+        entry = _write_generation(atlas, len(entries), fresh, chunk_images)
+        entries.append(entry)
+        atlas.ledger(STAGE)[entry.shard] = entry
+    counts: dict[str, int] = {}
+    for chunk, _ in alive:
+        counts[chunk] = counts.get(chunk, 0) + 1
+    if fresh and write:
+        for start, file in zip(range(0, len(fresh), chunk_images), entries[-1].files, strict=True):
+            counts[_chunk_name(file.path)] = len(fresh[start : start + chunk_images])
+    dead = sorted(place for place in planned if place not in alive)
+    table = pa.Table.from_pylist([dict(zip(DEAD.names, place, strict=True)) for place in dead], DEAD)
+    chunks = [(_chunk_name(file.path), file.path) for entry in entries for file in entry.files]
+    return Plan(chunks, counts, table, len(fresh))
+
+
+def _chunk_name(path: str) -> str:
+    return path.rpartition("/")[2].removesuffix(".parquet")
+
+
+def _write_generation(
+    atlas: Atlas, generation: int, rows: list[dict[str, object]], chunk_images: int
+) -> LedgerEntry:
+    name = f"g{generation:04d}"
+    files = []
+    for number, start in enumerate(range(0, len(rows), chunk_images)):
+        table = pa.Table.from_pylist(rows[start : start + chunk_images], schema=LISTING)
+        path = f"work/plan/{name}-{number:05d}.parquet"
+        files.append(storage.commit_table(atlas.root, path, table))
+    task = Task(name, NO_CELL, files[0].path, fingerprint(STAGE))
+    content = storage.combined_digest(file.digest for file in files)
+    return commit_entry(atlas.root, STAGE, task, files, content=content)

@@ -1,0 +1,76 @@
+"""A bar a stage on a terminal, a plain line now and then in a log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from tqdm import tqdm
+
+from transforms import progress
+
+log = logging.getLogger("vladmap")
+
+_REFRESH_S = 0.5
+_LOG_EVERY_S = 30.0
+
+
+class Bar:
+    """Shows how far a stage has come while its pipeline runs in the `with` block.
+
+    `committed` counts elements from the ledger where the workers are in other processes; without
+    it the counter of this process is read.
+    """
+
+    def __init__(
+        self, label: str, total: int, unit: str, committed: Callable[[], int] | None = None
+    ) -> None:
+        self._label, self._total, self._unit = label, total, unit
+        self._committed = committed
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Bar:
+        progress.reset()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _done(self) -> int:
+        done = self._committed() if self._committed else progress.done()
+        return min(done, self._total)
+
+    def _watch(self) -> None:
+        if sys.stderr.isatty():
+            self._draw()
+        else:
+            self._log()
+
+    def _draw(self) -> None:
+        with tqdm(total=self._total, desc=self._label, unit=f" {self._unit}", leave=False) as bar:
+            while not self._stop.wait(_REFRESH_S):
+                bar.update(self._done() - bar.n)
+
+    def _log(self) -> None:
+        started = time.monotonic()
+        while not self._stop.wait(_LOG_EVERY_S):
+            log.info(
+                "%s: %d of %d %s after %.0f s",
+                self._label,
+                self._done(),
+                self._total,
+                self._unit,
+                time.monotonic() - started,
+            )

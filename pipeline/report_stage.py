@@ -1,0 +1,261 @@
+"""The last stage: gather what an atlas says of itself, and write it for people."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from mapping.geodesy import great_circle_m
+from photos.geometry import bounding_box
+from pipeline.run import Run
+from pipeline.stages import describe_name, features_name, image_shards, index_name
+from reporting.data import (
+    TWO_VIEW_SUMMARY,
+    IndexInfo,
+    Match,
+    ReportData,
+    Retrieval,
+    StageTiming,
+    TileQuality,
+)
+from reporting.report import render
+from reporting.summary import terminal_summary
+from retrieval.index import search
+from schemas import tables
+from schemas.records import NO_CELL, Task
+from transforms import ingest as ingest_stage
+from transforms import pair as pair_stage
+from transforms import storage
+from transforms import verify as verify_stage
+from transforms.commit import commit_entry
+from transforms.describe import descriptor_matrix
+from transforms.index import load_index
+from transforms.photos import load_photo
+
+log = logging.getLogger("vladmap")
+
+_QUERIES = 10
+_MATCHES = 5
+_THUMBNAIL_PX = 200
+_STAGE_ORDER = (
+    "ingest organise vocabulary describe train-index index merge-index pair features cameras verify "
+    "reconstruct merge"
+).split()
+
+
+def report(run: Run) -> None:
+    """Write `report/index.html`, unless nothing has changed since it was written."""
+    stages = run.atlas.manifest["stages"]
+    inputs = [f"{name} {stages[name]}" for name in sorted(stages) if name != "report"]
+    timings = json.dumps(run.timings(), sort_keys=True)
+    task = Task("index", NO_CELL, "report/index.html", storage.combined_digest([*inputs, timings]))
+    if not run.todo("report", [task]):
+        log.info("report: nothing to do")
+        return
+    page = render(gather(run)).encode()
+    file = storage.commit_file(run.atlas.root, task.output, page, 1)
+    commit_entry(run.atlas.root, "report", task, [file])
+    log.info("report: %s", run.atlas.path(task.output))
+
+
+def summary(run: Run) -> str:
+    """What is printed at the end of a build."""
+    return terminal_summary(gather(run, pictures=False), run.atlas.path("report/index.html"))
+
+
+def gather(run: Run, *, pictures: bool = True) -> ReportData:
+    """Everything the report shows; memory grows with the number of images, not with pixels."""
+    atlas = run.atlas
+    images = _tables(run, (entry.file.path for entry in image_shards(run).values()), tables.IMAGES)
+    created = images["captured_at"]
+    newest = pc.max(created).as_py() if images.num_rows else None
+    return ReportData(
+        title=os.path.basename(str(atlas.manifest.get("collection", atlas.root))) or "atlas",
+        created=f"photographs up to {newest:%Y-%m-%d}" if newest else "",
+        images=images,
+        rejects=_rejects(run),
+        pairs=_tables(run, _files(run, pair_stage.STAGE), tables.PAIRS),
+        two_views=_two_views(run),
+        poses=_poses(run),
+        tiles=[_tile(run, path) for path in _files(run, "reconstruct")],
+        merges=_merges(run),
+        stages=_timings(run),
+        index=_index(run),
+        retrievals=_retrievals(run, images) if pictures else (),
+        software=atlas.manifest.get("software", {}),
+        features=run.options.features,
+    )
+
+
+def _files(run: Run, stage: str) -> list[str]:
+    return [entry.file.path for _, entry in sorted(run.atlas.ledger(stage).items())]
+
+
+def _tables(run: Run, paths: Iterable[str], schema: pa.Schema) -> pa.Table:
+    found = [storage.read_table(run.atlas.path(path)).cast(schema) for path in paths]
+    return pa.concat_tables([schema.empty_table(), *found]).unify_dictionaries()
+
+
+def _rejects(run: Run) -> pa.Table:
+    stages = (ingest_stage.STAGE, describe_name(run), features_name(run))
+    paths = [
+        file.path
+        for stage in stages
+        for _, entry in sorted(run.atlas.ledger(stage).items())
+        for file in entry.files
+        if file.path.startswith("rejects/")
+    ]
+    return _tables(run, paths, tables.REJECTS)
+
+
+def _two_views(run: Run) -> pa.Table:
+    """Each pair's configuration and its count of inliers, without the matches themselves."""
+    parts = [TWO_VIEW_SUMMARY.empty_table()]
+    for path in _files(run, verify_stage.STAGE):
+        table = storage.read_table(
+            run.atlas.path(path), ["image_id_a", "image_id_b", "configuration", "inliers"]
+        )
+        inliers = pc.list_value_length(table["inliers"]).cast(pa.int32())
+        columns = {name: table[name] for name in TWO_VIEW_SUMMARY.names}
+        parts.append(pa.table({**columns, "inliers": inliers}).cast(TWO_VIEW_SUMMARY))
+    return pa.concat_tables(parts)
+
+
+def _poses(run: Run) -> pa.Table:
+    path = run.atlas.path("poses.parquet")
+    return storage.read_table(path) if storage.exists(path) else tables.POSES.empty_table()
+
+
+def _json(run: Run, path: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(storage.read_bytes(run.atlas.path(path)))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _tile(run: Run, path: str) -> TileQuality:
+    said = _json(run, path)
+    return TileQuality(**{key: said.get(key) for key in TileQuality.__annotations__})  # type: ignore[typeddict-item]
+
+
+def _merges(run: Run) -> list[Any]:
+    return list(_json(run, "model/merge.json").get("decisions", []))
+
+
+def _timings(run: Run) -> list[StageTiming]:
+    timings = run.timings()
+    return [
+        StageTiming(
+            stage=name,
+            elements=said["elements"],
+            reused=said["reused"],
+            seconds=said["seconds"],
+            rate=said["elements"] / said["seconds"] if said["seconds"] else None,
+            device=said["device"],
+            unit=said["unit"],
+        )
+        for name in _STAGE_ORDER
+        if (said := timings.get(name))
+    ]
+
+
+def _index(run: Run) -> IndexInfo | None:
+    about = _json(run, f"index/{run.options.model}/index.json")
+    if not about:
+        return None
+    return IndexInfo(
+        model=about["model"],
+        factory=about["factory"],
+        count=about["count"],
+        dimension=about["dimension"],
+        recall=about["recall"],
+        recall_at=about["recall_at"],
+    )
+
+
+def _retrievals(run: Run, images: pa.Table) -> list[Retrieval]:
+    """Ten images spread over the collection, each with its five best matches elsewhere."""
+    if "global" not in run.atlas.ledger(index_name(run)):
+        return []
+    index, ids = load_index(run.atlas.root, run.options.model)
+    chosen = {ids[row] for row in np.linspace(0, len(ids) - 1, min(_QUERIES, len(ids))).astype(int)}
+    vectors = {}
+    for path in _files(run, describe_name(run)):
+        table = storage.read_table(run.atlas.path(path))
+        table = table.filter(pc.is_in(table["image_id"], pa.array(sorted(chosen))))
+        vectors |= dict(zip(table["image_id"].to_pylist(), descriptor_matrix(table), strict=True))
+    queries = sorted(vectors)
+    similarity, rows = search(index, np.stack([vectors[image] for image in queries]), _MATCHES + 1)
+    shown = {ids[row] for row in rows.ravel() if row >= 0} | set(queries)
+    facts = {
+        row["image_id"]: row
+        for row in images.filter(pc.is_in(images["image_id"], pa.array(sorted(shown)))).to_pylist()
+    }
+    retrievals = []
+    for image, scores, found in zip(queries, similarity, rows, strict=True):
+        matches = [
+            Match(
+                ids[row], float(score), _distance(facts[image], facts[ids[row]]),
+                _thumbnail(run, facts[ids[row]]),
+            )
+            for score, row in zip(scores, found, strict=True)
+            if row >= 0 and ids[row] != image
+        ]
+        retrievals.append(Retrieval(image, _thumbnail(run, facts[image]), matches[:_MATCHES]))
+    return retrievals
+
+
+def _distance(a: dict[str, Any], b: dict[str, Any]) -> float | None:
+    if a["latitude"] is None or b["latitude"] is None:
+        return None
+    return float(great_circle_m(a["latitude"], a["longitude"], b["latitude"], b["longitude"]))
+
+
+def _thumbnail(run: Run, row: dict[str, Any]) -> bytes | None:
+    photo = load_photo(row, run.options.max_pixels, _small)
+    if photo.pixels is None:
+        return None
+    stream = io.BytesIO()
+    Image.fromarray(photo.pixels).save(stream, "JPEG", quality=80)
+    return stream.getvalue()
+
+
+def _small(width: int, height: int) -> tuple[int, int]:
+    scale = min(1.0, _THUMBNAIL_PX / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def manifest_facts(run: Run) -> dict[str, Any]:
+    """Counts and bounds for atlas.json."""
+    shards = image_shards(run)
+    counts = {"images": sum(entry.counts["images"] for entry in shards.values())}
+    for name in ("duplicates", "without_position", "invalid_positions"):
+        counts[name] = sum(entry.counts[name] for entry in shards.values())
+    for stage in (ingest_stage.STAGE, describe_name(run), features_name(run)):
+        ledger = run.atlas.ledger(stage).values()
+        counts["rejects"] = counts.get("rejects", 0) + sum(
+            entry.counts.get("rejects", 0) for entry in ledger
+        )
+    counts["pairs"] = sum(entry.file.rows for entry in run.atlas.ledger(pair_stage.STAGE).values())
+    counts["verified_pairs"] = sum(
+        entry.counts["verified"] for entry in run.atlas.ledger(verify_stage.STAGE).values()
+    )
+    places = [
+        storage.read_table(run.atlas.path(entry.file.path), ["latitude", "longitude"])
+        for entry in shards.values()
+    ]
+    found = pa.concat_tables(places).drop_null() if places else None
+    bounds = None
+    if found is not None and found.num_rows:
+        bounds = bounding_box(found["longitude"].to_numpy(), found["latitude"].to_numpy())
+    return {"counts": counts, "bounds": bounds}

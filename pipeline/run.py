@@ -1,0 +1,196 @@
+"""One run: what a stage still has to do, doing it in Beam, and saying so.
+
+Every stage is the same five steps: list its tasks, subtract what the ledger says is done, forget
+what is no longer wanted, run the rest as one Beam pipeline, report.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipeline.atlas import Atlas
+from pipeline.options import BuildOptions
+from pipeline.progress import Bar
+from schemas.records import LedgerEntry, Task
+from schemas.rejects import UserError
+from transforms import storage
+
+log = logging.getLogger("vladmap")
+
+_IN_PROCESS = {"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner"}
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How a stage ended. `elements` counts what was worked on now, `reused` what stood already."""
+
+    stage: str
+    unit: str
+    elements: int
+    reused: int
+    seconds: float
+    device: str = "cpu"
+
+    @property
+    def rate(self) -> float | None:
+        return self.elements / self.seconds if self.elements and self.seconds > 0 else None
+
+
+@dataclass
+class Run:
+    """A run over one atlas with one set of options."""
+
+    atlas: Atlas
+    options: BuildOptions
+    beam_args: Sequence[str] = ()
+    results: list[StageResult] = field(default_factory=list)
+
+    @property
+    def in_process(self) -> bool:
+        """Whether the workers live in this process, so that they can use all its cores."""
+        runner = self._pipeline_options().get_all_options().get("runner") or "FnApiRunner"
+        return runner.rpartition(".")[2] in _IN_PROCESS
+
+    def _pipeline_options(self) -> PipelineOptions:
+        # A bare DirectRunner first looks for Prism on the internet; ours is named.
+        flags = list(self.beam_args)
+        if not any(flag.startswith("--runner") for flag in flags):
+            flags.insert(0, "--runner=FnApiRunner")
+        return PipelineOptions(flags)
+
+    def todo(self, stage: str, tasks: Sequence[Task]) -> list[Task]:
+        """Tasks that the ledger does not know as done with these settings and inputs."""
+        ledger = self.atlas.ledger(stage)
+        return [task for task in tasks if not self._holds(ledger.get(task.shard), task)]
+
+    def _holds(self, entry: LedgerEntry | None, task: Task) -> bool:
+        return (
+            entry is not None
+            and entry.fingerprint == task.fingerprint
+            and set(task.inputs) <= set(entry.inputs.items())
+            and all(self.atlas.content(key) == value for key, value in entry.inputs.items())
+        )
+
+    def execute(
+        self,
+        stage: str,
+        tasks: Sequence[Task],
+        transform: beam.PTransform,
+        *,
+        unit: str = "shards",
+        count: Callable[[Task], int] | None = None,
+        device: str = "cpu",
+        label: str | None = None,
+    ) -> dict[str, LedgerEntry]:
+        """Bring a stage up to date; `transform` takes tasks and commits each in the ledger.
+
+        `count` says how many elements of `unit` a task holds, for the bar and the rate. Shards
+        that the ledger knows and `tasks` does not are forgotten.
+
+        Raises UserError where the pipeline ended and left a task without its line in the ledger.
+        """
+        label = label or stage
+        size = count or (lambda task: 1)
+        todo = self.todo(stage, tasks)
+        self.forget_others(stage, {task.shard for task in tasks})
+        total = sum(size(task) for task in todo)
+        reused = sum(size(task) for task in tasks) - total
+        if not todo:
+            self._report(StageResult(label, unit, 0, reused, 0.0, device))
+            return self.atlas.ledger(stage)
+        started = time.monotonic()
+        with Bar(label, total, unit, committed=self._committed(stage, todo, size)):
+            self.pipeline(todo, label, transform)
+        ledger = self.atlas.ledger(stage, refresh=True)
+        missing = self.todo(stage, todo)
+        if missing:
+            raise UserError(
+                f"{label}: the pipeline ended, but {len(missing)} of {len(todo)} shards are not in "
+                f"the ledger (first: {missing[0].shard}); see the runner's log, then run it again"
+            )
+        self._report(StageResult(label, unit, total, reused, time.monotonic() - started, device))
+        return ledger
+
+    def pipeline(self, tasks: Sequence[Task], label: str, transform: beam.PTransform) -> None:
+        """Run `transform` over `tasks` in one Beam pipeline, to its end.
+
+        The shuffle gives each task a bundle of its own: the work of one waits for no other's.
+        """
+        pipeline = beam.Pipeline(options=self._pipeline_options())
+        pipeline | beam.Create(list(tasks)) | beam.Reshuffle() | label >> transform
+        pipeline.run().wait_until_finish()
+
+    def _committed(
+        self, stage: str, todo: Sequence[Task], size: Callable[[Task], int]
+    ) -> Callable[[], int] | None:
+        """For runners whose workers are elsewhere: progress as the ledger tells it."""
+        if self.in_process:
+            return None
+        sizes = {task.shard: size(task) for task in todo}
+        started = time.time()
+
+        def committed() -> int:
+            pattern = self.atlas.path("ledger", stage, "*.json")
+            return sum(
+                sizes.get(name, 0)
+                for name, modified in storage.list_modified(pattern)
+                if modified >= started
+            )
+
+        return committed
+
+    def forget_others(self, stage: str, shards: set[str]) -> None:
+        """Take out of the atlas what the ledger holds of a stage beside `shards`."""
+        ledger = self.atlas.ledger(stage)
+        kept = frozenset(
+            file.path for shard in shards if shard in ledger for file in ledger[shard].files
+        )
+        for shard in sorted(set(ledger) - shards):
+            self.atlas.forget(stage, shard, kept)
+
+    def _report(self, result: StageResult) -> None:
+        self.results.append(result)
+        if result.elements == 0:
+            log.info("%s: nothing to do, %d %s done before", result.stage, result.reused, result.unit)
+        else:
+            log.info(
+                "%s: %d %s in %.1f s (%.1f a second)%s",
+                result.stage,
+                result.elements,
+                result.unit,
+                result.seconds,
+                result.rate or 0.0,
+                f", {result.reused} done before" if result.reused else "",
+            )
+            self._remember(result)
+
+    def _remember(self, result: StageResult) -> None:
+        """Keep the timing of the last run that did work, for the report of a later one."""
+        timings = self.timings()
+        timings[result.stage] = {
+            "unit": result.unit,
+            "elements": result.elements,
+            "reused": result.reused,
+            "seconds": round(result.seconds, 3),
+            "device": result.device,
+        }
+        data = json.dumps(timings, indent=1, sort_keys=True) + "\n"
+        storage.write_atomic(self.atlas.path("work/timings.json"), data.encode())
+
+    def timings(self) -> dict[str, dict[str, Any]]:
+        """Timing of each stage when it last did work."""
+        try:
+            found: dict[str, dict[str, Any]] = json.loads(
+                storage.read_bytes(self.atlas.path("work/timings.json"))
+            )
+        except (OSError, ValueError):
+            return {}
+        return found

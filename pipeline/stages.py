@@ -1,0 +1,546 @@
+"""The stages up to verified pairs: what each has to do, and the transform that does it.
+
+A stage lists its tasks from the ledger of the stage before. Names in the ledger carry the model or
+the detector where an atlas can hold several.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from mapping.cameras import TRIAL_IMAGES, camera_keys
+from photos.cells import ring
+from pipeline.collection import list_collection
+from pipeline.fingerprints import fingerprint
+from pipeline.options import worker_threads
+from pipeline.planning import plan
+from pipeline.run import Run
+from retrieval.index import choose_factory
+from schemas.records import NO_CELL, LedgerEntry, Task, shard_cell
+from schemas.rejects import UserError
+from transforms import cameras as cameras_stage
+from transforms import describe as describe_stage
+from transforms import index as index_stage
+from transforms import ingest as ingest_stage
+from transforms import pair as pair_stage
+from transforms import storage
+from transforms import verify as verify_stage
+from transforms.commit import commit_entry
+from transforms.photos import shard_rows
+
+log = logging.getLogger("vladmap")
+
+_INDEX_SAMPLE = 50_000
+
+
+def image_shards(run: Run) -> dict[str, LedgerEntry]:
+    """Committed shards of `images/`, in the order in which the collection grew."""
+    ledger = run.atlas.ledger(ingest_stage.STAGE)
+    return {shard: entry for shard, entry in sorted(ledger.items()) if not shard.startswith("rejects-")}
+
+
+def require(run: Run, stage: str) -> None:
+    """Raises UserError where the stage before this one has left nothing to work on."""
+    needs = {
+        "describe": ("ingest", ingest_stage.STAGE),
+        "index": ("describe", describe_name(run)),
+        "pair": ("index", index_name(run)),
+        "verify": ("pair", pair_stage.STAGE),
+        "reconstruct": ("verify", verify_stage.STAGE),
+        "merge": ("reconstruct", "reconstruct"),
+        "report": ("ingest", ingest_stage.STAGE),
+    }
+    if stage in needs:
+        before, ledger = needs[stage]
+        if not run.atlas.ledger(ledger):
+            raise UserError(
+                f"{stage}: {run.atlas.root} has nothing from the stage `{before}` with these "
+                f"options yet: run `vladmap {before}` first, or `vladmap build`"
+            )
+
+
+def identity(run: Run, stage: str) -> str:
+    """Digest of all that a stage has committed, as the ledger tells it."""
+    ledgers = {
+        "ingest": [ingest_stage.STAGE],
+        "describe": [describe_name(run)],
+        "index": [index_name(run)],
+        "verify": [features_name(run), cameras_stage.STAGE, verify_stage.STAGE],
+    }
+    return storage.combined_digest(
+        f"{name}/{shard} {entry.content}"
+        for name in ledgers.get(stage, [stage])
+        for shard, entry in sorted(run.atlas.ledger(name).items())
+    )
+
+
+def ingest(run: Run) -> None:
+    """List the collection, read what is new in it, and bring `images/` up to date.
+
+    Raises UserError where there are no photographs, or too many of them are rejected.
+    """
+    options = run.options
+    listing = list_collection(options.images)
+    planned = plan(run.atlas, listing, options.shard_images, write=True)
+    if listing.ignored:
+        log.info("ingest: %d files without the name of a photograph are left out", listing.ignored)
+    scans = [
+        Task(
+            chunk,
+            NO_CELL,
+            f"work/headers/{chunk}.parquet",
+            fingerprint("scan", max_pixels=options.max_pixels),
+            reads=(("plan", path),),
+            inputs=_inputs(run, "plan", [chunk.partition("-")[0]]),
+        )
+        for chunk, path in planned.chunks
+        if planned.alive.get(chunk)
+    ]
+    threads = worker_threads(options, run.in_process)
+    run.execute(
+        ingest_stage.SCAN,
+        scans,
+        ingest_stage.ScanPhotos(run.atlas.root, options.max_pixels, threads),
+        unit="images",
+        count=lambda task: planned.alive[task.shard],
+        label="ingest",
+    )
+    _organise(run, [task.shard for task in scans], planned.dead)
+    run.atlas.manifest["collection"] = listing.root
+    shards = image_shards(run).values()
+    ledger = run.atlas.ledger(ingest_stage.STAGE).values()
+    accepted = sum(entry.counts["images"] for entry in shards)
+    check_rejects(run, "ingest", sum(entry.counts.get("rejects", 0) for entry in ledger), accepted)
+
+
+def _organise(run: Run, chunks: Sequence[str], dead: pa.Table) -> None:
+    """Duplicates, sequences, cells and shards, made as a whole from all headers or not at all."""
+    options, atlas = run.options, run.atlas
+    file = storage.commit_table(atlas.root, "work/organise/dead.parquet", dead)
+    scans = atlas.ledger(ingest_stage.SCAN)
+    identity = fingerprint(
+        ingest_stage.STAGE,
+        scans=[(chunk, scans[chunk].content) for chunk in chunks],
+        dead=file.digest,
+        shard_images=options.shard_images,
+        cell_resolution=options.cell_resolution,
+        gaps=(options.sequence_gap_s, options.sequence_gap_m),
+    )
+    ledger = atlas.ledger(ingest_stage.STAGE)
+    made = atlas.ledger("organise").get("all")
+    whole = made is not None and made.counts["shards"] == len(ledger)
+    if whole and made is not None and made.fingerprint == identity:
+        return
+    tasks = [
+        Task(chunk, NO_CELL, "", identity, reads=(("headers", scans[chunk].file.path),))
+        for chunk in chunks
+    ]
+    transform = ingest_stage.OrganiseImages(
+        atlas.root,
+        identity,
+        options.shard_images,
+        options.cell_resolution,
+        options.sequence_gap_s,
+        options.sequence_gap_m,
+        file.path,
+    )
+    run.pipeline(tasks, "organise", transform)
+    ledger = atlas.ledger(ingest_stage.STAGE, refresh=True)
+    run.forget_others(
+        ingest_stage.STAGE,
+        {shard for shard, entry in ledger.items() if entry.fingerprint == identity},
+    )
+    counts = {"shards": len(atlas.ledger(ingest_stage.STAGE))}
+    commit_entry(
+        atlas.root, "organise", Task("all", NO_CELL, file.path, identity), [file], counts=counts
+    )
+
+
+def check_rejects(run: Run, stage: str, rejected: int, accepted: int) -> None:
+    """Raises UserError where more is rejected than `--max-reject-rate` allows."""
+    total = rejected + accepted
+    if total and rejected / total > run.options.max_reject_rate:
+        raise UserError(
+            f"{stage}: {rejected} of {total} photographs rejected, more than --max-reject-rate "
+            f"{run.options.max_reject_rate:g}: see {run.atlas.path('rejects', stage)}, mend the "
+            "collection or raise the limit"
+        )
+
+
+def _inputs(run: Run, stage: str, shards: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """What the ledger says of another stage's shards now, as a task's inputs."""
+    ledger = run.atlas.ledger(stage)
+    return tuple((f"{stage}/{shard}", ledger[shard].content) for shard in shards)
+
+
+def _cell_path(folder: str, shard: str) -> str:
+    return f"{folder}/cell={shard_cell(shard)}/{shard}.parquet"
+
+
+def _image_count(run: Run) -> Callable[[Task], int]:
+    """Images of a task's shard that have pixels of their own."""
+    counts = {
+        shard: entry.counts["images"] - entry.counts["duplicates"]
+        for shard, entry in image_shards(run).items()
+    }
+    return lambda task: counts.get(task.shard, 0)
+
+
+def _per_image_shard(
+    run: Run, folder: str, identity: str, extra: tuple[tuple[str, str], ...] = ()
+) -> list[Task]:
+    """One task for each shard of `images/`."""
+    return [
+        Task(
+            shard,
+            shard_cell(shard),
+            _cell_path(folder, shard),
+            identity,
+            reads=(("images", entry.file.path),),
+            inputs=(*_inputs(run, ingest_stage.STAGE, [shard]), *extra),
+        )
+        for shard, entry in image_shards(run).items()
+    ]
+
+
+def describe(run: Run) -> None:
+    """Learn the model's visual words if it needs any, then describe every new image."""
+    options = run.options
+    stage = describe_name(run)
+    settings = describe_stage.ModelSettings(
+        name=options.model,
+        checkpoint=options.checkpoint,
+        device=options.device,
+        precision=options.precision,
+        batch_size=options.batch_size,
+        max_pixels=options.max_pixels,
+        threads=worker_threads(options, run.in_process),
+    )
+    weights = _learn(run, settings)
+    settings = replace(settings, weights=weights.file.path)
+    identity = fingerprint(
+        "describe", weights=weights.content, precision=options.precision, model=options.model
+    )
+    ledger = run.execute(
+        stage,
+        _per_image_shard(run, f"descriptors/{options.model}", identity),
+        describe_stage.DescribeImages(run.atlas.root, stage, settings),
+        unit="images",
+        count=_image_count(run),
+        device=options.device,
+        label="describe",
+    )
+    _check_ledger_rejects(run, "describe", ledger)
+
+
+def _check_ledger_rejects(run: Run, stage: str, ledger: dict[str, LedgerEntry]) -> None:
+    rejected = sum(entry.counts["rejects"] for entry in ledger.values())
+    check_rejects(run, stage, rejected, sum(entry.counts["images"] for entry in ledger.values()))
+
+
+def describe_name(run: Run) -> str:
+    """The describe stage's name in the ledger."""
+    return f"describe-{run.options.model}"
+
+
+def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
+    """The model's weights in the atlas; once learnt they stay, however the collection grows."""
+    options = run.options
+    stage = f"vocabulary-{options.model}"
+    identity = fingerprint(
+        "vocabulary",
+        model=options.model,
+        checkpoint=storage.digest(storage.read_bytes(options.checkpoint))
+        if options.checkpoint
+        else "",
+        clusters=options.clusters,
+        whiten=options.whiten,
+        images=options.vocabulary_images,
+        seed=options.seed,
+    )
+    committed = run.atlas.ledger(stage).get("weights")
+    if committed and committed.fingerprint == identity and not options.relearn:
+        return committed
+    rows = sorted(
+        (row["image_id"], row)
+        for entry in image_shards(run).values()
+        for row in shard_rows(run.atlas.root, entry.file.path)
+    )
+    # Ids are digests of names: the lowest ones are a fair sample, and the same in every run.
+    sample = pa.Table.from_pylist([row for _, row in rows[: options.vocabulary_images]])
+    path = f"work/vocabulary/{options.model}.parquet"
+    storage.commit_table(run.atlas.root, path, sample)
+    task = Task(
+        "weights", NO_CELL, f"index/{options.model}/model.safetensors", identity, (("sample", path),)
+    )
+    run.atlas.ledger(stage).pop("weights", None)
+    ledger = run.execute(
+        stage,
+        [task],
+        describe_stage.LearnVocabulary(
+            run.atlas.root, stage, settings, options.clusters, options.whiten, options.seed
+        ),
+        unit="images",
+        count=lambda task: sample.num_rows,
+        device=options.device,
+        label="vocabulary",
+    )
+    return ledger["weights"]
+
+
+def index(run: Run) -> None:
+    """Bring the global FAISS index up to date: train, add per shard, merge."""
+    options, root = run.options, run.atlas.root
+    model = options.model
+    described = dict(sorted(run.atlas.ledger(describe_name(run)).items()))
+    count = sum(entry.file.rows for entry in described.values())
+    if count == 0:
+        raise UserError("index: no image has a descriptor; see rejects/ in the atlas")
+    schema = storage.read_schema(run.atlas.path(next(iter(described.values())).file.path))
+    about = {key.decode(): value.decode() for key, value in schema.metadata.items()}
+    dimension = int(about["vladmap:dimension"])
+    factory = _factory(run, count, dimension)
+    identity = fingerprint("index", factory=factory, seed=options.seed)
+    shards = list(described)
+    reads = tuple((f"descriptors/{shard}", described[shard].file.path) for shard in shards)
+
+    stage = f"index-{model}-train"
+    sample = [item for item, _ in _until(described, _INDEX_SAMPLE)]
+    train = Task("trained", NO_CELL, f"work/index/{model}/trained.faiss", identity, reads[: len(sample)])
+    trained = run.atlas.ledger(stage).get("trained")
+    if trained is None or trained.fingerprint != identity:
+        run.execute(
+            stage, [train], index_stage.TrainIndex(root, stage, factory, _INDEX_SAMPLE), label="train index", unit="indices"
+        )
+    parts_stage = f"index-{model}-parts"
+    parts = [
+        Task(
+            shard,
+            shard_cell(shard),
+            f"work/index/{model}/{shard}.faiss",
+            identity,
+            reads=(("descriptors", described[shard].file.path), ("trained", train.output)),
+            inputs=(*_inputs(run, describe_name(run), [shard]), *_inputs(run, stage, ["trained"])),
+        )
+        for shard in shards
+    ]
+    made = run.execute(
+        parts_stage,
+        parts,
+        index_stage.AddShards(root, parts_stage),
+        unit="vectors",
+        count=lambda task: described[task.shard].file.rows,
+        label="index",
+    )
+    merged_stage = index_name(run)
+    merge = Task(
+        "global",
+        NO_CELL,
+        f"index/{model}/global.faiss",
+        identity,
+        reads=(*((f"index/{shard}", made[shard].file.path) for shard in shards), *reads),
+        inputs=_inputs(run, parts_stage, shards),
+    )
+    described_as = (
+        ("factory", factory),
+        ("dimension", dimension),
+        ("model", model),
+        ("model_fingerprint", about["vladmap:model_fingerprint"]),
+    )
+    run.execute(
+        merged_stage,
+        [merge],
+        index_stage.MergeIndex(root, merged_stage, described_as),
+        unit="vectors",
+        count=lambda task: count,
+        label="merge index",
+    )
+
+
+def index_name(run: Run) -> str:
+    """The merged index's stage in the ledger."""
+    return f"index-{run.options.model}"
+
+
+def _until(entries: dict[str, LedgerEntry], rows: int) -> Iterator[tuple[str, LedgerEntry]]:
+    """The first shards that hold at least so many rows together."""
+    total = 0
+    for shard, entry in entries.items():
+        if total >= rows:
+            return
+        total += entry.file.rows
+        yield shard, entry
+
+
+def _factory(run: Run, count: int, dimension: int) -> str:
+    """The given factory, else the one chosen by count; an IVF stays until the count is fourfold."""
+    if run.options.factory:
+        return run.options.factory
+    try:
+        about = json.loads(storage.read_bytes(run.atlas.path(f"index/{run.options.model}/index.json")))
+    except (OSError, ValueError):
+        return choose_factory(count, dimension)
+    stays = "IVF" in about["factory"] and about["count"] <= count < 4 * about["trained_for"]
+    return about["factory"] if stays else choose_factory(count, dimension)
+
+
+def pair(run: Run) -> None:
+    """Candidates for each new image: near ones, ones anywhere, and those before it in its drive."""
+    options = run.options
+    describe_ledger = describe_name(run)
+    described = dict(sorted(run.atlas.ledger(describe_ledger).items()))
+    identity = fingerprint(
+        "pair",
+        model=options.model,
+        near=options.near,
+        reach_m=options.reach_m,
+        everywhere=options.everywhere,
+        following=options.following,
+        gps_sigma_m=options.gps_sigma_m,
+    )
+    by_cell: dict[str, list[str]] = defaultdict(list)
+    tasks = []
+    for shard in described:
+        cell = shard_cell(shard)
+        by_cell[cell].append(shard)
+        # Shards come in the order of their names: what is in `by_cell` came before, or is itself.
+        around = [] if cell == NO_CELL else [near for at in ring(cell) for near in by_cell.get(at, [])]
+        around = sorted({*around, shard})
+        tasks.append(
+            Task(
+                shard,
+                cell,
+                f"pairs/{shard}.parquet",
+                identity,
+                reads=tuple((f"around/{near}", described[near].file.path) for near in around),
+                inputs=_inputs(run, describe_ledger, around),
+            )
+        )
+    settings = pair_stage.PairSettings(
+        model=options.model,
+        near=options.near,
+        reach_m=options.reach_m,
+        everywhere=options.everywhere,
+        following=options.following,
+        gps_sigma_m=options.gps_sigma_m,
+        stage=describe_ledger,
+        index=run.atlas.ledger(index_name(run))["global"].content,
+        shards=tuple(
+            (shard, entry.file.rows, entry.content) for shard, entry in described.items()
+        ),
+    )
+    stops = tuple((shard, entry.file.path) for shard, entry in image_shards(run).items())
+    run.execute(
+        pair_stage.STAGE,
+        tasks,
+        pair_stage.PairImages(run.atlas.root, settings, stops),
+        unit="images",
+        count=_image_count(run),
+    )
+
+
+def features_name(run: Run) -> str:
+    """The name of the local features' part of the verify stage in the ledger."""
+    return f"features-{run.options.features}"
+
+
+def verify(run: Run) -> None:
+    """Local features of every new image, two-view geometry of every new pair."""
+    options, root = run.options, run.atlas.root
+    stage = features_name(run)
+    threads = worker_threads(options, run.in_process)
+    extracted = run.execute(
+        stage,
+        _per_image_shard(run, f"features/{options.features}", fingerprint("features", detector=options.features)),
+        verify_stage.ExtractFeatures(root, stage, options.features, options.max_pixels, threads),
+        unit="images",
+        count=_image_count(run),
+        label="features",
+    )
+    _check_ledger_rejects(run, "verify", extracted)
+    keys = _choose_cameras(run, extracted)
+    images = image_shards(run)
+    pairs = run.atlas.ledger(pair_stage.STAGE)
+    cameras = run.atlas.ledger(cameras_stage.STAGE)
+    tasks = []
+    for shard, entry in sorted(pairs.items()):
+        touched = sorted({key.rpartition("/")[2] for key in entry.inputs} & set(extracted))
+        used = sorted({camera_name(key) for other in touched for key in keys[other]})
+        tasks.append(
+            Task(
+                shard,
+                shard_cell(shard),
+                f"two_views/{shard}.parquet",
+                fingerprint("verify", detector=options.features),
+                reads=(
+                    ("pairs", entry.file.path),
+                    *((f"features/{other}", extracted[other].file.path) for other in touched),
+                    *((f"images/{other}", images[other].file.path) for other in touched),
+                    *((f"cameras/{name}", cameras[name].file.path) for name in used),
+                ),
+                inputs=(
+                    *_inputs(run, pair_stage.STAGE, [shard]),
+                    *_inputs(run, stage, touched),
+                    *_inputs(run, cameras_stage.STAGE, used),
+                ),
+            )
+        )
+    run.execute(
+        verify_stage.STAGE,
+        tasks,
+        verify_stage.VerifyPairs(root, threads),
+        unit="pairs",
+        count=lambda task: pairs[task.shard].file.rows,
+    )
+
+
+def camera_name(key: str) -> str:
+    """A camera's name in the ledger."""
+    return storage.digest(key.encode())
+
+
+def _choose_cameras(run: Run, extracted: dict[str, LedgerEntry]) -> dict[str, Counter[str]]:
+    """Choose each camera's projection model; returns how many images of each a shard holds.
+
+    A choice stands until the shard it was made on offers more images, up to what a trial uses.
+    """
+    keys = {
+        shard: Counter(
+            camera_keys(storage.read_table(run.atlas.path(entry.file.path), cameras_stage.IMAGE_COLUMNS))
+        )
+        for shard, entry in image_shards(run).items()
+    }
+    images, pairs = image_shards(run), run.atlas.ledger(pair_stage.STAGE)
+    usable = [shard for shard in keys if shard in pairs and shard in extracted]
+    tasks = []
+    for key in sorted({key for shard in usable for key in keys[shard]}):
+        shard = max(usable, key=lambda shard: keys[shard][key])
+        name = camera_name(key)
+        tasks.append(
+            Task(
+                name,
+                NO_CELL,
+                f"work/cameras/{name}.json",
+                fingerprint(
+                    "cameras",
+                    detector=run.options.features,
+                    images=min(keys[shard][key], TRIAL_IMAGES),
+                ),
+                reads=(
+                    ("key", key),
+                    ("images", images[shard].file.path),
+                    ("pairs", pairs[shard].file.path),
+                    ("features", extracted[shard].file.path),
+                ),
+            )
+        )
+    run.execute(
+        cameras_stage.STAGE, tasks, cameras_stage.ChooseCameras(run.atlas.root), unit="cameras"
+    )
+    return keys

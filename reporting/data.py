@@ -1,0 +1,134 @@
+"""What a report is made of: plain Arrow tables and dicts, filled by whoever read the atlas."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TypedDict
+
+import pyarrow as pa
+
+TWO_VIEW_SUMMARY = pa.schema(
+    [
+        pa.field("image_id_a", pa.string(), nullable=False),
+        pa.field("image_id_b", pa.string(), nullable=False),
+        pa.field("inliers", pa.int32(), nullable=False),
+        pa.field("configuration", pa.string(), nullable=False),
+    ]
+)
+"""A row of `two_views/` without its matches: the count of inliers and COLMAP's configuration."""
+
+MODEL_POSITIONS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("model", pa.int32(), nullable=False),
+        pa.field("x", pa.float64(), nullable=False),
+        pa.field("y", pa.float64(), nullable=False),
+        pa.field("z", pa.float64(), nullable=False),
+    ]
+)
+"""Projection centres in each model's own coordinates, for a collection without any GPS."""
+
+
+class _TileName(TypedDict):
+    name: str
+
+
+class TileQuality(_TileName, total=False):
+    """One tile. A figure that is missing or None is shown as not known."""
+
+    images: int
+    registered: int
+    models: int
+    points: int
+    reprojection_error_px: float | None
+    gps_residual_median_m: float | None
+    gps_residual_max_m: float | None
+    seconds: float | None
+    failure: str | None
+
+
+class MergeDecision(TypedDict, total=False):
+    """One attempt to join two models; residuals are of their common images."""
+
+    a: str
+    b: str
+    merged: bool
+    common_images: int
+    residual_median_m: float | None
+    residual_max_m: float | None
+    gps_residual_before_m: float | None
+    gps_residual_after_m: float | None
+    reason: str
+
+
+class _StageName(TypedDict):
+    stage: str
+
+
+class StageTiming(_StageName, total=False):
+    """One stage of the run. `rate` is elements a second; `reused` were committed before."""
+
+    elements: int
+    reused: int
+    seconds: float
+    rate: float | None
+    device: str
+    unit: str
+
+
+class IndexInfo(TypedDict, total=False):
+    """What `index.json` says; `recall` is of the index against exact search, 0 to 1."""
+
+    model: str
+    factory: str
+    count: int
+    dimension: int
+    recall: float | None
+    recall_at: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """A retrieved image. `thumbnail` is a JPEG file's bytes, or None where it cannot be read."""
+
+    image_id: str
+    similarity: float
+    gps_distance_m: float | None
+    thumbnail: bytes | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval:
+    """A query and its best matches, best first."""
+
+    image_id: str
+    thumbnail: bytes | None
+    matches: Sequence[Match]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportData:
+    """All that a report shows.
+
+    `images`, `rejects`, `pairs` and `poses` follow `schemas.tables`; only the columns that the
+    report reads must be there (`pairs` is only counted). `two_views` follows TWO_VIEW_SUMMARY. A
+    pose whose latitude is null or NaN has no place on Earth; `model_positions` then places it.
+    `created` is shown as it is given: two reports of the same data are equal byte for byte.
+    """
+
+    title: str
+    created: str
+    images: pa.Table
+    rejects: pa.Table
+    pairs: pa.Table
+    two_views: pa.Table
+    poses: pa.Table
+    tiles: Sequence[TileQuality] = ()
+    merges: Sequence[MergeDecision] = ()
+    stages: Sequence[StageTiming] = ()
+    index: IndexInfo | None = None
+    retrievals: Sequence[Retrieval] = ()
+    model_positions: pa.Table | None = None
+    software: dict[str, str] = dataclasses.field(default_factory=dict)
+    features: str = "sift"

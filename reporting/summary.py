@@ -1,0 +1,72 @@
+"""What a build says on the terminal when it ends."""
+
+from __future__ import annotations
+
+import os
+
+from reporting import formats
+from reporting.data import ReportData
+from reporting.facts import Facts, facts_of
+
+
+def terminal_summary(data: ReportData, report: str | os.PathLike[str] | None = None) -> str:
+    """Lines of plain text, without a line end at the end; `report` is where the page is."""
+    facts = facts_of(data)
+    lines = _figures(data, facts)
+    if data.stages:
+        lines += ["", *_stages(data)]
+    if report is not None:
+        lines += ["", f"Report: {_printable(os.fspath(report))}"]
+    return "\n".join(lines)
+
+
+def _figures(data: ReportData, facts: Facts) -> list[str]:
+    images = formats.count(facts.images.num_rows)
+    without = int((~facts.has_gps).sum())
+    duplicates = int(facts.duplicate.sum())
+    asides = [f"{without:,} without GPS"] * bool(without)
+    asides += [f"{duplicates:,} exact duplicates"] * bool(duplicates)
+    share = formats.share(facts.registered_share)
+    registered = f"{facts.registered_total:,} of {facts.distinct:,} ({share})"
+    models = ", ".join(f"{figure.images:,}" for figure in facts.models[:5])
+    more = f" and {len(facts.models) - 5:,} smaller" if len(facts.models) > 5 else ""
+    rows = [
+        ("images", images + (f" ({', '.join(asides)})" if asides else "")),
+        ("rejected", formats.count(facts.rejects_total)),
+        *((f"  {group.reason}", formats.count(group.count)) for group in facts.rejects),
+        (
+            "pairs verified",
+            f"{facts.verified_pairs.num_rows:,} of {data.pairs.num_rows:,} candidates",
+        ),
+        ("registered", registered),
+        ("models", f"{len(facts.models):,}" + (f" (images: {models}{more})" if models else "")),
+        ("GPS residual", f"{formats.metres(facts.gps_residual_median_m)} (median)"),
+    ]
+    failed = [tile["name"] for tile in data.tiles if tile.get("failure")]
+    if failed:
+        shown = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")
+        rows.append(("tiles failed", f"{len(failed):,} of {len(data.tiles):,}: {shown}"))
+    width = max(len(name) for name, _ in rows)
+    return [f"{_printable(name):<{width}}  {_printable(text)}" for name, text in rows]
+
+
+def _stages(data: ReportData) -> list[str]:
+    width = max(12, *(len(stage["stage"]) for stage in data.stages))
+    lines = []
+    for stage in data.stages:
+        rate = stage.get("rate")
+        parts = [
+            f"{_printable(stage['stage']):<{width}}",
+            f"{formats.duration(stage.get('seconds')):>12}",
+            f"{formats.count(stage.get('elements')):>12}",
+            f"{formats.rate(rate, stage.get('unit', '')) if rate is not None else '':>18}",
+            stage.get("device", ""),
+        ]
+        lines.append("  ".join(parts).rstrip())
+    total = sum(stage.get("seconds", 0.0) for stage in data.stages)
+    return [*lines, f"{'in all':<{width}}  {formats.duration(total):>12}"]
+
+
+def _printable(text: str) -> str:
+    """Control characters, which a terminal would obey, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,172 @@
+"""Candidate pairs of images: near by GPS and alike, alike anywhere, and neighbours in a sequence.
+
+All functions work on whole arrays. A query is always the later image of a pair, or of the same
+shard; merging makes each unordered pair one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from photos.sequences import great_circle_m
+from schemas import tables
+
+NEAR, GLOBAL, SEQUENCE = "near", "global", "sequence"
+
+_SOURCES = (GLOBAL, NEAR, SEQUENCE)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images that can be paired: ids (N,) sorted, unit descriptors (N, D), degrees and metres (N,).
+
+    Positions are NaN where there is none; `accuracy_m` is one sigma.
+    """
+
+    ids: NDArray[np.str_]
+    vectors: NDArray[np.float32]
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+    accuracy_m: NDArray[np.float64]
+
+    def rows(self, images: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of images by id, -1 for those that are not there."""
+        wanted = np.array(images, dtype=self.ids.dtype if len(self.ids) else "U32")
+        if len(self.ids) == 0:
+            return np.full(len(wanted), -1)
+        at = np.searchsorted(self.ids, wanted).clip(max=len(self.ids) - 1)
+        return np.where(self.ids[at] == wanted, at, -1)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """n directed candidates of one source: a query's and another image's id, and what is known."""
+
+    source: str
+    query: NDArray[np.str_]
+    other: NDArray[np.str_]
+    similarity: NDArray[np.float32]
+    distance_m: NDArray[np.float64]
+
+
+def distances_m(
+    a: Gallery, b: Gallery, rows_a: NDArray[np.int64], rows_b: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Great-circle metres between rows, NaN where either has no position."""
+    return great_circle_m(
+        a.latitude[rows_a], a.longitude[rows_a], b.latitude[rows_b], b.longitude[rows_b]
+    )
+
+
+def near_candidates(query: Gallery, other: Gallery, reach_m: float, k: int) -> Candidates:
+    """For each query the k most alike of the other images within reach of its GPS.
+
+    Reach is `reach_m` plus twice the two GPS errors combined. The search is exact: (Q, N) scores
+    and distances are in memory, never descriptors of pairs.
+    """
+    all_query = np.arange(len(query.ids))[:, None]
+    all_other = np.arange(len(other.ids))[None, :]
+    distance = distances_m(query, other, all_query, all_other)
+    error = np.hypot(query.accuracy_m[:, None], other.accuracy_m[None, :])
+    within = distance <= reach_m + 2 * error
+    within &= query.ids[:, None] != other.ids[None, :]
+    similarity = np.where(within, query.vectors @ other.vectors.T, -np.inf).astype(np.float32)
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    found = np.isfinite(np.take_along_axis(similarity, order, axis=1))
+    rows_a = np.broadcast_to(all_query, order.shape)[found]
+    rows_b = order[found]
+    return _candidates(NEAR, query, other, rows_a, rows_b, distance[rows_a, rows_b])
+
+
+def known_candidates(
+    source: str, query: Gallery, other: Gallery, pairs: Sequence[tuple[str, str]]
+) -> Candidates:
+    """Pairs (image of `query`, image of `other`) that were found by other means, completed.
+
+    Pairs of which an image has no descriptor fall away.
+    """
+    rows_a = query.rows([a for a, _ in pairs])
+    rows_b = other.rows([b for _, b in pairs])
+    there = (rows_a >= 0) & (rows_b >= 0)
+    rows_a, rows_b = rows_a[there], rows_b[there]
+    return _candidates(
+        source, query, other, rows_a, rows_b, distances_m(query, other, rows_a, rows_b)
+    )
+
+
+def _candidates(
+    source: str,
+    query: Gallery,
+    other: Gallery,
+    rows_a: NDArray[np.int64],
+    rows_b: NDArray[np.int64],
+    distance: NDArray[np.float64],
+) -> Candidates:
+    similarity = np.einsum("nd,nd->n", query.vectors[rows_a], other.vectors[rows_b])
+    return Candidates(source, query.ids[rows_a], other.ids[rows_b], similarity, distance)
+
+
+def merge_candidates(found: Sequence[Candidates], near: int) -> pa.Table:
+    """Candidates of one shard's queries as unique unordered pairs, schemas.tables.PAIRS.
+
+    Of the near ones, which come from several galleries, each query keeps its `near` best. A pair's
+    rank is its best place among one query's candidates of one source by descriptor.
+    """
+    if not any(len(part.query) for part in found):
+        return tables.PAIRS.empty_table()
+    source = np.concatenate([np.full(len(part.query), _SOURCES.index(part.source)) for part in found])
+    query, other, similarity, distance = (
+        np.concatenate([getattr(part, name) for part in found])
+        for name in ("query", "other", "similarity", "distance_m")
+    )
+    rank = _ranks(source, query, other, similarity)
+    keep = (source != _SOURCES.index(NEAR)) | (rank < near)
+    rank = np.where(source == _SOURCES.index(SEQUENCE), np.iinfo(np.int32).max, rank)
+    source, query, other, similarity, distance, rank = (
+        values[keep] for values in (source, query, other, similarity, distance, rank)
+    )
+    first, second = np.where(query < other, query, other), np.where(query < other, other, query)
+    keys, start, group = np.unique(
+        np.stack([first, second], axis=1), axis=0, return_index=True, return_inverse=True
+    )
+    group = group.ravel()
+    seen = np.zeros((len(keys), len(_SOURCES)), bool)
+    seen[group, source] = True
+    best = np.full(len(keys), np.iinfo(np.int32).max, np.int64)
+    np.minimum.at(best, group, rank)
+    return pa.Table.from_arrays(
+        [
+            pa.array(keys[:, 0], pa.string()),
+            pa.array(keys[:, 1], pa.string()),
+            pa.array(
+                [[_SOURCES[at] for at in np.flatnonzero(row)] for row in seen],
+                pa.list_(pa.string()),
+            ),
+            pa.array(similarity[start], pa.float32()),
+            pa.array(best, pa.int32(), mask=best == np.iinfo(np.int32).max),
+            pa.nulls(len(keys), pa.float32()),
+            pa.array(distance[start], pa.float64(), mask=np.isnan(distance[start])),
+        ],
+        schema=tables.PAIRS,
+    )
+
+
+def _ranks(
+    source: NDArray[np.int64],
+    query: NDArray[np.str_],
+    other: NDArray[np.str_],
+    similarity: NDArray[np.float32],
+) -> NDArray[np.int64]:
+    """Place of each candidate among those of its query and source, most alike first."""
+    order = np.lexsort((other, -similarity, query, source))
+    starts = np.ones(len(order), bool)
+    starts[1:] = (source[order][1:] != source[order][:-1]) | (query[order][1:] != query[order][:-1])
+    places = np.arange(len(order))
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = places - np.maximum.accumulate(np.where(starts, places, 0))
+    return ranks

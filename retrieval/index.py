@@ -1,0 +1,177 @@
+"""The FAISS index: choose it, train it, fill it in parts, merge them, measure it.
+
+Descriptors are unit vectors and the metric is their inner product, so that a score is a cosine.
+Every step gives the same index for the same inputs; a merged index equals one built at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.rejects import UserError
+
+Matrix = NDArray[np.float32]
+
+FLAT_BELOW = 20_000
+_HNSW_FROM = 1_000_000
+
+
+def choose_factory(count: int, dimension: int) -> str:
+    """The factory string for `count` vectors: FAISS's own guidelines by collection size.
+
+    Exact below FLAT_BELOW. Then inverted lists, about 8 sqrt(N) of them below a million and the
+    published sizes above; long vectors are kept in 8 bits a number.
+    """
+    if count < FLAT_BELOW:
+        return "Flat"
+    codes = "SQ8" if dimension >= 1024 else "Flat"
+    if count < _HNSW_FROM:
+        lists = 2 ** round(math.log2(8 * math.sqrt(count)))
+        return f"IVF{lists},{codes}"
+    lists = 65_536 if count < 10_000_000 else 262_144 if count < 100_000_000 else 1_048_576
+    return f"IVF{lists}_HNSW32,{codes}"
+
+
+def train_index(factory: str, dimension: int, sample: Matrix) -> faiss.Index:
+    """An empty index trained on (n, D) vectors. Raises UserError for a factory FAISS refuses."""
+    try:
+        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"--factory {factory}: FAISS does not know it ({reason})") from error
+    if not index.is_trained:
+        lists = getattr(index, "nlist", 1)
+        if len(sample) < lists:
+            raise UserError(
+                f"--factory {factory} has {lists} lists, but only {len(sample)} images are there "
+                "to train them: choose fewer lists, or Flat"
+            )
+        # Sums over threads are not associative; one thread trains the same lists each time.
+        with _one_thread():
+            index.train(sample)
+    return index
+
+
+class _one_thread:
+    def __enter__(self) -> None:
+        self._before = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        faiss.omp_set_num_threads(self._before)
+
+
+def to_bytes(index: faiss.Index) -> bytes:
+    """The index as `faiss.read_index` reads it from a file."""
+    data: bytes = faiss.serialize_index(index).tobytes()
+    return data
+
+
+def from_bytes(data: bytes) -> faiss.Index:
+    """The inverse of `to_bytes`; UserError where the bytes are no index."""
+    try:
+        return faiss.deserialize_index(np.frombuffer(data, np.uint8))
+    except RuntimeError as error:
+        raise UserError(f"not a FAISS index: {str(error).strip().splitlines()[-1]}") from error
+
+
+def add_shard(trained: faiss.Index, vectors: Matrix) -> faiss.Index:
+    """The trained index with (n, D) vectors added, under the ids 0 to n - 1."""
+    if len(vectors):
+        trained.add(vectors)
+    return trained
+
+
+def merge(parts: Iterable[faiss.Index]) -> faiss.Index:
+    """One index of all parts; ids count on from part to part.
+
+    Holds the whole index in memory, and one part more. Raises ValueError without parts, and
+    UserError for a kind of index that FAISS cannot merge.
+    """
+    merged: faiss.Index | None = None
+    for part in parts:
+        if merged is None:
+            merged = part
+        elif isinstance(merged, faiss.IndexIVF):
+            merged.merge_from(part, merged.ntotal)
+        else:
+            try:
+                # A plain index numbers its vectors by their place.
+                merged.merge_from(part)
+            except RuntimeError as error:
+                raise UserError(
+                    "--factory: FAISS cannot merge the parts of such an index: use Flat, SQ8, PQ "
+                    "or IVF<lists>,<one of these>"
+                ) from error
+    if merged is None:
+        raise ValueError("no parts to merge")
+    return merged
+
+
+def search(
+    index: faiss.Index, queries: Matrix, k: int, below: int | None = None
+) -> tuple[Matrix, NDArray[np.int64]]:
+    """The k best of each query: similarities and ids, (Q, k), best first; id -1 where fewer.
+
+    With `below`, only among the ids less than it. An IVF index visits an eighth of its lists, and
+    at least 16.
+    """
+    k = min(k, index.ntotal)
+    if k == 0 or len(queries) == 0:
+        return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
+    chosen = faiss.IDSelectorRange(0, below) if below is not None else None
+    if isinstance(index, faiss.IndexIVF):
+        nprobe = min(index.nlist, max(16, index.nlist // 8))
+        parameters = faiss.SearchParametersIVF(sel=chosen, nprobe=nprobe)
+    else:
+        parameters = faiss.SearchParameters(sel=chosen)
+    similarity, ids = index.search(queries, k, params=parameters)
+    return similarity, ids
+
+
+def self_recall(
+    index: faiss.Index,
+    blocks: Iterator[tuple[int, Matrix]],
+    queries: Matrix,
+    rows: NDArray[np.int64],
+    k: int = 10,
+) -> dict[str, float | int]:
+    """Of the queries' k exact nearest neighbours, the share that the index finds.
+
+    `blocks` yields (first id, vectors) of everything in the index; `rows` are the queries' own
+    ids, which do not count. Returns `recall`, `recall_at` and `recall_queries`.
+    """
+    k = min(k, index.ntotal - 1)
+    if k < 1:
+        return {"recall": 1.0, "recall_at": 0, "recall_queries": 0}
+    best = np.full((len(queries), k + 1), -np.inf, np.float32)
+    exact = np.full((len(queries), k + 1), -1, np.int64)
+    for start, block in blocks:
+        scores = np.concatenate([best, queries @ block.T], axis=1)
+        ids = np.concatenate(
+            [exact, np.broadcast_to(np.arange(start, start + len(block)), (len(queries), len(block)))],
+            axis=1,
+        )
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : k + 1]
+        best, exact = (np.take_along_axis(values, order, axis=1) for values in (scores, ids))
+    _, found = search(index, queries, k + 1)
+    others = _without_self(exact, rows, k)
+    hits = (_without_self(found, rows, k)[:, :, None] == others[:, None, :]).any(axis=2)
+    return {
+        "recall": round(float(hits.mean()), 6),
+        "recall_at": k,
+        "recall_queries": len(queries),
+    }
+
+
+def _without_self(ids: NDArray[np.int64], rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """The first k ids of each row that are not the query itself."""
+    own = ids == rows[:, None]
+    # A query that is not among its own neighbours (a duplicate took its place) loses its last.
+    own[~own.any(axis=1), -1] = True
+    return ids[~own].reshape(len(ids), -1)[:, :k]

@@ -1,0 +1,3 @@
+"""The atlas's contract: records, enumerations and Arrow schemas, versioned."""
+
+SCHEMA_VERSION = 1

@@ -1,0 +1,198 @@
+"""Arrow schemas of every table in an atlas. Units stand in the field metadata under `unit`.
+
+Nullable fields are optional facts; everything else is always there. Angles are degrees, lengths
+metres, times UTC, image coordinates pixels with COLMAP's origin (the upper-left corner of the
+upper-left pixel, whose centre is 0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from schemas import SCHEMA_VERSION
+
+
+def _field(
+    name: str, kind: pa.DataType, unit: str = "", *, nullable: bool = False, note: str = ""
+) -> pa.Field:
+    metadata = {key: value for key, value in (("unit", unit), ("note", note)) if value}
+    return pa.field(name, kind, nullable=nullable, metadata=metadata or None)
+
+
+def _schema(name: str, fields: list[pa.Field], **metadata: str) -> pa.Schema:
+    return pa.schema(
+        fields,
+        metadata={"vladmap:table": name, "vladmap:schema_version": str(SCHEMA_VERSION), **metadata},
+    )
+
+
+_TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+IMAGES = _schema(
+    "images",
+    [
+        _field("image_id", pa.string(), note="BLAKE2b-128, hex, of the collection-relative path"),
+        _field("uri", pa.string()),
+        _field("content_hash", pa.string(), note="BLAKE2b-128 of the file's bytes, hex"),
+        _field("width", pa.int32(), "px", note="after EXIF orientation"),
+        _field("height", pa.int32(), "px", note="after EXIF orientation"),
+        _field("make", pa.string(), nullable=True),
+        _field("model", pa.string(), nullable=True),
+        _field("focal_px", pa.float64(), "px", nullable=True),
+        _field("captured_at", _TIMESTAMP, "UTC", nullable=True),
+        _field("latitude", pa.float64(), "degree", nullable=True, note="WGS84"),
+        _field("longitude", pa.float64(), "degree", nullable=True, note="WGS84, -180 to 180"),
+        _field("altitude", pa.float64(), "m", nullable=True, note="as the camera wrote it"),
+        _field("gps_accuracy_m", pa.float64(), "m", nullable=True, note="one sigma, horizontal"),
+        _field("heading_deg", pa.float64(), "degree", nullable=True, note="clockwise from north"),
+        _field("sequence_id", pa.string(), nullable=True),
+        _field("sequence_index", pa.int32(), nullable=True),
+        # Dictionary-encoded as readers of hive-named folders expect it: with a plain string the
+        # folder `images/` could not be read as one data set.
+        _field(
+            "cell",
+            pa.dictionary(pa.int32(), pa.string()),
+            note="H3 cell, or `none` without a position",
+        ),
+        _field("duplicate_of", pa.string(), nullable=True, note="image_id with the same bytes"),
+        _field("sharpness", pa.float64(), "grey level^2", note="variance of the Laplacian"),
+        _field("geometry", pa.binary(), nullable=True, note="WKB point, OGC:CRS84"),
+    ],
+)
+
+REJECTS = _schema(
+    "rejects",
+    [
+        _field("uri", pa.string()),
+        _field("image_id", pa.string()),
+        _field("stage", pa.string()),
+        _field("reason", pa.string(), note="schemas.rejects.RejectReason"),
+        _field("detail", pa.string()),
+    ],
+)
+
+PAIRS = _schema(
+    "pairs",
+    [
+        _field("image_id_a", pa.string(), note="image_id_a < image_id_b"),
+        _field("image_id_b", pa.string()),
+        _field("sources", pa.list_(pa.string()), note="of near, global, sequence; sorted"),
+        _field("similarity", pa.float32(), "cosine"),
+        _field("rank", pa.int32(), note="best rank by descriptor, 0 is the best", nullable=True),
+        _field("patch_score", pa.float32(), nullable=True),
+        _field("gps_distance_m", pa.float64(), "m", nullable=True),
+    ],
+)
+
+_MATCHES = pa.list_(pa.list_(pa.uint32(), 2))
+# Nine numbers. Not a fixed-size list: Parquet readers trip over the nulls of those.
+_MATRIX = pa.list_(pa.float64())
+
+TWO_VIEWS = _schema(
+    "two_views",
+    [
+        _field("image_id_a", pa.string(), note="image_id_a < image_id_b"),
+        _field("image_id_b", pa.string()),
+        _field("configuration", pa.string(), note="COLMAP's two-view configuration"),
+        _field("matches", _MATCHES, note="keypoint indices of a and b"),
+        _field("inliers", _MATCHES, note="the matches that the geometry explains"),
+        _field("fundamental", _MATRIX, nullable=True, note="3x3, row-major; x_b^T F x_a = 0"),
+        _field("essential", _MATRIX, nullable=True, note="3x3, row-major"),
+        _field("homography", _MATRIX, nullable=True, note="3x3, row-major"),
+        _field("qw", pa.float64(), nullable=True, note="rotation of b_from_a"),
+        _field("qx", pa.float64(), nullable=True),
+        _field("qy", pa.float64(), nullable=True),
+        _field("qz", pa.float64(), nullable=True),
+        _field("tx", pa.float64(), nullable=True, note="translation of b_from_a, unit length"),
+        _field("ty", pa.float64(), nullable=True),
+        _field("tz", pa.float64(), nullable=True),
+    ],
+)
+
+POSES = _schema(
+    "poses",
+    [
+        _field("image_id", pa.string()),
+        _field("uri", pa.string()),
+        _field("model", pa.int32(), note="the folder under model/"),
+        _field("latitude", pa.float64(), "degree", note="WGS84, of the projection centre"),
+        _field("longitude", pa.float64(), "degree", note="WGS84"),
+        _field("altitude", pa.float64(), "m", note="in the height system of the GPS tags"),
+        _field("qw", pa.float64(), note="rotation of camera_from_enu, at the model's origin"),
+        _field("qx", pa.float64()),
+        _field("qy", pa.float64()),
+        _field("qz", pa.float64()),
+        _field("points", pa.int32(), note="triangulated keypoints"),
+        _field("reprojection_error_px", pa.float64(), "px", note="mean over its points"),
+        _field("geometry", pa.binary(), note="WKB point, OGC:CRS84"),
+    ],
+)
+
+INDEX_IDS = _schema(
+    "index_ids",
+    [
+        _field("id", pa.int64(), note="the id that FAISS returns"),
+        _field("image_id", pa.string()),
+    ],
+)
+
+TRUTH = _schema(
+    "truth",
+    [
+        _field("image_id", pa.string()),
+        _field("path", pa.string(), note="relative to the collection's root"),
+        _field("latitude", pa.float64(), "degree"),
+        _field("longitude", pa.float64(), "degree"),
+        _field("altitude", pa.float64(), "m"),
+        _field("east", pa.float64(), "m", note="in the ENU frame of the metadata's origin"),
+        _field("north", pa.float64(), "m"),
+        _field("up", pa.float64(), "m"),
+        _field("qw", pa.float64(), note="rotation of camera_from_enu"),
+        _field("qx", pa.float64()),
+        _field("qy", pa.float64()),
+        _field("qz", pa.float64()),
+        _field("camera_model", pa.string(), note="COLMAP's name"),
+        _field("width", pa.int32(), "px"),
+        _field("height", pa.int32(), "px"),
+        _field("fx", pa.float64(), "px"),
+        _field("fy", pa.float64(), "px"),
+        _field("cx", pa.float64(), "px"),
+        _field("cy", pa.float64(), "px"),
+    ],
+)
+
+
+def descriptors(dimension: int, model: str, fingerprint: str) -> pa.Schema:
+    """Schema of a descriptor table: unit-norm float32 rows of `dimension` numbers."""
+    return _schema(
+        "descriptors",
+        [
+            _field("image_id", pa.string()),
+            _field("descriptor", pa.list_(pa.float32(), dimension), note="unit L2 norm"),
+        ],
+        **{
+            "vladmap:model": model,
+            "vladmap:dimension": str(dimension),
+            "vladmap:model_fingerprint": fingerprint,
+        },
+    )
+
+
+def features(detector: str, dimension: int, dtype: pa.DataType) -> pa.Schema:
+    """Schema of a local feature table: one row an image, its n keypoints as nested lists."""
+    return _schema(
+        "features",
+        [
+            _field("image_id", pa.string()),
+            _field("width", pa.int32(), "px"),
+            _field("height", pa.int32(), "px"),
+            _field(
+                "keypoints",
+                pa.list_(pa.list_(pa.float32(), 4)),
+                "px, px, px, radian",
+                note="x, y, scale, orientation in the full-size upright image",
+            ),
+            _field("descriptors", pa.list_(pa.list_(dtype, dimension))),
+        ],
+        **{"vladmap:detector": detector, "vladmap:dimension": str(dimension)},
+    )

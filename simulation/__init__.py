@@ -1,0 +1,1 @@
+"""Rendered cities with known truth: the sample collection, tests and training data."""

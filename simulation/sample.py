@@ -1,0 +1,265 @@
+"""The sample collection: a drive through a rendered city, as a car's camera would leave it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from PIL.ExifTags import GPS, IFD, Base
+from PIL.TiffImagePlugin import IFDRational
+
+from photos.ids import image_id
+from schemas.rejects import UserError
+from schemas.tables import TRUTH
+from simulation.camera import Array, Camera, Poses
+from simulation.city import build_city
+from simulation.conditions import Conditions
+from simulation.render import render
+from simulation.route import drive
+
+ORIGIN = (48.2082, 16.3738, 171.0)  # latitude, longitude, ellipsoidal height of ENU's origin
+MAKE, MODEL = "vladmap", "Simulated Pinhole"
+IMAGES_A_DRIVE = 120
+
+_JPEG_QUALITY = 92
+_SPEED = 8.0  # m/s
+_FIRST_DAY = datetime(2024, 5, 21)
+_UTC_OFFSET = timedelta(hours=2)
+_SENSOR_WIDTH_MM = 6.4
+_FILM_DIAGONAL_MM = 43.266615  # of the 24 x 36 mm frame
+_HEADING_SIGMA_DEG = 1.0
+_ALTITUDE_NOISE = 1.5  # times the horizontal noise
+_A, _F = 6378137.0, 1.0 / 298.257223563  # WGS84
+
+
+@dataclass(frozen=True)
+class _Fix:
+    """What the GPS receiver says: degrees, metres, degrees clockwise from true north."""
+
+    latitude: float
+    longitude: float
+    altitude: float
+    accuracy: float
+    heading: float
+
+
+def write_sample(
+    out: Path,
+    images: int = 120,
+    seed: int = 0,
+    gps_sigma_m: float = 3.0,
+    gps_dropout: float = 0.05,
+    time_of_day: float = 10.5,
+    device: str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Render a collection with known truth.
+
+    Writes `out`/images/drive-<k>/<n>.jpg, 640x480 JPEGs with EXIF, and `out`/truth.parquet
+    (schemas.tables.TRUTH; the ENU origin stands in its metadata). Around 120 images make a drive:
+    a loop around a block whose end drives its beginning again; more images make more drives, in a
+    larger city. From about 95 images a drive closes its loop.
+
+    gps_sigma_m: standard deviation of each horizontal axis, independent from image to image; the
+    altitude's is 1.5 times that. gps_dropout: the share of images without GPS tags. time_of_day:
+    solar time in hours. progress: called with the number of images written so far. The same
+    arguments give the same bytes on the same machine and libraries.
+
+    Raises UserError for arguments out of range and for an `out` that cannot be written or that
+    already holds images.
+    """
+    _check(out, images, gps_sigma_m, gps_dropout, time_of_day)
+    rng = np.random.default_rng([seed, 4])
+    camera = Camera()
+    conditions = Conditions.at(time_of_day)
+    drives = max(1, round(images / IMAGES_A_DRIVE))
+    across = int(np.ceil(np.sqrt(drives)))
+    city = build_city(seed, (across, int(np.ceil(drives / across))), device)
+    paths: list[str] = []
+    poses: list[Poses] = []
+    for number in range(drives):
+        block = (number % across, number // across)
+        count = images * (number + 1) // drives - images * number // drives
+        # Neighbouring loops drive their common street the same way if they go around oppositely.
+        route = drive(block, count, rng, clockwise=sum(block) % 2 == 0)
+        fixes = _fixes(route.poses, gps_sigma_m, gps_dropout, rng)
+        start = _FIRST_DAY + timedelta(hours=time_of_day, minutes=20 * number)
+        folder = out / "images" / f"drive-{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, fix in enumerate(fixes):
+            picture = render(city, route.poses[index : index + 1], camera, conditions)[0]
+            moment = start + timedelta(seconds=float(route.distance[index]) / _SPEED)
+            name = f"{index:06d}.jpg"
+            (folder / name).write_bytes(_jpeg(picture, _exif(camera, moment, fix)))
+            paths.append(f"drive-{number}/{name}")
+            if progress is not None:
+                progress(len(paths))
+        poses.append(route.poses)
+    together = Poses(
+        np.concatenate([each.centre for each in poses]),
+        np.concatenate([each.rotation for each in poses]),
+    )
+    pq.write_table(_truth(paths, together, camera), out / "truth.parquet")
+
+
+def enu_to_geodetic(enu: Array, origin: tuple[float, float, float] = ORIGIN) -> Array:
+    """(N, 3) east, north, up in metres to (N, 3) WGS84 latitude, longitude, height.
+
+    Exact through geocentric coordinates; latitude and height in closed form by Vermeille, "Direct
+    transformation from geocentric coordinates to geodetic coordinates" (2002).
+    """
+    latitude, longitude = np.radians(origin[:2])
+    e2 = _F * (2 - _F)
+    sin, cos = np.sin(latitude), np.cos(latitude)
+    east = np.array([-np.sin(longitude), np.cos(longitude), 0.0])
+    up = np.array([cos * np.cos(longitude), cos * np.sin(longitude), sin])
+    north = np.cross(up, east)
+    curvature = _A / np.sqrt(1 - e2 * sin**2)
+    at = (curvature + origin[2]) * up - np.array([0.0, 0.0, e2 * curvature * sin])
+    x, y, z = (at + enu @ np.stack([east, north, up])).T
+    flat = np.hypot(x, y)
+    p = (flat / _A) ** 2
+    q = (1 - e2) * (z / _A) ** 2
+    r = (p + q - e2**2) / 6
+    s = e2**2 * p * q / (4 * r**3)
+    t = np.cbrt(1 + s + np.sqrt(s * (2 + s)))
+    u = r * (1 + t + 1 / t)
+    v = np.sqrt(u**2 + e2**2 * q)
+    w = e2 * (u + v - q) / (2 * v)
+    k = np.sqrt(u + v + w**2) - w
+    d = k * flat / (k + e2)
+    height = (k + e2 - 1) / k * np.hypot(d, z)
+    return np.column_stack(
+        [np.degrees(2 * np.arctan2(z, d + np.hypot(d, z))), np.degrees(np.arctan2(y, x)), height]
+    )
+
+
+def _check(
+    out: Path, images: int, gps_sigma_m: float, gps_dropout: float, time_of_day: float
+) -> None:
+    if images < 1:
+        raise UserError(f"images must be 1 or more, not {images}")
+    if gps_sigma_m < 0:
+        raise UserError(f"the GPS noise must be 0 m or more, not {gps_sigma_m}")
+    if not 0 <= gps_dropout <= 1:
+        raise UserError(f"the share of images without GPS must be 0 to 1, not {gps_dropout}")
+    if not 0 <= time_of_day < 24:
+        raise UserError(f"the time of day must be 0 to 24 hours, not {time_of_day}")
+    folder = out / "images"
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} already holds files: remove it, or choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
+
+
+def _fixes(
+    poses: Poses, sigma: float, dropout: float, rng: np.random.Generator
+) -> list[_Fix | None]:
+    noise = rng.normal(0.0, 1.0, (len(poses), 3)) * sigma * np.array([1.0, 1.0, _ALTITUDE_NOISE])
+    places = enu_to_geodetic(poses.centre + noise)
+    headings = (poses.headings() + rng.normal(0.0, _HEADING_SIGMA_DEG, len(poses))) % 360.0
+    lost = rng.random(len(poses)) < dropout
+    return [
+        None if gone else _Fix(*(float(value) for value in place), sigma, float(heading))
+        for place, heading, gone in zip(places, headings, lost, strict=True)
+    ]
+
+
+def _exif(camera: Camera, moment: datetime, fix: _Fix | None) -> Image.Exif:
+    """The tags of one photograph. `moment`: local time."""
+    exif = Image.Exif()
+    exif[Base.Make] = MAKE
+    exif[Base.Model] = MODEL
+    exif[Base.Orientation] = 1
+    stamp = moment.strftime("%Y:%m:%d %H:%M:%S")
+    exif[Base.DateTime] = stamp
+    focal = camera.fx * _SENSOR_WIDTH_MM / camera.width
+    diagonal = _SENSOR_WIDTH_MM * float(np.hypot(1.0, camera.height / camera.width))
+    details = exif.get_ifd(IFD.Exif)
+    details[Base.DateTimeOriginal] = stamp
+    details[Base.SubsecTimeOriginal] = f"{moment.microsecond // 1000:03d}"
+    details[Base.OffsetTimeOriginal] = "+02:00"
+    details[Base.FocalLength] = _rational(focal, 10_000)
+    details[Base.FocalLengthIn35mmFilm] = round(focal * _FILM_DIAGONAL_MM / diagonal)
+    # Pixels a centimetre on the sensor: with it the focal length in pixels is exact.
+    details[Base.FocalPlaneXResolution] = _rational(camera.width / _SENSOR_WIDTH_MM * 10, 1000)
+    details[Base.FocalPlaneYResolution] = details[Base.FocalPlaneXResolution]
+    details[Base.FocalPlaneResolutionUnit] = 3
+    details[Base.ExifImageWidth] = camera.width
+    details[Base.ExifImageHeight] = camera.height
+    if fix is not None:
+        _write_gps(exif.get_ifd(IFD.GPSInfo), moment, fix)
+    return exif
+
+
+def _write_gps(gps: dict[int, object], moment: datetime, fix: _Fix) -> None:
+    utc = (moment - _UTC_OFFSET).replace(tzinfo=UTC)
+    gps[GPS.GPSVersionID] = b"\x02\x03\x00\x00"
+    gps[GPS.GPSLatitudeRef] = "N" if fix.latitude >= 0 else "S"
+    gps[GPS.GPSLatitude] = _sexagesimal(abs(fix.latitude))
+    gps[GPS.GPSLongitudeRef] = "E" if fix.longitude >= 0 else "W"
+    gps[GPS.GPSLongitude] = _sexagesimal(abs(fix.longitude))
+    gps[GPS.GPSAltitudeRef] = b"\x00" if fix.altitude >= 0 else b"\x01"
+    gps[GPS.GPSAltitude] = _rational(abs(fix.altitude), 1000)
+    seconds = utc.second + round(utc.microsecond / 1e6, 3)
+    gps[GPS.GPSTimeStamp] = (_rational(utc.hour, 1), _rational(utc.minute, 1), _rational(seconds, 1000))
+    gps[GPS.GPSDateStamp] = utc.strftime("%Y:%m:%d")
+    gps[GPS.GPSImgDirectionRef] = "T"
+    gps[GPS.GPSImgDirection] = _rational(fix.heading, 100)
+    gps[GPS.GPSMapDatum] = "WGS-84"
+    gps[GPS.GPSHPositioningError] = _rational(fix.accuracy, 1000)
+
+
+def _rational(value: float, denominator: int) -> IFDRational:
+    fraction = Fraction(round(value * denominator), denominator)
+    return IFDRational(fraction.numerator, fraction.denominator)
+
+
+def _sexagesimal(degrees: float) -> tuple[IFDRational, IFDRational, IFDRational]:
+    """Degrees, minutes, seconds; a ten-thousandth of a second is 3 mm."""
+    ticks = round(degrees * 3600 * 10_000)
+    minutes, ticks = divmod(ticks, 60 * 10_000)
+    return (
+        IFDRational(minutes // 60, 1),
+        IFDRational(minutes % 60, 1),
+        IFDRational(ticks, 10_000),
+    )
+
+
+def _jpeg(picture: torch.Tensor, exif: Image.Exif) -> bytes:
+    buffer = io.BytesIO()
+    image = Image.fromarray(picture.cpu().numpy())
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, exif=exif)
+    return buffer.getvalue()
+
+
+def _truth(paths: list[str], poses: Poses, camera: Camera) -> pa.Table:
+    count = len(paths)
+    geodetic = enu_to_geodetic(poses.centre)
+    quaternions = poses.quaternions()
+    columns = {
+        "image_id": [image_id(path) for path in paths],
+        "path": paths,
+        **{name: geodetic[:, k] for k, name in enumerate(("latitude", "longitude", "altitude"))},
+        **{name: poses.centre[:, k] for k, name in enumerate(("east", "north", "up"))},
+        **{name: quaternions[:, k] for k, name in enumerate(("qw", "qx", "qy", "qz"))},
+        "camera_model": ["PINHOLE"] * count,
+        "width": np.full(count, camera.width, np.int32),
+        "height": np.full(count, camera.height, np.int32),
+        **{name: np.full(count, getattr(camera, name)) for name in ("fx", "fy", "cx", "cy")},
+    }
+    origin = dict(zip(("latitude", "longitude", "altitude"), map(repr, ORIGIN), strict=True))
+    metadata = {f"vladmap:origin_{name}": value for name, value in origin.items()}
+    schema = TRUTH.with_metadata({**(TRUTH.metadata or {}), **metadata})
+    return pa.table(columns, schema=schema)

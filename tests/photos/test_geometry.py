@@ -1,0 +1,91 @@
+import io
+import json
+import struct
+
+import geopandas
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from photos.geometry import bounding_box, points_wkb, with_geo_metadata
+from schemas.tables import IMAGES, POSES
+
+
+def table(lat, lon):
+    return pa.table({"name": [str(i) for i in range(len(lat))], "geometry": points_wkb(lat, lon)})
+
+
+def read(written: pa.Table) -> geopandas.GeoDataFrame:
+    buffer = io.BytesIO()
+    pq.write_table(with_geo_metadata(written), buffer)
+    return geopandas.read_parquet(io.BytesIO(buffer.getvalue()))
+
+
+def test_a_point_is_21_bytes_of_little_endian_wkb_longitude_first():
+    wkb = points_wkb([55.7], [13.19])[0].as_py()
+    assert wkb == struct.pack("<BIdd", 1, 1, 13.19, 55.7)
+
+
+def test_what_is_no_position_has_no_geometry():
+    geometry = points_wkb([55.7, None, 0.0, np.nan, 91.0], [13.19, 1.0, 0.0, 1.0, 1.0])
+    assert geometry.type == pa.binary()
+    assert geometry.is_valid().to_pylist() == [True, False, False, False, False]
+
+
+def test_geopandas_reads_crs84_points_and_nulls():
+    frame = read(table([55.7, None, -33.9], [13.19, None, 151.2]))
+    assert isinstance(frame, geopandas.GeoDataFrame)
+    assert frame.crs == "OGC:CRS84"
+    assert frame.crs.to_authority() == ("OGC", "CRS84")
+    assert frame.geometry.x[0] == 13.19
+    assert frame.geometry.isna().tolist() == [False, True, False]
+
+
+def test_geopandas_reads_a_table_across_the_antimeridian_and_the_box_goes_over_it():
+    crossing = table([-16.8, -16.7, -17.0], [179.9, -179.8, 179.95])
+    assert len(read(crossing)) == 3
+    column = json.loads(with_geo_metadata(crossing).schema.metadata[b"geo"])["columns"]["geometry"]
+    assert column["bbox"] == [179.9, -17.0, -179.8, -16.7]
+    assert column["geometry_types"] == ["Point"]
+    assert column["encoding"] == "WKB"
+
+
+def test_geopandas_reads_tables_of_no_positions_and_of_no_rows():
+    assert len(read(table([None], [None]))) == 1
+    assert len(read(table([], []))) == 0
+    column = json.loads(with_geo_metadata(table([], [])).schema.metadata[b"geo"])["columns"]
+    assert "bbox" not in column["geometry"]
+    assert column["geometry"]["geometry_types"] == []
+
+
+@pytest.mark.parametrize("schema", [IMAGES, POSES])
+def test_the_atlas_tables_keep_their_own_metadata(schema):
+    marked = with_geo_metadata(schema.empty_table())
+    assert marked.schema.metadata[b"vladmap:table"] == schema.metadata[b"vladmap:table"]
+    assert marked.schema.field("latitude").metadata == schema.field("latitude").metadata
+    assert b"geo" in marked.schema.metadata
+
+
+@pytest.mark.parametrize(
+    ("longitude", "west", "east"),
+    [
+        ([13.0], 13.0, 13.0),
+        ([13.0, 14.0], 13.0, 14.0),
+        ([-170.0, 170.0], 170.0, -170.0),
+        ([-90.0, 90.0], -90.0, 90.0),
+        ([-180.0, 180.0], 180.0, -180.0),
+        ([-120.0, 0.0, 120.0], -120.0, 120.0),
+    ],
+)
+def test_the_narrowest_box_and_on_a_tie_the_one_that_keeps_off_the_antimeridian(
+    longitude, west, east
+):
+    box = bounding_box(np.array(longitude), np.zeros(len(longitude)))
+    assert box == [west, 0.0, east, 0.0]
+
+
+def test_the_same_positions_give_the_same_metadata_in_any_order():
+    a = with_geo_metadata(table([1.0, 2.0], [3.0, 4.0])).schema.metadata[b"geo"]
+    b = with_geo_metadata(table([2.0, 1.0], [4.0, 3.0])).schema.metadata[b"geo"]
+    assert a == b

@@ -1,0 +1,102 @@
+"""Positions, distances and headings, against values worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reporting.geometry import (
+    EARTH_RADIUS_M,
+    LocalMercator,
+    distance_m,
+    flatten_models,
+    heading_of_rotation,
+)
+from tests.reporting.synthetic import METRES_PER_DEGREE
+
+
+def array(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float64)
+
+
+def test_a_degree_of_latitude_is_a_360th_of_the_circumference() -> None:
+    expected = 2 * np.pi * EARTH_RADIUS_M / 360
+    assert expected == pytest.approx(METRES_PER_DEGREE, rel=1e-6)
+    found = distance_m(array(10, 0, 60), array(5, 0, 7), array(11, 0, 60), array(5, 1, 8))
+    # On the 60th parallel a degree of longitude is half as long (a great circle cuts the corner).
+    np.testing.assert_allclose(found, [expected, expected, expected / 2], rtol=1e-4)
+
+
+def test_distance_across_the_antimeridian_is_the_short_way() -> None:
+    assert distance_m(array(0), array(179.9995), array(0), array(-179.9995))[0] == pytest.approx(
+        METRES_PER_DEGREE * 1e-3, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("longitude", [13.2, 179.9999, -180.0, 0.0])
+@pytest.mark.parametrize("latitude", [55.7, -33.9, 0.0])
+def test_the_map_is_true_to_scale_and_north_up(latitude: float, longitude: float) -> None:
+    step = 1e-3
+    lat = latitude + array(-step, step, 0, 0)
+    lon = (longitude + array(0, 0, -step, step) + 180) % 360 - 180
+    east, north = LocalMercator.about(lat, lon).project(lat, lon)
+    metres = METRES_PER_DEGREE * step
+    np.testing.assert_allclose(north[:2], [-metres, metres], rtol=1e-4)
+    np.testing.assert_allclose(
+        east[2:], array(-metres, metres) * np.cos(np.radians(latitude)), 1e-4
+    )
+    np.testing.assert_allclose([*east[:2], *north[2:]], 0, atol=0.01)
+
+
+def test_unknown_positions_stay_unknown_and_do_not_move_the_centre() -> None:
+    lat, lon = array(10, np.nan, 12), array(20, np.nan, 20)
+    frame = LocalMercator.about(lat, lon)
+    assert (frame.latitude, frame.longitude) == pytest.approx((11, 20))
+    assert np.isnan(frame.project(lat, lon)).tolist() == [[False, True, False]] * 2
+    assert LocalMercator.about(array(np.nan), array(np.nan)) == LocalMercator(0.0, 0.0)
+
+
+def quaternion_of(matrix: np.ndarray) -> np.ndarray:
+    """qw qx qy qz of a rotation with a positive trace or not, by the eigenvector of Bar-Itzhack."""
+    m = matrix
+    k = np.array(
+        [
+            [m[0, 0] - m[1, 1] - m[2, 2], 0, 0, 0],
+            [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], 0, 0],
+            [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], 0],
+            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], np.trace(m)],
+        ]
+    )
+    values, vectors = np.linalg.eigh(k / 3)
+    return vectors[[3, 0, 1, 2], values.argmax()]
+
+
+@pytest.mark.parametrize("heading", [0.0, 45.0, 90.0, 180.0, 271.0, 359.0])
+def test_heading_of_a_level_camera(heading: float) -> None:
+    turn = np.radians(heading)
+    ahead = np.array([np.sin(turn), np.cos(turn), 0])
+    down = np.array([0, 0, -1])
+    camera_from_enu = np.stack([np.cross(down, ahead), down, ahead])
+    found = heading_of_rotation(quaternion_of(camera_from_enu)[None])
+    assert found[0] == pytest.approx(heading, abs=1e-9)
+
+
+def test_a_camera_that_looks_straight_down_has_no_heading() -> None:
+    # Half a turn about east: the optical axis, up in ENU before, points down.
+    assert np.isnan(heading_of_rotation(array(0, 1, 0, 0)[None]))[0]
+
+
+def test_models_without_gps_keep_their_shape_and_stand_side_by_side() -> None:
+    square = np.array([[0, 0, 0], [2, 0, 0], [2, 0, 2], [0, 0, 2]], dtype=np.float64)
+    twice = np.concatenate([square, 50 + 3 * square])
+    x, y = flatten_models(twice, np.repeat([0, 1], 4))
+    for model in (slice(0, 4), slice(4, 8)):
+        corners = np.column_stack([x[model], y[model]])
+        sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)
+        np.testing.assert_allclose(sides, sides[0])
+    assert x[:4].max() < x[4:].min()
+
+
+def test_a_model_of_one_image_is_drawn() -> None:
+    x, y = flatten_models(np.array([[5.0, 6.0, 7.0]]), np.array([0]))
+    assert np.isfinite([*x, *y]).all()

@@ -1,0 +1,268 @@
+"""The page as text: what it states, that hostile names stay names, that it is repeatable."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html.parser
+import json
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from reporting import figure
+from reporting.facts import facts_of
+from reporting.figure import atlas_map, thinned
+from reporting.report import render, write_report
+from tests.reporting.synthetic import HOSTILE, METRES_PER_DEGREE, loop_report
+
+
+class Page(html.parser.HTMLParser):
+    """Text by element, and every attribute, of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.scripts = 0
+        self.words: list[str] = []
+        self._raw = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+        self.scripts += tag == "script"
+        self._raw = tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._raw and data.strip():
+            self.words.append(data.strip())
+
+
+@pytest.fixture(scope="module")
+def page() -> Page:
+    return Page(render(loop_report()))
+
+
+def layers(data: Any) -> dict[str, int]:
+    drawn = atlas_map(data, facts_of(data))
+    return {layer.name: layer.count for layer in drawn.layers}
+
+
+def test_the_same_data_give_the_same_bytes(tmp_path: pathlib.Path) -> None:
+    for name in "ab":
+        write_report(loop_report(), tmp_path / name)
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["index.html"]
+    assert (tmp_path / "a/index.html").read_bytes() == (tmp_path / "b/index.html").read_bytes()
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    data = loop_report()
+    turned = {
+        name: getattr(data, name).take(np.arange(getattr(data, name).num_rows)[::-1])
+        for name in ("images", "poses", "two_views", "rejects")
+    }
+    assert render(data) == render(dataclasses.replace(data, **turned))
+
+
+def test_hostile_names_are_text_in_every_place(page: Page) -> None:
+    assert page.scripts == 3  # the map's data, Bokeh and the page's own
+    assert HOSTILE in page.words
+    assert HOSTILE in [value for tag, key, value in page.attributes if (tag, key) == ("img", "alt")]
+    assert not [key for _, key, _ in page.attributes if key.startswith("on")]
+    data = json.loads(re.search(r'id="map-data">(.*?)</script>', render(loop_report()), re.S)[1])
+    assert HOSTILE in json.dumps(data, ensure_ascii=False).replace('\\"', '"')
+
+
+def test_hostile_words_elsewhere_are_text_too() -> None:
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+    data = loop_report(title=evil, first_uri=evil)
+    reject = {"uri": evil, "image_id": "9", "stage": evil, "reason": evil, "detail": evil}
+    page = Page(
+        render(
+            dataclasses.replace(
+                data,
+                created=evil,
+                rejects=pa.concat_tables([data.rejects, pa.Table.from_pylist([reject])]),
+                tiles=[{"name": evil, "failure": evil}],
+                merges=[{"a": evil, "b": evil, "merged": False, "reason": evil}],
+                stages=[{"stage": evil, "device": evil, "unit": evil, "rate": 1.0}],
+                index={"model": evil, "factory": evil},
+                software={evil: evil},
+                features=evil,
+            )
+        )
+    )
+    assert page.scripts == 3
+    assert not [key for _, key, _ in page.attributes if key.startswith("on")]
+
+
+def test_every_picture_has_words_and_every_table_headings(page: Page) -> None:
+    pictures = page.attributes
+    assert sum((tag, key) == ("img", "src") for tag, key, _ in pictures) == sum(
+        (tag, key) == ("img", "alt") and bool(value) for tag, key, value in pictures
+    )
+    scopes = [value for tag, key, value in pictures if (tag, key) == ("th", "scope")]
+    assert {"col", "row"} == set(scopes)
+
+
+def test_nothing_on_the_page_points_to_a_network(page: Page) -> None:
+    targets = [v for _, key, v in page.attributes if key in ("src", "href", "action", "srcset")]
+    assert targets
+    assert all(target.startswith(("data:", "#")) for target in targets)
+
+
+def test_the_cards_state_what_the_tables_hold(page: Page) -> None:
+    words = page.words[: page.words.index("Map")]
+    figures = {words[i]: words[i + 1 : i + 3] for i in range(len(words) - 2)}
+    assert figures["Images"] == ["120", "119 with GPS"]
+    assert figures["Registered"] == ["94.2 %", "113 of 120"]
+    assert figures["Rejects"] == ["5", "no_features, empty_file"]
+    assert figures["Index recall@10"] == ["100 %", "against exact search"]
+
+
+def test_residuals_verified_pairs_and_models_of_a_collection_worked_out_by_hand() -> None:
+    """Three images on a meridian, mapped 3, 4 and 5 m north of their GPS."""
+    data = loop_report(3, unregistered=0, rejected=0, neighbours=2)
+    latitude = np.array([10.0, 10.1, 10.2])
+    moved = latitude + np.array([3.0, 4.0, 5.0]) / METRES_PER_DEGREE
+
+    def with_columns(table: pa.Table, **columns: Any) -> pa.Table:
+        for name, values in columns.items():
+            at = table.column_names.index(name)
+            table = table.set_column(at, name, pa.array(values, table.schema.field(name).type))
+        return table
+
+    two_views = with_columns(
+        data.two_views,
+        inliers=[30, 0, 25],
+        configuration=["CALIBRATED", "CALIBRATED", "WATERMARK"],
+    )
+    facts = facts_of(
+        dataclasses.replace(
+            data,
+            images=with_columns(data.images, latitude=latitude, longitude=[20.0] * 3),
+            poses=with_columns(
+                data.poses,
+                latitude=moved,
+                longitude=[20.0] * 3,
+                model=[0, 0, 1],
+                points=[100, 300, 50],
+                reprojection_error_px=[1.0, 0.6, 0.5],
+            ),
+            two_views=two_views,
+        )
+    )
+    np.testing.assert_allclose(facts.gps_residual_m, [3, 4, 5], rtol=1e-5)
+    assert facts.gps_residual_median_m == pytest.approx(4, rel=1e-5)
+    assert facts.verified_pairs.num_rows == 1
+    first, second = facts.models
+    assert (first.model, first.images, second.model, second.images) == (0, 2, 1, 1)
+    assert first.reprojection_error_px == pytest.approx((100 * 1.0 + 300 * 0.6) / 400)
+    assert first.gps_residual_max_m == pytest.approx(4, rel=1e-5)
+
+
+def test_layers_count_each_image_once_by_its_state() -> None:
+    counts = layers(loop_report())
+    assert (counts["registered"], counts["unregistered"], counts["rejected"]) == (113, 4, 3)
+    # Image 17 is mapped without GPS: it is on the map, but has no GPS mark and no line to one.
+    assert counts["gps"] == counts["offsets"] == 112
+    assert counts["headings"] == 120
+
+
+def test_exact_duplicates_are_neither_missed_nor_drawn() -> None:
+    data = loop_report(20, unregistered=2, rejected=0)
+    ids = data.images["image_id"].to_pylist()
+    at = data.images.column_names.index("duplicate_of")
+    copies = pa.array([None] * 19 + [ids[0]], pa.string())
+    data = dataclasses.replace(data, images=data.images.set_column(at, "duplicate_of", copies))
+    assert facts_of(data).registered_share == pytest.approx(18 / 19)
+    assert layers(data)["unregistered"] == 1
+
+
+def test_the_antimeridian_does_not_tear_the_map() -> None:
+    data = loop_report(centre=(-16.8, 180.0))
+    longitude = data.images["longitude"].drop_null().to_numpy()
+    assert longitude.min() < -179
+    assert longitude.max() > 179
+    _, width = _extent(data)
+    assert 100 < width < 200  # 120 m and the noise of GPS
+
+
+def test_without_gps_the_models_own_coordinates_are_drawn() -> None:
+    data = loop_report(gps=False)
+    drawn = atlas_map(data, facts_of(data))
+    assert "No image has a GPS position" in drawn.caption
+    assert layers(data)["registered"] == 113
+    assert layers(data)["pairs"] > 0
+    nowhere = dataclasses.replace(data, model_positions=None)
+    assert atlas_map(nowhere, facts_of(nowhere)).item is None
+
+
+@pytest.mark.parametrize(("count", "limit"), [(5, 10), (10, 10), (11, 10), (1000, 7)])
+def test_thinned_rows_are_spread_evenly(count: int, limit: int) -> None:
+    rows = thinned(count, limit)
+    assert len(rows) == min(count, limit)
+    assert rows[0] == 0
+    steps = np.diff(rows)
+    assert steps.min() >= 1
+    assert steps.max() - steps.min() <= 1
+
+
+def test_what_is_thinned_is_said_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figure, "MAX_LINES", 100)
+    monkeypatch.setattr(figure, "MAX_MARKS", 50)
+    text = " ".join(Page(render(loop_report())).words)
+    assert "Verified pairs: 100 of" in text
+    assert "Registered: 50 of 113 are drawn" in text
+
+
+def test_a_whole_city_is_a_page_of_bounded_size() -> None:
+    """100,000 images and 600,000 pairs: seconds, and a page that a browser can hold."""
+    data = loop_report(100_000, unregistered=5_000, rejected=1_000)
+    page = render(dataclasses.replace(data, retrievals=()))
+    assert len(page) < 60e6
+    assert "Verified pairs: 20,000 of" in page
+
+
+def test_an_empty_atlas_has_a_page() -> None:
+    whole = loop_report(4, unregistered=0, rejected=0)
+    empty = {
+        name: getattr(whole, name).slice(0, 0)
+        for name in ("images", "rejects", "pairs", "two_views", "poses")
+    }
+    page = Page(
+        render(
+            dataclasses.replace(
+                whole, **empty, tiles=(), merges=(), stages=(), index=None, retrievals=()
+            )
+        )
+    )
+    assert "No photograph was rejected." in page.words
+    assert "There is no map: no image has a position." in " ".join(page.words)
+
+
+def test_the_snippets_are_python(page: Page) -> None:
+    snippets = [words for words in page.words if words.startswith("import ")]
+    assert len(snippets) == 8
+    for snippet in snippets:
+        compile(snippet, "snippet", "exec")
+
+
+def test_thumbnails_are_the_bytes_that_were_given() -> None:
+    data = loop_report()
+    given = {m.thumbnail for r in data.retrievals for m in r.matches if m.thumbnail}
+    shown = [v for tag, key, v in Page(render(data)).attributes if (tag, key) == ("img", "src")]
+    assert given <= {base64.b64decode(v.removeprefix("data:image/jpeg;base64,")) for v in shown}
+
+
+def _extent(data: Any) -> tuple[float, float]:
+    """Height and width in metres of what is drawn of GPS and mapped positions."""
+    places = figure._places(data, facts_of(data))
+    return tuple(float(np.nanmax(v) - np.nanmin(v)) for v in places.best[::-1])  # type: ignore

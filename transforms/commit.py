@@ -1,0 +1,92 @@
+"""The last step of every stage: a shard's files, then its line in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import apache_beam as beam
+import pyarrow as pa
+
+from schemas import tables
+from schemas.records import FileRef, LedgerEntry, Task
+from schemas.rejects import PhotoError
+from transforms import storage
+
+
+def ledger_path(stage: str, shard: str) -> str:
+    return f"ledger/{stage}/{shard}.json"
+
+
+def reject_row(uri: str, image_id: str, stage: str, error: PhotoError) -> dict[str, str]:
+    """A row of schemas.tables.REJECTS."""
+    return {
+        "uri": uri,
+        "image_id": image_id,
+        "stage": stage,
+        "reason": error.reason.value,
+        "detail": error.detail,
+    }
+
+
+def commit_shard(
+    root: str,
+    stage: str,
+    task: Task,
+    table: pa.Table,
+    rejects: Iterable[Mapping[str, str]] = (),
+    *,
+    content: str | None = None,
+    counts: Mapping[str, int] | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> LedgerEntry:
+    """Write a shard's table and its rejects, check both, and enter them in the ledger.
+
+    `inputs` adds what only the work itself could tell was read to those that the task names.
+    """
+    files = [storage.commit_table(root, task.output, table)]
+    rows = sorted(rejects, key=lambda row: row["uri"])
+    reject_path = f"rejects/{stage}/{task.shard}.parquet"
+    if rows:
+        reject_table = pa.Table.from_pylist([dict(row) for row in rows], schema=tables.REJECTS)
+        files.append(storage.commit_table(root, reject_path, reject_table))
+    else:
+        storage.delete(storage.join(root, reject_path))
+    return commit_entry(root, stage, task, files, content=content, counts=counts, inputs=inputs)
+
+
+def commit_entry(
+    root: str,
+    stage: str,
+    task: Task,
+    files: Iterable[FileRef],
+    *,
+    content: str | None = None,
+    counts: Mapping[str, int] | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> LedgerEntry:
+    """Enter files that are already in place."""
+    committed = tuple(files)
+    entry = LedgerEntry(
+        stage=stage,
+        shard=task.shard,
+        fingerprint=task.fingerprint,
+        inputs={**dict(task.inputs), **(inputs or {})},
+        files=committed,
+        content=content or committed[0].digest,
+        counts=counts or {},
+    )
+    storage.write_atomic(storage.join(root, ledger_path(stage, task.shard)), entry.to_json())
+    return entry
+
+
+class StageCounters:
+    """Beam counters under the stage's own name."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._counters: dict[str, beam.metrics.metric.Metrics.DelegatingCounter] = {}
+
+    def add(self, name: str, count: int = 1) -> None:
+        if name not in self._counters:
+            self._counters[name] = beam.metrics.Metrics.counter(f"vladmap.{self._stage}", name)
+        self._counters[name].inc(count)

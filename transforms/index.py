@@ -1,0 +1,157 @@
+"""Index: train on a sample, add each shard on its own, merge in the shards' order.
+
+The merged index equals the one that a single process would have built; only the merge holds it
+whole in memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrieval import index as faiss_index
+from schemas import tables
+from schemas.records import LedgerEntry, Task
+from transforms import progress, storage
+from transforms.commit import StageCounters, commit_entry
+from transforms.describe import descriptor_matrix
+
+STAGE = "index"
+
+
+@dataclass(eq=False)
+class TrainIndex(beam.PTransform):
+    """One task that reads the sample's descriptor shards -> a trained, empty index."""
+
+    root: str
+    stage: str
+    factory: str
+    sample_images: int
+
+    def expand(self, tasks: beam.PCollection) -> beam.PCollection:
+        return tasks | beam.Map(self._train)
+
+    def _train(self, task: Task) -> LedgerEntry:
+        sample = _sample(self.root, task, self.sample_images)
+        index = faiss_index.train_index(self.factory, sample.shape[1], sample)
+        file = storage.commit_file(self.root, task.output, faiss_index.to_bytes(index), len(sample))
+        return commit_entry(self.root, self.stage, task, [file])
+
+
+def _sample(root: str, task: Task, wanted: int) -> NDArray[np.float32]:
+    """The descriptors with the lowest image ids: ids are digests, so this is a fair sample."""
+    ids: list[str] = []
+    matrices = []
+    for role, path in task.reads:
+        if role.startswith("descriptors/"):
+            table = storage.read_table(storage.join(root, path))
+            ids.extend(table["image_id"].to_pylist())
+            matrices.append(descriptor_matrix(table))
+    order = np.argsort(np.array(ids), kind="stable")[:wanted]
+    return np.concatenate(matrices)[np.sort(order)]
+
+
+@dataclass(eq=False)
+class AddShards(beam.PTransform):
+    """Tasks of descriptor shards -> partial indices, whose ids count from 0 in each shard."""
+
+    root: str
+    stage: str
+
+    def expand(self, tasks: beam.PCollection) -> beam.PCollection:
+        return tasks | beam.Map(self._add)
+
+    def _add(self, task: Task) -> LedgerEntry:
+        table = storage.read_table(storage.join(self.root, task.read("descriptors")))
+        trained = faiss_index.from_bytes(storage.read_bytes(storage.join(self.root, task.read("trained"))))
+        part = faiss_index.add_shard(trained, descriptor_matrix(table))
+        file = storage.commit_file(self.root, task.output, faiss_index.to_bytes(part), table.num_rows)
+        StageCounters(STAGE).add("vectors", table.num_rows)
+        progress.advance(table.num_rows)
+        return commit_entry(self.root, self.stage, task, [file])
+
+
+@dataclass(eq=False)
+class MergeIndex(beam.PTransform):
+    """One task that reads all partial indices -> `global.faiss`, `ids.parquet`, `index.json`.
+
+    `about` is what `index.json` says of the model and the index beside what is measured here.
+    """
+
+    root: str
+    stage: str
+    about: tuple[tuple[str, str | int], ...]
+    queries: int = 200
+
+    def expand(self, tasks: beam.PCollection) -> beam.PCollection:
+        return tasks | beam.Map(self._merge)
+
+    def _merge(self, task: Task) -> LedgerEntry:
+        folder = task.output.rpartition("/")[0]
+        parts = [path for role, path in task.reads if role.startswith("index/")]
+        shards = [path for role, path in task.reads if role.startswith("descriptors/")]
+        merged = faiss_index.merge(
+            faiss_index.from_bytes(storage.read_bytes(storage.join(self.root, path)))
+            for path in parts
+        )
+        ids = _image_ids(self.root, shards)
+        id_table = pa.Table.from_arrays(
+            [pa.array(np.arange(len(ids), dtype=np.int64)), pa.array(ids)], schema=tables.INDEX_IDS
+        )
+        recall = self._self_recall(merged, ids, shards)
+        about = {**dict(self.about), "count": len(ids), "metric": "inner_product", **recall}
+        files = [
+            storage.commit_file(self.root, task.output, faiss_index.to_bytes(merged), len(ids)),
+            storage.commit_table(self.root, f"{folder}/ids.parquet", id_table),
+            storage.commit_file(
+                self.root,
+                f"{folder}/index.json",
+                (json.dumps(about, indent=1, sort_keys=True) + "\n").encode(),
+                1,
+            ),
+        ]
+        return commit_entry(self.root, self.stage, task, files, counts={"vectors": len(ids)})
+
+    def _self_recall(
+        self, index: object, ids: list[str], shards: Iterable[str]
+    ) -> dict[str, float | int]:
+        """Of a sample's ten exact nearest neighbours, the share that the index finds.
+
+        Exact search reads shard after shard; the collection is never in memory as a whole.
+        """
+        order = np.argsort(np.array(ids), kind="stable")[: self.queries]
+        rows = np.sort(order)
+        queries = np.concatenate(
+            [matrix[rows[(rows >= start) & (rows < start + len(matrix))] - start]
+             for start, matrix in self._matrices(shards)]
+        )
+        return faiss_index.self_recall(index, self._matrices(shards), queries, rows, k=10)
+
+    def _matrices(self, shards: Iterable[str]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        start = 0
+        for path in shards:
+            matrix = descriptor_matrix(storage.read_table(storage.join(self.root, path)))
+            yield start, matrix
+            start += len(matrix)
+
+
+def _image_ids(root: str, shards: Iterable[str]) -> list[str]:
+    return [
+        image
+        for path in shards
+        for image in storage.read_table(storage.join(root, path), ["image_id"])["image_id"].to_pylist()
+    ]
+
+
+def load_index(root: str, model: str) -> tuple[object, list[str]]:
+    """The global index of an atlas and its image ids by row."""
+    folder = storage.join(root, f"index/{model}")
+    index = faiss_index.from_bytes(storage.read_bytes(f"{folder}/global.faiss"))
+    ids = storage.read_table(f"{folder}/ids.parquet")
+    return index, ids["image_id"].to_pylist()

@@ -1,0 +1,214 @@
+"""Pair: which images are worth matching.
+
+Each image is paired with images that came before it, in the order of the shards' names: by
+descriptor among those within reach of its GPS, by descriptor in the whole collection, and along
+its sequence. Every unordered pair is thus found once, by its later image, and a collection that
+grows adds pairs without touching those it has.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.utils.shared import Shared
+
+from retrieval.candidates import (
+    GLOBAL,
+    SEQUENCE,
+    Gallery,
+    known_candidates,
+    merge_candidates,
+    near_candidates,
+)
+from retrieval.index import search
+from schemas.records import LedgerEntry, Task, shard_cell
+from transforms import progress, storage
+from transforms.commit import StageCounters, commit_shard
+from transforms.describe import descriptor_matrix
+from transforms.index import load_index
+
+STAGE = "pair"
+
+_PLACE = ["image_id", "latitude", "longitude", "gps_accuracy_m"]
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """Where candidates are looked for; see pipeline.options for the meanings.
+
+    `stage` is the describe stage's name in the ledger, `index` the identity of the merged index,
+    `shards` every descriptor shard as (name, rows, identity) in the index's order.
+    """
+
+    model: str
+    near: int
+    reach_m: float
+    everywhere: int
+    following: int
+    gps_sigma_m: float
+    stage: str
+    index: str
+    shards: tuple[tuple[str, int, str], ...]
+
+
+@dataclass(eq=False)
+class PairImages(beam.PTransform):
+    """Tasks of image shards -> ledger entries of `pairs/`.
+
+    A task reads its own shard (`images/<shard>`, `descriptors/<shard>`), and those before it in
+    the cells around. `stops` names the image shards whose sequences are joined: ids cross that
+    shuffle, nothing else.
+    """
+
+    root: str
+    settings: PairSettings
+    stops: tuple[tuple[str, str], ...]
+
+    def expand(self, tasks: beam.PCollection) -> beam.PCollection:
+        behind = (
+            tasks.pipeline
+            | "Image shards" >> beam.Create(list(self.stops))
+            | "Read stops" >> beam.FlatMap(_stops, self.root)
+            | "Same sequence" >> beam.GroupByKey()
+            | "Predecessors" >> beam.FlatMap(_predecessors, self.settings.following)
+        )
+        return (
+            {"task": tasks | beam.Map(lambda task: (task.shard, task)), "behind": behind}
+            | beam.CoGroupByKey()
+            | beam.ParDo(_Pair(self.root, self.settings, Shared()))
+        )
+
+
+def _stops(shard_and_path: tuple[str, str], root: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    shard, path = shard_and_path
+    table = storage.read_table(
+        storage.join(root, path), ["image_id", "sequence_id", "sequence_index", "duplicate_of"]
+    )
+    for row in table.filter(pc.is_null(table["duplicate_of"])).to_pylist():
+        if row["sequence_id"] is not None:
+            yield row["sequence_id"], (row["sequence_index"], shard, row["image_id"])
+
+
+def _predecessors(
+    group: tuple[str, Iterable[tuple[int, str, str]]], following: int
+) -> Iterator[tuple[str, tuple[str, str, str]]]:
+    """(later shard, (its image, the other image, the other shard)) of neighbours in a sequence."""
+    stops = sorted(group[1])
+    for place, (_, shard, image) in enumerate(stops):
+        for _, other_shard, other in stops[max(0, place - following) : place]:
+            if shard >= other_shard:
+                yield shard, (image, other, other_shard)
+            else:
+                yield other_shard, (other, image, shard)
+
+
+class _Index:
+    """The global index in a box that a process's workers share."""
+
+    def __init__(self, root: str, model: str) -> None:
+        self.index = load_index(root, model)
+
+
+class _Pair(beam.DoFn):
+    def __init__(self, root: str, settings: PairSettings, shared: Shared) -> None:
+        self._root, self._settings, self._shared = root, settings, shared
+
+    def setup(self) -> None:
+        names, rows, content = zip(*self._settings.shards, strict=True)
+        self._names, self._content = list(names), dict(zip(names, content, strict=True))
+        self._ends = np.cumsum(rows)
+
+    def process(self, element: tuple[str, dict[str, list[Any]]]) -> Iterator[LedgerEntry]:
+        _, found = element
+        for task in found["task"]:
+            yield self._pair(task, sorted(found["behind"]))
+
+    def _pair(self, task: Task, behind: list[tuple[str, str, str]]) -> LedgerEntry:
+        settings = self._settings
+        query = self._gallery(task.shard)
+        # Candidates by the shard they lie in: two galleries are in memory at a time.
+        known = self._everywhere(task.shard, query)
+        for image, other, other_shard in behind:
+            known[other_shard].append((SEQUENCE, image, other))
+        around = {role.partition("/")[2] for role, _ in task.reads}
+        found = []
+        for shard in sorted(around | set(known)):
+            gallery = query if shard == task.shard else self._gallery(shard)
+            if shard in around:
+                found.append(near_candidates(query, gallery, settings.reach_m, settings.near))
+            for source in (GLOBAL, SEQUENCE):
+                pairs = [(a, b) for kind, a, b in known[shard] if kind == source]
+                found.append(known_candidates(source, query, gallery, pairs))
+        table = merge_candidates(found, settings.near)
+        StageCounters(STAGE).add("pairs", table.num_rows)
+        progress.advance(len(query.ids))
+        # An image without a descriptor has a place in a sequence, but its shard may not have one.
+        inputs = {
+            f"{settings.stage}/{shard}": self._content[shard]
+            for shard in known
+            if shard in self._content
+        }
+        return commit_shard(self._root, STAGE, task, table, inputs=inputs)
+
+    def _everywhere(
+        self, shard: str, query: Gallery
+    ) -> defaultdict[str, list[tuple[str, str, str]]]:
+        """Each query's best in the whole collection up to its own shard, by the shard they lie in."""
+        settings = self._settings
+        box = self._shared.acquire(lambda: _Index(self._root, settings.model), tag=settings.index)
+        index, ids = box.index
+        end = int(self._ends[self._names.index(shard)])
+        _, rows = search(index, query.vectors, settings.everywhere + 1, below=end)
+        found: defaultdict[str, list[tuple[str, str, str]]] = defaultdict(list)
+        for image, hits in zip(query.ids.tolist(), rows, strict=True):
+            others = [row for row in hits.tolist() if row >= 0 and ids[row] != image]
+            for row in others[: settings.everywhere]:
+                place = int(np.searchsorted(self._ends, row, side="right"))
+                found[self._names[place]].append((GLOBAL, image, ids[row]))
+        return found
+
+    def _gallery(self, shard: str) -> Gallery:
+        """The described images of a shard; empty for a shard without descriptors."""
+        cell = shard_cell(shard)
+        if shard not in self._content:
+            return gallery(None, None, self._settings.gps_sigma_m)
+        descriptors, images = (
+            storage.read_table(
+                storage.join(self._root, f"{folder}/cell={cell}/{shard}.parquet"), columns
+            )
+            for folder, columns in (
+                (f"descriptors/{self._settings.model}", None),
+                ("images", _PLACE),
+            )
+        )
+        return gallery(descriptors, images, self._settings.gps_sigma_m)
+
+
+def gallery(
+    descriptors: pa.Table | None, images: pa.Table | None, gps_sigma_m: float
+) -> Gallery:
+    """Descriptors with their images' positions; `gps_sigma_m` where a photograph states none."""
+    if descriptors is None or images is None:
+        none = np.zeros(0)
+        return Gallery(np.zeros(0, "U32"), np.zeros((0, 0), np.float32), none, none, none)
+    ids = descriptors["image_id"].to_numpy()
+    places = images.sort_by("image_id")
+    rows = np.searchsorted(places["image_id"].to_numpy(), ids)
+    latitude, longitude, accuracy = (
+        places[name].to_numpy().astype(np.float64)[rows]
+        for name in ("latitude", "longitude", "gps_accuracy_m")
+    )
+    return Gallery(
+        ids.astype(str),
+        descriptor_matrix(descriptors),
+        latitude,
+        longitude,
+        np.where(np.isnan(accuracy), gps_sigma_m, accuracy),
+    )

@@ -1,0 +1,73 @@
+"""Reading the photographs of an image shard, ahead of the work that is done on them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from photos.decode import decode_rgb
+from photos.ids import content_hash
+from schemas.rejects import PhotoError, RejectReason
+from transforms import storage
+
+Target = Callable[[int, int], tuple[int, int]]
+
+_COLUMNS = ["image_id", "uri", "content_hash", "width", "height", "duplicate_of"]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A row of `images/` with its decoded pixels, (H, W, 3) uint8 upright RGB, or its error."""
+
+    row: dict[str, Any]
+    pixels: NDArray[np.uint8] | None = None
+    error: PhotoError | None = None
+
+
+def shard_rows(root: str, path: str) -> list[dict[str, Any]]:
+    """Rows of an image shard that have pixels of their own: exact duplicates stand for nothing."""
+    table = storage.read_table(storage.join(root, path), _COLUMNS)
+    return table.filter(pc.is_null(table["duplicate_of"])).to_pylist()
+
+
+def load_photo(row: dict[str, Any], max_pixels: int, target: Target | None = None) -> Photo:
+    """Read, check and decode one photograph."""
+    try:
+        try:
+            data = storage.read_bytes(row["uri"])
+        except FileNotFoundError as error:
+            raise PhotoError(RejectReason.MISSING, "was there at ingest, is gone now") from error
+        except OSError as error:
+            raise PhotoError(RejectReason.UNREADABLE, error.strerror or str(error)) from error
+        if content_hash(data) != row["content_hash"]:
+            raise PhotoError(RejectReason.CHANGED, "changed since ingest: run the build again")
+        return Photo(row, decode_rgb(data, max_pixels=max_pixels, target=target))
+    except PhotoError as error:
+        return Photo(row, error=error)
+
+
+def load_ahead(
+    rows: list[dict[str, Any]],
+    max_pixels: int,
+    pool: ThreadPoolExecutor,
+    ahead: int,
+    target: Target | None = None,
+) -> Iterator[Photo]:
+    """Photographs in the order of `rows`, at most `ahead` of them decoded but not yet taken.
+
+    The pool decodes while the caller computes; memory is bounded by `ahead` images.
+    """
+    waiting: deque[Future[Photo]] = deque()
+    for row in rows:
+        waiting.append(pool.submit(load_photo, row, max_pixels, target))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
