@@ -20,18 +20,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mapping.child import ChildFailed, call
 from mapping.colmap import Camera, from_colmap, pycolmap
 from mapping.features import LocalFeatures
 from mapping.mapper import (
     MapperOptions,
     bundle_adjust,
-    error_scale,
     map_globally,
     map_incrementally,
+    msac_score,
     observation_errors,
     write_database,
 )
-from mapping.matching import MIN_INLIERS, Matches, match, verify
+from mapping.matching import MIN_INLIERS, Matches, match, max_error_px, verify
 
 DEFAULT_FOCAL_FACTOR = 1.2
 TRIAL_IMAGES = 12
@@ -50,17 +51,16 @@ _FAMILIES: dict[str, tuple[float, ...]] = {
 _LADDER = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "OPENCV", "SIMPLE_RADIAL_FISHEYE", "OPENCV_FISHEYE")
 # A richer model must raise the score by this share for each parameter that it adds.
 _GAIN_PER_PARAMETER = 0.01
+# EXIF's focal length stands if the map it gives scores this share of the best trial's at least.
+_PRIOR_STANDS = 0.9
 _ROUNDS = 2
+_TIME_LIMIT_S = 900.0
 _PLAUSIBLE_FOCAL_FACTORS = (0.2, 5.0)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one trial reconstruction of the subset gave; `score` is Torr and Zisserman's MSAC gain.
-
-    `score` sums 1 - (error / threshold)^2 over the observations: more of them, and more exact ones,
-    both count.
-    """
+    """What one trial reconstruction of the subset gave; `score` as `mapping.mapper.msac_score`."""
 
     camera: Camera
     registered: int
@@ -71,17 +71,19 @@ class Trial:
 
 @dataclass(frozen=True)
 class CameraChoice:
-    """The camera chosen and the trials that speak for it, best first."""
+    """The camera chosen and the trials that speak for it, best first; `failure` if they broke."""
 
     camera: Camera
     images: int
     trials: list[Trial] = field(default_factory=list)
+    failure: str | None = None
 
     def report(self) -> dict[str, Any]:
         """Return the choice as JSON-able numbers."""
         return {
             "camera": self.camera,
             "images": self.images,
+            "failure": self.failure,
             "trials": [
                 {
                     "model": trial.camera["model"],
@@ -204,7 +206,7 @@ def choose_camera_model(
     if not trials:
         return CameraChoice(initial, len(features))
     trials.sort(key=lambda item: -item[0].score)
-    camera = _climb(*trials[0], initial)
+    camera = _climb(*trials[0], initial if _prior_stands(initial, trials) else None)
     return CameraChoice(camera, len(features), [trial for trial, _ in trials])
 
 
@@ -219,7 +221,8 @@ def choose_cameras(
 
     `pair_a`, `pair_b`, `weight` are candidate pairs and how much they are expected to share (the
     similarity of their descriptors will do); only pairs of one camera are used. `read_features`
-    gives the local features of an image_id, and is called for the trial subset alone.
+    gives the local features of an image_id, and is called for the trial subset alone. The trials
+    run in a child process; where it fails, the initial camera stands and the choice says why.
     """
     key_of = dict(zip(images["image_id"].to_pylist(), camera_keys(images), strict=True))
     first, second = np.asarray(pair_a, object), np.asarray(pair_b, object)
@@ -235,7 +238,12 @@ def choose_cameras(
             for position, a in enumerate(subset)
             for b in subset[position + 1 :]
         }
-        choices[key] = choose_camera_model(initial, features, matches)
+        try:
+            choices[key] = call(
+                choose_camera_model, initial, features, matches, time_limit_s=_TIME_LIMIT_S
+            )
+        except ChildFailed as error:
+            choices[key] = CameraChoice(initial, len(features), failure=str(error))
     return choices
 
 
@@ -271,15 +279,15 @@ def _try(
 
 
 def _judge(model: pycolmap.Reconstruction, camera: Camera) -> Trial:
+    long_side = max(camera["width"], camera["height"])
     errors = observation_errors(model)
-    threshold = 4.0 * error_scale(max(camera["width"], camera["height"]))
-    inliers = errors[errors < threshold]
+    inliers = errors[errors < max_error_px(camera)]
     return Trial(
         camera,
         model.num_reg_images(),
         len(inliers),
         float(inliers.mean()) if len(inliers) else math.nan,
-        float((1.0 - (inliers / threshold) ** 2).sum()),
+        msac_score(errors, long_side),
     )
 
 
@@ -297,23 +305,34 @@ def _refined(model: pycolmap.Reconstruction) -> Camera | None:
     return camera
 
 
-def _climb(trial: Trial, model: pycolmap.Reconstruction, initial: Camera) -> Camera:
+def _prior_stands(initial: Camera, trials: Sequence[tuple[Trial, pycolmap.Reconstruction]]) -> bool:
+    """Whether EXIF's focal length, undistorted, maps about as well as the best there is."""
+    if not initial["has_prior_focal_length"]:
+        return False
+    own = [
+        trial.score
+        for trial, _ in trials
+        if trial.camera["model"] == "SIMPLE_RADIAL"
+        and trial.camera["params"][0] == initial["params"][0]
+    ]
+    return bool(own) and max(own) >= _PRIOR_STANDS * trials[0][0].score
+
+
+def _climb(trial: Trial, model: pycolmap.Reconstruction, prior: Camera | None) -> Camera:
     """Return the simplest camera that explains the observations of the winning trial."""
     refined = pycolmap.Reconstruction(model)
     bundle_adjust(refined, refine_focal=True, refine_distortion=True)
     candidates: list[tuple[float, int, Camera]] = []
-    if initial["has_prior_focal_length"]:
+    if prior is not None:
         # EXIF's focal length and no distortion: nothing to estimate at all.
-        variant = _recast(refined, initial["model"], initial["params"][0])
+        variant = _recast(refined, prior["model"], prior["params"][0])
         bundle_adjust(variant, refine_focal=False, refine_distortion=False)
-        candidates.append((_judge(variant, trial.camera).score, 0, initial))
+        candidates.append((_judge(variant, trial.camera).score, 0, prior))
     for member in _LADDER:
         variant = _recast(refined, member)
         bundle_adjust(variant, refine_focal=True, refine_distortion=True)
         camera = from_colmap(next(iter(variant.cameras.values())))
-        candidates.append(
-            (_judge(variant, trial.camera).score, len(camera["params"]) - 2, camera)
-        )
+        candidates.append((_judge(variant, trial.camera).score, len(camera["params"]) - 2, camera))
     best = max(
         candidates, key=lambda item: (item[0] * (1.0 - _GAIN_PER_PARAMETER * item[1]), -item[1])
     )

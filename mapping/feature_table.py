@@ -44,10 +44,15 @@ def _nested(blocks: list[NDArray[np.generic]], dtype: pa.DataType, width: int) -
 
 
 def read_features(table: pa.Table, wanted: set[str] | None = None) -> dict[str, LocalFeatures]:
-    """Features by image_id of the `wanted` rows, or of all."""
-    keypoints, descriptors = (_Blocks(table[name]) for name in ("keypoints", "descriptors"))
+    """Features by image_id of the `wanted` rows, or of all.
+
+    A table that was read without its descriptors gives features without them.
+    """
+    keypoints = _Blocks(table["keypoints"])
+    descriptors = _Blocks(table["descriptors"]) if "descriptors" in table.column_names else None
+    none = np.zeros((0, 0), np.uint8)
     return {
-        image: LocalFeatures(keypoints[row], descriptors[row])
+        image: LocalFeatures(keypoints[row], descriptors[row] if descriptors else none)
         for row, image in enumerate(table["image_id"].to_pylist())
         if wanted is None or image in wanted
     }

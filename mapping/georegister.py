@@ -104,18 +104,21 @@ def choose_origin(latitude: Array, longitude: Array, altitude: Array) -> tuple[f
 
 
 def positions_of(
-    rows: Sequence[Mapping[str, Any]], origin: tuple[float, float, float]
+    rows: Sequence[Mapping[str, Any]],
+    origin: tuple[float, float, float],
+    default_sigma_m: float = DEFAULT_ACCURACY_M,
 ) -> Positions:
-    """Return the GPS of rows with the IMAGES columns latitude ... gps_accuracy_m, in ENU."""
+    """Return the GPS of rows with the IMAGES columns latitude ... gps_accuracy_m, in ENU.
+
+    A position without a stated accuracy has `default_sigma_m`.
+    """
 
     def column(name: str) -> Array:
         return np.array(
             [np.nan if row[name] is None else row[name] for row in rows], np.float64
         ).reshape(-1)
 
-    latitude, longitude, altitude = (
-        column(name) for name in ("latitude", "longitude", "altitude")
-    )
+    latitude, longitude, altitude = (column(name) for name in ("latitude", "longitude", "altitude"))
     sigma = column("gps_accuracy_m")
     known = np.isfinite(latitude) & np.isfinite(longitude)
     has_height = known & np.isfinite(altitude)
@@ -124,7 +127,7 @@ def positions_of(
     enu = geodetic_to_enu(places, origin)
     enu[~has_height, 2] = np.nan
     enu[~known] = np.nan
-    return Positions(enu, np.where(np.isfinite(sigma) & (sigma > 0), sigma, DEFAULT_ACCURACY_M))
+    return Positions(enu, np.where(np.isfinite(sigma) & (sigma > 0), sigma, default_sigma_m))
 
 
 def georegister(centres: Array, world_from_camera: Array, gps: Positions) -> Georegistration | None:
@@ -254,9 +257,7 @@ def _refine(
     def residuals(similarity: Similarity) -> tuple[Array, Array]:
         offset = similarity.apply(centres) - np.column_stack([enu[:, :2], height])
         vertical = similarity.rotation.T @ np.array([0.0, 0.0, 1.0])
-        lean = np.concatenate(
-            [roll_factor @ vertical, (vertical - mean_up) / _PITCH_SIGMA]
-        )
+        lean = np.concatenate([roll_factor @ vertical, (vertical - mean_up) / _PITCH_SIGMA])
         return offset, lean
 
     def cost(offset: Array, lean: Array) -> float:
@@ -285,7 +286,6 @@ def _refine(
         jacobian[:, :, 0] = arm
         jacobian[:, :, 1:4] = -_cross_matrices(arm)
         jacobian[:, :, 4:] = np.eye(3)
-        vertical = current.rotation.T @ np.array([0.0, 0.0, 1.0])
         # d(R^T z) for R <- exp(w) R is R^T (z x w).
         tilt = current.rotation.T @ _cross_matrices(np.array([[0.0, 0.0, 1.0]]))[0]
         lean_jacobian = np.zeros((6, 7))

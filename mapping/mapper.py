@@ -15,21 +15,20 @@ from numpy.typing import NDArray
 
 from mapping.colmap import SEED, Camera, pycolmap, to_colmap
 from mapping.features import LocalFeatures
-from mapping.matching import TwoView, max_error_px, to_colmap_geometry
+from mapping.matching import MAX_ERROR_PX, TwoView, max_error_px, to_colmap_geometry
 
 
 @dataclass(frozen=True)
 class MapperOptions:
     """How one set of images is mapped.
 
-    `refine_intrinsics`: also while mapping; off, because a forward-moving camera on one street
-    barely constrains them and drags the map along. `final_refinement`: bundle adjustment of the
-    intrinsics once the map stands. `min_model_size`: images; smaller models are dropped.
+    `min_model_size`: images; smaller models are dropped. `gps_sigma_m`: the accuracy, one sigma,
+    of positions that state none.
     """
 
     min_model_size: int = 3
     max_runtime_s: int = 3600
-    refine_intrinsics: bool = False
+    gps_sigma_m: float = 5.0
 
 
 def write_database(
@@ -54,9 +53,7 @@ def write_database(
         for key, camera_id in camera_ids.items():
             database.write_camera(to_colmap(cameras[key], camera_id), use_camera_id=True)
             rig = pycolmap.Rig(rig_id=camera_id)
-            rig.add_ref_sensor(
-                pycolmap.sensor_t(type=pycolmap.SensorType.CAMERA, id=camera_id)
-            )
+            rig.add_ref_sensor(pycolmap.sensor_t(type=pycolmap.SensorType.CAMERA, id=camera_id))
             database.write_rig(rig, use_rig_id=True)
         for image_id, number in image_ids.items():
             image = pycolmap.Image(
@@ -81,6 +78,7 @@ def map_incrementally(
 
     The options are those of a camera that moves forward along a street, with little parallax:
     with COLMAP's own, 2 of 29 photographs of one street were registered, with these all 29.
+    Intrinsics stay as given: such motion barely constrains them, and they would drag the map along.
     """
     settings = pycolmap.IncrementalPipelineOptions(
         num_threads=1,
@@ -88,8 +86,8 @@ def map_incrementally(
         min_model_size=options.min_model_size,
         max_runtime_seconds=options.max_runtime_s,
         extract_colors=False,
-        ba_refine_focal_length=options.refine_intrinsics,
-        ba_refine_extra_params=options.refine_intrinsics,
+        ba_refine_focal_length=False,
+        ba_refine_extra_params=False,
     )
     pixels = error_scale(long_side_px)
     settings.mapper.num_threads = 1
@@ -97,8 +95,8 @@ def map_incrementally(
     settings.mapper.init_min_num_inliers = 50
     settings.mapper.init_min_tri_angle = 4.0
     settings.mapper.abs_pose_min_num_inliers = 15
-    settings.mapper.abs_pose_refine_focal_length = options.refine_intrinsics
-    settings.mapper.abs_pose_refine_extra_params = options.refine_intrinsics
+    settings.mapper.abs_pose_refine_focal_length = False
+    settings.mapper.abs_pose_refine_extra_params = False
     settings.mapper.init_max_error *= pixels
     settings.mapper.abs_pose_max_error *= pixels
     settings.mapper.filter_max_reproj_error *= pixels
@@ -123,8 +121,8 @@ def map_globally(
     settings.mapper.rotation_averaging.random_seed = SEED
     settings.mapper.global_positioning.random_seed = SEED
     settings.mapper.retriangulation.random_seed = SEED
-    settings.mapper.bundle_adjustment.refine_focal_length = options.refine_intrinsics
-    settings.mapper.bundle_adjustment.refine_extra_params = options.refine_intrinsics
+    settings.mapper.bundle_adjustment.refine_focal_length = False
+    settings.mapper.bundle_adjustment.refine_extra_params = False
     pycolmap.set_random_seed(SEED)
     models = pycolmap.global_mapping(database, work, _output(work), settings)
     return largest_first(models.values(), options.min_model_size)
@@ -171,16 +169,30 @@ def observation_errors(model: pycolmap.Reconstruction) -> NDArray[np.float64]:
         measured = np.array([point.xy for point in seen])
         world = np.array([model.points3D[point.point3D_id].xyz for point in seen])
         in_camera = image.cam_from_world() * world
-        projected = image.camera.img_from_cam(in_camera)
+        projected = model.camera(image.camera_id).img_from_cam(in_camera)
         error = np.linalg.norm(projected - measured, axis=1)
         errors.append(np.where(np.isfinite(error) & (in_camera[:, 2] > 0), error, np.inf))
     return np.concatenate(errors) if errors else np.zeros(0)
 
 
+def msac_score(errors_px: NDArray[np.float64], long_side_px: int) -> float:
+    """Return the sum of 1 - (error / threshold)^2 over inliers (Torr and Zisserman, 2000).
+
+    More observations and more exact ones both raise it, so that it compares maps of one data set.
+    """
+    threshold = max_error_px({"width": long_side_px, "height": 1})
+    inliers = errors_px[errors_px < threshold]
+    return float((1.0 - (inliers / threshold) ** 2).sum())
+
+
+def model_score(model: pycolmap.Reconstruction, long_side_px: int) -> float:
+    """Return the MSAC score of a model's observations."""
+    return msac_score(observation_errors(model), long_side_px)
+
+
 def error_scale(long_side_px: int) -> float:
     """Return the factor on COLMAP's pixel thresholds for photographs of this size."""
-    unit = {"width": 1, "height": 1}
-    return max_error_px({"width": long_side_px, "height": 1}) / max_error_px(unit)
+    return max_error_px({"width": long_side_px, "height": 1}) / MAX_ERROR_PX
 
 
 def _corner_keypoints(features: LocalFeatures) -> np.ndarray:

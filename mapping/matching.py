@@ -252,7 +252,9 @@ def two_views_of(table: pa.Table) -> Iterator[TwoView]:
             row["configuration"],
             row_matches,
             row_inliers,
-            *(_square(row[name]) for name in ("fundamental", "essential", "homography")),
+            _square(row["fundamental"]),
+            _square(row["essential"]),
+            _square(row["homography"]),
             _vector(row, "qw", "qx", "qy", "qz"),
             _vector(row, "tx", "ty", "tz"),
         )

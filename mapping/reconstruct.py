@@ -6,12 +6,13 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mapping.cameras import camera_keys
 from mapping.child import ChildFailed, call
@@ -23,11 +24,10 @@ from mapping.georegister import (
     georegister,
     positions_of,
 )
+from mapping.graph import connected_components
 from mapping.mapper import (
     MapperOptions,
     bundle_adjust,
-    image_names,
-    largest_first,
     map_globally,
     map_incrementally,
     model_score,
@@ -120,14 +120,77 @@ def _map_tile(work: Path, rows: list[dict[str, Any]], options: MapperOptions) ->
             not models or model_score(alternative[0], long_side) > model_score(models[0], long_side)
         ):
             models, mapper = alternative, "global"
-    origin = choose_origin(*(_column(rows, name) for name in ("latitude", "longitude", "altitude")))
+    latitude, longitude, altitude = (
+        _column(rows, name) for name in ("latitude", "longitude", "altitude")
+    )
+    origin = choose_origin(latitude, longitude, altitude)
     by_name = {row["uri"]: row for row in rows}
     reports = []
-    for number, model in enumerate(models):
-        calibrate(model)
-        report = place(model, by_name, origin)
+    for number, mapped in enumerate(models):
+        model = calibrate(mapped, long_side)
+        report = place(model, by_name, origin, options.gps_sigma_m)
         folder = work / "models" / str(number)
         folder.mkdir(parents=True)
-        write_model(model, folder)
+        model.write_binary(folder)
         reports.append({"model": number, **report})
     return {"mapper": mapper, "origin": list(origin), "models": reports}
+
+
+def place(
+    model: pycolmap.Reconstruction,
+    by_name: Mapping[str, Mapping[str, Any]],
+    origin: tuple[float, float, float],
+    gps_sigma_m: float,
+) -> dict[str, Any]:
+    """Carry `model`, in place, into the ENU frame at `origin` by GPS; return its figures.
+
+    Without enough GPS the model stays in its own frame and `georegistered` is false.
+    """
+    names, centres, rotations = centres_and_rotations(model)
+    gps = positions_of([by_name[name] for name in names], origin, gps_sigma_m)
+    found = georegister(centres, rotations, gps)
+    if found is not None:
+        model.transform(found.enu_from_model.to_colmap())
+    model.update_point_3d_errors()
+    return {
+        "images": model.num_reg_images(),
+        "points": model.num_points3D(),
+        "observations": model.compute_num_observations(),
+        "mean_track_length": model.compute_mean_track_length(),
+        "reprojection_error_px": model.compute_mean_reprojection_error(),
+        "georegistered": found is not None,
+        **(found.quality() if found is not None else {}),
+    }
+
+
+def calibrate(model: pycolmap.Reconstruction, long_side_px: int) -> pycolmap.Reconstruction:
+    """Return `model` with intrinsics, poses and points refined together, where that is safe.
+
+    With few images, or where a focal length runs off, the model is returned as it is.
+    """
+    if model.num_reg_images() < _MIN_IMAGES_TO_CALIBRATE:
+        return model
+    refined = pycolmap.Reconstruction(model)
+    bundle_adjust(refined, refine_focal=True, refine_distortion=True)
+    for number, camera in model.cameras.items():
+        change = refined.camera(number).mean_focal_length() / camera.mean_focal_length() - 1.0
+        if not abs(change) <= _MAX_FOCAL_CHANGE:
+            return model
+    better = model_score(refined, long_side_px) >= model_score(model, long_side_px)
+    return refined if better else model
+
+
+def _largest_component(database: Path) -> int:
+    """Return how many images the largest set connected by verified pairs holds."""
+    with pycolmap.Database.open(database) as opened:
+        pair_ids, counts = opened.read_two_view_geometry_num_inliers()
+        total = opened.num_images()
+    pairs = np.array([pycolmap.pair_id_to_image_pair(pair_id) for pair_id in pair_ids], np.int64)
+    if len(pairs) == 0:
+        return 0
+    pairs = pairs[np.asarray(counts) > 0]
+    return int(np.bincount(connected_components(total + 1, pairs[:, 0], pairs[:, 1])).max())
+
+
+def _column(rows: list[dict[str, Any]], name: str) -> NDArray[np.float64]:
+    return np.array([np.nan if row[name] is None else row[name] for row in rows], np.float64)

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def _without_module(name: str) -> str:
 
 def _contents(source: CheckpointSource) -> tuple[str, bytes]:
     if isinstance(source, bytes):
-        return "the checkpoint", source
+        return "the file given", source
     path = Path(source)
     try:
         return str(path), path.read_bytes()
@@ -182,7 +182,7 @@ def _read_safetensors(label: str, data: bytes) -> tuple[dict[str, Tensor], dict[
         header = json.loads(data[8 : 8 + length])
         metadata = json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise UserError(f"{label} is truncated or damaged: {_first_line(error)}") from error
+        raise UserError(f"{label} is truncated or damaged: {_reason(error)}") from error
     return tensors, metadata
 
 
@@ -197,11 +197,12 @@ class _Ignored:
     def __setstate__(self, state: object) -> None: ...
 
 
-_STOOD_IN = [
-    (_Ignored, f"{module}.{name}")
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-    for name in ("scalar",)
-] + [(_Ignored, "numpy.dtype"), (_Ignored, "_codecs.encode")]
+_STOOD_IN: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_Ignored, "numpy.core.multiarray.scalar"),
+    (_Ignored, "numpy._core.multiarray.scalar"),
+    (_Ignored, "numpy.dtype"),
+    (_Ignored, "_codecs.encode"),
+]
 
 
 def _read_pickle(label: str, data: bytes) -> dict[str, Tensor]:
@@ -214,9 +215,9 @@ def _read_pickle(label: str, data: bytes) -> dict[str, Tensor]:
                 f"{label} holds more than weights and was refused, as loading it could run code: "
                 "save its state_dict alone, or as safetensors, where it can be trusted"
             ) from error
-        raise UserError(f"{label} is truncated or damaged: {_first_line(error)}") from error
+        raise UserError(f"{label} is truncated or damaged: {_reason(error)}") from error
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{label} is truncated or damaged: {_first_line(error)}") from error
+        raise UserError(f"{label} is truncated or damaged: {_reason(error)}") from error
     for wrapper in ("state_dict", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -225,5 +226,7 @@ def _read_pickle(label: str, data: bytes) -> dict[str, Tensor]:
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """The first sentence of what a library said; the rest is advice to its own developers."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].partition(". ")[0]

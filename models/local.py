@@ -82,9 +82,7 @@ class ConvolutionalFeatures:
         self._dtype = dtype
         if dtype == torch.float16 and self.device.type == "cpu":
             self._dtype = torch.float32
-        self._network = network.to(
-            device=self.device, dtype=self._dtype, memory_format=torch.channels_last
-        )
+        self._network = network.to(self.device, self._dtype).to(memory_format=torch.channels_last)
         self._mean = 255 * torch.tensor(mean, device=self.device)[:, None, None]
         self._scale = 1 / (255 * torch.tensor(std, device=self.device)[:, None, None])
 

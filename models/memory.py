@@ -10,7 +10,9 @@ import torch
 from models.base import DescriptorModel, Floats, Pixels
 
 
-def describe_within_memory(model: DescriptorModel, images: Sequence[Pixels], limit: int) -> tuple[Floats, int]:
+def describe_within_memory(
+    model: DescriptorModel, images: Sequence[Pixels], limit: int
+) -> tuple[Floats, int]:
     """Descriptors of (H, W, 3) uint8 images, and the batch size that fitted.
 
     A batch that does not fit the GPU's memory is halved and tried again. Raises

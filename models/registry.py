@@ -24,9 +24,9 @@ from schemas.rejects import UserError
 # Of centres that nobody trained. The softmax is all but VLAD's hard assignment, which measured best
 # (recall@1 on 303 pairs: 57 % at alpha 10, 66 at 30, 69 at 100, 68 hard), and yet continuous, so
 # that rounding in the backbone cannot move a location from one cluster to another at a stroke.
-# The floor keeps the clusters that hold next to nothing small, as they are in VLAD: +1 point.
+# The floor keeps the clusters that hold next to nothing small, as they are in VLAD.
 _ALPHA = 100.0
-_FLOOR = 0.3
+_FLOOR = 0.1
 
 
 def load_model(

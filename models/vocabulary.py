@@ -101,7 +101,7 @@ def whiten(vocabulary: Vocabulary, descriptors: Floats, dimension: int) -> Vocab
 def to_bytes(vocabulary: Vocabulary) -> bytes:
     """The vocabulary as a safetensors file."""
     arrays = {"centres": vocabulary.centres} | whitening_arrays(vocabulary.whitening)
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
     tensors |= {BACKBONE_PREFIX + name: tensor for name, tensor in vocabulary.backbone.items()}
     clusters, dimension = vocabulary.centres.shape
     card = {

@@ -34,6 +34,11 @@ _POM = Path(__file__).resolve().parent.parent / "spark" / "pom.xml"
 _MAIN_CLASS = "org.apache.beam.runners.spark.SparkJobServerDriver"
 # Spark reaches into these packages, which Java 17 keeps closed.
 _OPENED = ("sun.nio.ch", "java.nio", "java.util", "java.lang.invoke", "java.lang")
+# They call it an error that workers leave when a pipeline is over.
+_SILENCED = (
+    "runners.fnexecution.control.FnApiControlClient",
+    "sdk.fn.data.BeamFnDataGrpcMultiplexer",
+)
 _INSTALL = "on Debian and Ubuntu: apt-get install openjdk-17-jre-headless maven"
 _START_SECONDS = 120
 _STOP_SECONDS = 15
@@ -52,7 +57,7 @@ def classpath() -> Path:
     """
     if not _POM.is_file():
         raise UserError(f"{_POM} is not there: run this in a checkout of vladmap")
-    _require("java", "Spark needs Java 11 or 17")
+    _require("java", "Spark 3.5 runs on Java 11 or 17")
     folder = _POM.parent / "target" / hashlib.blake2b(_POM.read_bytes(), digest_size=8).hexdigest()
     if folder.is_dir():
         return folder
@@ -104,6 +109,7 @@ def spark_job_server(
             [
                 *("java", f"-Xmx{heap}", "-Dspark.ui.enabled=false"),
                 "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+                *(f"-Dorg.slf4j.simpleLogger.log.org.apache.beam.{name}=off" for name in _SILENCED),
                 *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED),
                 # A local Spark must not depend on how this machine's name resolves.
                 *(
@@ -140,7 +146,8 @@ def spark_job_server(
                 ]
             yield options
         except BaseException:
-            log.error("the Spark job server's last lines:\n%s", _tail(output))
+            if last := _tail(output):
+                log.error("the Spark job server's last lines:\n%s", last)
             raise
 
 

@@ -97,7 +97,7 @@ def ingest(run: Run) -> None:
             f"work/headers/{chunk}.parquet",
             fingerprint("scan", max_pixels=options.max_pixels),
             reads=(("plan", path),),
-            inputs=_inputs(run, "plan", [chunk.partition("-")[0]]),
+            inputs=inputs_of(run, "plan", [chunk.partition("-")[0]]),
         )
         for chunk, path in planned.chunks
         if planned.alive.get(chunk)
@@ -173,7 +173,7 @@ def check_rejects(run: Run, stage: str, rejected: int, accepted: int) -> None:
         )
 
 
-def _inputs(run: Run, stage: str, shards: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def inputs_of(run: Run, stage: str, shards: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """What the ledger says of another stage's shards now, as a task's inputs."""
     ledger = run.atlas.ledger(stage)
     return tuple((f"{stage}/{shard}", ledger[shard].content) for shard in shards)
@@ -203,7 +203,7 @@ def _per_image_shard(
             _cell_path(folder, shard),
             identity,
             reads=(("images", entry.file.path),),
-            inputs=(*_inputs(run, ingest_stage.STAGE, [shard]), *extra),
+            inputs=(*inputs_of(run, ingest_stage.STAGE, [shard]), *extra),
         )
         for shard, entry in image_shards(run).items()
     ]
@@ -326,7 +326,7 @@ def index(run: Run) -> None:
             f"work/index/{model}/{shard}.faiss",
             identity,
             reads=(("descriptors", described[shard].file.path), ("trained", train.output)),
-            inputs=(*_inputs(run, describe_name(run), [shard]), *_inputs(run, stage, ["trained"])),
+            inputs=(*inputs_of(run, describe_name(run), [shard]), *inputs_of(run, stage, ["trained"])),
         )
         for shard in shards
     ]
@@ -345,7 +345,7 @@ def index(run: Run) -> None:
         f"index/{model}/global.faiss",
         identity,
         reads=(*((f"index/{shard}", made[shard].file.path) for shard in shards), *reads),
-        inputs=_inputs(run, parts_stage, shards),
+        inputs=inputs_of(run, parts_stage, shards),
     )
     described_as = (
         ("factory", factory),
@@ -419,7 +419,7 @@ def pair(run: Run) -> None:
                 f"pairs/{shard}.parquet",
                 identity,
                 reads=tuple((f"around/{near}", described[near].file.path) for near in around),
-                inputs=_inputs(run, describe_ledger, around),
+                inputs=inputs_of(run, describe_ledger, around),
             )
         )
     settings = pair_stage.PairSettings(
@@ -485,9 +485,9 @@ def verify(run: Run) -> None:
                     *((f"cameras/{name}", cameras[name].file.path) for name in used),
                 ),
                 inputs=(
-                    *_inputs(run, pair_stage.STAGE, [shard]),
-                    *_inputs(run, stage, touched),
-                    *_inputs(run, cameras_stage.STAGE, used),
+                    *inputs_of(run, pair_stage.STAGE, [shard]),
+                    *inputs_of(run, stage, touched),
+                    *inputs_of(run, cameras_stage.STAGE, used),
                 ),
             )
         )

@@ -127,9 +127,12 @@ def search(
     chosen = faiss.IDSelectorRange(0, below) if below is not None else None
     if isinstance(index, faiss.IndexIVF):
         nprobe = min(index.nlist, max(16, index.nlist // 8))
-        parameters = faiss.SearchParametersIVF(sel=chosen, nprobe=nprobe)
+        parameters: faiss.SearchParameters = faiss.SearchParametersIVF(
+            sel=chosen,  # type: ignore[call-arg]  # FAISS's stubs lack the keywords
+            nprobe=nprobe,
+        )
     else:
-        parameters = faiss.SearchParameters(sel=chosen)
+        parameters = faiss.SearchParameters(sel=chosen)  # type: ignore[call-arg]
     similarity, ids = index.search(queries, k, params=parameters)
     return similarity, ids
 

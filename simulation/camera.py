@@ -52,9 +52,7 @@ class Poses:
         """
         yaw, up, tilt = (np.radians(angle) for angle in (heading, pitch, roll))
         zero = np.zeros_like(yaw)
-        forward = np.stack(
-            [np.sin(yaw) * np.cos(up), np.cos(yaw) * np.cos(up), np.sin(up)], -1
-        )
+        forward = np.stack([np.sin(yaw) * np.cos(up), np.cos(yaw) * np.cos(up), np.sin(up)], -1)
         right = np.stack([np.cos(yaw), -np.sin(yaw), zero], -1)
         down = np.cross(forward, right)
         cos, sin = np.cos(tilt)[:, None], np.sin(tilt)[:, None]

@@ -9,7 +9,18 @@ import torch
 from numpy.typing import NDArray
 
 from simulation.paint import Material, Tiles, paint_materials, paint_stains, paint_tiles
-from simulation.quads import EAST, NORTH, SOUTH, UP, WEST, Look, QuadBuilder, Quads, Vector, rightwards
+from simulation.quads import (
+    EAST,
+    NORTH,
+    SOUTH,
+    UP,
+    WEST,
+    Look,
+    QuadBuilder,
+    Quads,
+    Vector,
+    rightwards,
+)
 from simulation.textures import TextureArray
 
 ROAD_HALF_WIDTH = 4.0
@@ -19,7 +30,8 @@ STREET_HALF_WIDTH = ROAD_HALF_WIDTH + PAVEMENT
 PITCH = (74.0, 88.0)  # metres between the centre lines of parallel streets, east and north
 
 _HOUSE_DEPTH = 11.0
-_IDENTICAL_HOUSES = 4
+_IDENTICAL_HOUSES = 3
+_IDENTICAL_WIDTH = 14.0  # m
 _ROAD_TILE = 4.0
 
 _WALL_TINTS = (
@@ -57,7 +69,9 @@ class City:
         )
 
 
-def build_city(seed: int, blocks: tuple[int, int] = (1, 1), device: torch.device | str = "cpu") -> City:
+def build_city(
+    seed: int, blocks: tuple[int, int] = (1, 1), device: torch.device | str = "cpu"
+) -> City:
     """The city of `seed` with east x north blocks to drive around, a ring of blocks around them
     and a row of houses that closes the streets' ends. The same arguments give the same city.
 
@@ -151,7 +165,9 @@ class _CityBuilder:
         grey = float(rng.uniform(0.36, 0.46))
         return Look(Material.ASPHALT, (grey, grey, grey * 1.02), _stain(rng))
 
-    def _road(self, corner: Vector, u: Vector, v: Vector, length: float, rng: np.random.Generator) -> None:
+    def _road(
+        self, corner: Vector, u: Vector, v: Vector, length: float, rng: np.random.Generator
+    ) -> None:
         columns = round(length / _ROAD_TILE)
         tiles = np.zeros((2, columns), np.int64)
         tiles[0] = rng.choice(self.tiles.dashes, columns)
@@ -186,7 +202,9 @@ class _CityBuilder:
                 size, depth, height = rng.uniform(1.6, 2.6), 1.2, rng.uniform(2.3, 2.8)
                 posters = rng.choice(self.tiles.posters, (4, 1, 2))
                 sides = dict(zip(("east", "west", "north", "south"), posters, strict=True))
-                self._box(frame, (start, start + size), (1.3, 1.3 + depth), (0.0, height), look, sides)
+                self._box(
+                    frame, (start, start + size), (1.3, 1.3 + depth), (0.0, height), look, sides
+                )
                 self._box(
                     frame, (start - 0.2, start + size + 0.2), (1.1, 1.5 + depth),
                     (height, height + 0.16), look.shaded(0.6), bottom=True,
@@ -261,8 +279,8 @@ class _CityBuilder:
         """Houses side by side from `start` to `end` along a building line."""
         rng = self._rng(*key, 80)
         if terrace:
-            same = (end - start - 2 * 12.0) / _IDENTICAL_HOUSES
-            widths = np.array([12.0, *[same] * _IDENTICAL_HOUSES, 12.0])
+            rest = (end - start - _IDENTICAL_WIDTH * _IDENTICAL_HOUSES) / 2
+            widths = np.array([rest, *[_IDENTICAL_WIDTH] * _IDENTICAL_HOUSES, rest])
         else:
             count = max(1, round((end - start) / 10.5))
             widths = rng.uniform(0.75, 1.25, count)
@@ -312,7 +330,9 @@ class _CityBuilder:
                 self.quads.wall(foot, normal, length, height, look)
                 continue
             columns = max(2, round(length / float(rng.uniform(2.4, 3.3))))
-            windows = rng.choice(self.tiles.windows[style], (floors, columns))
+            # A permutation: neighbouring windows are furnished differently.
+            rooms = rng.permutation(self.tiles.windows[style])
+            windows = np.resize(rooms, (floors, columns))
             windows[rng.random(windows.shape) < 0.06] = 0
             self.quads.wall(foot + ground * UP, normal, length, floors * storey, look, windows)
             street_level = self._street_level(max(2, round(length / 4.0)), shop, style, rng)
@@ -331,7 +351,7 @@ class _CityBuilder:
         self, columns: int, shop: bool, style: int, rng: np.random.Generator
     ) -> NDArray[np.int64]:
         if shop:
-            row = rng.choice(self.tiles.shops, columns)
+            row = rng.choice(self.tiles.shops, columns, replace=False)
         else:
             row = rng.choice(self.tiles.windows[style], columns)
             row[rng.integers(columns)] = rng.choice(self.tiles.doors)
@@ -351,8 +371,12 @@ class _CityBuilder:
         """What stands out from a front: cornices, pilasters, balconies, bays, awnings, signs."""
         height = ground + floors * storey
         trim = Look(Material.PLASTER, tuple(min(1.0, 1.15 * c) for c in look.tint), _stain(rng))  # type: ignore[arg-type]
-        self._box(front, (0.0, width), (-0.05, 0.42), (height - 0.35, height + 0.3), trim, bottom=True)
-        self._box(front, (0.0, width), (-0.05, 0.2), (ground - 0.18, ground + 0.05), trim, bottom=True)
+        self._box(
+            front, (0.0, width), (-0.05, 0.42), (height - 0.35, height + 0.3), trim, bottom=True
+        )
+        self._box(
+            front, (0.0, width), (-0.05, 0.2), (ground - 0.18, ground + 0.05), trim, bottom=True
+        )
         if rng.random() < 0.4:
             for along in (0.0, width - 0.5):
                 self._box(front, (along, along + 0.5), (-0.05, 0.22), (0.0, height - 0.35), trim)
@@ -377,7 +401,9 @@ class _CityBuilder:
                 front.side(front.along): side[0],
                 front.side(-front.along): side[1],
             }
-            self._box(front, along, (0.0, 0.9), up, replace(look, stain=_stain(rng)), faces, bottom=True)
+            self._box(
+                front, along, (0.0, 0.9), up, replace(look, stain=_stain(rng)), faces, bottom=True
+            )
         elif kind == "boxes":
             metal = Look(Material.METAL, (0.66, 0.66, 0.64), _stain(rng))
             for _ in range(int(rng.integers(2, 5))):

@@ -45,7 +45,10 @@ class Conditions:
     @property
     def sun(self) -> Vector:
         """(3,) unit vector towards the sun."""
-        azimuth, elevation = math.radians(self.sun_azimuth_deg), math.radians(self.sun_elevation_deg)
+        azimuth, elevation = (
+            math.radians(self.sun_azimuth_deg),
+            math.radians(self.sun_elevation_deg),
+        )
         flat = math.cos(elevation)
         return np.array([flat * math.sin(azimuth), flat * math.cos(azimuth), math.sin(elevation)])
 

@@ -23,7 +23,18 @@ MATERIAL_METRES = 4.0  # one repetition of a material
 STAIN_METRES = 22.0  # one repetition of the stains: wider than any facade
 
 _SYLLABLES = ("ba", "co", "da", "fe", "gi", "ka", "lo", "mi", "no", "pe", "ri", "sa", "to", "vu")
-_TRADES = ("BAR", "CAFE", "HOTEL", "BOOKS", "BAKERY", "PHARMACY", "OPTIC", "MARKET", "BANK", "SHOES")
+_TRADES = (
+    "BAR",
+    "CAFE",
+    "HOTEL",
+    "BOOKS",
+    "BAKERY",
+    "PHARMACY",
+    "OPTIC",
+    "MARKET",
+    "BANK",
+    "SHOES",
+)
 
 
 class Material(enum.IntEnum):
@@ -54,7 +65,9 @@ class Tiles:
     manholes: tuple[int, ...]
 
 
-def paint_tiles(rng: np.random.Generator, styles: int = 14, variants: int = 4) -> tuple[TextureArray, Tiles]:
+def paint_tiles(
+    rng: np.random.Generator, styles: int = 12, variants: int = 9
+) -> tuple[TextureArray, Tiles]:
     """The tile array of a city and what lies where. Channels: red, green, blue, cover."""
     layers: list[Tensor] = [torch.zeros((1, TILE_SIZE, TILE_SIZE, 4))]
 
@@ -83,12 +96,22 @@ def paint_materials(rng: np.random.Generator) -> TextureArray:
     noise = [_noise(rng, MATERIAL_SIZE, (8, 32, 64, 128), (0.6, 0.8, 1.0, 0.9)) for _ in Material]
     fine = [_noise(rng, MATERIAL_SIZE, (64, 128, 256), (0.8, 1.0, 0.7)) for _ in Material]
     grey: dict[Material, Tensor] = {
-        Material.BRICK: _courses(rng, s, t, rows=48, columns=16, joint=0.14, spread=0.16, offset=0.5),
-        Material.ASHLAR: _courses(rng, s, t, rows=10, columns=5, joint=0.05, spread=0.07, offset=0.5),
+        Material.BRICK: _courses(
+            rng, s, t, rows=48, columns=16, joint=0.14, spread=0.16, offset=0.5
+        ),
+        Material.ASHLAR: _courses(
+            rng, s, t, rows=10, columns=5, joint=0.05, spread=0.07, offset=0.5
+        ),
         Material.PLASTER: torch.full_like(s, 0.5),
-        Material.PANELS: _courses(rng, s, t, rows=4, columns=4, joint=0.02, spread=0.04, offset=0.0),
-        Material.BOARDS: _courses(rng, s, t, rows=28, columns=2, joint=0.12, spread=0.08, offset=0.3),
-        Material.PAVING: _courses(rng, s, t, rows=8, columns=8, joint=0.05, spread=0.09, offset=0.5),
+        Material.PANELS: _courses(
+            rng, s, t, rows=4, columns=4, joint=0.02, spread=0.04, offset=0.0
+        ),
+        Material.BOARDS: _courses(
+            rng, s, t, rows=28, columns=2, joint=0.12, spread=0.08, offset=0.3
+        ),
+        Material.PAVING: _courses(
+            rng, s, t, rows=8, columns=8, joint=0.05, spread=0.09, offset=0.5
+        ),
         Material.ASPHALT: torch.full_like(s, 0.5),
         Material.METAL: torch.full_like(s, 0.5),
         Material.GRASS: torch.full_like(s, 0.5),
@@ -230,10 +253,21 @@ def _windows(rng: np.random.Generator, styles: int, variants: int) -> Tensor:
 
     half = styled(_column(rng, styles, 0.17, 0.3))
     low, high = styled(_column(rng, styles, 0.14, 0.26)), styled(_column(rng, styles, 0.76, 0.88))
-    panes_s, panes_t = styled(_choice(rng, styles, (1, 2, 2, 3))), styled(_choice(rng, styles, (1, 2, 3, 4)))
+    panes_s, panes_t = (
+        styled(_choice(rng, styles, (1, 2, 2, 3))),
+        styled(_choice(rng, styles, (1, 2, 3, 4))),
+    )
     frame = styled(_column(rng, styles, 0.014, 0.03))
-    frame_colour = styled(torch.where(_choice(rng, styles, (0, 1, 1))[..., None] > 0, _colours(rng, styles, 0.8, 0.95), _colours(rng, styles, 0.08, 0.4)))
-    trim_colour = styled(_colours(rng, styles, 0.0, 0.08) + _column(rng, styles, 0.5, 0.9)[..., None])
+    frame_colour = styled(
+        torch.where(
+            _choice(rng, styles, (0, 1, 1))[..., None] > 0,
+            _colours(rng, styles, 0.8, 0.95),
+            _colours(rng, styles, 0.08, 0.4),
+        )
+    )
+    trim_colour = styled(
+        _colours(rng, styles, 0.0, 0.08) + _column(rng, styles, 0.5, 0.9)[..., None]
+    )
     trim = styled(_choice(rng, styles, (0.0, 0.03, 0.05, 0.07)))
     has_shutters = styled(_choice(rng, styles, (0, 0, 1)))
     shutter_colour = styled(_colours(rng, styles, 0.12, 0.55))
@@ -299,9 +333,13 @@ def _doors(rng: np.random.Generator, count: int) -> Tensor:
             low = 0.06 + row * (top - 0.06) / 3
             high = low + (top - 0.06) / 3 - 0.04
             canvas.rectangle(centre - half * 0.36, centre + half * 0.36, low, high, wood * 0.62)
-            canvas.rectangle(centre - half * 0.3, centre + half * 0.36, low, high - 0.012, wood * 1.2)
+            canvas.rectangle(
+                centre - half * 0.3, centre + half * 0.36, low, high - 0.012, wood * 1.2
+            )
     canvas.rectangle(0.5 + half * 0.02, 0.5 + half * 0.1, 0.3, 0.36, _colours(rng, count, 0.7, 0.9))
-    canvas.rectangle(0.5 - half, 0.5 + half, top + 0.02, top + 0.12, torch.tensor([0.12, 0.15, 0.2]))
+    canvas.rectangle(
+        0.5 - half, 0.5 + half, top + 0.02, top + 0.12, torch.tensor([0.12, 0.15, 0.2])
+    )
     canvas.rectangle(0.3, 0.7, 0.0, 0.025, trim * 0.8)
     plates = _colours(rng, count, 0.1, 0.9)
     canvas.rectangle(0.58 + half, 0.64 + half, 0.36, 0.44, plates)
@@ -323,7 +361,11 @@ def _shops(rng: np.random.Generator, count: int) -> Tensor:
     _clutter(rng, canvas, (split + 0.04, 0.94, 0.1, top), 8, (0.05, 0.6))
     mullions = _choice(rng, count, (1, 2, 3))
     across = (canvas.s - 0.06) / (split - 0.06) * mullions
-    bars = ((across - across.round()).abs() < 0.03).float() * _band(canvas.s, 0.06, split) * _band(canvas.t, base, top)
+    bars = (
+        ((across - across.round()).abs() < 0.03).float()
+        * _band(canvas.s, 0.06, split)
+        * _band(canvas.t, base, top)
+    )
     canvas.fill(bars, frame)
     rail = _column(rng, count, 0.5, 0.66)
     canvas.rectangle(0.06, 0.94, rail, rail + 0.02, frame)
@@ -349,7 +391,11 @@ def _name(rng: np.random.Generator) -> str:
 def _signs(rng: np.random.Generator, count: int) -> Tensor:
     canvas = _Canvas(count)
     ground = _colours(rng, count, 0.03, 0.95)
-    ink = torch.where(ground.mean(-1, keepdim=True) > 0.5, _colours(rng, count, 0.0, 0.25), _colours(rng, count, 0.75, 1.0))
+    ink = torch.where(
+        ground.mean(-1, keepdim=True) > 0.5,
+        _colours(rng, count, 0.0, 0.25),
+        _colours(rng, count, 0.75, 1.0),
+    )
     size = canvas.s.shape[0]
     margin = size // 6
     canvas.rectangle(0.0, 1.0, 0.0, 1.0, ink)
@@ -407,7 +453,10 @@ def _manholes(rng: np.random.Generator, count: int) -> Tensor:
     right, high = left + _column(rng, count, 0.15, 0.5), low + _column(rng, count, 0.1, 0.4)
     patch = _column(rng, count, 0.16, 0.3)[..., None].expand(-1, -1, -1, 3)
     canvas.rectangle(left, right, low, high, patch)
-    across, upward = canvas.s - _column(rng, count, 0.3, 0.7), canvas.t - _column(rng, count, 0.3, 0.7)
+    across, upward = (
+        canvas.s - _column(rng, count, 0.3, 0.7),
+        canvas.t - _column(rng, count, 0.3, 0.7),
+    )
     radius = (across.square() + upward.square()).sqrt()
     canvas.fill((radius < 0.1).float(), torch.tensor([0.13, 0.13, 0.14]))
     ribs = (radius < 0.085) & (((across * 45) % 1 < 0.4) ^ ((upward * 45) % 1 < 0.4))

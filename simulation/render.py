@@ -24,9 +24,7 @@ _SHADOW_BIAS = 0.12  # m
 _CLOUD_HEIGHTS_A_REPEAT = 3.0
 
 
-def render(
-    city: City, poses: Poses, camera: Camera, conditions: Conditions
-) -> Tensor:
+def render(city: City, poses: Poses, camera: Camera, conditions: Conditions) -> Tensor:
     """(N, H, W, 3) uint8 sRGB pictures, on the city's device.
 
     A pixel shows what its centre sees; where its samples see several quads, their mean (the
@@ -60,7 +58,9 @@ def depth_map(city: City, poses: Poses, camera: Camera) -> Tensor:
 class _View:
     """The quads that may appear to one camera, and image coordinates' maps onto them."""
 
-    def __init__(self, city: City, centre: np.ndarray, rotation: np.ndarray, camera: Camera) -> None:
+    def __init__(
+        self, city: City, centre: np.ndarray, rotation: np.ndarray, camera: Camera
+    ) -> None:
         quads, device = city.quads, city.quads.corner.device
         turn = torch.from_numpy(camera.intrinsics @ rotation).to(device)
         place = torch.from_numpy(centre).to(device)
@@ -169,7 +169,11 @@ def _surface(
     repeat = 1.0 / STAIN_METRES
     origin_u, origin_v = (row[quad] for row in quads.stain_origin.T.contiguous())
     stains = city.stains.sample(
-        torch.zeros_like(quad), u * repeat + origin_u, v * repeat + origin_v, du * repeat, dv * repeat
+        torch.zeros_like(quad),
+        u * repeat + origin_u,
+        v * repeat + origin_v,
+        du * repeat,
+        dv * repeat,
     )
     for channel in range(3):
         albedo[channel] *= stains[channel] + 0.5

@@ -213,7 +213,11 @@ def _write_gps(gps: dict[int, object], moment: datetime, fix: _Fix) -> None:
     gps[GPS.GPSAltitudeRef] = b"\x00" if fix.altitude >= 0 else b"\x01"
     gps[GPS.GPSAltitude] = _rational(abs(fix.altitude), 1000)
     seconds = utc.second + round(utc.microsecond / 1e6, 3)
-    gps[GPS.GPSTimeStamp] = (_rational(utc.hour, 1), _rational(utc.minute, 1), _rational(seconds, 1000))
+    gps[GPS.GPSTimeStamp] = (
+        _rational(utc.hour, 1),
+        _rational(utc.minute, 1),
+        _rational(seconds, 1000),
+    )
     gps[GPS.GPSDateStamp] = utc.strftime("%Y:%m:%d")
     gps[GPS.GPSImgDirectionRef] = "T"
     gps[GPS.GPSImgDirection] = _rational(fix.heading, 100)

@@ -99,7 +99,9 @@ class TextureArray:
 
 def _pack(planes: Tensor) -> Tensor:
     levels = (planes.clamp(0, 1) * 255).round().long()
-    return sum((levels[:, channel] << lane for channel, lane in enumerate(_LANES)), levels.new_zeros(()))
+    return sum(
+        (levels[:, channel] << lane for channel, lane in enumerate(_LANES)), levels.new_zeros(())
+    )
 
 
 def periodic_noise(size: int, cells: int, generator: torch.Generator) -> Tensor:

@@ -70,6 +70,11 @@ _NOT_FILES = {
     "name_not_utf8": (RejectReason.UNREADABLE, "the file's name is not UTF-8: rename it"),
 }
 
+_IDENTITY = (
+    "image_id content_hash duplicate_of latitude longitude altitude gps_accuracy_m make model "
+    "width height focal_px uri"
+).split()
+
 # Shards of one block are made together: a group of a shuffle holds at most this many chunks.
 _CHUNKS_PER_BLOCK = 50
 
@@ -282,10 +287,8 @@ class _WriteImages(beam.DoFn):
 
     def _write(self, task: Task, rows: list[dict[str, Any]]) -> LedgerEntry:
         table = images_table(rows)
-        identity = zip(
-            *(table[name].to_pylist() for name in ("image_id", "content_hash", "duplicate_of")),
-            strict=True,
-        )
+        # What later stages depend on: pixels, place and camera, but no sequence number.
+        identity = zip(*(table[name].to_pylist() for name in _IDENTITY), strict=True)
         content = storage.combined_digest(str(row) for row in identity)
         counts = {
             "images": len(rows),

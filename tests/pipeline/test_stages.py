@@ -1,0 +1,269 @@
+"""The stages up to the pairs, through Beam, on small drives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from photos.ids import image_id
+from pipeline import stages
+from pipeline.atlas import Atlas
+from pipeline.options import BuildOptions
+from pipeline.run import Run
+from schemas import tables
+from schemas.rejects import UserError
+from tests.drives import write_drive
+from tests.photos.bad_photos import write_bad_inputs, write_odd_inputs
+
+UP_TO_PAIRS = (stages.ingest, stages.describe, stages.index, stages.pair)
+
+
+def build(images: Path, atlas: Path, upto: int = 4, **options: Any) -> Run:
+    settings = BuildOptions(
+        images=str(images), atlas=str(atlas), **{"shard_images": 8, "clusters": 8, **options}
+    )
+    run = Run(Atlas.open(str(atlas), create=True), settings)
+    for stage in UP_TO_PAIRS[:upto]:
+        stage(run)
+    return run
+
+
+def files(atlas: Path, *, without: tuple[str, ...] = ("atlas.json", "timings.json")) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(atlas)): path.read_bytes()
+        for path in sorted(atlas.rglob("*"))
+        if path.is_file() and path.name not in without
+    }
+
+
+def done(run: Run) -> dict[str, int]:
+    return {result.stage: result.elements for result in run.results}
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drive")
+    write_drive(folder, 20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def atlas(drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("atlas")
+    build(drive, folder)
+    return folder
+
+
+def test_images_are_in_shards_of_bounded_size_and_one_cell(atlas: Path) -> None:
+    shards = sorted((atlas / "images").rglob("*.parquet"))
+    assert sum(pq.read_metadata(shard).num_rows for shard in shards) == 20
+    for shard in shards:
+        table = pq.read_table(shard, partitioning=None)
+        assert table.num_rows <= 8
+        assert set(table["cell"].to_pylist()) == {shard.parent.name.removeprefix("cell=")}
+
+
+def test_an_image_is_named_after_its_path_and_placed_by_its_exif(atlas: Path) -> None:
+    rows = {row["image_id"]: row for row in pq.read_table(atlas / "images").to_pylist()}
+    row = rows[image_id("0007.jpg")]
+    assert row["latitude"] == pytest.approx(48.2 + 7 * 2e-5, abs=1e-9)
+    assert row["sequence_index"] == 7
+    assert (row["width"], row["height"]) == (256, 192)
+
+
+def test_descriptors_are_unit_vectors_of_every_image(atlas: Path) -> None:
+    table = pq.read_table(atlas / "descriptors" / "netvlad-lite")
+    matrix = np.stack(table["descriptor"].to_numpy())
+    assert len(matrix) == 20
+    np.testing.assert_allclose(np.linalg.norm(matrix, axis=1), 1, atol=1e-5)
+
+
+def test_pairs_are_unordered_unique_and_hold_every_neighbour_in_the_sequence(atlas: Path) -> None:
+    table = pq.read_table(atlas / "pairs")
+    found = list(zip(table["image_id_a"].to_pylist(), table["image_id_b"].to_pylist(), strict=True))
+    assert all(a < b for a, b in found)
+    assert len(set(found)) == len(found)
+    for number in range(19):
+        ends = sorted(image_id(f"{at:04d}.jpg") for at in (number, number + 1))
+        assert tuple(ends) in set(found)
+
+
+def test_the_same_build_again_does_nothing(drive: Path, atlas: Path) -> None:
+    before = files(atlas)
+    run = build(drive, atlas)
+    assert set(done(run).values()) == {0}
+    assert files(atlas) == before
+
+
+def test_two_builds_give_the_same_bytes(drive: Path, atlas: Path, tmp_path: Path) -> None:
+    build(drive, tmp_path / "again")
+    assert files(tmp_path / "again") == files(atlas)
+
+
+def test_a_grown_collection_computes_only_what_is_new(drive: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_drive(images, 20)
+    build(images, tmp_path / "atlas")
+    before = files(tmp_path / "atlas")
+    write_drive(images, 3, start=20)
+    run = build(images, tmp_path / "atlas")
+    assert done(run)["ingest"] == 3
+    assert done(run)["describe"] == 3
+    assert done(run)["pair"] == 3
+    after = files(tmp_path / "atlas")
+    old = [name for name in before if name.startswith(("descriptors/", "pairs/"))]
+    assert old
+    assert all(after[name] == before[name] for name in old)
+
+
+def test_a_removed_photograph_leaves_every_table(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_drive(images, 10)
+    build(images, tmp_path / "atlas")
+    (images / "0004.jpg").unlink()
+    build(images, tmp_path / "atlas")
+    gone = image_id("0004.jpg")
+    for table, column in (("images", "image_id"), ("descriptors/netvlad-lite", "image_id"),
+                          ("pairs", "image_id_a"), ("pairs", "image_id_b")):
+        assert gone not in pq.read_table(tmp_path / "atlas" / table)[column].to_pylist()
+
+
+def test_a_changed_photograph_is_described_anew(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_drive(images, 10)
+    build(images, tmp_path / "atlas", upto=2)
+    write_drive(images, 1, start=3, seed=9)
+    run = build(images, tmp_path / "atlas", upto=2)
+    assert done(run)["ingest"] == 1
+    rows = pq.read_table(tmp_path / "atlas" / "images").to_pylist()
+    assert len(rows) == 10
+    described = pq.read_table(tmp_path / "atlas" / "descriptors" / "netvlad-lite")
+    assert sorted(described["image_id"].to_pylist()) == sorted(row["image_id"] for row in rows)
+
+
+def test_a_shard_that_was_lost_or_cut_short_is_made_again(drive: Path, tmp_path: Path) -> None:
+    build(drive, tmp_path / "atlas")
+    before = files(tmp_path / "atlas")
+    shards = sorted((tmp_path / "atlas" / "descriptors").rglob("*.parquet"))
+    shards[0].unlink()
+    shards[1].write_bytes(shards[1].read_bytes()[:-100])
+    run = build(drive, tmp_path / "atlas")
+    assert done(run)["describe"] > 0
+    assert files(tmp_path / "atlas") == before
+
+
+def test_every_bad_input_is_rejected_with_its_reason_and_costs_nothing_else(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_drive(images / "drive", 30)
+    reasons = write_bad_inputs(images / "bad")
+    odd = write_odd_inputs(images / "odd")
+    build(images, tmp_path / "atlas", upto=2, max_pixels=100_000_000)
+    rejects = pq.read_table(tmp_path / "atlas" / "rejects" / "ingest")
+    found = {
+        Path(uri).name: reason
+        for uri, reason in zip(
+            rejects["uri"].to_pylist(), rejects["reason"].to_pylist(), strict=True
+        )
+    }
+    assert found == {name: reason.value for name, reason in reasons.items()}
+    rows = {row["image_id"]: row for row in pq.read_table(tmp_path / "atlas" / "images").to_pylist()}
+    assert len(rows) == 30 + len(odd)
+    for path, accepted in odd.items():
+        row = rows[image_id(f"odd/{path}")]
+        assert (row["width"], row["height"]) == (accepted.width, accepted.height)
+        if accepted.position is None:
+            assert row["latitude"] is None
+            assert row["cell"] == "none"
+        else:
+            assert (row["latitude"], row["longitude"]) == pytest.approx(accepted.position, abs=1e-6)
+
+
+def test_too_many_rejects_end_the_run_and_say_so(tmp_path: Path) -> None:
+    write_bad_inputs(tmp_path / "images")
+    write_drive(tmp_path / "images", 2)
+    with pytest.raises(UserError, match="max-reject-rate"):
+        build(tmp_path / "images", tmp_path / "atlas", upto=1)
+
+
+def test_exact_duplicates_point_to_the_first_and_are_not_described(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_drive(images, 9)
+    (images / "copy").mkdir()
+    (images / "copy" / "0002.jpg").write_bytes((images / "0002.jpg").read_bytes())
+    build(images, tmp_path / "atlas", upto=2)
+    rows = {row["image_id"]: row for row in pq.read_table(tmp_path / "atlas" / "images").to_pylist()}
+    first, copy = image_id("0002.jpg"), image_id("copy/0002.jpg")
+    assert rows[copy]["duplicate_of"] == first
+    assert rows[first]["duplicate_of"] is None
+    described = pq.read_table(tmp_path / "atlas" / "descriptors" / "netvlad-lite")
+    assert copy not in described["image_id"].to_pylist()
+
+
+def test_a_manifest_chooses_the_photographs_and_overrides_their_exif(tmp_path: Path) -> None:
+    write_drive(tmp_path / "images", 6)
+    manifest = tmp_path / "drive.csv"
+    manifest.write_text(
+        "uri,latitude,longitude,sequence_id\n"
+        "images/0001.jpg,-33.5,-70.25,south\n"
+        "images/0002.jpg,,,south\n"
+        "images/missing.jpg,1,1,south\n"
+    )
+    run = build(manifest, tmp_path / "atlas", upto=1)
+    rows = {row["image_id"]: row for row in pq.read_table(tmp_path / "atlas" / "images").to_pylist()}
+    assert len(rows) == 2
+    moved, kept = rows[image_id("images/0001.jpg")], rows[image_id("images/0002.jpg")]
+    assert (moved["latitude"], moved["longitude"]) == (-33.5, -70.25)
+    assert kept["latitude"] == pytest.approx(48.2 + 2 * 2e-5, abs=1e-9)
+    assert {moved["sequence_id"], kept["sequence_id"]} == {"south"}
+    rejects = pq.read_table(run.atlas.path("rejects/ingest"))
+    assert rejects["reason"].to_pylist() == ["missing"]
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [("nowhere", "does not exist"), ("empty", "no photographs")],
+)
+def test_a_missing_or_empty_folder_is_one_clear_line(tmp_path: Path, images: str, words: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=words):
+        build(tmp_path / images, tmp_path / "atlas", upto=1)
+
+
+def test_tables_have_the_schemas_of_the_contract(atlas: Path) -> None:
+    for folder, schema in (("images", tables.IMAGES), ("pairs", tables.PAIRS)):
+        for path in (atlas / folder).rglob("*.parquet"):
+            found = pq.read_schema(path)
+            assert found.remove_metadata().equals(schema.remove_metadata())
+            assert found.metadata[b"vladmap:schema_version"] == b"1"
+            for name in schema.names:
+                assert found.field(name).metadata == schema.field(name).metadata
+
+
+def test_a_stage_without_the_one_before_says_which_to_run(tmp_path: Path, drive: Path) -> None:
+    run = build(drive, tmp_path / "atlas", upto=1)
+    with pytest.raises(UserError, match="vladmap describe"):
+        stages.require(run, "index")
+
+
+def test_index_holds_every_descriptor_and_finds_each_image_itself(atlas: Path) -> None:
+    import faiss
+
+    folder = atlas / "index" / "netvlad-lite"
+    index = faiss.read_index(str(folder / "global.faiss"))
+    ids = pq.read_table(folder / "ids.parquet")["image_id"].to_pylist()
+    described = pq.read_table(atlas / "descriptors" / "netvlad-lite")
+    vectors = np.stack(described["descriptor"].to_numpy())
+    _, found = index.search(vectors, 1)
+    assert [ids[row] for row in found[:, 0]] == described["image_id"].to_pylist()
+
+
+def test_geopandas_reads_the_images_as_geometries(atlas: Path) -> None:
+    import geopandas
+
+    frame = geopandas.read_parquet(atlas / "images")
+    assert str(frame.crs) == "OGC:CRS84"
+    assert frame.geometry.y.to_numpy() == pytest.approx(frame["latitude"].to_numpy())
