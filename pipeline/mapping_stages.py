@@ -96,7 +96,10 @@ def reconstruct(run: Run) -> None:
         reconstruct_stage.STAGE,
         tasks,
         reconstruct_stage.ReconstructTiles(
-            root, str(run.atlas.manifest["collection"]), 60 * options.tile_minutes
+            root,
+            str(run.atlas.manifest["collection"]),
+            60 * options.tile_minutes,
+            options.gps_sigma_m,
         ),
         unit="tiles",
     )
@@ -167,7 +170,9 @@ def merge(run: Run) -> None:
     run.execute(
         merge_stage.STAGE,
         [task],
-        merge_stage.MergeTiles(run.atlas.root, str(run.atlas.manifest["collection"])),
+        merge_stage.MergeTiles(
+            run.atlas.root, str(run.atlas.manifest["collection"]), run.options.gps_sigma_m
+        ),
         unit="tiles",
         count=lambda task: len(tiles),
     )

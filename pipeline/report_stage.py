@@ -47,9 +47,9 @@ _QUERIES = 10
 _MATCHES = 5
 _THUMBNAIL_PX = 200
 _STAGE_ORDER = (
-    "ingest organise vocabulary describe train-index index merge-index pair features cameras verify "
-    "reconstruct merge"
-).split()
+    "ingest", "vocabulary", "describe", "train index", "index", "merge index", "pair", "features",
+    "cameras", "verify", "reconstruct", "merge",
+)
 
 
 def report(run: Run) -> None:
@@ -144,8 +144,21 @@ def _json(run: Run, path: str) -> dict[str, Any]:
 
 
 def _tile(run: Run, path: str) -> TileQuality:
+    """A tile's figures; residuals are those of its largest model."""
     said = _json(run, path)
-    return TileQuality(**{key: said.get(key) for key in TileQuality.__annotations__})  # type: ignore[typeddict-item]
+    models = said.get("models", [])
+    largest = models[0] if models else {}
+    return TileQuality(
+        name=said.get("tile", path),
+        images=said.get("images", 0),
+        registered=sum(model["images"] for model in models),
+        models=len(models),
+        points=sum(model["points"] for model in models),
+        reprojection_error_px=largest.get("reprojection_error_px"),
+        gps_residual_median_m=largest.get("gps_residual_median_m"),
+        gps_residual_max_m=largest.get("gps_residual_max_m"),
+        failure=said.get("failure"),
+    )
 
 
 def _merges(run: Run) -> list[Any]:

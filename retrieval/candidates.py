@@ -119,7 +119,9 @@ def merge_candidates(found: Sequence[Candidates], near: int) -> pa.Table:
     """
     if not any(len(part.query) for part in found):
         return tables.PAIRS.empty_table()
-    source = np.concatenate([np.full(len(part.query), _SOURCES.index(part.source)) for part in found])
+    source = np.concatenate(
+        [np.full(len(part.query), _SOURCES.index(part.source)) for part in found]
+    )
     query, other, similarity, distance = (
         np.concatenate([getattr(part, name) for part in found])
         for name in ("query", "other", "similarity", "distance_m")

@@ -157,7 +157,10 @@ def self_recall(
     for start, block in blocks:
         scores = np.concatenate([best, queries @ block.T], axis=1)
         ids = np.concatenate(
-            [exact, np.broadcast_to(np.arange(start, start + len(block)), (len(queries), len(block)))],
+            [
+                exact,
+                np.broadcast_to(np.arange(start, start + len(block)), (len(queries), len(block))),
+            ],
             axis=1,
         )
         order = np.argsort(-scores, axis=1, kind="stable")[:, : k + 1]

@@ -44,14 +44,23 @@ class ReconstructTiles(beam.PTransform):
     root: str
     collection: str
     time_limit_s: float
+    gps_sigma_m: float
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        return tasks | beam.ParDo(_Reconstruct(self.root, self.collection, self.time_limit_s))
+        options = MapperOptions(
+            max_runtime_s=int(self.time_limit_s * 0.8), gps_sigma_m=self.gps_sigma_m
+        )
+        return tasks | beam.ParDo(
+            _Reconstruct(self.root, self.collection, self.time_limit_s, options)
+        )
 
 
 class _Reconstruct(beam.DoFn):
-    def __init__(self, root: str, collection: str, time_limit_s: float) -> None:
-        self._root, self._collection, self._time_limit_s = root, collection, time_limit_s
+    def __init__(
+        self, root: str, collection: str, time_limit_s: float, options: MapperOptions
+    ) -> None:
+        self._root, self._collection = root, collection
+        self._time_limit_s, self._options = time_limit_s, options
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         members = storage.read_table(storage.join(self._root, task.read("members")))
@@ -70,7 +79,7 @@ class _Reconstruct(beam.DoFn):
                 keypoints.__getitem__,
                 self._two_views(task, wanted),
                 cameras,
-                MapperOptions(max_runtime_s=int(self._time_limit_s * 0.8)),
+                self._options,
                 self._time_limit_s,
             )
             report = {

@@ -1,0 +1,355 @@
+"""Merging: tiles' models into as few as agree, each merge proved before it is kept.
+
+Tiles share local features: one image has the same keypoints in each, so that two tracks that meet
+in one keypoint are one track. COLMAP has no merge of reconstructions in Python; this one joins
+tracks exactly and refuses to join what does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mapping.check import best_similarity
+from mapping.colmap import SEED, pycolmap, wxyz
+from mapping.geodesy import enu_to_geodetic
+from mapping.georegister import DEFAULT_ACCURACY_M, centres_and_rotations
+from mapping.mapper import bundle_adjust
+from mapping.reconstruct import place
+from photos.geometry import points_wkb, with_geo_metadata
+from schemas import tables
+
+Array = NDArray[np.float64]
+Origin = tuple[float, float, float]
+
+_MIN_COMMON_IMAGES = 3
+_MIN_COMMON_POINTS = 30
+# Common images may differ by this much after the alignment: median metres (or, without GPS, the
+# share of the common images' extent), and median degrees.
+_MAX_SHIFT_M = 1.0
+_MAX_SHIFT_SHARE = 0.05
+_MAX_TURN_DEG = 3.0
+# GPS residuals of the joined model over those of its parts.
+_MAX_GPS_GROWTH = 1.25
+_GPS_SLACK_M = 0.5
+
+
+@dataclass
+class TileModel:
+    """A model with its name, its ENU origin, and whether it is in that frame or one of its own."""
+
+    name: str
+    model: pycolmap.Reconstruction
+    origin: Origin
+    georegistered: bool
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What became of the tiles: models with most images first, their figures, every decision."""
+
+    models: list[TileModel]
+    reports: list[dict[str, Any]]
+    decisions: list[dict[str, Any]]
+
+
+def read_model(folder: Path, name: str, origin: Sequence[float], georegistered: bool) -> TileModel:
+    """Read COLMAP's binary files from a folder."""
+    latitude, longitude, altitude = origin
+    model = pycolmap.Reconstruction(str(folder))
+    return TileModel(name, model, (latitude, longitude, altitude), georegistered)
+
+
+def merge_tiles(
+    tiles: Sequence[TileModel],
+    by_name: Mapping[str, Mapping[str, Any]],
+    gps_sigma_m: float = DEFAULT_ACCURACY_M,
+) -> Merged:
+    """Join models that share images, largest first, as long as the joins hold.
+
+    `by_name` gives each COLMAP image name its row of IMAGES. A join is kept only where the common
+    images agree in place and direction and the GPS residuals do not grow; a refused one is
+    reported with its figures. What is joined is adjusted and georegistered as a whole.
+    """
+    waiting = sorted(tiles, key=lambda tile: (-tile.model.num_reg_images(), tile.name))
+    decisions: list[dict[str, Any]] = []
+    finished: list[TileModel] = []
+    while waiting:
+        base = waiting.pop(0)
+        refused: set[str] = set()
+        while partner := _best_partner(base, waiting, refused):
+            joined, decision = _join(base, partner, by_name, gps_sigma_m)
+            decisions.append(decision)
+            if joined is None:
+                refused.add(partner.name)
+                continue
+            waiting.remove(partner)
+            base, refused = joined, set()
+        finished.append(base)
+    finished = _once_each(finished)
+    finished.sort(key=lambda tile: (-tile.model.num_reg_images(), tile.name))
+    reports = [_report(tile, by_name, gps_sigma_m) for tile in finished]
+    return Merged(finished, reports, decisions)
+
+
+def _names(tile: TileModel) -> set[str]:
+    return {tile.model.image(number).name for number in tile.model.reg_image_ids()}
+
+
+def _best_partner(
+    base: TileModel, waiting: Sequence[TileModel], refused: set[str]
+) -> TileModel | None:
+    names = _names(base)
+    common = [
+        (len(names & _names(tile)), tile) for tile in waiting if tile.name not in refused
+    ]
+    usable = [item for item in common if item[0] >= _MIN_COMMON_IMAGES]
+    return max(usable, key=lambda item: item[0])[1] if usable else None
+
+
+def _join(
+    base: TileModel,
+    other: TileModel,
+    by_name: Mapping[str, Mapping[str, Any]],
+    gps_sigma_m: float,
+) -> tuple[TileModel | None, dict[str, Any]]:
+    decision: dict[str, Any] = {"a": base.name, "b": other.name, "merged": False}
+    source, target = common_points(other.model, base.model)
+    if len(source) < _MIN_COMMON_POINTS:
+        reason = f"{len(source)} common points, {_MIN_COMMON_POINTS} are needed"
+        return None, {**decision, "reason": reason}
+    options = pycolmap.RANSACOptions(random_seed=SEED, max_error=_tolerance(target))
+    pycolmap.set_random_seed(SEED)
+    found = pycolmap.estimate_sim3d_robust(source, target, options)
+    if found is None:
+        return None, {**decision, "reason": "no similarity explains the common points"}
+    inliers = np.asarray(found["inlier_mask"], bool)
+    scale, rotation, shift = best_similarity(source[inliers], target[inliers])
+    carried = pycolmap.Reconstruction(other.model)
+    carried.transform(pycolmap.Sim3d(scale, pycolmap.Rotation3d(rotation), shift))
+    count, moved, turned, extent = _disagreement(base.model, carried)
+    decision |= {"common_images": count, "residual_median_m": moved, "turn_median_deg": turned}
+    limit = _MAX_SHIFT_M if base.georegistered else _MAX_SHIFT_SHARE * extent
+    if moved > limit or turned > _MAX_TURN_DEG:
+        reason = f"common images differ by {moved:.2f} (limit {limit:.2f}) and {turned:.1f} degrees"
+        return None, {**decision, "reason": reason}
+    model = join_models(base.model, carried)
+    bundle_adjust(model, refine_focal=False, refine_distortion=False)
+    joined = TileModel(base.name, model, base.origin, base.georegistered)
+    before = max(
+        (_gps_residual(part, by_name, gps_sigma_m) for part in (base, other)), default=np.nan
+    )
+    report = place(model, by_name, base.origin, gps_sigma_m)
+    after = report.get("gps_residual_median_m", np.nan)
+    joined.georegistered = bool(report["georegistered"])
+    decision |= {"gps_residual_before_m": _number(before), "gps_residual_after_m": _number(after)}
+    if np.isfinite(before) and not after <= _MAX_GPS_GROWTH * before + _GPS_SLACK_M:
+        reason = f"GPS residuals would grow from {before:.2f} m to {after:.2f} m"
+        return None, {**decision, "reason": reason}
+    return joined, {**decision, "merged": True, "reason": "common images and GPS agree"}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _gps_residual(
+    tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
+) -> float:
+    if not tile.georegistered:
+        return float("nan")
+    report = place(pycolmap.Reconstruction(tile.model), by_name, tile.origin, gps_sigma_m)
+    return float(report.get("gps_residual_median_m", np.nan))
+
+
+def _tolerance(points: Array) -> float:
+    """A hundredth of the points' spread: scale-free, and half a metre for fifty."""
+    spread = np.quantile(points, 0.75, axis=0) - np.quantile(points, 0.25, axis=0)
+    return max(1e-6, 0.01 * float(np.linalg.norm(spread)))
+
+
+def _observations(model: pycolmap.Reconstruction) -> dict[tuple[str, int], int]:
+    """The point that each (image name, keypoint) observes."""
+    return {
+        (model.image(element.image_id).name, element.point2D_idx): number
+        for number, point in model.points3D.items()
+        for element in point.track.elements
+    }
+
+
+def common_points(
+    source: pycolmap.Reconstruction, target: pycolmap.Reconstruction
+) -> tuple[Array, Array]:
+    """(n, 3) places in both models of the points that share a keypoint, one row a pair of points."""
+    seen = _observations(target)
+    pairs = sorted(
+        {(number, seen[key]) for key, number in _observations(source).items() if key in seen}
+    )
+    if not pairs:
+        return np.zeros((0, 3)), np.zeros((0, 3))
+    return (
+        np.array([source.point3D(a).xyz for a, _ in pairs]),
+        np.array([target.point3D(b).xyz for _, b in pairs]),
+    )
+
+
+def _disagreement(
+    a: pycolmap.Reconstruction, b: pycolmap.Reconstruction
+) -> tuple[int, float, float, float]:
+    """Common images, their median distance and turn (degrees), and how far apart they lie."""
+    names_a, centres_a, rotations_a = centres_and_rotations(a)
+    names_b, centres_b, rotations_b = centres_and_rotations(b)
+    common = sorted(set(names_a) & set(names_b))
+    rows_a = [names_a.index(name) for name in common]
+    rows_b = [names_b.index(name) for name in common]
+    distance = np.linalg.norm(centres_a[rows_a] - centres_b[rows_b], axis=1)
+    relative = rotations_a[rows_a].transpose(0, 2, 1) @ rotations_b[rows_b]
+    cosine = np.clip((np.trace(relative, axis1=1, axis2=2) - 1) / 2, -1, 1)
+    extent = float(np.linalg.norm(np.ptp(centres_a[rows_a], axis=0)))
+    return (
+        len(common),
+        float(np.median(distance)),
+        float(np.median(np.degrees(np.arccos(cosine)))),
+        extent,
+    )
+
+
+def join_models(
+    base: pycolmap.Reconstruction, other: pycolmap.Reconstruction
+) -> pycolmap.Reconstruction:
+    """One model of two that are in one frame; poses of common images are the base's.
+
+    Each image is there once. Tracks that meet in a keypoint become one; an observation that two
+    tracks claim stays with the base's.
+    """
+    joined = pycolmap.Reconstruction(base)
+    number_of = {image.name: number for number, image in joined.images.items()}
+    new_images: set[int] = set()
+    camera_of: dict[int, int] = {}
+    for number in sorted(other.reg_image_ids()):
+        image = other.image(number)
+        if image.name in number_of:
+            continue
+        camera_id = camera_of.setdefault(image.camera_id, _camera(joined, other.camera(image.camera_id)))
+        copy = pycolmap.Image(
+            name=image.name,
+            keypoints=np.array([point.xy for point in image.points2D]).reshape(-1, 2),
+            camera_id=camera_id,
+            image_id=max(joined.images, default=0) + 1,
+        )
+        joined.add_image_with_trivial_frame(copy, image.cam_from_world())
+        number_of[image.name] = copy.image_id
+        new_images.add(copy.image_id)
+    seen = _observations(base)
+    for number in sorted(other.points3D):
+        point = other.point3D(number)
+        keys = [
+            (other.image(element.image_id).name, element.point2D_idx)
+            for element in point.track.elements
+        ]
+        own = sorted({seen[key] for key in keys if key in seen})
+        elements = [
+            pycolmap.TrackElement(number_of[name], index)
+            for name, index in keys
+            if name in number_of and (name, index) not in seen
+        ]
+        if own:
+            target = own[0]
+            for further in own[1:]:
+                if further != target and joined.exists_point3D(further) and joined.exists_point3D(target):
+                    merged = joined.merge_points3D(target, further)
+                    seen = {key: merged if at in (target, further) else at for key, at in seen.items()}
+                    target = merged
+            for element in elements:
+                if not joined.image(element.image_id).points2D[element.point2D_idx].has_point3D():
+                    joined.add_observation(target, element)
+        else:
+            free = [
+                element
+                for element in elements
+                if not joined.image(element.image_id).points2D[element.point2D_idx].has_point3D()
+            ]
+            if len(free) >= 2:
+                track = pycolmap.Track()
+                track.add_elements(free)
+                joined.add_point3D(point.xyz, track, point.color)
+    return joined
+
+
+def _camera(model: pycolmap.Reconstruction, camera: pycolmap.Camera) -> int:
+    """The id under which `model` has this camera, added if it is new to it."""
+    for number, known in sorted(model.cameras.items()):
+        same = (known.model, known.width, known.height) == (camera.model, camera.width, camera.height)
+        if same and np.array_equal(known.params, camera.params):
+            return int(number)
+    copy = pycolmap.Camera(camera)
+    copy.camera_id = max(model.cameras, default=0) + 1
+    model.add_camera_with_trivial_rig(copy)
+    return int(copy.camera_id)
+
+
+def _once_each(tiles: list[TileModel]) -> list[TileModel]:
+    """Models without those whose every image a larger one has: overlap that would not join."""
+    kept: list[TileModel] = []
+    for tile in sorted(tiles, key=lambda tile: (-tile.model.num_reg_images(), tile.name)):
+        if not any(_names(tile) <= _names(other) for other in kept):
+            kept.append(tile)
+    return kept
+
+
+def _report(
+    tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
+) -> dict[str, Any]:
+    copy = pycolmap.Reconstruction(tile.model)
+    figures = place(copy, by_name, tile.origin, gps_sigma_m)
+    return {**figures, "name": tile.name, "origin": list(tile.origin)}
+
+
+def poses_table(models: Sequence[TileModel], by_name: Mapping[str, Mapping[str, Any]]) -> pa.Table:
+    """schemas.tables.POSES of all models, an image by the largest that has it, sorted by image_id.
+
+    Positions are null where GPS could not place the model.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for number, tile in enumerate(models):
+        model = tile.model
+        model.update_point_3d_errors()
+        for image_number in sorted(model.reg_image_ids()):
+            image = model.image(image_number)
+            row = by_name[image.name]
+            if row["image_id"] in rows:
+                continue
+            pose = image.cam_from_world()
+            place_on_earth: Sequence[float | None] = (None, None, None)
+            if tile.georegistered:
+                place_on_earth = enu_to_geodetic(
+                    np.asarray(pose.tgt_origin_in_src())[None], tile.origin
+                )[0].tolist()
+            errors = [
+                model.point3D(point.point3D_id).error
+                for point in image.points2D
+                if point.has_point3D()
+            ]
+            quaternion = wxyz(pose.rotation).tolist()
+            rows[row["image_id"]] = {
+                "image_id": row["image_id"],
+                "uri": row["uri"],
+                "model": number,
+                **dict(zip(("latitude", "longitude", "altitude"), place_on_earth, strict=True)),
+                **dict(zip(("qw", "qx", "qy", "qz"), quaternion, strict=True)),
+                "points": len(errors),
+                "reprojection_error_px": float(np.mean(errors)) if errors else 0.0,
+            }
+    ordered = [rows[image] for image in sorted(rows)]
+    latitude, longitude = (
+        np.array([row[name] for row in ordered], np.float64) for name in ("latitude", "longitude")
+    )
+    geometry = points_wkb(latitude, longitude)
+    complete = [{**row, "geometry": point} for row, point in zip(ordered, geometry, strict=True)]
+    return with_geo_metadata(pa.Table.from_pylist(complete, schema=tables.POSES))

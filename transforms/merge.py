@@ -1,0 +1,103 @@
+"""Merge: all tiles' models into as few as agree. One worker holds them, as large as the map is."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+
+from mapping.merge import Merged, TileModel, merge_tiles, poses_table, read_model
+from schemas.records import FileRef, LedgerEntry, Task
+from transforms import progress, storage
+from transforms.commit import StageCounters, commit_entry
+from transforms.reconstruct import image_name
+
+STAGE = "merge"
+
+
+@dataclass(eq=False)
+class MergeTiles(beam.PTransform):
+    """One task that reads `images/<shard>` and `tiles/<tile>/<n>` -> `model/`, `poses.parquet`."""
+
+    root: str
+    collection: str
+    gps_sigma_m: float
+
+    def expand(self, tasks: beam.PCollection) -> beam.PCollection:
+        return tasks | beam.ParDo(_Merge(self.root, self.collection, self.gps_sigma_m))
+
+
+class _Merge(beam.DoFn):
+    def __init__(self, root: str, collection: str, gps_sigma_m: float) -> None:
+        self._root, self._collection, self._gps_sigma_m = root, collection, gps_sigma_m
+
+    def process(self, task: Task) -> Iterator[LedgerEntry]:
+        by_name = self._images(task)
+        with tempfile.TemporaryDirectory(prefix="vladmap-merge-") as folder:
+            merged = merge_tiles(self._tiles(task, Path(folder)), by_name, self._gps_sigma_m)
+            poses = poses_table(merged.models, by_name)
+            files = self._publish(task, merged, Path(folder))
+        files.append(storage.commit_table(self._root, "poses.parquet", poses))
+        counters = StageCounters(STAGE)
+        counters.add("models", len(merged.models))
+        counters.add("registered", poses.num_rows)
+        progress.advance()
+        yield commit_entry(
+            self._root,
+            STAGE,
+            task,
+            files,
+            content=storage.combined_digest(file.digest for file in files),
+            counts={"models": len(merged.models), "registered": poses.num_rows},
+        )
+
+    def _images(self, task: Task) -> dict[str, dict[str, Any]]:
+        columns = [
+            "image_id", "uri", "latitude", "longitude", "altitude", "gps_accuracy_m", "heading_deg",
+        ]
+        found = {}
+        for role, path in task.reads:
+            if role.startswith("images/"):
+                for row in storage.read_table(storage.join(self._root, path), columns).to_pylist():
+                    found[image_name(row["uri"], self._collection)] = row
+        return found
+
+    def _tiles(self, task: Task, folder: Path) -> list[TileModel]:
+        """Copy the tiles' files to local disk, where COLMAP can read them."""
+        reports = {}
+        for role, path in task.reads:
+            if role.startswith("tiles/"):
+                data = storage.read_bytes(storage.join(self._root, path))
+                local = folder / path
+                local.parent.mkdir(parents=True, exist_ok=True)
+                local.write_bytes(data)
+                if path.endswith("/tile.json"):
+                    reports[path.split("/")[1]] = json.loads(data)
+        return [
+            read_model(
+                folder / "tiles" / name / "sparse" / str(model["model"]),
+                f"{name}/{model['model']}",
+                report["origin"],
+                model["georegistered"],
+            )
+            for name, report in sorted(reports.items())
+            for model in report.get("models", [])
+        ]
+
+    def _publish(self, task: Task, merged: Merged, folder: Path) -> list[FileRef]:
+        report = {"models": merged.reports, "decisions": merged.decisions}
+        data = (json.dumps(report, indent=1, sort_keys=True) + "\n").encode()
+        files = [storage.commit_file(self._root, task.output, data, len(merged.models))]
+        for number, tile in enumerate(merged.models):
+            local = folder / "model" / str(number)
+            local.mkdir(parents=True)
+            tile.model.write_binary(local)
+            for path in sorted(local.iterdir()):
+                name = f"model/{number}/{path.name}"
+                files.append(storage.commit_file(self._root, name, path.read_bytes(), 1))
+        return files
