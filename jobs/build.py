@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run every stage; returns the exit code."""
     return run_job(
         "build",
-        STAGES,
+        list(STAGES),
         "Turn a collection of geotagged street-level photographs into an atlas.",
         [
             "vladmap build --images photos --atlas atlas",

@@ -27,8 +27,13 @@ def parser(job: str, text: str, *, epilog: str = "") -> argparse.ArgumentParser:
 
 def guarded(work: Callable[[], int | None]) -> int:
     """Run a job's work. What the user can mend is one line on stderr and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    # Beam sets up logging of its own when it is imported; a run speaks in its own words.
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
     logging.getLogger("vladmap").setLevel(logging.INFO)
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    logging.getLogger().addFilter(_useful)
     try:
         return work() or 0
     except UserError as error:
@@ -46,6 +51,11 @@ def guarded(work: Callable[[], int | None]) -> int:
         if cause is None:
             raise
         return _explain(cause)
+
+
+def _useful(record: logging.LogRecord) -> bool:
+    """Beam warns of Google's libraries, which a build on this machine does not miss."""
+    return "apitools not found" not in record.getMessage()
 
 
 def _explain(error: UserError) -> int:

@@ -45,7 +45,9 @@ def check_map(poses: pa.Table, truth: pa.Table) -> dict[str, Any]:
     chosen = pa.array(largest)
     estimated, actual = poses.filter(chosen), truth_rows.filter(chosen)
     origin = [float(actual[name][0].as_py()) for name in _GEODETIC]
-    source, target = (geodetic_to_enu(_matrix(table, _GEODETIC), origin) for table in (estimated, actual))
+    source, target = (
+        geodetic_to_enu(_matrix(table, _GEODETIC), origin) for table in (estimated, actual)
+    )
     placed = np.isfinite(source).all(axis=1)
     if placed.sum() < 3:
         return result

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 # COLMAP narrates each registered image on stderr; what matters is in the results.
 pycolmap.logging.minloglevel = int(pycolmap.logging.Level.ERROR)
+pycolmap.logging.stderrthreshold = int(pycolmap.logging.Level.ERROR)
 
 Camera = dict[str, Any]
 

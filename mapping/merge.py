@@ -106,9 +106,7 @@ def _best_partner(
     base: TileModel, waiting: Sequence[TileModel], refused: set[str]
 ) -> TileModel | None:
     names = _names(base)
-    common = [
-        (len(names & _names(tile)), tile) for tile in waiting if tile.name not in refused
-    ]
+    common = [(len(names & _names(tile)), tile) for tile in waiting if tile.name not in refused]
     usable = [item for item in common if item[0] >= _MIN_COMMON_IMAGES]
     return max(usable, key=lambda item: item[0])[1] if usable else None
 
@@ -126,10 +124,10 @@ def _join(
         return None, {**decision, "reason": reason}
     options = pycolmap.RANSACOptions(random_seed=SEED, max_error=_tolerance(target))
     pycolmap.set_random_seed(SEED)
-    found = pycolmap.estimate_sim3d_robust(source, target, options)
+    found: Any = pycolmap.estimate_sim3d_robust(source, target, options)
     if found is None:
         return None, {**decision, "reason": "no similarity explains the common points"}
-    inliers = np.asarray(found["inlier_mask"], bool)
+    inliers = np.asarray(found["inlier_mask"], np.bool_)
     scale, rotation, shift = best_similarity(source[inliers], target[inliers])
     carried = pycolmap.Reconstruction(other.model)
     carried.transform(pycolmap.Sim3d(scale, pycolmap.Rotation3d(rotation), shift))
@@ -186,7 +184,7 @@ def _observations(model: pycolmap.Reconstruction) -> dict[tuple[str, int], int]:
 def common_points(
     source: pycolmap.Reconstruction, target: pycolmap.Reconstruction
 ) -> tuple[Array, Array]:
-    """(n, 3) places in both models of the points that share a keypoint, one row a pair of points."""
+    """(n, 3) places in both models of points that share a keypoint, a row a pair of points."""
     seen = _observations(target)
     pairs = sorted(
         {(number, seen[key]) for key, number in _observations(source).items() if key in seen}
@@ -236,7 +234,9 @@ def join_models(
         image = other.image(number)
         if image.name in number_of:
             continue
-        camera_id = camera_of.setdefault(image.camera_id, _camera(joined, other.camera(image.camera_id)))
+        camera_id = camera_of.setdefault(
+            image.camera_id, _camera(joined, other.camera(image.camera_id))
+        )
         copy = pycolmap.Image(
             name=image.name,
             keypoints=np.array([point.xy for point in image.points2D]).reshape(-1, 2),
@@ -262,9 +262,15 @@ def join_models(
         if own:
             target = own[0]
             for further in own[1:]:
-                if further != target and joined.exists_point3D(further) and joined.exists_point3D(target):
+                if (
+                    further != target
+                    and joined.exists_point3D(further)
+                    and joined.exists_point3D(target)
+                ):
                     merged = joined.merge_points3D(target, further)
-                    seen = {key: merged if at in (target, further) else at for key, at in seen.items()}
+                    seen = {
+                        key: merged if at in (target, further) else at for key, at in seen.items()
+                    }
                     target = merged
             for element in elements:
                 if not joined.image(element.image_id).points2D[element.point2D_idx].has_point3D():
@@ -285,10 +291,14 @@ def join_models(
 def _camera(model: pycolmap.Reconstruction, camera: pycolmap.Camera) -> int:
     """The id under which `model` has this camera, added if it is new to it."""
     for number, known in sorted(model.cameras.items()):
-        same = (known.model, known.width, known.height) == (camera.model, camera.width, camera.height)
+        same = (known.model, known.width, known.height) == (
+            camera.model,
+            camera.width,
+            camera.height,
+        )
         if same and np.array_equal(known.params, camera.params):
             return int(number)
-    copy = pycolmap.Camera(camera)
+    copy = pycolmap.Camera(camera.todict())
     copy.camera_id = max(model.cameras, default=0) + 1
     model.add_camera_with_trivial_rig(copy)
     return int(copy.camera_id)

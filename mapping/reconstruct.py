@@ -36,8 +36,9 @@ from mapping.mapper import (
 from mapping.matching import two_views_of
 
 TIME_LIMIT_S = 3600.0
-# An incremental map of fewer of the connected images than this is compared with the global one.
-_ENOUGH_REGISTERED = 0.95
+# An incremental map in which fewer of the connected images than this are registered, and not
+# contradicted by GPS, is compared with the global one.
+_ENOUGH_SOUND = 0.97
 # Refined intrinsics may move a focal length by this share; further is drift, not calibration.
 _MAX_FOCAL_CHANGE = 0.1
 _MIN_IMAGES_TO_CALIBRATE = 10
@@ -111,20 +112,26 @@ def _map_tile(work: Path, rows: list[dict[str, Any]], options: MapperOptions) ->
     """Map the database in `work`, write models to `work`/models/<n>, return the report."""
     database = work / "database.db"
     long_side = max(max(row["width"], row["height"]) for row in rows)
-    models = map_incrementally(database, work / "incremental", long_side, options)
-    mapper = "incremental"
-    connected = _largest_component(database)
-    if not models or models[0].num_reg_images() < _ENOUGH_REGISTERED * connected:
-        alternative = map_globally(database, work / "global", long_side, options)
-        if alternative and (
-            not models or model_score(alternative[0], long_side) > model_score(models[0], long_side)
-        ):
-            models, mapper = alternative, "global"
     latitude, longitude, altitude = (
         _column(rows, name) for name in ("latitude", "longitude", "altitude")
     )
     origin = choose_origin(latitude, longitude, altitude)
     by_name = {row["uri"]: row for row in rows}
+
+    def verdict(models: list[pycolmap.Reconstruction]) -> tuple[int, float]:
+        largest = models[0]
+        outliers = gps_outliers(largest, by_name, origin, options.gps_sigma_m)
+        return largest.num_reg_images() - outliers, model_score(largest, long_side)
+
+    models = map_incrementally(database, work / "incremental", long_side, options)
+    mapper = "incremental"
+    sound = verdict(models)[0] if models else 0
+    if sound < _ENOUGH_SOUND * _largest_component(database):
+        # Rotations averaged over all pairs at once do not break where one weak link would break
+        # the incremental map; its tracks are fewer, so it is the second choice.
+        alternative = map_globally(database, work / "global", long_side, options)
+        if alternative and (not models or verdict(alternative) > verdict(models)):
+            models, mapper = alternative, "global"
     reports = []
     for number, mapped in enumerate(models):
         model = calibrate(mapped, long_side)
@@ -161,6 +168,21 @@ def place(
         "georegistered": found is not None,
         **(found.quality() if found is not None else {}),
     }
+
+
+def gps_outliers(
+    model: pycolmap.Reconstruction,
+    by_name: Mapping[str, Mapping[str, Any]],
+    origin: tuple[float, float, float],
+    gps_sigma_m: float,
+) -> int:
+    """Return how many of a model's images lie elsewhere than their GPS says, by 3 sigma."""
+    names, centres, rotations = centres_and_rotations(model)
+    gps = positions_of([by_name[name] for name in names], origin, gps_sigma_m)
+    found = georegister(centres, rotations, gps)
+    if found is None:
+        return 0
+    return int((np.isfinite(found.residuals) & ~found.inliers).sum())
 
 
 def calibrate(model: pycolmap.Reconstruction, long_side_px: int) -> pycolmap.Reconstruction:

@@ -70,9 +70,12 @@ def plan_tiles(
             group[leaf] = len(names)
             names.append(f"c{ids[root][:12]}{suffix}")
     tiles = [
-        _tile(name, ids, np.flatnonzero(group == number), _overlapping(
-            group, number, first, second, pair_weight, max_images
-        ))
+        _tile(
+            name,
+            ids,
+            np.flatnonzero(group == number),
+            _overlapping(group, number, first, second, pair_weight, max_images),
+        )
         for number, name in enumerate(names)
     ]
     return sorted(tiles, key=lambda tile: tile.name)

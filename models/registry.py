@@ -91,3 +91,18 @@ def _from_netvlad(name: str, file: WeightFile, device: str, precision: str) -> D
     features = local_descriptors(name, file, device, precision).features
     aggregation = NetVLAD(weights.centres, weights.assignment, weights.bias)
     return NetVladModel(name, cast(ConvolutionalFeatures, features), aggregation, weights.whitening)
+
+
+def is_complete(name: str, checkpoint: CheckpointSource | None) -> bool:
+    """Whether `checkpoint` alone makes the model: it has its visual words in it.
+
+    Raises UserError where it is no checkpoint for `name`.
+    """
+    if checkpoint is None:
+        return False
+    file = read_weights(checkpoint)
+    if is_vocabulary(file):
+        return True
+    if name != "netvlad":
+        raise UserError(f"{file.label} is not a vocabulary for {name}")
+    return netvlad_weights(file).centres is not None

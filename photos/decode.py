@@ -138,7 +138,10 @@ def _load(image: ImageFile.ImageFile, wanted: Size | None, mode: str | None = No
     picture = _to_eight_bits(image)
     if wanted is None or wanted == picture.size:
         return picture
-    return picture.resize(wanted, _FILTER, box=box, reducing_gap=_REDUCING_GAP)
+    # Enlarged, a photograph gains nothing by a sharper filter; place recognition loses by it.
+    enlarged = wanted[0] > picture.width
+    resampling = Image.Resampling.BILINEAR if enlarged else _FILTER
+    return picture.resize(wanted, resampling, box=box, reducing_gap=_REDUCING_GAP)
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

@@ -43,10 +43,10 @@ class Atlas:
                 f"{root} is not an atlas (it has no atlas.json): "
                 "make one with `vladmap build --images DIR --atlas DIR`"
             )
-        elif storage.is_local(root) and os.path.isdir(root) and os.listdir(root):
-            # A run that was killed before its first commit leaves a ledger and nothing else.
-            if not set(os.listdir(root)) <= {"ledger", "work"}:
-                raise UserError(f"{root} holds other files and is no atlas: choose a new folder")
+        elif (
+            storage.is_local(root) and os.path.isdir(root) and any(map(_visible, os.listdir(root)))
+        ):
+            raise UserError(f"{root} holds other files and is no atlas: choose a new folder")
         if create and write:
             atlas._begin()
         return atlas
@@ -116,6 +116,11 @@ class Atlas:
         for file in entry.files if entry else ():
             if file.path not in keep:
                 storage.delete(self.path(file.path))
+
+
+def _visible(name: str) -> bool:
+    """Whether a file is somebody's; a killed run may leave a temporary one of ours."""
+    return not name.startswith(".")
 
 
 def _read_entry(path: str) -> LedgerEntry | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -54,7 +53,11 @@ def record(run: Run, stage: str) -> None:
 
 def describe_work(options: BuildOptions, names: Sequence[str]) -> str:
     """What a run would do, in words: `--dry-run`. Writes nothing."""
-    atlas = Atlas.open(options.atlas, create=True, write=False) if "ingest" in names else Atlas.open(options.atlas, create=False)
+    atlas = (
+        Atlas.open(options.atlas, create=True, write=False)
+        if "ingest" in names
+        else Atlas.open(options.atlas, create=False)
+    )
     run = Run(atlas, options)
     lines = []
     if "ingest" in names:
@@ -62,14 +65,18 @@ def describe_work(options: BuildOptions, names: Sequence[str]) -> str:
         planned = plan(atlas, listing, options.shard_images, write=False)
         total = listing.table.num_rows
         lines.append(f"collection  {listing.root}: {total} images, {human_bytes(listing.bytes)}")
-        lines.append(f"to read     {planned.fresh} images new or changed, {total - planned.fresh} known")
+        lines.append(
+            f"to read     {planned.fresh} images new or changed, {total - planned.fresh} known"
+        )
         images = total
     else:
         images = sum(entry.counts["images"] for entry in stages.image_shards(run).values())
         lines.append(f"atlas       {atlas.root}: {images} images")
     if "describe" in names:
         done = sum(entry.file.rows for entry in atlas.ledger(stages.describe_name(run)).values())
-        lines.append(f"describe    {max(images - done, 0)} images by {options.model} on {options.device}")
+        lines.append(
+            f"describe    {max(images - done, 0)} images by {options.model} on {options.device}"
+        )
     if "pair" in names:
         each = options.near + options.everywhere + options.following
         lines.append(f"pair        at most {images * each} pairs ({each} an image)")
@@ -80,7 +87,7 @@ def describe_work(options: BuildOptions, names: Sequence[str]) -> str:
     if "reconstruct" in names:
         tiles = max(1, -(-images // options.tile_images))
         lines.append(f"reconstruct at least {tiles} tiles of at most {options.tile_images} images")
-    lines.append(f"stages      {', '.join(names)} -> {os.path.abspath(options.atlas) if '://' not in options.atlas else options.atlas}")
+    lines.append(f"stages      {', '.join(names)} -> {atlas.root}")
     lines.append("nothing was written: leave out --dry-run to begin")
     return "\n".join(lines)
 

@@ -130,9 +130,7 @@ def _list_matches(source: str) -> Listing:
     rows = [
         _local_row(root, item.path)
         if storage.is_local(item.path)
-        else _row(
-            root, item.path, item.size_in_bytes, item.last_updated_in_seconds or 0.0, "file"
-        )
+        else _row(root, item.path, item.size_in_bytes, item.last_updated_in_seconds or 0.0, "file")
         for item in found
         if is_image_name(item.path)
     ]

@@ -55,7 +55,10 @@ class _Graph:
         self._read_pairs(run)
 
     def _read_pairs(self, run: Run) -> None:
-        first, second, weight, shard = [], [], [], []
+        first: list[int] = []
+        second: list[int] = []
+        weight: list[NDArray[np.int32]] = []
+        shard: list[str] = []
         for name, entry in sorted(run.atlas.ledger(verify_stage.STAGE).items()):
             table = storage.read_table(
                 run.atlas.path(entry.file.path),

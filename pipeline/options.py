@@ -31,15 +31,20 @@ class BuildOptions:
     """Options of the main job. `metadata["stages"]` names the stages that read each."""
 
     images: str = _option(
-        "", "folder, glob or manifest (.csv .parquet .geojson) of photographs; gs:// and s3:// too",
-        stages="ingest", metavar="SOURCE",
+        "",
+        "folder, glob or manifest (.csv .parquet .geojson) of photographs; gs:// and s3:// too",
+        stages="ingest",
+        metavar="SOURCE",
     )
     atlas: str = _option("", "folder of the atlas, made if need be", stages="*", metavar="DIR")
     max_pixels: int = _option(
-        200_000_000, "reject photographs with more pixels than this", stages="ingest describe verify"
+        200_000_000,
+        "reject photographs with more pixels than this",
+        stages="ingest describe verify",
     )
     max_reject_rate: float = _option(
-        0.5, "end the run when more than this share of the photographs is rejected",
+        0.5,
+        "end the run when more than this share of the photographs is rejected",
         stages="ingest describe verify",
     )
     shard_images: int = _option(
@@ -53,8 +58,10 @@ class BuildOptions:
         600.0, "metres between two photographs that end a sequence", stages="ingest"
     )
     model: str = _option(
-        "netvlad-lite", "global descriptor",
-        stages="describe index pair report", choices=("netvlad-lite", "vlad", "netvlad"),
+        "netvlad-lite",
+        "global descriptor",
+        stages="describe index pair report",
+        choices=("netvlad-lite", "vlad", "netvlad"),
     )
     checkpoint: str = _option(
         "", "weights of the model; `netvlad` needs one", stages="describe", metavar="FILE"
@@ -63,8 +70,10 @@ class BuildOptions:
         64, "visual words learnt from the collection, for models that learn them", stages="describe"
     )
     whiten: int = _option(
-        0, "PCA-whiten descriptors to this dimension, where ten times as many images were sampled",
-        stages="describe", metavar="D",
+        0,
+        "PCA-whiten descriptors to this dimension, where ten times as many images were sampled",
+        stages="describe",
+        metavar="D",
     )
     vocabulary_images: int = _option(
         256, "photographs that the visual words are learnt from", stages="describe"
@@ -73,33 +82,42 @@ class BuildOptions:
         False, "learn the visual words anew although the atlas has some", stages="describe"
     )
     device: str = _option(
-        "cpu", "where models run; an absent GPU is an error", stages="describe",
+        "cpu",
+        "where models run; an absent GPU is an error",
+        stages="describe",
         choices=("cpu", "cuda"),
     )
     precision: str = _option(
-        "float32", "arithmetic of the models", stages="describe",
+        "float32",
+        "arithmetic of the models",
+        stages="describe",
         choices=("float32", "bfloat16", "float16"),
     )
     batch_size: int = _option(16, "images in one forward pass", stages="describe")
     threads: int = _option(
-        0, "threads that read and decode, and processes that extract SIFT, in each worker; "
+        0,
+        "threads that read and decode, and processes that extract SIFT, in each worker; "
         "0: as many as cores where the worker is this process, else 1",
         stages="ingest describe verify",
     )
     factory: str = _option(
         "", "FAISS factory string; by default Flat below 20,000 images, IVF above", stages="index"
     )
-    near: int = _option(20, "neighbours by descriptor among images within reach of GPS", stages="pair")
+    near: int = _option(
+        20, "neighbours by descriptor among images within reach of GPS", stages="pair"
+    )
     reach_m: float = _option(
         60.0, "metres within which two photographs may show the same scene", stages="pair"
     )
     everywhere: int = _option(
-        5, "neighbours by descriptor in the whole collection (loops, images without GPS)",
+        5,
+        "neighbours by descriptor in the whole collection (loops, images without GPS)",
         stages="pair",
     )
     following: int = _option(5, "neighbours before it in the image's sequence", stages="pair")
     gps_sigma_m: float = _option(
-        5.0, "GPS accuracy (one sigma) of photographs that do not state theirs",
+        5.0,
+        "GPS accuracy (one sigma) of photographs that do not state theirs",
         stages="pair reconstruct merge",
     )
     features: str = _option(
@@ -178,7 +196,9 @@ def _read_config(path: str) -> tuple[dict[str, Any], list[str]]:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0].replace('_', '-')}?" if close else ""
-            raise UserError(f"--config {path}: unknown option {key!r}{hint} (Beam's own go under `beam:`)")
+            raise UserError(
+                f"--config {path}: unknown option {key!r}{hint} (Beam's own go under `beam:`)"
+            )
         values[name] = _typed(path, known[name], value)
     return values, words
 
@@ -213,10 +233,20 @@ def _typed(path: str, option: dataclasses.Field[Any], value: Any) -> Any:
     return value
 
 
-_POSITIVE = (
-    "max_pixels shard_images clusters vocabulary_images batch_size near reach_m gps_sigma_m "
-    "tile_images tile_minutes sequence_gap_s sequence_gap_m"
-).split()
+_POSITIVE = [
+    "max_pixels",
+    "shard_images",
+    "clusters",
+    "vocabulary_images",
+    "batch_size",
+    "near",
+    "reach_m",
+    "gps_sigma_m",
+    "tile_images",
+    "tile_minutes",
+    "sequence_gap_s",
+    "sequence_gap_m",
+]
 
 
 def _check(options: BuildOptions) -> None:

@@ -67,7 +67,9 @@ def plan(atlas: Atlas, listing: Listing, chunk_images: int, *, write: bool) -> P
         for start, file in zip(range(0, len(fresh), chunk_images), entries[-1].files, strict=True):
             counts[_chunk_name(file.path)] = len(fresh[start : start + chunk_images])
     dead = sorted(place for place in planned if place not in alive)
-    table = pa.Table.from_pylist([dict(zip(DEAD.names, place, strict=True)) for place in dead], DEAD)
+    table = pa.Table.from_pylist(
+        [dict(zip(DEAD.names, place, strict=True)) for place in dead], DEAD
+    )
     chunks = [(_chunk_name(file.path), file.path) for entry in entries for file in entry.files]
     return Plan(chunks, counts, table, len(fresh))
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image
 
 from mapping.geodesy import great_circle_m
@@ -47,8 +48,18 @@ _QUERIES = 10
 _MATCHES = 5
 _THUMBNAIL_PX = 200
 _STAGE_ORDER = (
-    "ingest", "vocabulary", "describe", "train index", "index", "merge index", "pair", "features",
-    "cameras", "verify", "reconstruct", "merge",
+    "ingest",
+    "vocabulary",
+    "describe",
+    "train index",
+    "index",
+    "merge index",
+    "pair",
+    "features",
+    "cameras",
+    "verify",
+    "reconstruct",
+    "merge",
 )
 
 
@@ -202,7 +213,7 @@ def _retrievals(run: Run, images: pa.Table) -> list[Retrieval]:
         return []
     index, ids = load_index(run.atlas.root, run.options.model)
     chosen = {ids[row] for row in np.linspace(0, len(ids) - 1, min(_QUERIES, len(ids))).astype(int)}
-    vectors = {}
+    vectors: dict[str, NDArray[np.float32]] = {}
     for path in _files(run, describe_name(run)):
         table = storage.read_table(run.atlas.path(path))
         table = table.filter(pc.is_in(table["image_id"], pa.array(sorted(chosen))))
@@ -218,7 +229,9 @@ def _retrievals(run: Run, images: pa.Table) -> list[Retrieval]:
     for image, scores, found in zip(queries, similarity, rows, strict=True):
         matches = [
             Match(
-                ids[row], float(score), _distance(facts[image], facts[ids[row]]),
+                ids[row],
+                float(score),
+                _distance(facts[image], facts[ids[row]]),
                 _thumbnail(run, facts[ids[row]]),
             )
             for score, row in zip(scores, found, strict=True)

@@ -159,7 +159,9 @@ class Run:
     def _report(self, result: StageResult) -> None:
         self.results.append(result)
         if result.elements == 0:
-            log.info("%s: nothing to do, %d %s done before", result.stage, result.reused, result.unit)
+            log.info(
+                "%s: nothing to do, %d %s done before", result.stage, result.reused, result.unit
+            )
         else:
             log.info(
                 "%s: %d %s in %.1f s (%.1f a second)%s",

@@ -15,6 +15,8 @@ from dataclasses import replace
 import pyarrow as pa
 
 from mapping.cameras import TRIAL_IMAGES, camera_keys
+from models.registry import is_complete
+from models.whitening import IMAGES_PER_DIMENSION
 from photos.cells import ring
 from pipeline.collection import list_collection
 from pipeline.fingerprints import fingerprint
@@ -42,7 +44,9 @@ _INDEX_SAMPLE = 50_000
 def image_shards(run: Run) -> dict[str, LedgerEntry]:
     """Committed shards of `images/`, in the order in which the collection grew."""
     ledger = run.atlas.ledger(ingest_stage.STAGE)
-    return {shard: entry for shard, entry in sorted(ledger.items()) if not shard.startswith("rejects-")}
+    return {
+        shard: entry for shard, entry in sorted(ledger.items()) if not shard.startswith("rejects-")
+    }
 
 
 def require(run: Run, stage: str) -> None:
@@ -251,14 +255,13 @@ def describe_name(run: Run) -> str:
 
 def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
     """The model's weights in the atlas; once learnt they stay, however the collection grows."""
-    options = run.options
+    options, root = run.options, run.atlas.root
     stage = f"vocabulary-{options.model}"
+    checkpoint = _read_checkpoint(options.checkpoint)
     identity = fingerprint(
         "vocabulary",
         model=options.model,
-        checkpoint=storage.digest(storage.read_bytes(options.checkpoint))
-        if options.checkpoint
-        else "",
+        checkpoint=storage.digest(checkpoint) if checkpoint else "",
         clusters=options.clusters,
         whiten=options.whiten,
         images=options.vocabulary_images,
@@ -267,24 +270,27 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
     committed = run.atlas.ledger(stage).get("weights")
     if committed and committed.fingerprint == identity and not options.relearn:
         return committed
-    rows = sorted(
-        (row["image_id"], row)
-        for entry in image_shards(run).values()
-        for row in shard_rows(run.atlas.root, entry.file.path)
-    )
+    path = f"index/{options.model}/model.safetensors"
+    if checkpoint and is_complete(options.model, checkpoint):
+        file = storage.commit_file(root, path.replace("safetensors", "checkpoint"), checkpoint, 1)
+        task = Task("weights", NO_CELL, file.path, identity)
+        run.atlas.ledger(stage)["weights"] = commit_entry(root, stage, task, [file])
+        return run.atlas.ledger(stage)["weights"]
+    rows = [
+        row for entry in image_shards(run).values() for row in shard_rows(root, entry.file.path)
+    ]
     # Ids are digests of names: the lowest ones are a fair sample, and the same in every run.
-    sample = pa.Table.from_pylist([row for _, row in rows[: options.vocabulary_images]])
-    path = f"work/vocabulary/{options.model}.parquet"
-    storage.commit_table(run.atlas.root, path, sample)
-    task = Task(
-        "weights", NO_CELL, f"index/{options.model}/model.safetensors", identity, (("sample", path),)
-    )
-    run.atlas.ledger(stage).pop("weights", None)
+    rows.sort(key=lambda row: row["image_id"])
+    wanted = max(options.vocabulary_images, IMAGES_PER_DIMENSION * options.whiten)
+    sample = pa.Table.from_pylist(rows[:wanted])
+    listed = f"work/vocabulary/{options.model}.parquet"
+    storage.commit_table(root, listed, sample)
+    run.atlas.forget(stage, "weights")
     ledger = run.execute(
         stage,
-        [task],
+        [Task("weights", NO_CELL, path, identity, (("sample", listed),))],
         describe_stage.LearnVocabulary(
-            run.atlas.root, stage, settings, options.clusters, options.whiten, options.seed
+            root, stage, settings, options.clusters, options.whiten, options.seed
         ),
         unit="images",
         count=lambda task: sample.num_rows,
@@ -292,6 +298,15 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
         label="vocabulary",
     )
     return ledger["weights"]
+
+
+def _read_checkpoint(path: str) -> bytes | None:
+    if not path:
+        return None
+    try:
+        return storage.read_bytes(path)
+    except OSError as error:
+        raise UserError(f"--checkpoint {path}: {error.strerror or error}") from error
 
 
 def index(run: Run) -> None:
@@ -312,11 +327,17 @@ def index(run: Run) -> None:
 
     stage = f"index-{model}-train"
     sample = [item for item, _ in _until(described, _INDEX_SAMPLE)]
-    train = Task("trained", NO_CELL, f"work/index/{model}/trained.faiss", identity, reads[: len(sample)])
+    train = Task(
+        "trained", NO_CELL, f"work/index/{model}/trained.faiss", identity, reads[: len(sample)]
+    )
     trained = run.atlas.ledger(stage).get("trained")
     if trained is None or trained.fingerprint != identity:
         run.execute(
-            stage, [train], index_stage.TrainIndex(root, stage, factory, _INDEX_SAMPLE), label="train index", unit="indices"
+            stage,
+            [train],
+            index_stage.TrainIndex(root, stage, factory, _INDEX_SAMPLE),
+            label="train index",
+            unit="indices",
         )
     parts_stage = f"index-{model}-parts"
     parts = [
@@ -326,7 +347,10 @@ def index(run: Run) -> None:
             f"work/index/{model}/{shard}.faiss",
             identity,
             reads=(("descriptors", described[shard].file.path), ("trained", train.output)),
-            inputs=(*inputs_of(run, describe_name(run), [shard]), *inputs_of(run, stage, ["trained"])),
+            inputs=(
+                *inputs_of(run, describe_name(run), [shard]),
+                *inputs_of(run, stage, ["trained"]),
+            ),
         )
         for shard in shards
     ]
@@ -383,7 +407,9 @@ def _factory(run: Run, count: int, dimension: int) -> str:
     if run.options.factory:
         return run.options.factory
     try:
-        about = json.loads(storage.read_bytes(run.atlas.path(f"index/{run.options.model}/index.json")))
+        about = json.loads(
+            storage.read_bytes(run.atlas.path(f"index/{run.options.model}/index.json"))
+        )
     except (OSError, ValueError):
         return choose_factory(count, dimension)
     stays = "IVF" in about["factory"] and about["count"] <= count < 4 * about["trained_for"]
@@ -410,7 +436,9 @@ def pair(run: Run) -> None:
         cell = shard_cell(shard)
         by_cell[cell].append(shard)
         # Shards come in the order of their names: what is in `by_cell` came before, or is itself.
-        around = [] if cell == NO_CELL else [near for at in ring(cell) for near in by_cell.get(at, [])]
+        around = (
+            [] if cell == NO_CELL else [near for at in ring(cell) for near in by_cell.get(at, [])]
+        )
         around = sorted({*around, shard})
         tasks.append(
             Task(
@@ -431,9 +459,7 @@ def pair(run: Run) -> None:
         gps_sigma_m=options.gps_sigma_m,
         stage=describe_ledger,
         index=run.atlas.ledger(index_name(run))["global"].content,
-        shards=tuple(
-            (shard, entry.file.rows, entry.content) for shard, entry in described.items()
-        ),
+        shards=tuple((shard, entry.file.rows, entry.content) for shard, entry in described.items()),
     )
     stops = tuple((shard, entry.file.path) for shard, entry in image_shards(run).items())
     run.execute(
@@ -457,7 +483,9 @@ def verify(run: Run) -> None:
     threads = worker_threads(options, run.in_process)
     extracted = run.execute(
         stage,
-        _per_image_shard(run, f"features/{options.features}", fingerprint("features", detector=options.features)),
+        _per_image_shard(
+            run, f"features/{options.features}", fingerprint("features", detector=options.features)
+        ),
         verify_stage.ExtractFeatures(root, stage, options.features, options.max_pixels, threads),
         unit="images",
         count=_image_count(run),
@@ -512,7 +540,9 @@ def _choose_cameras(run: Run, extracted: dict[str, LedgerEntry]) -> dict[str, Co
     """
     keys = {
         shard: Counter(
-            camera_keys(storage.read_table(run.atlas.path(entry.file.path), cameras_stage.IMAGE_COLUMNS))
+            camera_keys(
+                storage.read_table(run.atlas.path(entry.file.path), cameras_stage.IMAGE_COLUMNS)
+            )
         )
         for shard, entry in image_shards(run).items()
     }

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from schemas.rejects import UserError
 
 Matrix = NDArray[np.float32]
+Index = faiss.Index
 
 FLAT_BELOW = 20_000
 _HNSW_FROM = 1_000_000

@@ -22,7 +22,7 @@ def write_drive(folder: Path, count: int, *, start: int = 0, seed: int = 0) -> N
         exif = exif_block(
             base={ExifTags.Base.Make: "Test", ExifTags.Base.Model: "Wall"},
             details={
-                ExifTags.Base.DateTimeOriginal: f"2024:05:01 12:{number // 60:02d}:{number % 60:02d}",
+                ExifTags.Base.DateTimeOriginal: f"2024:05:01 12:00:{number:02d}",
                 ExifTags.Base.OffsetTimeOriginal: "+00:00",
             },
             gps=gps_tags(LATITUDE + STEP_DEG * number, LONGITUDE),

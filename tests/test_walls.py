@@ -18,7 +18,13 @@ ALLOWED = {
     "models": {"schemas", "photos", "retrieval", "mapping"},
     "reporting": {"schemas", "photos"},
     "transforms": {
-        "schemas", "photos", "simulation", "retrieval", "mapping", "models", "reporting",
+        "schemas",
+        "photos",
+        "simulation",
+        "retrieval",
+        "mapping",
+        "models",
+        "reporting",
     },
 }
 ALLOWED["pipeline"] = ALLOWED["transforms"] | {"transforms"}

@@ -55,9 +55,7 @@ class _Choose(beam.DoFn):
         )
         pairs = self._table(task, "pairs", ["image_id_a", "image_id_b", "similarity"])
         ids = pa.array(sorted(features))
-        inside = pc.and_(
-            pc.is_in(pairs["image_id_a"], ids), pc.is_in(pairs["image_id_b"], ids)
-        )
+        inside = pc.and_(pc.is_in(pairs["image_id_a"], ids), pc.is_in(pairs["image_id_b"], ids))
         pairs = pairs.filter(inside)
         choice = choose_cameras(
             images,

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -20,9 +22,11 @@ from apache_beam.utils.shared import Shared
 from numpy.typing import NDArray
 
 from models import load_model
+from models.backbones import local_descriptors
 from models.base import DescriptorModel
-from models.memory import describe_within_memory
-from models.vocabulary import fit, sample_local_descriptors, to_bytes
+from models.local import sample
+from models.memory import describe_within_memory, one_thread_a_call
+from models.vocabulary import fit, from_bytes, to_bytes, whiten
 from schemas import tables
 from schemas.records import LedgerEntry, Task
 from schemas.rejects import PhotoError, RejectReason
@@ -52,6 +56,8 @@ class _Model:
 
     def __init__(self, root: str, settings: ModelSettings) -> None:
         started = time.monotonic()
+        if settings.device == "cpu":
+            one_thread_a_call()
         self.model: DescriptorModel = load_model(
             settings.name,
             checkpoint=storage.local_copy(storage.join(root, settings.weights))
@@ -86,6 +92,7 @@ class _Describe(beam.DoFn):
         self._box, self._model = box, box.model
         # A batch that once did not fit the GPU's memory is not tried again.
         self._limit = self._settings.batch_size
+        self._measured: deque[tuple[int, int]] = deque()
         metrics = beam.metrics.Metrics
         self._inferences = metrics.counter("vladmap.describe", "num_inferences")
         self._latency = metrics.distribution(
@@ -96,34 +103,22 @@ class _Describe(beam.DoFn):
         )
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
-        settings = self._settings
         rows = shard_rows(self._root, task.read("images"))
         ids: list[str] = []
         vectors: list[NDArray[np.float32]] = []
         rejects = []
-        with ThreadPoolExecutor(settings.threads) as pool:
-            photos = load_ahead(
-                rows, settings.max_pixels, pool, 2 * settings.batch_size, self._model.input_long_side
-            )
-            for batch in _batches(photos, settings.batch_size):
-                failed = [photo for photo in batch if photo.error]
-                good = [photo for photo in batch if photo.pixels is not None]
-                found = self._infer([photo.pixels for photo in good if photo.pixels is not None])
-                for photo, vector in zip(good, found, strict=True):
-                    # Only a classical model gives zero: an image without a single feature.
-                    if not vector.any():
-                        error = PhotoError(RejectReason.NO_DESCRIPTOR, "nothing in it to describe")
-                        rejects.append(
-                            reject_row(photo.row["uri"], photo.row["image_id"], STAGE, error)
-                        )
-                        continue
-                    ids.append(photo.row["image_id"])
-                    vectors.append(vector)
-                for photo in failed:
-                    assert photo.error is not None
-                    row = photo.row
-                    rejects.append(reject_row(row["uri"], row["image_id"], STAGE, photo.error))
-                progress.advance(len(batch))
+        for photo, vector in self._described(rows):
+            error = photo.error
+            if vector is not None and vector.any():
+                ids.append(photo.row["image_id"])
+                vectors.append(vector)
+            elif error is None:
+                # Only a classical model gives zero: an image without a single feature.
+                error = PhotoError(RejectReason.NO_DESCRIPTOR, "nothing in it to describe")
+            if error is not None:
+                rejects.append(reject_row(photo.row["uri"], photo.row["image_id"], STAGE, error))
+            progress.advance()
+        self._report()
         counters = StageCounters(STAGE)
         counters.add("images", len(ids))
         counters.add("rejects", len(rejects))
@@ -138,12 +133,49 @@ class _Describe(beam.DoFn):
             counts={"images": len(ids), "rejects": len(rejects)},
         )
 
+    def _described(
+        self, rows: list[dict[str, Any]]
+    ) -> Iterator[tuple[Photo, NDArray[np.float32] | None]]:
+        """Photographs with their descriptors, None where they cannot be read.
+
+        Some threads decode what comes next while others compute; on a GPU one computes.
+        """
+        settings = self._settings
+        lanes = settings.threads if settings.device == "cpu" else 1
+        with ThreadPoolExecutor(settings.threads) as readers, ThreadPoolExecutor(lanes) as lane:
+            ahead = settings.batch_size * (lanes + 1)
+            photos = load_ahead(
+                rows, settings.max_pixels, readers, ahead, self._model.input_long_side
+            )
+            waiting: deque[tuple[list[Photo], Future[NDArray[np.float32]]]] = deque()
+            for batch in _batches(photos, settings.batch_size):
+                images = [photo.pixels for photo in batch if photo.pixels is not None]
+                waiting.append((batch, lane.submit(self._infer, images)))
+                if len(waiting) > lanes:
+                    yield from _paired(*waiting.popleft())
+            while waiting:
+                yield from _paired(*waiting.popleft())
+
     def _infer(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         started = time.monotonic()
         found, self._limit = describe_within_memory(self._model, images, self._limit)
-        self._inferences.inc(len(images))
-        self._latency.update(int(1e6 * (time.monotonic() - started)))
+        self._measured.append((len(images), int(1e6 * (time.monotonic() - started))))
         return found
+
+    def _report(self) -> None:
+        """Metrics belong to the bundle's own thread."""
+        while self._measured:
+            images, microseconds = self._measured.popleft()
+            self._inferences.inc(images)
+            self._latency.update(microseconds)
+
+
+def _paired(
+    batch: list[Photo], future: Future[NDArray[np.float32]]
+) -> Iterator[tuple[Photo, NDArray[np.float32] | None]]:
+    found = iter(future.result())
+    for photo in batch:
+        yield photo, None if photo.pixels is None else next(found)
 
 
 def _batches(items: Iterable[Photo], size: int) -> Iterator[list[Photo]]:
@@ -188,27 +220,55 @@ class LearnVocabulary(beam.PTransform):
     per_image: int = 256
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        return (
-            tasks
-            | "Sample" >> beam.FlatMap(_sample_parts, self.root)
-            | "Spread" >> beam.Reshuffle()
-            | "Local descriptors" >> beam.ParDo(_Sample(self.root, self.settings, self.per_image, self.seed))
+        parts = tasks | "Sample" >> beam.FlatMap(_sample_parts, self.root) | beam.Reshuffle()
+        local = _Sample(self.root, self.settings, self.per_image, self.seed)
+        weights = (
+            parts
+            | "Local descriptors" >> beam.ParDo(local)
             | "Gather" >> beam.GroupByKey()
             | "Fit" >> beam.Map(self._fit)
         )
+        if self.whiten:
+            learnt = beam.pvalue.AsSingleton(weights)
+            weights = (
+                parts
+                | "Describe sample" >> beam.ParDo(_DescribeSample(self.root, self.settings), learnt)
+                | "Gather descriptors" >> beam.GroupByKey()
+                | "Whiten" >> beam.Map(self._whiten, learnt)
+            )
+        return weights | "Commit" >> beam.Map(self._commit)
 
-    def _fit(self, group: tuple[str, Iterable[tuple[Task, int, NDArray[np.float32]]]]) -> LedgerEntry:
-        parts = sorted(group[1], key=lambda part: part[1])
-        task = parts[0][0]
+    def _fit(self, group: tuple[str, Iterable[_Part]]) -> tuple[Task, bytes]:
+        task, descriptors = _gathered(group)
         vocabulary = fit(
             self.settings.name,
             self.settings.checkpoint or None,
-            np.concatenate([part[2] for part in parts]),
+            descriptors,
             clusters=self.clusters,
             seed=self.seed,
         )
-        file = storage.commit_file(self.root, task.output, to_bytes(vocabulary), 1)
-        return commit_entry(self.root, self.stage, task, [file])
+        return task, to_bytes(vocabulary)
+
+    def _whiten(
+        self, group: tuple[str, Iterable[_Part]], learnt: tuple[Task, bytes]
+    ) -> tuple[Task, bytes]:
+        task, descriptors = _gathered(group)
+        return task, to_bytes(whiten(from_bytes(learnt[1]), descriptors, self.whiten))
+
+    def _commit(self, weights: tuple[Task, bytes]) -> LedgerEntry:
+        task, data = weights
+        return commit_entry(
+            self.root, self.stage, task, [storage.commit_file(self.root, task.output, data, 1)]
+        )
+
+
+_Part = tuple[Task, int, NDArray[np.float32]]
+
+
+def _gathered(group: tuple[str, Iterable[_Part]]) -> tuple[Task, NDArray[np.float32]]:
+    """The parts of a sample in order, however the shuffle delivered them."""
+    parts = sorted(group[1], key=lambda part: part[1])
+    return parts[0][0], np.concatenate([part[2] for part in parts])
 
 
 _SAMPLE_PART = 16
@@ -224,20 +284,40 @@ class _Sample(beam.DoFn):
     def __init__(self, root: str, settings: ModelSettings, per_image: int, seed: int) -> None:
         self._root, self._settings, self._per_image, self._seed = root, settings, per_image, seed
 
-    def process(
-        self, part: tuple[Task, int, list[dict[str, object]]]
-    ) -> Iterator[tuple[str, tuple[Task, int, NDArray[np.float32]]]]:
+    def setup(self) -> None:
+        one_thread_a_call()
+        settings = self._settings
+        self._features = local_descriptors(
+            settings.name, settings.checkpoint or None, device=settings.device
+        ).features
+
+    def process(self, part: tuple[Task, int, list[dict[str, Any]]]) -> Iterator[tuple[str, _Part]]:
         task, start, rows = part
+        target = self._features.input_size.target
         with ThreadPoolExecutor(self._settings.threads) as pool:
-            photos = list(load_ahead(rows, self._settings.max_pixels, pool, _SAMPLE_PART))
+            photos = list(load_ahead(rows, self._settings.max_pixels, pool, _SAMPLE_PART, target))
         images = [photo.pixels for photo in photos if photo.pixels is not None]
         if images:
-            found = sample_local_descriptors(
-                self._settings.name,
-                self._settings.checkpoint or None,
-                images,
-                per_image=self._per_image,
-                seed=self._seed,
-            )
+            found = sample(self._features, images, self._per_image, self._seed)
             yield task.shard, (task, start, found)
         progress.advance(len(rows))
+
+
+class _DescribeSample(beam.DoFn):
+    def __init__(self, root: str, settings: ModelSettings) -> None:
+        self._root, self._settings = root, settings
+
+    def process(
+        self, part: tuple[Task, int, list[dict[str, Any]]], learnt: tuple[Task, bytes]
+    ) -> Iterator[tuple[str, _Part]]:
+        task, start, rows = part
+        settings = self._settings
+        one_thread_a_call()
+        model = load_model(settings.name, learnt[1], settings.device, settings.precision)
+        with ThreadPoolExecutor(settings.threads) as pool:
+            photos = load_ahead(
+                rows, settings.max_pixels, pool, _SAMPLE_PART, model.input_long_side
+            )
+            images = [photo.pixels for photo in photos if photo.pixels is not None]
+        if images:
+            yield task.shard, (task, start, model.describe(images))

@@ -69,9 +69,13 @@ class AddShards(beam.PTransform):
 
     def _add(self, task: Task) -> LedgerEntry:
         table = storage.read_table(storage.join(self.root, task.read("descriptors")))
-        trained = faiss_index.from_bytes(storage.read_bytes(storage.join(self.root, task.read("trained"))))
+        trained = faiss_index.from_bytes(
+            storage.read_bytes(storage.join(self.root, task.read("trained")))
+        )
         part = faiss_index.add_shard(trained, descriptor_matrix(table))
-        file = storage.commit_file(self.root, task.output, faiss_index.to_bytes(part), table.num_rows)
+        file = storage.commit_file(
+            self.root, task.output, faiss_index.to_bytes(part), table.num_rows
+        )
         StageCounters(STAGE).add("vectors", table.num_rows)
         progress.advance(table.num_rows)
         return commit_entry(self.root, self.stage, task, [file])
@@ -119,7 +123,7 @@ class MergeIndex(beam.PTransform):
         return commit_entry(self.root, self.stage, task, files, counts={"vectors": len(ids)})
 
     def _self_recall(
-        self, index: object, ids: list[str], shards: Iterable[str]
+        self, index: faiss_index.Index, ids: list[str], shards: Iterable[str]
     ) -> dict[str, float | int]:
         """Of a sample's ten exact nearest neighbours, the share that the index finds.
 
@@ -128,8 +132,10 @@ class MergeIndex(beam.PTransform):
         order = np.argsort(np.array(ids), kind="stable")[: self.queries]
         rows = np.sort(order)
         queries = np.concatenate(
-            [matrix[rows[(rows >= start) & (rows < start + len(matrix))] - start]
-             for start, matrix in self._matrices(shards)]
+            [
+                matrix[rows[(rows >= start) & (rows < start + len(matrix))] - start]
+                for start, matrix in self._matrices(shards)
+            ]
         )
         return faiss_index.self_recall(index, self._matrices(shards), queries, rows, k=10)
 
@@ -145,11 +151,13 @@ def _image_ids(root: str, shards: Iterable[str]) -> list[str]:
     return [
         image
         for path in shards
-        for image in storage.read_table(storage.join(root, path), ["image_id"])["image_id"].to_pylist()
+        for image in storage.read_table(storage.join(root, path), ["image_id"])[
+            "image_id"
+        ].to_pylist()
     ]
 
 
-def load_index(root: str, model: str) -> tuple[object, list[str]]:
+def load_index(root: str, model: str) -> tuple[faiss_index.Index, list[str]]:
     """The global index of an atlas and its image ids by row."""
     folder = storage.join(root, f"index/{model}")
     index = faiss_index.from_bytes(storage.read_bytes(f"{folder}/global.faiss"))

@@ -43,10 +43,19 @@ LISTING = pa.schema(
 )
 """One file of a collection; `kind` is `file`, or why it is none; `overrides` JSON of a manifest."""
 
-_HEADER_FIELDS = (
-    "width height make model focal_px captured_at latitude longitude altitude gps_accuracy_m "
-    "heading_deg"
-).split()
+_HEADER_FIELDS = [
+    "width",
+    "height",
+    "make",
+    "model",
+    "focal_px",
+    "captured_at",
+    "latitude",
+    "longitude",
+    "altitude",
+    "gps_accuracy_m",
+    "heading_deg",
+]
 
 HEADERS = pa.schema(
     [
@@ -70,10 +79,21 @@ _NOT_FILES = {
     "name_not_utf8": (RejectReason.UNREADABLE, "the file's name is not UTF-8: rename it"),
 }
 
-_IDENTITY = (
-    "image_id content_hash duplicate_of latitude longitude altitude gps_accuracy_m make model "
-    "width height focal_px uri"
-).split()
+_IDENTITY = [
+    "image_id",
+    "content_hash",
+    "duplicate_of",
+    "latitude",
+    "longitude",
+    "altitude",
+    "gps_accuracy_m",
+    "make",
+    "model",
+    "width",
+    "height",
+    "focal_px",
+    "uri",
+]
 
 # Shards of one block are made together: a group of a shuffle holds at most this many chunks.
 _CHUNKS_PER_BLOCK = 50
@@ -186,7 +206,8 @@ class OrganiseImages(beam.PTransform):
             | "Join" >> beam.CoGroupByKey()
             | "Complete" >> beam.FlatMap(_complete, self.cell_resolution)
             | "Same cell" >> beam.GroupByKey()
-            | "Write images" >> beam.ParDo(_WriteImages(self.root, self.fingerprint, self.shard_images))
+            | "Write images"
+            >> beam.ParDo(_WriteImages(self.root, self.fingerprint, self.shard_images))
         )
         return (images, rejects) | beam.Flatten()
 
@@ -197,7 +218,9 @@ class _ReadHeaders(beam.DoFn):
 
     def setup(self) -> None:
         dead = storage.read_table(storage.join(self._root, self._dead))
-        self._removed = set(zip(*(dead[name].to_pylist() for name in ("chunk", "path")), strict=True))
+        self._removed = set(
+            zip(*(dead[name].to_pylist() for name in ("chunk", "path")), strict=True)
+        )
 
     def process(self, task: Task) -> Iterator[dict[str, Any]]:
         generation, number = task.shard.split("-")
@@ -223,7 +246,16 @@ def _drive(row: dict[str, Any]) -> str:
     return sequence_group(row["path"], row["make"], row["model"], row["given_sequence"])
 
 
-_STOP_FIELDS = "image_id path captured_at latitude longitude make model given_sequence".split()
+_STOP_FIELDS = [
+    "image_id",
+    "path",
+    "captured_at",
+    "latitude",
+    "longitude",
+    "make",
+    "model",
+    "given_sequence",
+]
 
 
 def _stop(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -58,7 +58,13 @@ class _Merge(beam.DoFn):
 
     def _images(self, task: Task) -> dict[str, dict[str, Any]]:
         columns = [
-            "image_id", "uri", "latitude", "longitude", "altitude", "gps_accuracy_m", "heading_deg",
+            "image_id",
+            "uri",
+            "latitude",
+            "longitude",
+            "altitude",
+            "gps_accuracy_m",
+            "heading_deg",
         ]
         found = {}
         for role, path in task.reads:

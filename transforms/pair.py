@@ -160,7 +160,7 @@ class _Pair(beam.DoFn):
     def _everywhere(
         self, shard: str, query: Gallery
     ) -> defaultdict[str, list[tuple[str, str, str]]]:
-        """Each query's best in the whole collection up to its own shard, by the shard they lie in."""
+        """Each query's best in the collection up to its own shard, by the shard they lie in."""
         settings = self._settings
         box = self._shared.acquire(lambda: _Index(self._root, settings.model), tag=settings.index)
         index, ids = box.index
@@ -191,9 +191,7 @@ class _Pair(beam.DoFn):
         return gallery(descriptors, images, self._settings.gps_sigma_m)
 
 
-def gallery(
-    descriptors: pa.Table | None, images: pa.Table | None, gps_sigma_m: float
-) -> Gallery:
+def gallery(descriptors: pa.Table | None, images: pa.Table | None, gps_sigma_m: float) -> Gallery:
     """Descriptors with their images' positions; `gps_sigma_m` where a photograph states none."""
     if descriptors is None or images is None:
         none = np.zeros(0)

@@ -68,7 +68,9 @@ class _Reconstruct(beam.DoFn):
         images = named_images(self._rows(task, "images", wanted), self._collection)
         keypoints = self._keypoints(task, set(wanted.to_pylist()))
         # A photograph that was rejected after ingest has no keypoints and takes no part.
-        images = images.filter(pc.is_in(images["image_id"], pa.array(sorted(keypoints), pa.string())))
+        images = images.filter(
+            pc.is_in(images["image_id"], pa.array(sorted(keypoints), pa.string()))
+        )
         cameras = read_cameras(self._root, _paths(task, "cameras"))
         with tempfile.TemporaryDirectory(prefix="vladmap-tile-") as folder:
             output = Path(folder)
@@ -101,9 +103,7 @@ class _Reconstruct(beam.DoFn):
     def _keypoints(self, task: Task, wanted: set[str]) -> dict[str, LocalFeatures]:
         found: dict[str, LocalFeatures] = {}
         for path in _paths(task, "features"):
-            table = storage.read_table(
-                storage.join(self._root, path), ["image_id", "keypoints"]
-            )
+            table = storage.read_table(storage.join(self._root, path), ["image_id", "keypoints"])
             found |= read_features(table, wanted)
         return found
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import apache_beam as beam
@@ -115,7 +115,6 @@ class _Extract(beam.DoFn):
         )
 
 
-
 @dataclass(eq=False)
 class VerifyPairs(beam.PTransform):
     """Tasks of pair shards -> ledger entries of `two_views/`.
@@ -152,7 +151,7 @@ class _Verify(beam.DoFn):
         with ThreadPoolExecutor(self._threads) as pool:
             for shards, members in sorted(groups.items()):
                 features = images.features(shards, {image for pair in members for image in pair})
-                views.extend(pool.map(lambda pair: _view(pair, features, images), members))
+                views.extend(pool.map(partial(_view, features=features, images=images), members))
         views.sort(key=lambda view: (view.image_id_a, view.image_id_b))
         verified = sum(view.verified for view in views)
         counters = StageCounters(STAGE)
@@ -180,7 +179,9 @@ class _Images:
                 self.shards.update(dict.fromkeys(ids.to_pylist(), shard))
             elif kind == "images":
                 images = storage.read_table(storage.join(root, path), IMAGE_COLUMNS)
-                for image, key in zip(images["image_id"].to_pylist(), camera_keys(images), strict=True):
+                for image, key in zip(
+                    images["image_id"].to_pylist(), camera_keys(images), strict=True
+                ):
                     self.cameras[image] = chosen[key]
 
     def features(self, shards: tuple[str, str], wanted: set[str]) -> dict[str, LocalFeatures]:
@@ -203,8 +204,6 @@ class _Images:
 def _view(pair: tuple[str, str], features: dict[str, LocalFeatures], images: _Images) -> TwoView:
     a, b = pair
     matches = match(features[a], features[b])
-    view = verify(
-        a, b, features[a], features[b], matches, images.cameras[a], images.cameras[b]
-    )
+    view = verify(a, b, features[a], features[b], matches, images.cameras[a], images.cameras[b])
     progress.advance()
     return view

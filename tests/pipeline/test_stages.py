@@ -32,7 +32,9 @@ def build(images: Path, atlas: Path, upto: int = 4, **options: Any) -> Run:
     return run
 
 
-def files(atlas: Path, *, without: tuple[str, ...] = ("atlas.json", "timings.json")) -> dict[str, bytes]:
+def files(
+    atlas: Path, *, without: tuple[str, ...] = ("atlas.json", "timings.json")
+) -> dict[str, bytes]:
     return {
         str(path.relative_to(atlas)): path.read_bytes()
         for path in sorted(atlas.rglob("*"))
@@ -127,8 +129,12 @@ def test_a_removed_photograph_leaves_every_table(tmp_path: Path) -> None:
     (images / "0004.jpg").unlink()
     build(images, tmp_path / "atlas")
     gone = image_id("0004.jpg")
-    for table, column in (("images", "image_id"), ("descriptors/netvlad-lite", "image_id"),
-                          ("pairs", "image_id_a"), ("pairs", "image_id_b")):
+    for table, column in (
+        ("images", "image_id"),
+        ("descriptors/netvlad-lite", "image_id"),
+        ("pairs", "image_id_a"),
+        ("pairs", "image_id_b"),
+    ):
         assert gone not in pq.read_table(tmp_path / "atlas" / table)[column].to_pylist()
 
 
@@ -170,7 +176,9 @@ def test_every_bad_input_is_rejected_with_its_reason_and_costs_nothing_else(tmp_
         )
     }
     assert found == {name: reason.value for name, reason in reasons.items()}
-    rows = {row["image_id"]: row for row in pq.read_table(tmp_path / "atlas" / "images").to_pylist()}
+    rows = {
+        row["image_id"]: row for row in pq.read_table(tmp_path / "atlas" / "images").to_pylist()
+    }
     assert len(rows) == 30 + len(odd)
     for path, accepted in odd.items():
         row = rows[image_id(f"odd/{path}")]
@@ -195,7 +203,9 @@ def test_exact_duplicates_point_to_the_first_and_are_not_described(tmp_path: Pat
     (images / "copy").mkdir()
     (images / "copy" / "0002.jpg").write_bytes((images / "0002.jpg").read_bytes())
     build(images, tmp_path / "atlas", upto=2)
-    rows = {row["image_id"]: row for row in pq.read_table(tmp_path / "atlas" / "images").to_pylist()}
+    rows = {
+        row["image_id"]: row for row in pq.read_table(tmp_path / "atlas" / "images").to_pylist()
+    }
     first, copy = image_id("0002.jpg"), image_id("copy/0002.jpg")
     assert rows[copy]["duplicate_of"] == first
     assert rows[first]["duplicate_of"] is None
@@ -213,7 +223,9 @@ def test_a_manifest_chooses_the_photographs_and_overrides_their_exif(tmp_path: P
         "images/missing.jpg,1,1,south\n"
     )
     run = build(manifest, tmp_path / "atlas", upto=1)
-    rows = {row["image_id"]: row for row in pq.read_table(tmp_path / "atlas" / "images").to_pylist()}
+    rows = {
+        row["image_id"]: row for row in pq.read_table(tmp_path / "atlas" / "images").to_pylist()
+    }
     assert len(rows) == 2
     moved, kept = rows[image_id("images/0001.jpg")], rows[image_id("images/0002.jpg")]
     assert (moved["latitude"], moved["longitude"]) == (-33.5, -70.25)
@@ -227,7 +239,9 @@ def test_a_manifest_chooses_the_photographs_and_overrides_their_exif(tmp_path: P
     ("images", "words"),
     [("nowhere", "does not exist"), ("empty", "no photographs")],
 )
-def test_a_missing_or_empty_folder_is_one_clear_line(tmp_path: Path, images: str, words: str) -> None:
+def test_a_missing_or_empty_folder_is_one_clear_line(
+    tmp_path: Path, images: str, words: str
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=words):
         build(tmp_path / images, tmp_path / "atlas", upto=1)
