@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,5 +70,5 @@ class _Blocks:
         flat = values.values.to_numpy(zero_copy_only=False)
         self._rows = flat.reshape(-1, values.type.list_size)
 
-    def __getitem__(self, row: int) -> NDArray[np.generic]:
+    def __getitem__(self, row: int) -> NDArray[Any]:
         return self._rows[self._offsets[row] : self._offsets[row + 1]]

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mapping.aliasing import collapsed, implausible
 from mapping.cameras import camera_keys
 from mapping.child import ChildFailed, call
 from mapping.colmap import Camera, pycolmap
@@ -42,6 +43,8 @@ _ENOUGH_SOUND = 0.97
 # Refined intrinsics may move a focal length by this share; further is drift, not calibration.
 _MAX_FOCAL_CHANGE = 0.1
 _MIN_IMAGES_TO_CALIBRATE = 10
+# Each round maps again without the pairs that the last one showed to be aliases.
+_ALIAS_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,9 @@ def reconstruct_tile(
         for view in two_views_of(two_views)
         if view.verified and view.image_id_a in members and view.image_id_b in members
     ]
+    origin = _origin(rows)
+    aliased = implausible(views, rows, origin, options.gps_sigma_m)
+    views = [view for view, bad in zip(views, aliased, strict=True) if not bad]
     keys = dict(zip(images["image_id"].to_pylist(), camera_keys(images), strict=True))
     linked = {image_id for view in views for image_id in (view.image_id_a, view.image_id_b)}
     if len(linked) < options.min_model_size:
@@ -103,7 +109,8 @@ def reconstruct_tile(
             return TileResult(name, failure="no pair of images starts a model")
         shutil.rmtree(output / "sparse", ignore_errors=True)
         shutil.copytree(work / "models", output / "sparse")
-    report = {"tile": name, "images": len(rows), "linked_images": len(linked), **report}
+    report |= {"tile": name, "images": len(rows), "linked_images": len(linked)}
+    report["aliased_pairs"] += int(aliased.sum())
     (output / "tile.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
     return TileResult(name, report)
 
@@ -112,10 +119,7 @@ def _map_tile(work: Path, rows: list[dict[str, Any]], options: MapperOptions) ->
     """Map the database in `work`, write models to `work`/models/<n>, return the report."""
     database = work / "database.db"
     long_side = max(max(row["width"], row["height"]) for row in rows)
-    latitude, longitude, altitude = (
-        _column(rows, name) for name in ("latitude", "longitude", "altitude")
-    )
-    origin = choose_origin(latitude, longitude, altitude)
+    origin = _origin(rows)
     by_name = {row["uri"]: row for row in rows}
 
     def verdict(models: list[pycolmap.Reconstruction]) -> tuple[int, float]:
@@ -123,7 +127,7 @@ def _map_tile(work: Path, rows: list[dict[str, Any]], options: MapperOptions) ->
         outliers = gps_outliers(largest, by_name, origin, options.gps_sigma_m)
         return largest.num_reg_images() - outliers, model_score(largest, long_side)
 
-    models = map_incrementally(database, work / "incremental", long_side, options)
+    models, aliased = _map_without_aliases(database, work, by_name, origin, long_side, options)
     mapper = "incremental"
     sound = verdict(models)[0] if models else 0
     if sound < _ENOUGH_SOUND * _largest_component(database):
@@ -140,7 +144,51 @@ def _map_tile(work: Path, rows: list[dict[str, Any]], options: MapperOptions) ->
         folder.mkdir(parents=True)
         model.write_binary(folder)
         reports.append({"model": number, **report})
-    return {"mapper": mapper, "origin": list(origin), "models": reports}
+    return {
+        "mapper": mapper,
+        "origin": list(origin),
+        "models": reports,
+        "aliased_pairs": aliased,
+    }
+
+
+def _map_without_aliases(
+    database: Path,
+    work: Path,
+    by_name: Mapping[str, Mapping[str, Any]],
+    origin: tuple[float, float, float],
+    long_side: int,
+    options: MapperOptions,
+) -> tuple[list[pycolmap.Reconstruction], int]:
+    """Map, take out of the database the pairs that the map collapses against GPS, map again."""
+    dropped = 0
+    for attempt in range(_ALIAS_ROUNDS + 1):
+        models = map_incrementally(database, work / f"incremental{attempt}", long_side, options)
+        if not models or attempt == _ALIAS_ROUNDS:
+            break
+        largest = pycolmap.Reconstruction(models[0])
+        if not place(largest, by_name, origin, options.gps_sigma_m)["georegistered"]:
+            break
+        with pycolmap.Database.open(database) as opened:
+            names = {image.image_id: image.name for image in opened.read_all_images()}
+            numbers = {name: number for number, name in names.items()}
+            ids, _ = opened.read_two_view_geometry_num_inliers()
+            ends = [pycolmap.pair_id_to_image_pair(pair) for pair in ids]
+            pairs = [(names[a], names[b]) for a, b in ends]
+            wrong = collapsed(largest, pairs, by_name, origin, options.gps_sigma_m)
+            for a, b in wrong:
+                opened.delete_two_view_geometry(numbers[a], numbers[b])
+        dropped += len(wrong)
+        if not wrong:
+            break
+    return models, dropped
+
+
+def _origin(rows: list[dict[str, Any]]) -> tuple[float, float, float]:
+    latitude, longitude, altitude = (
+        _column(rows, name) for name in ("latitude", "longitude", "altitude")
+    )
+    return choose_origin(latitude, longitude, altitude)
 
 
 def place(

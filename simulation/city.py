@@ -124,6 +124,23 @@ class _Frame:
         return names[round(vector[0]), round(vector[1])]
 
 
+@dataclass(frozen=True)
+class _House:
+    """A house as its front is seen. Lengths in metres; `ground`: height of the ground floor."""
+
+    front: _Frame
+    width: float
+    ground: float
+    storey: float
+    floors: int
+    look: Look
+    shop: bool
+
+    @property
+    def height(self) -> float:
+        return self.ground + self.floors * self.storey
+
+
 class _CityBuilder:
     def __init__(self, seed: int, tiles: Tiles) -> None:
         self.seed = seed
@@ -303,141 +320,141 @@ class _CityBuilder:
         Returns the (4, 3) corners of its front.
         """
         setback = float(rng.choice([0.0, 0.0, 0.3, 0.7, 1.4]))
+        front = _Frame(plot.point(0.0, -setback, 0.0), plot.out)
         floors, storey = int(rng.integers(2, 6)), float(rng.uniform(2.9, 3.5))
         ground = float(rng.uniform(3.7, 4.6))
-        height = ground + floors * storey
         tint = np.array(_WALL_TINTS[rng.integers(len(_WALL_TINTS))]) * rng.uniform(0.85, 1.05, 3)
         look = Look(
             _WALL_MATERIALS[rng.integers(len(_WALL_MATERIALS))],
             (float(tint[0]), float(tint[1]), float(tint[2])),
             _stain(rng),
         )
-        base = replace(look.shaded(float(rng.uniform(0.6, 0.95))), stain=_stain(rng))
+        shop = bool(rng.random() < 0.6)
+        house = _House(front, width, ground, storey, floors, look, shop)
+        depth = _HOUSE_DEPTH - setback
+        self._walls(house, depth, sides, rng)
+        roof = Look(Material.BOARDS, (0.34, 0.24, 0.2), _stain(rng))
+        low, _ = front.corners((0.0, width), (-depth, 0.0), (0.0, 0.0))
+        size = np.abs(plot.along) * width + np.abs(plot.out) * depth
+        top = low + house.height * UP
+        self.quads.quad(top, EAST, NORTH, float(size[0]), float(size[1]), roof)
+        self._relief(house, rng)
+        outline = ((0.0, 0.0), (width, 0.0), (width, house.height), (0.0, house.height))
+        return np.stack([front.point(along, 0.0, up) for along, up in outline])
+
+    def _walls(
+        self, house: _House, depth: float, sides: tuple[bool, bool], rng: np.random.Generator
+    ) -> None:
+        front, width, ground = house.front, house.width, house.ground
+        base = replace(house.look.shaded(float(rng.uniform(0.6, 0.95))), stain=_stain(rng))
         if rng.random() < 0.5:
             base = replace(base, material=Material.ASHLAR)
-        style = int(rng.integers(len(self.tiles.windows)))
-        depth = _HOUSE_DEPTH
-        shop = bool(rng.random() < 0.6)
-
+        style = self.tiles.windows[rng.integers(len(self.tiles.windows))]
         walls = (
-            (plot.point(0.0, -setback, 0.0), plot.out, width, True),
-            (plot.point(0.0, -depth, 0.0), -plot.along, depth - setback, sides[0]),
-            (plot.point(width, -setback, 0.0), plot.along, depth - setback, sides[1]),
-            (plot.point(width, -depth, 0.0), -plot.out, width, False),
+            (front.foot, front.out, width, True),
+            (front.point(0.0, -depth, 0.0), -front.along, depth, sides[0]),
+            (front.point(width, 0.0, 0.0), front.along, depth, sides[1]),
+            (front.point(width, -depth, 0.0), -front.out, width, False),
         )
         for foot, normal, length, faces_street in walls:
             if not faces_street:
-                self.quads.wall(foot, normal, length, height, look)
+                self.quads.wall(foot, normal, length, house.height, house.look)
                 continue
             columns = max(2, round(length / float(rng.uniform(2.4, 3.3))))
             # A permutation: neighbouring windows are furnished differently.
-            rooms = rng.permutation(self.tiles.windows[style])
-            windows = np.resize(rooms, (floors, columns))
+            windows = np.resize(rng.permutation(style), (house.floors, columns))
             windows[rng.random(windows.shape) < 0.06] = 0
-            self.quads.wall(foot + ground * UP, normal, length, floors * storey, look, windows)
-            street_level = self._street_level(max(2, round(length / 4.0)), shop, style, rng)
-            self.quads.wall(foot, normal, length, ground, base, street_level)
-        roof = Look(Material.BOARDS, (0.34, 0.24, 0.2), _stain(rng))
-        low, _ = plot.corners((0.0, width), (-depth, -setback), (0.0, 0.0))
-        size = np.abs(plot.along) * width + np.abs(plot.out) * (depth - setback)
-        self.quads.quad(low + height * UP, EAST, NORTH, float(size[0]), float(size[1]), roof)
-        front = _Frame(plot.point(0.0, -setback, 0.0), plot.out)
-        self._relief(front, width, ground, storey, floors, look, shop, rng)
-        return np.stack(
-            [front.point(a, 0.0, z) for a, z in ((0, 0), (width, 0), (width, height), (0, height))]
-        )
+            upper = house.height - ground
+            self.quads.wall(foot + ground * UP, normal, length, upper, house.look, windows)
+            openings = max(2, round(length / 4.0))
+            if house.shop:
+                row = rng.choice(self.tiles.shops, openings, replace=False)
+            else:
+                row = rng.choice(style, openings)
+                row[rng.integers(openings)] = rng.choice(self.tiles.doors)
+            self.quads.wall(foot, normal, length, ground, base, row[None])
 
-    def _street_level(
-        self, columns: int, shop: bool, style: int, rng: np.random.Generator
-    ) -> NDArray[np.int64]:
-        if shop:
-            row = rng.choice(self.tiles.shops, columns, replace=False)
-        else:
-            row = rng.choice(self.tiles.windows[style], columns)
-            row[rng.integers(columns)] = rng.choice(self.tiles.doors)
-        return row[None]
+    # --- what stands out from a front ----------------------------------------------------------
 
-    def _relief(
-        self,
-        front: _Frame,
-        width: float,
-        ground: float,
-        storey: float,
-        floors: int,
-        look: Look,
-        shop: bool,
-        rng: np.random.Generator,
-    ) -> None:
-        """What stands out from a front: cornices, pilasters, balconies, bays, awnings, signs."""
-        height = ground + floors * storey
-        trim = Look(Material.PLASTER, tuple(min(1.0, 1.15 * c) for c in look.tint), _stain(rng))  # type: ignore[arg-type]
-        self._box(
-            front, (0.0, width), (-0.05, 0.42), (height - 0.35, height + 0.3), trim, bottom=True
-        )
-        self._box(
-            front, (0.0, width), (-0.05, 0.2), (ground - 0.18, ground + 0.05), trim, bottom=True
-        )
-        if rng.random() < 0.4:
-            for along in (0.0, width - 0.5):
-                self._box(front, (along, along + 0.5), (-0.05, 0.22), (0.0, height - 0.35), trim)
-        columns = max(2, round(width / 3.2))
-        cell = width / columns
-        kind = rng.choice(["balconies", "bay", "none", "boxes"])
+    def _relief(self, house: _House, rng: np.random.Generator) -> None:
+        front, width, ground, height = house.front, house.width, house.ground, house.height
+        red, green, blue = (min(1.0, 1.15 * channel) for channel in house.look.tint)
+        trim = Look(Material.PLASTER, (red, green, blue), _stain(rng))
+        whole = (0.0, width)
+        self._box(front, whole, (-0.05, 0.42), (height - 0.35, height + 0.3), trim, bottom=True)
+        self._box(front, whole, (-0.05, 0.2), (ground - 0.18, ground + 0.05), trim, bottom=True)
+        if rng.random() < 0.4:  # pilasters
+            for left in (0.0, width - 0.5):
+                self._box(front, (left, left + 0.5), (-0.05, 0.22), (0.0, height - 0.35), trim)
+        kind = rng.choice(["balconies", "bay", "none", "ventilators"])
         if kind == "balconies":
-            slab = Look(Material.METAL, (0.3, 0.3, 0.32), _stain(rng))
-            for floor in range(floors):
-                for column in np.flatnonzero(rng.random(columns) < 0.35):
-                    along = (column * cell + 0.25, (column + 1) * cell - 0.25)
-                    up = ground + floor * storey
-                    self._box(front, along, (0.0, 1.0), (up + 0.1, up + 0.24), slab, bottom=True)
-                    self._box(front, along, (0.94, 1.0), (up + 0.24, up + 1.1), trim, bottom=True)
+            self._balconies(house, trim, rng)
         elif kind == "bay":
-            style = self.tiles.windows[rng.integers(len(self.tiles.windows))]
-            left = float(rng.uniform(0.8, max(0.9, width - 4.0)))
-            along, up = (left, left + 3.0), (ground + 0.1, height - 0.6)
-            across, side = rng.choice(style, (floors, 1)), rng.choice(style, (2, floors, 1))
-            faces = {
-                front.side(front.out): across,
-                front.side(front.along): side[0],
-                front.side(-front.along): side[1],
-            }
-            self._box(
-                front, along, (0.0, 0.9), up, replace(look, stain=_stain(rng)), faces, bottom=True
-            )
-        elif kind == "boxes":
-            metal = Look(Material.METAL, (0.66, 0.66, 0.64), _stain(rng))
-            for _ in range(int(rng.integers(2, 5))):
-                along, up = rng.uniform(0.3, width - 1.2), rng.uniform(ground + 0.3, height - 1.5)
-                self._box(
-                    front, (along, along + 0.85), (0.0, 0.4), (up, up + 0.6), metal, bottom=True
-                )
-        lettering = rng.choice(self.tiles.signs, 4)
-        if shop:
-            length = float(min(width - 1.0, rng.uniform(3.0, 5.0)))
-            left = float(rng.uniform(0.3, width - length - 0.3))
-            board = Look(Material.METAL, (0.4, 0.4, 0.4), _stain(rng))
-            self._box(
-                front, (left, left + length), (0.0, 0.16), (ground - 1.0, ground - 0.25), board,
-                {front.side(front.out): lettering[:1, None]}, bottom=True,
-            )  # fmt: skip
-            if rng.random() < 0.5:
-                red, green, blue = (float(value) for value in rng.uniform(0.15, 0.85, 3))
-                cloth = Look(Material.BOARDS, (red, green, blue), _stain(rng))
-                self._box(
-                    front, (left, left + length), (0.0, 1.25), (ground - 1.25, ground - 1.05),
-                    cloth, bottom=True,
-                )  # fmt: skip
+            self._bay(house, rng)
+        elif kind == "ventilators":
+            self._ventilators(house, rng)
+        if house.shop:
+            self._shop_sign(house, rng)
         if rng.random() < 0.55:
-            along, up = float(rng.uniform(0.4, width - 0.4)), ground + float(rng.uniform(0.2, 1.6))
-            board = Look(Material.METAL, (0.3, 0.3, 0.3), _stain(rng))
-            faces = {
-                front.side(front.along): lettering[1:2, None],
-                front.side(-front.along): lettering[2:3, None],
-            }
-            self._box(
-                front, (along - 0.07, along + 0.07), (0.15, 1.35), (up, up + 0.8), board, faces,
-                bottom=True,
-            )  # fmt: skip
+            self._hanging_sign(house, rng)
+
+    def _balconies(self, house: _House, trim: Look, rng: np.random.Generator) -> None:
+        columns = max(2, round(house.width / 3.2))
+        cell = house.width / columns
+        slab = Look(Material.METAL, (0.3, 0.3, 0.32), _stain(rng))
+        for floor, column in np.argwhere(rng.random((house.floors, columns)) < 0.35):
+            along = (float(column * cell) + 0.25, float((column + 1) * cell) - 0.25)
+            up = house.ground + float(floor * house.storey)
+            self._box(house.front, along, (0.0, 1.0), (up + 0.1, up + 0.24), slab, bottom=True)
+            self._box(house.front, along, (0.94, 1.0), (up + 0.24, up + 1.1), trim, bottom=True)
+
+    def _bay(self, house: _House, rng: np.random.Generator) -> None:
+        front = house.front
+        style = self.tiles.windows[rng.integers(len(self.tiles.windows))]
+        left = float(rng.uniform(0.8, max(0.9, house.width - 4.0)))
+        sides = rng.choice(style, (3, house.floors, 1))
+        faces = {
+            front.side(front.out): sides[0],
+            front.side(front.along): sides[1],
+            front.side(-front.along): sides[2],
+        }
+        look = replace(house.look, stain=_stain(rng))
+        up = (house.ground + 0.1, house.height - 0.6)
+        self._box(front, (left, left + 3.0), (0.0, 0.9), up, look, faces, bottom=True)
+
+    def _ventilators(self, house: _House, rng: np.random.Generator) -> None:
+        metal = Look(Material.METAL, (0.66, 0.66, 0.64), _stain(rng))
+        for _ in range(int(rng.integers(2, 5))):
+            left = float(rng.uniform(0.3, house.width - 1.2))
+            low = float(rng.uniform(house.ground + 0.3, house.height - 1.5))
+            along, up = (left, left + 0.85), (low, low + 0.6)
+            self._box(house.front, along, (0.0, 0.4), up, metal, bottom=True)
+
+    def _shop_sign(self, house: _House, rng: np.random.Generator) -> None:
+        """A board with the shop's name, sometimes with an awning below it."""
+        front, ground = house.front, house.ground
+        length = float(min(house.width - 1.0, rng.uniform(3.0, 5.0)))
+        left = float(rng.uniform(0.3, house.width - length - 0.3))
+        along = (left, left + length)
+        board = Look(Material.METAL, (0.4, 0.4, 0.4), _stain(rng))
+        name = {front.side(front.out): rng.choice(self.tiles.signs, (1, 1))}
+        up = (ground - 1.0, ground - 0.25)
+        self._box(front, along, (0.0, 0.16), up, board, name, bottom=True)
+        if rng.random() < 0.5:
+            red, green, blue = (float(value) for value in rng.uniform(0.15, 0.85, 3))
+            cloth = Look(Material.BOARDS, (red, green, blue), _stain(rng))
+            up = (ground - 1.25, ground - 1.05)
+            self._box(front, along, (0.0, 1.25), up, cloth, bottom=True)
+
+    def _hanging_sign(self, house: _House, rng: np.random.Generator) -> None:
+        front = house.front
+        along = float(rng.uniform(0.4, house.width - 0.4))
+        low = house.ground + float(rng.uniform(0.2, 1.6))
+        board = Look(Material.METAL, (0.3, 0.3, 0.3), _stain(rng))
+        names = rng.choice(self.tiles.signs, (2, 1, 1))
+        faces = {front.side(front.along): names[0], front.side(-front.along): names[1]}
+        across, up = (along - 0.07, along + 0.07), (low, low + 0.8)
+        self._box(front, across, (0.15, 1.35), up, board, faces, bottom=True)
 
     def _box(
         self,

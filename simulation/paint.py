@@ -126,7 +126,7 @@ def paint_materials(rng: np.random.Generator) -> TextureArray:
 
 
 def paint_stains(rng: np.random.Generator) -> TextureArray:
-    """One layer of dirt in red, green, blue around 0.5 to multiply colours, and clouds in the fourth."""
+    """One layer: dirt in red, green and blue, around 0.5, to multiply colours; clouds in alpha."""
     octaves = (4, 11, 29, 64, 128, 256, 512)
     weights = (0.45, 0.5, 0.6, 0.9, 1.0, 0.9, 0.6)
     shared = _noise(rng, STAIN_SIZE, octaves, weights)
@@ -162,7 +162,7 @@ def _column(rng: np.random.Generator, count: int, low: float, high: float) -> Te
 
 
 def _choice(rng: np.random.Generator, count: int, values: tuple[float, ...]) -> Tensor:
-    return torch.from_numpy(rng.choice(np.float32(values), (count, 1, 1)))
+    return torch.from_numpy(rng.choice(np.array(values, np.float32), (count, 1, 1)))
 
 
 def _colours(rng: np.random.Generator, count: int, low: float, high: float) -> Tensor:

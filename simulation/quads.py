@@ -20,7 +20,7 @@ NORTH, SOUTH = np.array([0.0, 1.0, 0.0]), np.array([0.0, -1.0, 0.0])
 
 
 def rightwards(normal: Vector) -> Vector:
-    """The way right on a vertical surface with this outward normal, for who faces it: UP x normal."""
+    """UP x normal: the way right along a wall for who stands before it."""
     return np.array([-normal[1], normal[0], 0.0])
 
 

@@ -105,7 +105,7 @@ def _pack(planes: Tensor) -> Tensor:
 
 
 def periodic_noise(size: int, cells: int, generator: torch.Generator) -> Tensor:
-    """(size, size) value noise in -1..1 that repeats: random values on cells x cells, cubic between."""
+    """(size, size) periodic value noise: cells x cells values in -1..1, cubic between them."""
     values = torch.rand((cells, cells), generator=generator) * 2 - 1
     return _upsample(_upsample(values, size).T, size).T.contiguous()
 

@@ -1,0 +1,174 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from mapping.colmap import pycolmap
+from mapping.features import LocalFeatures
+from mapping.matching import (
+    TwoView,
+    inlier_counts,
+    match,
+    to_colmap_geometry,
+    two_view_table,
+    two_views_of,
+    verify,
+)
+from schemas.tables import TWO_VIEWS
+
+CAMERA = {
+    "model": "SIMPLE_PINHOLE",
+    "width": 640,
+    "height": 480,
+    "params": [500.0, 320.0, 240.0],
+    "has_prior_focal_length": True,
+}
+
+
+def root_sift(rng: np.random.Generator, count: int) -> np.ndarray:
+    raw = rng.exponential(1.0, (count, 128)) ** 3
+    unit = np.sqrt(raw / raw.sum(axis=1, keepdims=True))
+    return np.round(unit * 512).clip(0, 255).astype(np.uint8)
+
+
+def at(points: np.ndarray, descriptors: np.ndarray) -> LocalFeatures:
+    keypoints = np.zeros((len(points), 4), np.float32)
+    keypoints[:, :2] = points
+    return LocalFeatures(keypoints, descriptors)
+
+
+def scene(
+    rng: np.random.Generator, count: int = 200, noise: float = 0.3
+) -> tuple[LocalFeatures, LocalFeatures, np.ndarray]:
+    """Two views of random points, the second camera one metre to the right of the first."""
+    world = np.column_stack(
+        [rng.uniform(-4, 4, count), rng.uniform(-3, 3, count), rng.uniform(6, 20, count)]
+    )
+
+    def project(points: np.ndarray) -> np.ndarray:
+        pixels = 500.0 * points[:, :2] / points[:, 2:] + [320.0, 240.0]
+        return pixels + rng.normal(0, noise, pixels.shape)
+
+    descriptors = root_sift(rng, count)
+    a, b = at(project(world), descriptors), at(project(world - [1.0, 0, 0]), descriptors)
+    return a, b, np.column_stack([np.arange(count), np.arange(count)]).astype(np.uint32)
+
+
+def test_matches_undo_a_permutation() -> None:
+    rng = np.random.default_rng(0)
+    descriptors = root_sift(rng, 300)
+    order = rng.permutation(300)
+    points = np.zeros((300, 2))
+    pairs = match(at(points, descriptors), at(points, descriptors[order]))
+    assert pairs.dtype == np.uint32
+    np.testing.assert_array_equal(pairs[:, 0], np.arange(300))
+    np.testing.assert_array_equal(order[pairs[:, 1]], np.arange(300))
+
+
+def test_an_ambiguous_descriptor_fails_the_ratio_test_from_either_side() -> None:
+    rng = np.random.default_rng(1)
+    descriptors = root_sift(rng, 20)
+    doubled = np.concatenate([descriptors, descriptors[:5]])
+    few, many = at(np.zeros((20, 2)), descriptors), at(np.zeros((25, 2)), doubled)
+    np.testing.assert_array_equal(match(few, many)[:, 0], np.arange(5, 20))
+    np.testing.assert_array_equal(match(many, few)[:, 1], np.arange(5, 20))
+
+
+def test_learned_descriptors_need_a_cosine_above_the_threshold() -> None:
+    a = np.eye(4, 64, dtype=np.float16)
+    b = np.eye(4, 64, dtype=np.float16)
+    b[3, 3], b[3, 10] = 0.5, 0.75
+    points = np.zeros((4, 2))
+    np.testing.assert_array_equal(match(at(points, a), at(points, b)), [[0, 0], [1, 1], [2, 2]])
+
+
+def test_no_features_have_no_matches_and_kinds_do_not_mix() -> None:
+    none = at(np.zeros((0, 2)), np.zeros((0, 128), np.uint8))
+    some = at(np.zeros((3, 2)), root_sift(np.random.default_rng(0), 3))
+    assert match(none, some).shape == (0, 2)
+    learned = at(np.zeros((3, 2)), np.zeros((3, 64), np.float16))
+    with pytest.raises(ValueError, match="kinds"):
+        match(some, learned)
+
+
+def test_verification_recovers_the_motion_and_drops_wrong_matches() -> None:
+    a, b, right = scene(np.random.default_rng(2))
+    wrong = np.column_stack([np.arange(60), np.arange(60)[::-1] + 100]).astype(np.uint32)
+    view = verify("a", "b", a, b, np.concatenate([right, wrong]), CAMERA, CAMERA)
+    assert view.verified
+    assert view.configuration == "CALIBRATED"
+    assert view.rotation is not None
+    assert view.translation is not None
+    assert view.rotation[0] > np.cos(np.radians(1.0) / 2)
+    assert abs(view.translation @ [-1.0, 0.0, 0.0]) > np.cos(np.radians(3.0))
+    same = view.inliers[:, 0] == view.inliers[:, 1]
+    assert same.sum() > 190
+    assert same.mean() > 0.95
+
+
+def test_too_few_matches_are_degenerate() -> None:
+    a, b, right = scene(np.random.default_rng(3))
+    view = verify("a", "b", a, b, right[:14], CAMERA, CAMERA)
+    assert (view.configuration, view.verified, len(view.inliers)) == ("DEGENERATE", False, 0)
+
+
+def test_verification_is_the_same_in_every_thread() -> None:
+    a, b, right = scene(np.random.default_rng(4), noise=1.0)
+    rng = np.random.default_rng(5)
+    wrong = rng.integers(0, 200, (150, 2)).astype(np.uint32)
+    matches = np.concatenate([right, wrong])
+    with ThreadPoolExecutor(4) as pool:
+        views = list(pool.map(lambda _: verify("a", "b", a, b, matches, CAMERA, CAMERA), range(12)))
+    for view in views[1:]:
+        np.testing.assert_array_equal(view.inliers, views[0].inliers)
+        np.testing.assert_array_equal(view.essential, views[0].essential)
+
+
+def test_ids_must_be_in_order() -> None:
+    a, b, right = scene(np.random.default_rng(6))
+    with pytest.raises(ValueError, match="less"):
+        verify("b", "a", a, b, right, CAMERA, CAMERA)
+
+
+def test_the_table_keeps_everything_and_sorts() -> None:
+    a, b, right = scene(np.random.default_rng(7))
+    good = verify("b", "c", a, b, right, CAMERA, CAMERA)
+    poor = verify("a", "z", a, b, right[:3], CAMERA, CAMERA)
+    table = two_view_table([good, poor])
+    assert table.schema.equals(TWO_VIEWS, check_metadata=True)
+    table.validate(full=True)
+    assert table["image_id_a"].to_pylist() == ["a", "b"]
+    assert inlier_counts(table).tolist() == [0, len(good.inliers)]
+    first, second = two_views_of(table)
+    assert first.rotation is None
+    assert first.configuration == "DEGENERATE"
+    np.testing.assert_array_equal(first.matches, right[:3])
+    for name in ("matches", "inliers", "fundamental", "essential", "rotation", "translation"):
+        np.testing.assert_array_equal(getattr(second, name), getattr(good, name))
+    # A slice reads as its own rows do.
+    (sliced,) = two_views_of(table.slice(1, 1))
+    np.testing.assert_array_equal(sliced.inliers, good.inliers)
+
+
+def test_an_empty_table_has_the_schema() -> None:
+    table = two_view_table([])
+    assert table.schema.equals(TWO_VIEWS)
+    assert list(two_views_of(table)) == []
+    assert inlier_counts(table).shape == (0,)
+
+
+def test_colmaps_form_has_the_same_pose() -> None:
+    half = np.sqrt(0.5)
+    view = TwoView(
+        "a",
+        "b",
+        "CALIBRATED",
+        np.zeros((1, 2), np.uint32),
+        np.zeros((1, 2), np.uint32),
+        rotation=np.array([half, 0.0, 0.0, half]),
+        translation=np.array([0.0, 0.0, 1.0]),
+    )
+    geometry = to_colmap_geometry(view)
+    assert geometry.config == pycolmap.TwoViewGeometryConfiguration.CALIBRATED
+    quarter_turn = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    np.testing.assert_allclose(geometry.cam2_from_cam1.rotation.matrix(), quarter_turn, atol=1e-12)

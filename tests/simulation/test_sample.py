@@ -1,0 +1,150 @@
+"""The sample collection: EXIF that cameras write, truth that agrees with it, the same bytes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from PIL.ExifTags import GPS, IFD, Base
+
+from photos.ids import image_id
+from schemas.rejects import UserError
+from schemas.tables import TRUTH
+from simulation.sample import ORIGIN, enu_to_geodetic, write_sample
+
+IMAGES = 12
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sample")
+    write_sample(out, IMAGES, seed=1, gps_dropout=0.25)
+    return out
+
+
+def photographs(sample: Path) -> list[Path]:
+    return sorted((sample / "images").rglob("*.jpg"))
+
+
+def gps_of(path: Path) -> dict[int, object]:
+    return Image.open(path).getexif().get_ifd(IFD.GPSInfo)
+
+
+def degrees(parts: tuple[float, float, float]) -> float:
+    return float(parts[0]) + float(parts[1]) / 60 + float(parts[2]) / 3600
+
+
+def test_truth_has_the_contract_s_schema_and_names_every_photograph(sample: Path) -> None:
+    table = pq.read_table(sample / "truth.parquet")
+    assert table.schema.equals(TRUTH)
+    paths = [path.relative_to(sample / "images").as_posix() for path in photographs(sample)]
+    assert table["path"].to_pylist() == paths
+    assert table["image_id"].to_pylist() == [image_id(path) for path in paths]
+    metadata = table.schema.metadata
+    origin = [
+        float(metadata[f"vladmap:origin_{name}".encode()])
+        for name in ("latitude", "longitude", "altitude")
+    ]
+    assert tuple(origin) == ORIGIN
+
+
+def test_the_focal_length_in_exif_is_the_true_one(sample: Path) -> None:
+    truth = pq.read_table(sample / "truth.parquet").to_pylist()[0]
+    image = Image.open(photographs(sample)[0])
+    assert image.size == (truth["width"], truth["height"]) == (640, 480)
+    tags = image.getexif().get_ifd(IFD.Exif)
+    assert tags[Base.FocalPlaneResolutionUnit] == 3  # centimetres
+    pixels_a_mm = float(tags[Base.FocalPlaneXResolution]) / 10
+    assert float(tags[Base.FocalLength]) * pixels_a_mm == pytest.approx(truth["fx"], rel=1e-6)
+    # 35 mm equivalent by the diagonal, the EXIF definition; whole millimetres.
+    equivalent = tags[Base.FocalLengthIn35mmFilm] * np.hypot(640, 480) / np.hypot(24, 36)
+    assert equivalent == pytest.approx(truth["fx"], rel=0.002)
+
+
+def test_gps_is_the_truth_with_noise_and_some_photographs_have_none(tmp_path: Path) -> None:
+    write_sample(tmp_path, 6, seed=2, gps_sigma_m=0.0, gps_dropout=0.0)
+    for path, truth in zip(
+        photographs(tmp_path), pq.read_table(tmp_path / "truth.parquet").to_pylist(), strict=True
+    ):
+        gps = gps_of(path)
+        assert (gps[GPS.GPSLatitudeRef], gps[GPS.GPSLongitudeRef]) == ("N", "E")
+        assert degrees(gps[GPS.GPSLatitude]) == pytest.approx(truth["latitude"], abs=5e-8)
+        assert degrees(gps[GPS.GPSLongitude]) == pytest.approx(truth["longitude"], abs=5e-8)
+        assert float(gps[GPS.GPSAltitude]) == pytest.approx(truth["altitude"], abs=1e-3)
+        assert gps[GPS.GPSImgDirectionRef] == "T"
+        # The camera looks north at the start of its drive.
+        assert abs((float(gps[GPS.GPSImgDirection]) + 180) % 360 - 180) < 10
+        assert float(gps[GPS.GPSHPositioningError]) == 0.0
+
+
+def test_drop_outs_lack_gps_but_not_the_time(sample: Path) -> None:
+    having = [bool(gps_of(path)) for path in photographs(sample)]
+    assert 0 < having.count(False) < IMAGES
+    for path in photographs(sample):
+        tags = Image.open(path).getexif()
+        details = tags.get_ifd(IFD.Exif)
+        assert tags[Base.Make] == "vladmap"
+        assert details[Base.OffsetTimeOriginal] == "+02:00"
+        assert len(details[Base.SubsecTimeOriginal]) == 3
+
+
+def test_times_follow_the_drive(sample: Path) -> None:
+    moments = []
+    for path in photographs(sample):
+        details = Image.open(path).getexif().get_ifd(IFD.Exif)
+        moment = datetime.strptime(details[Base.DateTimeOriginal], "%Y:%m:%d %H:%M:%S")
+        moments.append(moment.timestamp() + int(details[Base.SubsecTimeOriginal]) / 1000)
+    steps = np.diff(moments)
+    assert (steps > 0.1).all()
+    assert (steps < 1.0).all()
+
+
+def test_the_same_arguments_give_the_same_bytes(sample: Path, tmp_path: Path) -> None:
+    counted: list[int] = []
+    write_sample(tmp_path, IMAGES, seed=1, gps_dropout=0.25, progress=counted.append)
+    assert counted == list(range(1, IMAGES + 1))
+    for path in (*photographs(sample), sample / "truth.parquet"):
+        assert (tmp_path / path.relative_to(sample)).read_bytes() == path.read_bytes()
+
+
+def test_geodetic_coordinates_follow_the_ellipsoid() -> None:
+    # A degree of latitude near 48.2 N is 111,194 m, one of longitude 74,330 m (from the two radii of
+    # curvature, 171 m up).
+    places = enu_to_geodetic(
+        np.array([[0.0, 0.0, 0.0], [10.0, 0.0, 0.0], [0.0, 10.0, 0.0], [0.0, 0.0, 10.0]])
+    )
+    np.testing.assert_allclose(places[0], ORIGIN, atol=1e-9)
+    sin = np.sin(np.radians(ORIGIN[0]))
+    curvature = 6378137.0 / np.sqrt(1 - 0.00669437999014 * sin**2)
+    meridian = curvature * (1 - 0.00669437999014) / (1 - 0.00669437999014 * sin**2)
+    east = np.degrees(10 / ((curvature + ORIGIN[2]) * np.cos(np.radians(ORIGIN[0]))))
+    assert places[1, 1] - ORIGIN[1] == pytest.approx(east, rel=1e-6)
+    assert places[2, 0] - ORIGIN[0] == pytest.approx(
+        np.degrees(10 / (meridian + ORIGIN[2])), rel=1e-5
+    )
+    assert places[3, 2] - ORIGIN[2] == pytest.approx(10.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"images": 0}, "images"),
+        ({"gps_sigma_m": -1.0}, "noise"),
+        ({"gps_dropout": 1.5}, "without GPS"),
+        ({"time_of_day": 24.0}, "time of day"),
+    ],
+)
+def test_arguments_out_of_range_are_told(
+    tmp_path: Path, arguments: dict[str, float], word: str
+) -> None:
+    with pytest.raises(UserError, match=word):
+        write_sample(tmp_path, **arguments)
+
+
+def test_photographs_that_are_there_are_not_written_over(sample: Path) -> None:
+    with pytest.raises(UserError, match="already holds"):
+        write_sample(sample, 1)
