@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= demo
+SPARK ?= out/spark
+SPARK_IMAGES ?= 120
 
 .PHONY: demo test lint bench spark clean
 
@@ -31,9 +33,15 @@ test: lint
 bench: $(READY)
 	$(BIN)/python -m benchmarks.throughput
 
-# The same build on Apache Spark and in one process: the two atlases must be equal.
+# The same build in one process and on Apache Spark: the two atlases must be equal.
 spark: $(READY)
-	$(BIN)/python -m benchmarks.spark_demo
+	$(BIN)/python -c "from pipeline.spark import classpath; classpath()"
+	rm -rf $(SPARK)
+	$(BIN)/vladmap sample $(SPARK)/city --images $(SPARK_IMAGES) --seed 0
+	$(BIN)/vladmap build --images $(SPARK)/city/images --atlas $(SPARK)/in-process
+	$(BIN)/python -m pipeline.spark --log $(SPARK)/job-server.log -- \
+	    $(BIN)/python -m jobs.build --images $(SPARK)/city/images --atlas $(SPARK)/spark
+	$(BIN)/python -m pipeline.compare $(SPARK)/in-process $(SPARK)/spark
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(DEMO) out build spark/target *.egg-info

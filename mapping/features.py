@@ -69,7 +69,7 @@ class RootSift:
     dimension = 128
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, max_features: int = 4096, max_image_size: int = 1600) -> None:
+    def __init__(self, max_features: int = 2048, max_image_size: int = 1600) -> None:
         if max_features < 1 or max_image_size < 1:
             raise ValueError("max_features and max_image_size must be at least 1")
         self.max_features = max_features

@@ -23,12 +23,17 @@ DEFAULT_ACCURACY_M = 5.0
 VERTICAL_FACTOR = 2.0
 MIN_POSITIONS = 3
 
-# How far, as a whole, the cameras of a model may lean, in radians, one sigma: sideways they are
-# held or mounted upright, up and down they may look.
-_ROLL_SIGMA = np.radians(2.0)
-_PITCH_SIGMA = np.radians(10.0)
+# How far a camera's mount, or a photographer's habit, may lean, in radians, one sigma: sideways
+# they are held upright, up and down they may look. On top of that each image leans on its own, by
+# what the images themselves show but no less than the floor; neighbours lean alike, so that so
+# many of them count as one.
+_MOUNT_ROLL_SIGMA = np.radians(2.0)
+_MOUNT_PITCH_SIGMA = np.radians(10.0)
+_LEAN_FLOOR = np.radians(0.5)
+_ALIKE = 4.0
 _INLIER_SIGMAS = 3.0
-_CAUCHY_SIGMAS = 2.0
+# Of Cauchy weights: 95 % as good as least squares where the noise is Gaussian.
+_CAUCHY_SIGMAS = 2.385
 _MAX_HYPOTHESES = 2000
 _MAX_ITERATIONS = 100
 
@@ -141,11 +146,11 @@ def georegister(centres: Array, world_from_camera: Array, gps: Positions) -> Geo
     if known.sum() < MIN_POSITIONS or not _spread_enough(gps.enu[known, :2], gps.sigma[known]):
         return None
     weight = _independent(gps.enu[known])
-    right, up = world_from_camera[:, :, 0], -world_from_camera[:, :, 1]
-    start = _upright_start(centres[known], gps, known, weight, right, up)
+    upright = _vertical(world_from_camera)
+    start = _upright_start(centres[known], gps.enu[known], gps.sigma[known], weight, upright[0])
     if start is None:
         return None
-    similarity = _refine(start, centres[known], gps.enu[known], gps.sigma[known], weight, right, up)
+    similarity = _refine(start, centres[known], gps.enu[known], gps.sigma[known], weight, upright)
 
     offset = similarity.apply(centres) - gps.enu
     horizontal = np.hypot(offset[:, 0], offset[:, 1])
@@ -180,29 +185,60 @@ def _independent(places: Array) -> Array:
     return 1.0 / count[group.reshape(-1)]
 
 
+def _vertical(world_from_camera: Array) -> tuple[Array, Array]:
+    """Return the direction up (3,) in the model, and the square root (3, 3) of its information.
+
+    The roll and pitch of n upright cameras, (n, 3, 3), are those of their mount, the same for all,
+    plus their own. Seen under all headings a mount's lean cancels; along a straight street it
+    cannot be told from the street's, and the prior on mounts decides.
+    """
+    right, forward = world_from_camera[:, :, 0], world_from_camera[:, :, 2]
+    up = -world_from_camera[:, :, 1].mean(axis=0)
+    up /= max(float(np.linalg.norm(up)), 1e-12)
+    count = len(world_from_camera)
+    for _ in range(10):
+        _, _, axes = np.linalg.svd(up[None])
+        tangent = axes[1:].T
+        # Unknown: two tangent steps of `up`, the mount's roll and its pitch.
+        design = np.zeros((2 * count, 4))
+        design[:count, :2], design[count:, :2] = right @ tangent, forward @ tangent
+        design[:count, 2] = design[count:, 3] = -1.0
+        lean = np.concatenate([right @ up, forward @ up])
+        own = lean - np.repeat([np.median(lean[:count]), np.median(lean[count:])], count)
+        scatter = np.repeat(
+            [
+                max(_LEAN_FLOOR, 1.4826 * float(np.median(np.abs(part))))
+                for part in (own[:count], own[count:])
+            ],
+            count,
+        )
+        robust = 1.0 / (1.0 + (own / scatter / _CAUCHY_SIGMAS) ** 2)
+        weight = robust / scatter**2 / _ALIKE
+        normal = design.T @ (weight[:, None] * design)
+        normal += np.diag([0.0, 0.0, _MOUNT_ROLL_SIGMA**-2, _MOUNT_PITCH_SIGMA**-2])
+        step = np.linalg.lstsq(normal, -design.T @ (weight * lean), rcond=None)[0]
+        up = up + tangent @ step[:2]
+        up /= np.linalg.norm(up)
+        if np.linalg.norm(step[:2]) < 1e-9:
+            break
+    # The mount is eliminated: what remains is known of `up` alone.
+    information = normal[:2, :2] - normal[:2, 2:] @ np.linalg.solve(normal[2:, 2:], normal[2:, :2])
+    value, vector = np.linalg.eigh(information)
+    root = (vector * np.sqrt(np.maximum(value, 0.0))).T @ tangent.T
+    return up, np.vstack([root, np.zeros((1, 3))])
+
+
 def _upright_start(
-    centres: Array,
-    gps: Positions,
-    known: NDArray[np.bool_],
-    weight: Array,
-    right: Array,
-    up: Array,
+    centres: Array, enu: Array, sigma: Array, weight: Array, up: Array
 ) -> Similarity | None:
     """Return the best plane similarity through two positions, of the model set upright.
 
-    Upright is the direction that is most nearly at right angles to all cameras' horizontal axes
-    and near their mean upward axis. Hypotheses are all pairs, or a fixed random draw of them.
+    Hypotheses are all pairs of positions, or a fixed random draw of them.
     """
-    mean_up = up.mean(axis=0)
-    normal = right.T @ right / len(right) / _ROLL_SIGMA**2 + np.eye(3) / _PITCH_SIGMA**2
-    vertical = np.linalg.solve(normal, mean_up / _PITCH_SIGMA**2)
-    if np.linalg.norm(vertical) < 1e-9:
-        return None
-    level = _rotation_to_z(vertical / np.linalg.norm(vertical))
+    level = _rotation_to_z(up)
     flat = centres @ level.T
     source = flat[:, 0] + 1j * flat[:, 1]
-    target = gps.enu[known, 0] + 1j * gps.enu[known, 1]
-    sigma = gps.sigma[known]
+    target = enu[:, 0] + 1j * enu[:, 1]
 
     first, second = np.triu_indices(len(source), 1)
     if len(first) > _MAX_HYPOTHESES:
@@ -226,7 +262,7 @@ def _upright_start(
     about_z = np.array(
         [[np.cos(yaw), -np.sin(yaw), 0.0], [np.sin(yaw), np.cos(yaw), 0.0], [0.0, 0.0, 1.0]]
     )
-    heights = gps.enu[known, 2] - scale * flat[:, 2]
+    heights = enu[:, 2] - scale * flat[:, 2]
     rise = float(np.nanmedian(heights)) if np.isfinite(heights).any() else 0.0
     translation = np.array([shift[best].real, shift[best].imag, rise])
     return Similarity(scale, about_z @ level, translation)
@@ -238,17 +274,14 @@ def _refine(
     enu: Array,
     sigma: Array,
     weight: Array,
-    right: Array,
-    up: Array,
+    upright: tuple[Array, Array],
 ) -> Similarity:
     """Return the similarity that minimises robust GPS residuals and the cameras' lean.
 
     Gauss-Newton with Levenberg's damping on log scale, a rotation vector and the translation;
     Cauchy weights, apart for the plane and the height, whose blunders are their own.
     """
-    spread = np.linalg.eigh(right.T @ right / len(right))
-    roll_factor = (spread[1] * np.sqrt(np.maximum(spread[0], 0.0))).T / _ROLL_SIGMA
-    mean_up = up.mean(axis=0) / np.linalg.norm(up.mean(axis=0))
+    up, certainty = upright
     has_height = np.isfinite(enu[:, 2])
     height = np.where(has_height, enu[:, 2], 0.0)
     plane_weight = weight / sigma**2
@@ -257,7 +290,7 @@ def _refine(
     def residuals(similarity: Similarity) -> tuple[Array, Array]:
         offset = similarity.apply(centres) - np.column_stack([enu[:, :2], height])
         vertical = similarity.rotation.T @ np.array([0.0, 0.0, 1.0])
-        lean = np.concatenate([roll_factor @ vertical, (vertical - mean_up) / _PITCH_SIGMA])
+        lean = certainty @ (vertical - up)
         return offset, lean
 
     def cost(offset: Array, lean: Array) -> float:
@@ -288,9 +321,8 @@ def _refine(
         jacobian[:, :, 4:] = np.eye(3)
         # d(R^T z) for R <- exp(w) R is R^T (z x w).
         tilt = current.rotation.T @ _cross_matrices(np.array([[0.0, 0.0, 1.0]]))[0]
-        lean_jacobian = np.zeros((6, 7))
-        lean_jacobian[:3, 1:4] = roll_factor @ tilt
-        lean_jacobian[3:, 1:4] = tilt / _PITCH_SIGMA
+        lean_jacobian = np.zeros((3, 7))
+        lean_jacobian[:, 1:4] = certainty @ tilt
         normal = np.einsum("nik,ni,nil->kl", jacobian, weights, jacobian)
         gradient = np.einsum("nik,ni,ni->k", jacobian, weights, offset)
         normal += lean_jacobian.T @ lean_jacobian

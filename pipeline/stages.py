@@ -271,7 +271,7 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
     if committed and committed.fingerprint == identity and not options.relearn:
         return committed
     path = f"index/{options.model}/model.safetensors"
-    if checkpoint and is_complete(options.model, checkpoint):
+    if checkpoint and is_complete(options.model, storage.local_copy(options.checkpoint)):
         file = storage.commit_file(root, path.replace("safetensors", "checkpoint"), checkpoint, 1)
         task = Task("weights", NO_CELL, file.path, identity)
         run.atlas.ledger(stage)["weights"] = commit_entry(root, stage, task, [file])

@@ -31,7 +31,6 @@ PITCH = (74.0, 88.0)  # metres between the centre lines of parallel streets, eas
 
 _HOUSE_DEPTH = 11.0
 _IDENTICAL_HOUSES = 3
-_IDENTICAL_WIDTH = 14.0  # m
 _ROAD_TILE = 4.0
 
 _WALL_TINTS = (
@@ -75,7 +74,7 @@ def build_city(
     """The city of `seed` with east x north blocks to drive around, a ring of blocks around them
     and a row of houses that closes the streets' ends. The same arguments give the same city.
 
-    Across the street from the north side of block (0, 0) stands a terrace of identical houses
+    Across the street from the north side of block (0, 0) every other house is the same one
     (perceptual aliasing).
     """
     rng = np.random.default_rng([seed, 1])
@@ -295,17 +294,13 @@ class _CityBuilder:
     ) -> None:
         """Houses side by side from `start` to `end` along a building line."""
         rng = self._rng(*key, 80)
-        if terrace:
-            rest = (end - start - _IDENTICAL_WIDTH * _IDENTICAL_HOUSES) / 2
-            widths = np.array([rest, *[_IDENTICAL_WIDTH] * _IDENTICAL_HOUSES, rest])
-        else:
-            count = max(1, round((end - start) / 10.5))
-            widths = rng.uniform(0.75, 1.25, count)
-            widths *= (end - start) / widths.sum()
+        count = 2 * _IDENTICAL_HOUSES - 1 if terrace else max(1, round((end - start) / 10.5))
+        widths = np.ones(count) if terrace else rng.uniform(0.75, 1.25, count)
+        widths *= (end - start) / widths.sum()
         lefts = start + np.cumsum(widths) - widths
         for k, (left, width) in enumerate(zip(lefts, widths, strict=True)):
             plot = _Frame(frame.point(float(left), 0.0, 0.0), frame.out)
-            twin = terrace and 0 < k <= _IDENTICAL_HOUSES
+            twin = terrace and k % 2 == 0
             house_rng = self._rng(*key, 90) if twin else self._rng(*key, 91 + k)
             sides = (ends_at_streets and k == 0, ends_at_streets and k == len(widths) - 1)
             front = self._house(plot, float(width), sides, house_rng)

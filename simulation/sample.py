@@ -64,7 +64,7 @@ def write_sample(
     gps_dropout: float = 0.05,
     time_of_day: float = 10.5,
     device: str = "cpu",
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> None:
     """Render a collection with known truth.
 
@@ -75,7 +75,7 @@ def write_sample(
 
     gps_sigma_m: standard deviation of each horizontal axis, independent from image to image; the
     altitude's is 1.5 times that. gps_dropout: the share of images without GPS tags. time_of_day:
-    solar time in hours. progress: called with the number of images written so far. The same
+    solar time in hours. progress: called with 1 after every image. The same
     arguments give the same bytes on the same machine and libraries.
 
     Raises UserError for arguments out of range and for an `out` that cannot be written or that
@@ -115,9 +115,9 @@ def write_sample(
             (out / "images" / paths[index]).write_bytes(_jpeg(picture, tags[index]))
 
         photograph(0)  # alone: it computes the city's shadows, which the others share
-        for done, _ in enumerate(chain([None], pool.map(photograph, range(1, images))), 1):
+        for _ in chain([None], pool.map(photograph, range(1, images))):
             if progress is not None:
-                progress(done)
+                progress(1)
     pq.write_table(_truth(paths, together, camera), out / "truth.parquet")
 
 

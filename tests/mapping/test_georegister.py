@@ -17,7 +17,7 @@ def drive(count: int, *, loop: bool) -> tuple[Array, Array]:
     else:
         centres = np.column_stack([150 * along, 60 * along, 0 * along])
         heading = np.full(count, np.arctan2(60, 150))
-    centres = centres + [0.0, 0.0, 2.0]
+    centres[:, 2] = 2.0
     forward = np.column_stack([np.cos(heading), np.sin(heading), 0 * heading])
     down = np.tile([0.0, 0.0, -1.0], (count, 1))
     right = np.cross(down, forward)

@@ -26,7 +26,7 @@ CAMERA = {
 
 
 def root_sift(rng: np.random.Generator, count: int) -> np.ndarray:
-    raw = rng.exponential(1.0, (count, 128)) ** 3
+    raw = rng.exponential(1.0, (count, 128))
     unit = np.sqrt(raw / raw.sum(axis=1, keepdims=True))
     return np.round(unit * 512).clip(0, 255).astype(np.uint8)
 

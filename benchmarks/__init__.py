@@ -1,0 +1,1 @@
+"""Speed and recall, measured against the bare library calls in one run."""

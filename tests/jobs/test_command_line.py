@@ -1,0 +1,89 @@
+"""The command line: exit codes, clear lines, help."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.main import main
+from tests.drives import write_drive
+
+
+def build(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    code = main(["build", *words])
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--images", "nowhere", "--atlas", "{tmp}/a"], "does not exist"),
+        (["--images", "{tmp}/empty", "--atlas", "{tmp}/a"], "no photographs"),
+        (["--images", "{tmp}/drive", "--atlas", "/proc/atlas"], "cannot be written"),
+        (["--images", "{tmp}/drive", "--atlas", "{tmp}/newer"], "schema version 99"),
+        (["--images", "{tmp}/drive", "--atlas", "{tmp}/drive"], "no atlas"),
+        (["--images", "{tmp}/no-uri.csv", "--atlas", "{tmp}/a"], "uri"),
+        (["--atlas", "{tmp}/a"], "--images"),
+        (["--images", "{tmp}/drive", "--atlas", "{tmp}/a", "--reach-m", "-1"], "--reach-m"),
+        (
+            ["--images", "{tmp}/drive", "--atlas", "{tmp}/a", "--config", "{tmp}/bad.yaml"],
+            "tile-images",
+        ),
+        (["--images", "{tmp}/drive", "--atlas", "{tmp}/a", "--model", "netvlad"], "--checkpoint"),
+        (
+            [
+                "--images",
+                "{tmp}/drive",
+                "--atlas",
+                "{tmp}/a",
+                "--model",
+                "netvlad",
+                "--checkpoint",
+                "{tmp}/no-uri.csv",
+            ],
+            "no-uri.csv",
+        ),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_exit_code_2(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    write_drive(tmp_path / "drive", 2)
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "atlas.json").write_text(json.dumps({"schema_version": 99}))
+    (tmp_path / "no-uri.csv").write_text("name,latitude\na.jpg,1\n")
+    (tmp_path / "bad.yaml").write_text("tile-image: 40\n")
+    code, err = build(capsys, *(word.format(tmp=tmp_path) for word in words))
+    lines = [line for line in err.splitlines() if line.startswith("vladmap: ")]
+    assert code == 2
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert "Traceback" not in err
+
+
+def test_a_dry_run_counts_images_and_bytes_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_drive(tmp_path / "drive", 3)
+    size = sum(path.stat().st_size for path in (tmp_path / "drive").iterdir())
+    words = ["build", "--images", str(tmp_path / "drive"), "--atlas", str(tmp_path / "atlas")]
+    assert main([*words, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f"3 images, {size / 1000:.1f} kB" in said
+    assert not (tmp_path / "atlas").exists()
+
+
+@pytest.mark.parametrize("job", ["build", "ingest", "merge", "sample", "check-map"])
+def test_help_of_every_job_teaches(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([job, "--help"])
+    assert stopped.value.code == 0
+    assert f"vladmap {job}" in capsys.readouterr().out
+
+
+def test_an_unknown_job_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["biuld"]) == 2
+    assert "biuld" in capsys.readouterr().err
