@@ -20,6 +20,7 @@ from mapping.matching import TwoView
 # this many metres: nearer photographs of one place differ by as much.
 _SIGMAS = 4.0
 _MIN_METRES = 10.0
+_ENOUGH_NEAR = 6
 
 Origin = tuple[float, float, float]
 
@@ -27,11 +28,11 @@ Origin = tuple[float, float, float]
 def implausible(
     views: Sequence[TwoView], rows: Sequence[Mapping[str, Any]], origin: Origin, gps_sigma_m: float
 ) -> NDArray[np.bool_]:
-    """Which pairs share more than photographs at half their distance do, (n,) bool.
+    """Which pairs further apart by GPS than its error are not to be trusted, (n,) bool.
 
-    What two photographs share falls with the distance between them. A pair further apart by GPS
-    than its error, with more inliers than the median of both images' pairs within half that
-    distance, shows two places that look alike.
+    What two photographs share falls with the distance between them: a pair with more inliers than
+    the median of both images' pairs within half its distance shows two places that look alike. And
+    where both images have enough nearer pairs, a far one adds little and risks much.
     """
     place = {row["image_id"]: number for number, row in enumerate(rows)}
     first, second = (
@@ -45,7 +46,13 @@ def implausible(
         ends = (first[number], second[number])
         beside = np.isin(first, ends) | np.isin(second, ends)
         nearer = inliers[beside & (distance < distance[number] / 2)]
-        flagged[number] = len(nearer) > 0 and inliers[number] > np.median(nearer)
+        if len(nearer) > 0 and inliers[number] > np.median(nearer):
+            flagged[number] = True
+    near = distance <= limit
+    partners = np.bincount(first[near], minlength=len(rows))
+    partners += np.bincount(second[near], minlength=len(rows))
+    enough = np.minimum(partners[first], partners[second]) >= _ENOUGH_NEAR
+    flagged |= (distance > limit) & enough
     return flagged
 
 

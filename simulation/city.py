@@ -351,7 +351,9 @@ class _CityBuilder:
             (front.point(width, 0.0, 0.0), front.along, depth, sides[1]),
             (front.point(width, -depth, 0.0), -front.out, width, False),
         )
-        for foot, normal, length, faces_street in walls:
+        # The ends draw from a generator of their own: a twin at a corner has its twins' front.
+        generators = (rng, *rng.spawn(3))
+        for (foot, normal, length, faces_street), rng in zip(walls, generators, strict=True):
             if not faces_street:
                 self.quads.wall(foot, normal, length, house.height, house.look)
                 continue

@@ -14,9 +14,14 @@ def blob(height: int, width: int, x: float, y: float, sigma: float) -> np.ndarra
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Overlapping rectangles of random grey: corners of every size."""
     rng = np.random.default_rng(seed)
-    coarse = rng.uniform(0, 255, (height // 8 + 1, width // 8 + 1, 3))
-    return np.kron(coarse, np.ones((8, 8, 1)))[:height, :width].astype(np.uint8)
+    image = np.full((height, width, 3), 128, np.uint8)
+    for _ in range(height * width // 150):
+        y, x = rng.integers(0, height), rng.integers(0, width)
+        h, w = rng.integers(4, 40, 2)
+        image[y : y + h, x : x + w] = rng.integers(0, 256)
+    return image
 
 
 def test_sift_finds_a_blob_where_it_is_by_the_corner_origin() -> None:

@@ -51,10 +51,14 @@ def test_exact_gps_is_met_exactly(loop: bool) -> None:
 
 
 @pytest.mark.parametrize("loop", [True, False])
-@pytest.mark.parametrize("seed", range(5))
-def test_noise_averages_out(loop: bool, seed: int) -> None:
+def test_noise_averages_out(loop: bool) -> None:
+    # 3 m and 4.5 m of noise over the root of 120 positions is 0.56 m in three dimensions; turn,
+    # tilt and scale add their share.
     centres, rotations = drive(120, loop=loop)
-    assert np.median(error_after(centres, rotations, noisy(centres, 3.0, seed))) < 1.2
+    medians = [
+        np.median(error_after(centres, rotations, noisy(centres, 3.0, seed))) for seed in range(20)
+    ]
+    assert np.median(medians) < 0.85
 
 
 def test_a_quarter_of_blunders_does_not_move_the_map() -> None:

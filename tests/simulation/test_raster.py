@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -11,7 +13,7 @@ from simulation.raster import edge_functions, rasterise, resample
 def random_quads(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Parallelograms in front of, around and behind a camera; homogeneous corners and planes."""
     rng = np.random.default_rng(seed)
-    origin = rng.normal(0, 3, (count, 3)) + [0, 0, 4]
+    origin = rng.normal((0, 0, 4), 3, (count, 3))
     u, v = rng.normal(0, 2, (count, 3)), rng.normal(0, 2, (count, 3))
     normal = np.cross(u, v)
     away = (normal * origin).sum(1) > 0
@@ -38,10 +40,7 @@ def test_every_pixel_shows_the_nearest_quad_that_covers_its_centre() -> None:
 def test_quads_that_share_an_edge_leave_no_gap_and_do_not_overlap() -> None:
     x = np.linspace(3.3, 60.7, 9)
     top, bottom = 5.1, 40.9
-    corners = [
-        [[a, bottom, 1], [b, bottom, 1], [b, top, 1], [a, top, 1]]
-        for a, b in zip(x[:-1], x[1:], strict=True)
-    ]
+    corners = [[[a, bottom, 1], [b, bottom, 1], [b, top, 1], [a, top, 1]] for a, b in pairwise(x)]
     nearness = torch.tensor([[0.0, 0.0, 1.0]]).double().repeat(8, 1)
     seen = rasterise(torch.tensor(corners).double(), nearness, 64, 48)
     covered = seen[5:41, 3:61]
