@@ -33,7 +33,6 @@ def guarded(work: Callable[[], int | None]) -> int:
     )
     logging.getLogger("vladmap").setLevel(logging.INFO)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    logging.getLogger().addFilter(_useful)
     try:
         return work() or 0
     except UserError as error:
@@ -51,11 +50,6 @@ def guarded(work: Callable[[], int | None]) -> int:
         if cause is None:
             raise
         return _explain(cause)
-
-
-def _useful(record: logging.LogRecord) -> bool:
-    """Beam warns of Google's libraries, which a build on this machine does not miss."""
-    return "apitools not found" not in record.getMessage()
 
 
 def _explain(error: UserError) -> int:

@@ -353,22 +353,22 @@ class _CityBuilder:
         )
         # The ends draw from a generator of their own: a twin at a corner has its twins' front.
         generators = (rng, *rng.spawn(3))
-        for (foot, normal, length, faces_street), rng in zip(walls, generators, strict=True):
+        for (foot, normal, length, faces_street), draw in zip(walls, generators, strict=True):
             if not faces_street:
                 self.quads.wall(foot, normal, length, house.height, house.look)
                 continue
-            columns = max(2, round(length / float(rng.uniform(2.4, 3.3))))
+            columns = max(2, round(length / float(draw.uniform(2.4, 3.3))))
             # A permutation: neighbouring windows are furnished differently.
-            windows = np.resize(rng.permutation(style), (house.floors, columns))
-            windows[rng.random(windows.shape) < 0.06] = 0
+            windows = np.resize(draw.permutation(style), (house.floors, columns))
+            windows[draw.random(windows.shape) < 0.06] = 0
             upper = house.height - ground
             self.quads.wall(foot + ground * UP, normal, length, upper, house.look, windows)
             openings = max(2, round(length / 4.0))
             if house.shop:
-                row = rng.choice(self.tiles.shops, openings, replace=False)
+                row = draw.choice(self.tiles.shops, openings, replace=False)
             else:
-                row = rng.choice(style, openings)
-                row[rng.integers(openings)] = rng.choice(self.tiles.doors)
+                row = draw.choice(style, openings)
+                row[draw.integers(openings)] = draw.choice(self.tiles.doors)
             self.quads.wall(foot, normal, length, ground, base, row[None])
 
     # --- what stands out from a front ----------------------------------------------------------
