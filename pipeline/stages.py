@@ -320,7 +320,7 @@ def index(run: Run) -> None:
     schema = storage.read_schema(run.atlas.path(next(iter(described.values())).file.path))
     about = {key.decode(): value.decode() for key, value in schema.metadata.items()}
     dimension = int(about["vladmap:dimension"])
-    factory = _factory(run, count, dimension)
+    factory, chosen_for = _factory(run, count, dimension)
     identity = fingerprint("index", factory=factory, seed=options.seed)
     shards = list(described)
     reads = tuple((f"descriptors/{shard}", described[shard].file.path) for shard in shards)
@@ -373,6 +373,7 @@ def index(run: Run) -> None:
     )
     described_as = (
         ("factory", factory),
+        ("chosen_for", chosen_for),
         ("dimension", dimension),
         ("model", model),
         ("model_fingerprint", about["vladmap:model_fingerprint"]),
@@ -402,18 +403,23 @@ def _until(entries: dict[str, LedgerEntry], rows: int) -> Iterator[tuple[str, Le
         yield shard, entry
 
 
-def _factory(run: Run, count: int, dimension: int) -> str:
-    """The given factory, else the one chosen by count; an IVF stays until the count is fourfold."""
+def _factory(run: Run, count: int, dimension: int) -> tuple[str, int]:
+    """The index's factory, and the count of images that it was chosen for.
+
+    The given one, else the one for this count; an IVF stays until the count is fourfold.
+    """
     if run.options.factory:
-        return run.options.factory
+        return run.options.factory, count
     try:
         about = json.loads(
             storage.read_bytes(run.atlas.path(f"index/{run.options.model}/index.json"))
         )
     except (OSError, ValueError):
-        return choose_factory(count, dimension)
-    stays = "IVF" in about["factory"] and about["count"] <= count < 4 * about["trained_for"]
-    return about["factory"] if stays else choose_factory(count, dimension)
+        about = {}
+    factory, chosen_for = about.get("factory", ""), about.get("chosen_for", 0)
+    if "IVF" in factory and chosen_for <= count < 4 * chosen_for:
+        return factory, chosen_for
+    return choose_factory(count, dimension), count
 
 
 def pair(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,23 @@ def test_geopandas_reads_the_images_as_geometries(atlas: Path) -> None:
     frame = geopandas.read_parquet(atlas / "images")
     assert str(frame.crs) == "OGC:CRS84"
     assert frame.geometry.y.to_numpy() == pytest.approx(frame["latitude"].to_numpy())
+
+
+def test_a_chosen_ivf_index_stays_until_the_collection_is_fourfold(tmp_path: Path) -> None:
+    settings = BuildOptions(atlas=str(tmp_path))
+    run = Run(Atlas.open(str(tmp_path), create=True), settings)
+    about = {"factory": "IVF1024,SQ8", "chosen_for": 21_000}
+    folder = tmp_path / "index" / settings.model
+    folder.mkdir(parents=True)
+    (folder / "index.json").write_text(json.dumps(about))
+    assert stages._factory(run, 80_000, 7168) == ("IVF1024,SQ8", 21_000)
+    assert stages._factory(run, 84_000, 7168) == ("IVF2048,SQ8", 84_000)
+
+
+def test_an_ivf_index_is_merged_from_its_shards(drive: Path, tmp_path: Path) -> None:
+    run = build(drive, tmp_path / "atlas", factory="IVF4,Flat")
+    about = json.loads(Path(run.atlas.path("index/netvlad-lite/index.json")).read_text())
+    assert about["factory"] == "IVF4,Flat"
+    assert about["count"] == 20
+    assert about["recall"] == 1.0  # all four lists are visited
+    assert set(done(build(drive, tmp_path / "atlas", factory="IVF4,Flat")).values()) == {0}
