@@ -1,0 +1,71 @@
+"""Tiles: bounded, overlapping, every linked image in one core, stable as a collection grows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mapping.tiles import Tile, plan_tiles
+
+
+def street(count: int, start: int = 0, with_gps: bool = True) -> tuple[list[str], np.ndarray]:
+    """Ids of a straight street's images, and their latitudes 3 m apart."""
+    ids = [f"{number:032x}" for number in range(start, start + count)]
+    latitude = 48.0 + 2.7e-5 * np.arange(start, start + count)
+    return ids, latitude if with_gps else np.full(count, np.nan)
+
+
+def plan(ids: list[str], latitude: np.ndarray, max_images: int) -> list[Tile]:
+    pairs = [(a, b) for step in (1, 2) for a, b in zip(ids, ids[step:], strict=False)]
+    a, b = zip(*pairs, strict=True)
+    longitude = np.where(np.isnan(latitude), np.nan, 16.0)
+    return plan_tiles(ids, latitude, longitude, a, b, np.full(len(a), 50.0), max_images)
+
+
+def test_few_images_are_one_tile_even_in_two_parts() -> None:
+    ids, latitude = street(10)
+    tiles = plan_tiles(
+        ids, latitude, latitude * 0, [ids[0], ids[8]], [ids[1], ids[9]], np.ones(2), 20
+    )
+    assert [tile.image_ids for tile in tiles] == [[ids[0], ids[1], ids[8], ids[9]]]
+
+
+def test_no_pairs_make_no_tiles() -> None:
+    ids, latitude = street(3)
+    assert plan_tiles(ids, latitude, latitude, [], [], np.zeros(0), 20) == []
+
+
+def test_tiles_are_bounded_and_every_image_is_in_one_core() -> None:
+    ids, latitude = street(300)
+    tiles = plan(ids, latitude, 50)
+    assert len(tiles) > 5
+    assert all(len(tile.image_ids) <= 50 for tile in tiles)
+    cores = [image for tile in tiles for image in np.array(tile.image_ids)[tile.core]]
+    assert sorted(cores) == ids
+
+
+def test_neighbouring_tiles_share_images() -> None:
+    tiles = plan(*street(300), 50)
+    for tile in tiles:
+        others = {image for other in tiles if other is not tile for image in other.image_ids}
+        assert len(others & set(tile.image_ids)) >= 2
+
+
+def test_growth_elsewhere_leaves_a_tile_as_it_is() -> None:
+    before = {tile.name: tile.image_ids for tile in plan(*street(300), 50)}
+    after = {tile.name: tile.image_ids for tile in plan(*street(330), 50)}
+    same = [name for name in before if after.get(name) == before[name]]
+    assert len(same) >= len(before) - 2
+
+
+def test_images_without_gps_go_with_their_partners() -> None:
+    ids, latitude = street(300)
+    latitude[::7] = np.nan
+    tiles = plan(ids, latitude, 50)
+    cores = [image for tile in tiles for image in np.array(tile.image_ids)[tile.core]]
+    assert sorted(cores) == ids
+
+
+def test_a_component_without_any_gps_is_cut_all_the_same() -> None:
+    tiles = plan(*street(120, with_gps=False), 50)
+    assert all(len(tile.image_ids) <= 50 for tile in tiles)
+    assert sum(int(tile.core.sum()) for tile in tiles) == 120
