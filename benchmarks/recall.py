@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", choices=MODEL_NAMES, default="netvlad-lite")
     parser.add_argument("--checkpoint", help="VGG16 for the model netvlad")
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--seeds", type=int, default=4, help="how many vocabularies")
+    parser.add_argument("--seeds", type=int, default=8, help="how many vocabularies")
     parser.add_argument("--set", action="append", choices=sorted(TOLERANCES), dest="sets")
     options = parser.parse_args(arguments)
     print(f"{options.model}, {options.precision}: recall@{'/'.join(map(str, RANKS))} in %")

@@ -75,7 +75,7 @@ class ConvolutionalFeatures:
         mean: tuple[float, ...] = network.mean  # type: ignore[assignment]
         std: tuple[float, ...] = network.std  # type: ignore[assignment]
         arrays = {key: tensor.numpy() for key, tensor in weights.items()}
-        self.digest = digest(f"{name} mean {mean} std {std} {input_size}", arrays)
+        self.digest = digest(f"{name} 2 mean {mean} std {std} {input_size}", arrays)
         self._exact = precision == "float32"
         dtype = PRECISIONS[precision]
         network = network.eval().requires_grad_(False).to(dtype)

@@ -138,9 +138,9 @@ def _load(image: ImageFile.ImageFile, wanted: Size | None, mode: str | None = No
     picture = _to_eight_bits(image)
     if wanted is None or wanted == picture.size:
         return picture
-    # Enlarged, a photograph gains nothing by a sharper filter; place recognition loses by it.
+    # Enlarged as place recognition fares best: see models.base.resize.
     enlarged = wanted[0] > picture.width
-    resampling = Image.Resampling.BILINEAR if enlarged else _FILTER
+    resampling = Image.Resampling.HAMMING if enlarged else _FILTER
     return picture.resize(wanted, resampling, box=box, reducing_gap=_REDUCING_GAP)
 
 
