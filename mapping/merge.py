@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 from mapping.check import best_similarity
 from mapping.colmap import SEED, pycolmap, wxyz
 from mapping.geodesy import enu_to_geodetic
-from mapping.georegister import DEFAULT_ACCURACY_M, centres_and_rotations
+from mapping.georegister import (
+    DEFAULT_ACCURACY_M,
+    centres_and_rotations,
+    georegister,
+    positions_of,
+)
+from mapping.graph import connected_components
 from mapping.mapper import bundle_adjust
 from mapping.reconstruct import place
 from photos.geometry import points_wkb, with_geo_metadata
@@ -74,7 +80,7 @@ def merge_tiles(
     """Join models that share images, largest first, as long as the joins hold.
 
     `by_name` gives each COLMAP image name its row of IMAGES. A join is kept only where the common
-    images agree in place and direction and the GPS residuals do not grow; a refused one is
+    images agree in place and direction and neither part's GPS residuals grow; a refused one is
     reported with its figures. What is joined is adjusted and georegistered as a whole.
     """
     waiting = sorted(tiles, key=lambda tile: (-tile.model.num_reg_images(), tile.name))
@@ -140,30 +146,41 @@ def _join(
     model = join_models(base.model, carried)
     bundle_adjust(model, refine_focal=False, refine_distortion=False)
     joined = TileModel(base.name, model, base.origin, base.georegistered)
-    before = max(
-        (_gps_residual(part, by_name, gps_sigma_m) for part in (base, other)), default=np.nan
-    )
     report = place(model, by_name, base.origin, gps_sigma_m)
-    after = report.get("gps_residual_median_m", np.nan)
     joined.georegistered = bool(report["georegistered"])
-    decision |= {"gps_residual_before_m": _number(before), "gps_residual_after_m": _number(after)}
-    if np.isfinite(before) and not after <= _MAX_GPS_GROWTH * before + _GPS_SLACK_M:
-        reason = f"GPS residuals would grow from {before:.2f} m to {after:.2f} m"
-        return None, {**decision, "reason": reason}
+    after_join = _gps_residuals(joined, by_name, gps_sigma_m)
+    for part in (base, other):
+        own = _gps_residuals(part, by_name, gps_sigma_m)
+        if not own:
+            continue
+        before = float(np.median(list(own.values())))
+        after = float(np.median([after_join.get(name, np.inf) for name in own]))
+        grown = after > _MAX_GPS_GROWTH * before + _GPS_SLACK_M
+        if grown or part is base:
+            decision |= {"gps_residual_before_m": before, "gps_residual_after_m": _number(after)}
+        if grown:
+            reason = f"GPS residuals of {part.name} would grow from {before:.2f} m to {after:.2f} m"
+            return None, {**decision, "reason": reason}
     return joined, {**decision, "merged": True, "reason": "common images and GPS agree"}
 
 
 def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return value if np.isfinite(value) else None
 
 
-def _gps_residual(
+def _gps_residuals(
     tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
-) -> float:
+) -> dict[str, float]:
+    """Metres between where a georegistered model and where GPS has each image."""
     if not tile.georegistered:
-        return float("nan")
-    report = place(pycolmap.Reconstruction(tile.model), by_name, tile.origin, gps_sigma_m)
-    return float(report.get("gps_residual_median_m", np.nan))
+        return {}
+    names, centres, rotations = centres_and_rotations(tile.model)
+    gps = positions_of([by_name[name] for name in names], tile.origin, gps_sigma_m)
+    found = georegister(centres, rotations, gps)
+    if found is None:
+        return {}
+    known = zip(names, found.residuals.tolist(), strict=True)
+    return {name: residual for name, residual in known if np.isfinite(residual)}
 
 
 def _tolerance(points: Array) -> float:
@@ -174,11 +191,7 @@ def _tolerance(points: Array) -> float:
 
 def _observations(model: pycolmap.Reconstruction) -> dict[tuple[str, int], int]:
     """The point that each (image name, keypoint) observes."""
-    return {
-        (model.image(element.image_id).name, element.point2D_idx): number
-        for number, point in model.points3D.items()
-        for element in point.track.elements
-    }
+    return {key: number for number in model.points3D for key in _keys(model, number)}
 
 
 def common_points(
@@ -227,65 +240,82 @@ def join_models(
     tracks claim stays with the base's.
     """
     joined = pycolmap.Reconstruction(base)
-    number_of = {image.name: number for number, image in joined.images.items()}
-    new_images: set[int] = set()
+    number_of = _add_images(joined, other)
+    for kept, added in _tracks_that_meet(base, other):
+        free = [
+            pycolmap.TrackElement(number_of[name], index)
+            for name, index in (key for number in added for key in _keys(other, number))
+            if not joined.image(number_of[name]).points2D[index].has_point3D()
+        ]
+        if kept:
+            target = kept[0]
+            for further in kept[1:]:
+                target = joined.merge_points3D(target, further)
+            for element in free:
+                joined.add_observation(target, element)
+        elif len(free) >= 2:
+            point = other.point3D(added[0])
+            track = pycolmap.Track()
+            track.add_elements(free)
+            joined.add_point3D(point.xyz, track, point.color)
+    return joined
+
+
+def _add_images(model: pycolmap.Reconstruction, other: pycolmap.Reconstruction) -> dict[str, int]:
+    """Add the images, with poses and keypoints, that `model` lacks; all its numbers by name."""
+    number_of = {image.name: number for number, image in model.images.items()}
+    last = max(model.images, default=0)
     camera_of: dict[int, int] = {}
     for number in sorted(other.reg_image_ids()):
         image = other.image(number)
         if image.name in number_of:
             continue
-        camera_id = camera_of.setdefault(
-            image.camera_id, _camera(joined, other.camera(image.camera_id))
-        )
+        if image.camera_id not in camera_of:
+            camera_of[image.camera_id] = _camera(model, other.camera(image.camera_id))
+        last += 1
         copy = pycolmap.Image(
             name=image.name,
             keypoints=np.array([point.xy for point in image.points2D]).reshape(-1, 2),
-            camera_id=camera_id,
-            image_id=max(joined.images, default=0) + 1,
+            camera_id=camera_of[image.camera_id],
+            image_id=last,
         )
-        joined.add_image_with_trivial_frame(copy, image.cam_from_world())
-        number_of[image.name] = copy.image_id
-        new_images.add(copy.image_id)
+        model.add_image_with_trivial_frame(copy, image.cam_from_world())
+        number_of[image.name] = last
+    return number_of
+
+
+def _tracks_that_meet(
+    base: pycolmap.Reconstruction, other: pycolmap.Reconstruction
+) -> list[tuple[list[int], list[int]]]:
+    """Points of `base` and of `other` that are one point, keypoint by keypoint; none of base's
+    alone. In the order of the first of `other`.
+    """
     seen = _observations(base)
-    for number in sorted(other.points3D):
-        point = other.point3D(number)
-        keys = [
-            (other.image(element.image_id).name, element.point2D_idx)
-            for element in point.track.elements
-        ]
-        own = sorted({seen[key] for key in keys if key in seen})
-        elements = [
-            pycolmap.TrackElement(number_of[name], index)
-            for name, index in keys
-            if name in number_of and (name, index) not in seen
-        ]
-        if own:
-            target = own[0]
-            for further in own[1:]:
-                if (
-                    further != target
-                    and joined.exists_point3D(further)
-                    and joined.exists_point3D(target)
-                ):
-                    merged = joined.merge_points3D(target, further)
-                    seen = {
-                        key: merged if at in (target, further) else at for key, at in seen.items()
-                    }
-                    target = merged
-            for element in elements:
-                if not joined.image(element.image_id).points2D[element.point2D_idx].has_point3D():
-                    joined.add_observation(target, element)
-        else:
-            free = [
-                element
-                for element in elements
-                if not joined.image(element.image_id).points2D[element.point2D_idx].has_point3D()
-            ]
-            if len(free) >= 2:
-                track = pycolmap.Track()
-                track.add_elements(free)
-                joined.add_point3D(point.xyz, track, point.color)
-    return joined
+    ours, theirs = sorted(base.points3D), sorted(other.points3D)
+    row_of = {number: row for row, number in enumerate(ours)}
+    links = [
+        (row_of[seen[key]], len(ours) + row)
+        for row, number in enumerate(theirs)
+        for key in _keys(other, number)
+        if key in seen
+    ]
+    first, second = np.array(links, np.int64).reshape(-1, 2).T
+    labels = connected_components(len(ours) + len(theirs), first, second).tolist()
+    groups: dict[int, tuple[list[int], list[int]]] = {}
+    for number, label in zip(theirs, labels[len(ours) :], strict=True):
+        groups.setdefault(label, ([], []))[1].append(number)
+    for number, label in zip(ours, labels, strict=False):
+        if label in groups:
+            groups[label][0].append(number)
+    return list(groups.values())
+
+
+def _keys(model: pycolmap.Reconstruction, number: int) -> list[tuple[str, int]]:
+    """The (image name, keypoint) that a point is seen at."""
+    return [
+        (model.image(element.image_id).name, element.point2D_idx)
+        for element in model.point3D(number).track.elements
+    ]
 
 
 def _camera(model: pycolmap.Reconstruction, camera: pycolmap.Camera) -> int:

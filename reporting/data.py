@@ -49,7 +49,10 @@ class TileQuality(_TileName, total=False):
 
 
 class MergeDecision(TypedDict, total=False):
-    """One attempt to join two models; residuals are of their common images."""
+    """One attempt to join two models; residuals are of their common images.
+
+    GPS residuals are medians of the images of `a`, or of those of `b` where they speak against it.
+    """
 
     a: str
     b: str

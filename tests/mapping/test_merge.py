@@ -1,0 +1,293 @@
+"""Merging of tiles, on a street whose every pose and point is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mapping.colmap import pycolmap
+from mapping.geodesy import enu_to_geodetic
+from mapping.georegister import centres_and_rotations
+from mapping.merge import TileModel, common_points, join_models, merge_tiles, poses_table
+from schemas import tables
+
+ORIGIN = (48.0, 16.0, 100.0)
+IMAGES, WIDTH, HEIGHT, FOCAL = 24, 640, 480, 500.0
+
+
+@cache
+def street() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centres (n, 3), world_from_camera (n, 3, 3) along an arc, and points on its houses (m, 3)."""
+    heading = np.linspace(0, np.pi / 2, IMAGES)
+    centres = np.stack([60 * np.sin(heading), 60 * (1 - np.cos(heading)), 0 * heading + 2], axis=1)
+    forward = np.stack([np.cos(heading), np.sin(heading), 0 * heading], axis=1)
+    down = np.tile([0.0, 0.0, -1.0], (IMAGES, 1))
+    rotations = np.stack([np.cross(down, forward), down, forward], axis=2)
+    rng = np.random.default_rng(5)
+    angle, radius = rng.uniform(0, 2, 1500), rng.choice([52.0, 68.0], 1500)
+    points = np.stack(
+        [radius * np.sin(angle), 60 - radius * np.cos(angle), rng.uniform(0, 8, 1500)], axis=1
+    )
+    return centres, rotations, points
+
+
+def name_of(number: int) -> str:
+    return f"{number:03d}.jpg"
+
+
+def model_of(numbers: Sequence[int], focal: float = FOCAL) -> pycolmap.Reconstruction:
+    """The exact model of some of the street's images: a keypoint for each point in view.
+
+    Keypoints are those of the whole street whatever the choice of images, as features are.
+    """
+    centres, rotations, points = street()
+    model = pycolmap.Reconstruction()
+    camera = pycolmap.Camera(
+        model="PINHOLE", width=WIDTH, height=HEIGHT, params=[focal, focal, WIDTH / 2, HEIGHT / 2]
+    )
+    camera.camera_id = 1
+    model.add_camera_with_trivial_rig(camera)
+    tracks: dict[int, list[tuple[int, int]]] = {}
+    for image_id, number in enumerate(numbers, start=1):
+        seen = (points - centres[number]) @ rotations[number]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pixels = focal * seen[:, :2] / seen[:, 2:] + [WIDTH / 2, HEIGHT / 2]
+        inside = (pixels >= 0).all(axis=1) & (pixels < [WIDTH, HEIGHT]).all(axis=1)
+        visible = np.flatnonzero((seen[:, 2] > 2) & (seen[:, 2] < 60) & inside)
+        pose = pycolmap.Rigid3d(
+            pycolmap.Rotation3d(rotations[number].T), -rotations[number].T @ centres[number]
+        )
+        image = pycolmap.Image(
+            name=name_of(number), keypoints=pixels[visible], camera_id=1, image_id=image_id
+        )
+        model.add_image_with_trivial_frame(image, pose)
+        for index, point in enumerate(visible):
+            tracks.setdefault(int(point), []).append((image_id, index))
+    for point, elements in sorted(tracks.items()):
+        if len(elements) >= 2:
+            track = pycolmap.Track()
+            track.add_elements([pycolmap.TrackElement(*element) for element in elements])
+            model.add_point3D(points[point], track, np.zeros(3, np.uint8))
+    return model
+
+
+def tile(
+    name: str, numbers: Sequence[int], georegistered: bool = True, **options: Any
+) -> TileModel:
+    return TileModel(name, model_of(numbers, **options), ORIGIN, georegistered)
+
+
+def rows(sigma: float = 0.5) -> dict[str, dict[str, Any]]:
+    noise = np.random.default_rng(2).normal(0, sigma, (IMAGES, 3))
+    geodetic = enu_to_geodetic(street()[0] + noise, ORIGIN).tolist()
+    return {
+        name_of(number): {
+            "image_id": f"id{number:03d}", "uri": name_of(number), "gps_accuracy_m": 1.0,
+            "latitude": latitude, "longitude": longitude, "altitude": altitude,
+        }
+        for number, (latitude, longitude, altitude) in enumerate(geodetic)
+    }  # fmt: skip
+
+
+def without_gps() -> dict[str, dict[str, Any]]:
+    return {
+        name: {**row, "latitude": None, "longitude": None, "altitude": None}
+        for name, row in rows().items()
+    }
+
+
+def disguise(model: pycolmap.Reconstruction) -> pycolmap.Sim3d:
+    """Carry a model into a frame of its own; returns the similarity that did it."""
+    turn = pycolmap.Rotation3d(
+        np.array([0.1, -0.3, 0.2, 0.9]) / np.linalg.norm([0.1, 0.3, 0.2, 0.9])
+    )
+    similarity = pycolmap.Sim3d(0.37, turn, np.array([4.0, -7.0, 1.0]))
+    model.transform(similarity)
+    return similarity
+
+
+def shape_error(model: pycolmap.Reconstruction) -> float:
+    """How far centres are from the street's after the best alignment, in metres at most."""
+    names, centres, _ = centres_and_rotations(model)
+    truth = street()[0][[int(name[:3]) for name in names]]
+    found = pycolmap.estimate_sim3d(centres, truth)
+    assert found is not None
+    return float(np.linalg.norm(found * centres - truth, axis=1).max())
+
+
+def test_points_that_share_a_keypoint_are_one_place_in_both_frames() -> None:
+    a, b = model_of(range(14)), model_of(range(10, 24))
+    similarity = disguise(b)
+    source, target = common_points(b, a)
+    assert len(source) > 50
+    np.testing.assert_allclose(similarity * target, source, atol=1e-9)
+
+
+def test_models_of_different_images_have_no_common_points() -> None:
+    source, target = common_points(model_of(range(8)), model_of(range(12, 20)))
+    assert source.shape == target.shape == (0, 3)
+
+
+def test_two_halves_joined_are_the_whole_with_the_same_tracks() -> None:
+    joined = join_models(model_of(range(14)), model_of(range(10, 24)))
+    whole = model_of(range(24))
+
+    def tracks(model: pycolmap.Reconstruction) -> set[frozenset[tuple[str, int]]]:
+        return {
+            frozenset(
+                (model.image(element.image_id).name, element.point2D_idx)
+                for element in point.track.elements
+            )
+            for point in model.points3D.values()
+        }
+
+    # A point that neither half saw twice is in neither, and so not in the joined one.
+    halves = [frozenset(map(name_of, part)) for part in (range(14), range(10, 24))]
+    expected = set()
+    for track in tracks(whole):
+        seen = [frozenset(key for key in track if key[0] in half) for half in halves]
+        parts = [part for part in seen if len(part) >= 2]
+        if parts:
+            expected.add(frozenset().union(*parts))
+    assert tracks(joined) == expected
+    assert joined.num_reg_images() == 24
+    assert joined.num_cameras() == 1
+    assert joined.is_valid()
+
+
+def test_one_track_of_a_model_bridges_two_of_the_other() -> None:
+    # The base holds a point split in two; the other model knows that it is one.
+    base, other = model_of(range(6)), model_of(range(6))
+    number, point = next(
+        (number, point)
+        for number, point in sorted(base.points3D.items())
+        if point.track.length() >= 4
+    )
+    elements = [(each.image_id, each.point2D_idx) for each in point.track.elements]
+    place, before = point.xyz.copy(), base.num_points3D()
+    base.delete_point3D(number)
+    for half in (elements[:2], elements[2:]):
+        track = pycolmap.Track()
+        track.add_elements([pycolmap.TrackElement(*element) for element in half])
+        base.add_point3D(place, track, np.zeros(3, np.uint8))
+    assert base.num_points3D() == before + 1
+    joined = join_models(base, other)
+    assert joined.num_points3D() == before
+    assert joined.is_valid()
+
+
+def test_cameras_that_differ_are_both_kept() -> None:
+    joined = join_models(model_of(range(14)), model_of(range(10, 24), focal=510.0))
+    assert sorted(camera.params[0] for camera in joined.cameras.values()) == [500.0, 510.0]
+    assert joined.is_valid()
+
+
+def test_overlapping_tiles_become_one_model_in_its_place() -> None:
+    right = tile("right", range(10, 24))
+    disguise(right.model)
+    merged = merge_tiles([tile("left", range(14)), right], rows())
+    assert [each["merged"] for each in merged.decisions] == [True]
+    [model] = merged.models
+    assert model.georegistered
+    assert model.model.num_reg_images() == 24
+    assert shape_error(model.model) < 0.01
+    names, centres, _ = centres_and_rotations(model.model)
+    error = np.linalg.norm(centres - street()[0][[int(name[:3]) for name in names]], axis=1)
+    assert np.median(error) < 1.0, "half a metre of noise in GPS, averaged over 24 images"
+    assert merged.reports[0]["images"] == 24
+
+
+def test_a_chain_of_three_tiles_becomes_one_whatever_their_order() -> None:
+    parts = [tile("a", range(10)), tile("b", range(7, 17)), tile("c", range(14, 24))]
+    for tiles in (parts, parts[::-1]):
+        merged = merge_tiles(tiles, rows())
+        assert [each.model.num_reg_images() for each in merged.models] == [24]
+        assert sum(each["merged"] for each in merged.decisions) == 2
+
+
+def test_tiles_without_gps_join_in_a_frame_of_their_own() -> None:
+    parts = [tile("a", range(14), False), tile("b", range(10, 24), False)]
+    disguise(parts[1].model)
+    merged = merge_tiles(parts, without_gps())
+    [model] = merged.models
+    assert not model.georegistered
+    assert shape_error(model.model) < 0.01
+    table = poses_table(merged.models, without_gps())
+    assert table["latitude"].null_count == table["geometry"].null_count == 24
+
+
+def test_tiles_that_share_too_few_points_stay_apart() -> None:
+    right = tile("right", range(10, 24))
+    for number in list(right.model.points3D)[20:]:
+        right.model.delete_point3D(number)
+    merged = merge_tiles([tile("left", range(14)), right], rows())
+    assert len(merged.models) == 2
+    assert not merged.decisions[0]["merged"]
+    assert "30 are needed" in merged.decisions[0]["reason"]
+
+
+def test_a_tile_whose_common_images_lie_elsewhere_is_refused_and_kept() -> None:
+    # The points agree and the cameras do not: one of the two is bent.
+    right = tile("right", range(10, 24))
+    for number in right.model.reg_image_ids():
+        frame = right.model.image(number).frame
+        pose = frame.rig_from_world
+        frame.rig_from_world = pycolmap.Rigid3d(pose.rotation, pose.translation + [3.0, 0.0, 0.0])
+    merged = merge_tiles([tile("left", range(14)), right], rows())
+    assert [each.name for each in merged.models] == ["left", "right"]
+    assert "common images differ by 3.0" in merged.decisions[0]["reason"]
+
+
+def test_a_join_that_gps_contradicts_is_refused() -> None:
+    # What is right's alone lies, by its GPS, 30 m from where the left puts it.
+    torn = rows(sigma=0.0)
+    for number in range(14, 24):
+        place = street()[0][number] + [30.0, 0.0, 0.0]
+        latitude, longitude, altitude = enu_to_geodetic(place[None], ORIGIN)[0].tolist()
+        moved = {"latitude": latitude, "longitude": longitude, "altitude": altitude}
+        torn[name_of(number)] |= moved
+    merged = merge_tiles([tile("left", range(14)), tile("right", range(10, 24))], torn)
+    assert "would grow from 0.00 m" in merged.decisions[0]["reason"]
+    assert [each.name for each in merged.models] == ["left", "right"]
+
+
+def test_a_tile_within_another_is_not_written_twice() -> None:
+    inner = tile("inner", range(3, 8))
+    for number in list(inner.model.points3D)[10:]:
+        inner.model.delete_point3D(number)  # too little to join
+    merged = merge_tiles([tile("outer", range(12)), inner], rows())
+    assert [each.name for each in merged.models] == ["outer"]
+
+
+def test_an_image_of_two_models_has_the_pose_of_the_larger() -> None:
+    models = [tile("large", range(14)), tile("small", range(12, 20), georegistered=False)]
+    table = poses_table(models, rows())
+    assert table.schema.remove_metadata().equals(tables.POSES.remove_metadata())
+    assert table["image_id"].to_pylist() == [f"id{number:03d}" for number in range(20)]
+    assert table["model"].to_pylist() == [0] * 14 + [1] * 6
+    assert table["latitude"].null_count == 6
+    np.testing.assert_allclose(
+        table["reprojection_error_px"].to_numpy(), 0.0, atol=1e-6, err_msg="an exact model"
+    )
+    places = np.array([table[name].to_numpy()[:14] for name in ("latitude", "longitude")]).T
+    expected = enu_to_geodetic(street()[0][:14], ORIGIN)[:, :2]
+    np.testing.assert_allclose(places, expected, atol=1e-9)
+
+
+def test_nothing_to_merge_is_an_empty_map() -> None:
+    merged = merge_tiles([], rows())
+    assert (merged.models, merged.reports, merged.decisions) == ([], [], [])
+    assert poses_table([], rows()).num_rows == 0
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_same_tiles_make_the_same_model(order: int) -> None:
+    def poses(step: int) -> np.ndarray:
+        tiles = [tile("left", range(14)), tile("right", range(10, 24))][::step]
+        return centres_and_rotations(merge_tiles(tiles, rows()).models[0].model)[1]
+
+    np.testing.assert_array_equal(poses(order), poses(1))
