@@ -26,7 +26,7 @@ from schemas.rejects import UserError
 # that rounding in the backbone cannot move a location from one cluster to another at a stroke.
 # The floor keeps the clusters that hold next to nothing small, as they are in VLAD.
 _ALPHA = 100.0
-_FLOOR = 0.1
+_FLOOR = 1.0
 
 
 def load_model(
