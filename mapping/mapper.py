@@ -157,7 +157,14 @@ def bundle_adjust(
     )
     options.ceres.solver_options.num_threads = 1
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    pycolmap.bundle_adjustment(model, options)
+    # pycolmap.bundle_adjustment would do the same and turn COLMAP's log on again.
+    pycolmap.ObservationManager(model).filter_observations_with_negative_depth()
+    config = pycolmap.BundleAdjustmentConfig()
+    for number in sorted(model.reg_image_ids()):
+        config.add_image(number)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    model.update_point_3d_errors()
 
 
 def observation_errors(model: pycolmap.Reconstruction) -> NDArray[np.float64]:

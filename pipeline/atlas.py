@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +84,27 @@ class Atlas:
         self.manifest["software"] = software_versions()
         data = json.dumps(self.manifest, indent=1, sort_keys=True) + "\n"
         storage.write_atomic(self.path("atlas.json"), data.encode())
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs on this machine out of an atlas on local disk; ends with the process.
+
+        Raises UserError where another run has it. Object stores know no locks: there it is the
+        user's to start one run at a time.
+        """
+        if not storage.is_local(self.root):
+            yield
+            return
+        with open(self.path(".lock"), "wb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another run is at work on {self.root}: wait for its end, or stop it"
+                ) from error
+            except OSError:
+                pass  # some network filesystems have no locks either
+            yield
 
     def ledger(self, stage: str, *, refresh: bool = False) -> dict[str, LedgerEntry]:
         """Entries of a stage by shard whose files are still there, whole in size.

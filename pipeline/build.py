@@ -30,13 +30,17 @@ STAGES: dict[str, Callable[[Run], None]] = {
 def run_stages(
     atlas: Atlas, options: BuildOptions, beam_args: Sequence[str], names: Sequence[str]
 ) -> Run:
-    """Bring the named stages of an atlas up to date, in order."""
+    """Bring the named stages of an atlas up to date, in order.
+
+    Raises UserError for what the user can mend, another run on the same atlas among it.
+    """
     started = time.monotonic()
     run = Run(atlas, options, beam_args)
-    for name in names:
-        stages.require(run, name)
-        STAGES[name](run)
-        record(run, name)
+    with atlas.locked():
+        for name in names:
+            stages.require(run, name)
+            STAGES[name](run)
+            record(run, name)
     if not any(result.elements for result in run.results):
         log.info("nothing to do: the atlas is up to date (%.1f s)", time.monotonic() - started)
     if "report" in names:

@@ -13,15 +13,15 @@ _STAGE_VERSIONS = {
     "plan": 1,
     "scan": 1,
     "ingest": 1,
-    "vocabulary": 1,
-    "describe": 1,
+    "vocabulary": 2,
+    "describe": 2,
     "index": 1,
     "pair": 1,
     "features": 1,
-    "verify": 1,
-    "cameras": 1,
-    "reconstruct": 1,
-    "merge": 1,
+    "verify": 2,
+    "cameras": 2,
+    "reconstruct": 2,
+    "merge": 2,
 }
 
 

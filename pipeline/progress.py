@@ -16,7 +16,13 @@ from transforms import progress
 log = logging.getLogger("vladmap")
 
 _REFRESH_S = 0.5
+_SINGULARS = {"indices": "index"}
 _LOG_EVERY_S = 30.0
+
+
+def counted(number: int, unit: str) -> str:
+    """`1 tile`, `2 tiles`."""
+    return f"{number} {_SINGULARS.get(unit, unit.removesuffix('s')) if number == 1 else unit}"
 
 
 class Bar:

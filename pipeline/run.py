@@ -18,7 +18,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.atlas import Atlas
 from pipeline.options import BuildOptions
-from pipeline.progress import Bar
+from pipeline.progress import Bar, counted
 from schemas.records import LedgerEntry, Task
 from schemas.rejects import UserError
 from transforms import storage
@@ -160,16 +160,18 @@ class Run:
         self.results.append(result)
         if result.elements == 0:
             log.info(
-                "%s: nothing to do, %d %s done before", result.stage, result.reused, result.unit
+                "%s: nothing to do, %s done before",
+                result.stage,
+                counted(result.reused, result.unit),
             )
         else:
             log.info(
-                "%s: %d %s in %.1f s (%.1f a second)%s",
+                "%s: %s in %.1f s%s%s",
                 result.stage,
-                result.elements,
-                result.unit,
+                counted(result.elements, result.unit),
                 result.seconds,
-                result.rate or 0.0,
+                # Of a few large things a rate says nothing.
+                f" ({result.rate:.1f} a second)" if result.rate and result.rate >= 1 else "",
                 f", {result.reused} done before" if result.reused else "",
             )
             self._remember(result)

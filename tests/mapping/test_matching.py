@@ -106,6 +106,18 @@ def test_verification_recovers_the_motion_and_drops_wrong_matches() -> None:
     assert same.mean() > 0.95
 
 
+def test_learned_matches_of_which_most_are_wrong_are_degenerate() -> None:
+    rng = np.random.default_rng(1)
+    a, b, matches = scene(rng, 300)
+    learned = [at(each.keypoints[:, :2], np.zeros((300, 64), np.float16)) for each in (a, b)]
+    for right, verified in ((200, True), (90, False)):
+        order = np.arange(300)
+        order[right:] = rng.permutation(order[right:])
+        mixed = np.column_stack([matches[:, 0], order]).astype(np.uint32)
+        assert verify("a", "b", a, b, mixed, CAMERA, CAMERA).verified, "SIFT's count alone"
+        assert verify("a", "b", *learned, mixed, CAMERA, CAMERA).verified == verified
+
+
 def test_too_few_matches_are_degenerate() -> None:
     a, b, right = scene(np.random.default_rng(3))
     view = verify("a", "b", a, b, right[:14], CAMERA, CAMERA)

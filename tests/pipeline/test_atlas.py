@@ -1,0 +1,56 @@
+"""The atlas directory: one run at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.build import main
+from pipeline.atlas import Atlas
+from pipeline.progress import counted
+from schemas.rejects import UserError
+from tests.drives import write_drive
+
+HOLD = """
+import sys
+from pipeline.atlas import Atlas
+with Atlas(sys.argv[1]).locked():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_run_on_an_atlas_is_told_of_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_drive(tmp_path / "photos", 2)
+    atlas = tmp_path / "atlas"
+    with Atlas.open(str(atlas), create=True).locked():
+        code = main(["--images", str(tmp_path / "photos"), "--atlas", str(atlas)])
+    assert code == 2
+    assert "another run is at work on" in capsys.readouterr().err
+
+
+def test_the_lock_of_a_killed_run_is_gone(tmp_path: Path) -> None:
+    atlas = Atlas.open(str(tmp_path / "atlas"), create=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, atlas.root],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another run"), atlas.locked():
+            pytest.fail("two runs hold one atlas")
+        holder.kill()
+    with atlas.locked():
+        pass
+
+
+def test_one_of_a_thing_is_singular() -> None:
+    assert [counted(1, "tiles"), counted(2, "tiles"), counted(1, "indices")] == [
+        "1 tile", "2 tiles", "1 index",
+    ]  # fmt: skip
