@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models import MODEL_NAMES, DescriptorModel, load_model, vocabulary
+from models import MODEL_NAMES, DescriptorModel, learning, load_model, vocabulary
 from schemas.rejects import UserError
 
 RANKS = (1, 5, 10)
@@ -67,10 +67,10 @@ def _learnt(
     images: list[NDArray[np.uint8]],
     seed: int,
 ) -> DescriptorModel:
-    sampled = vocabulary.sample_local_descriptors(
+    sampled = learning.sample_local_descriptors(
         model, checkpoint, images, LOCAL_DESCRIPTORS_PER_IMAGE, seed
     )
-    learnt = vocabulary.to_bytes(vocabulary.fit(model, checkpoint, sampled, seed=seed))
+    learnt = vocabulary.to_bytes(learning.fit(model, checkpoint, sampled, seed=seed))
     return load_model(model, learnt, precision=precision)
 
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,39 @@ class InputSize:
 
 
 @dataclass(frozen=True)
+class FixedSize:
+    """The one size that a model takes, in pixels, whatever the aspect ratio of the image."""
+
+    width: int
+    height: int
+
+    def target(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in pixels after resizing."""
+        return self.width, self.height
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a network wants its images: resized to `size`, then (rgb / 255 - mean) / std."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: InputSize | FixedSize
+
+
+class Patches(NamedTuple):
+    """Patch descriptors of N images of one size, a list entry for each patch size.
+
+    `descriptors[s]` is (N, P, d) float32 with rows of unit L2 norm, row by row from the top left;
+    `centres[s]` (P, 2) float32 are the patches' centres as x, y in pixels of the image at the
+    model's input size, with the first pixel's centre at 0, 0.
+    """
+
+    descriptors: list[Floats]
+    centres: list[Floats]
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """What a table or an index must know of the model that made its descriptors.
 
@@ -49,7 +83,7 @@ class ModelSpec:
     name: str
     dimension: int
     patch_sizes: tuple[int, ...]
-    input_size: InputSize
+    input_size: InputSize | FixedSize
     fingerprint: str
 
 
@@ -74,6 +108,14 @@ class DescriptorModel(ABC):
         norm is an image in which a classical model finds no feature at all: its row is zero.
         """
 
+    def describe_patches(self, images: Sequence[Pixels]) -> Patches:
+        """Patch descriptors of upright (H, W, 3) uint8 RGB images, for re-ranking.
+
+        The images must have one size once brought to the model's input size: patches of others lie
+        elsewhere. Raises ValueError where they do not, or the model has no patch descriptors.
+        """
+        raise ValueError(f"the model {self.spec.name} has no patch descriptors")
+
 
 def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
     """`image` at (width, height) `size`, antialiased; the same array where it has that size.
@@ -90,7 +132,7 @@ def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def batches(
-    images: Sequence[Pixels], input_size: InputSize, batch_size: int
+    images: Sequence[Pixels], input_size: InputSize | FixedSize, batch_size: int
 ) -> Iterator[tuple[list[int], Pixels]]:
     """Stacks of equally large images at the model's input size, with their positions.
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from scipy.io import loadmat
 from torch import Tensor
 
-from models import vgg
-from models.whitening import Whitening
+from models.base import FixedSize, InputSize, Preprocessing
 from schemas.rejects import UserError
 
 CheckpointSource = str | os.PathLike[str] | bytes
@@ -43,23 +44,10 @@ class WeightFile:
     metadata: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class NetVladWeights:
-    """VGG16-NetVLAD as a file holds it; `centres` is None where there is but a backbone.
-
-    `backbone` has torchvision's layer numbers (`0.weight`); `centres` and `assignment` are (K, D),
-    `bias` (K) or None in the first parametrisation, `whitening` the PCA that some files end in.
-    """
-
-    backbone: Mapping[str, Tensor]
-    centres: Tensor | None = None
-    assignment: Tensor | None = None
-    bias: Tensor | None = None
-    whitening: Whitening | None = None
-
-
 def read_weights(source: CheckpointSource) -> WeightFile:
-    """The tensors of a safetensors file or of one that torch.save wrote, on the CPU.
+    """The tensors of a file on the CPU: safetensors, written by torch.save, or a MATLAB .mat.
+
+    Of a MatConvNet file they are named `layers.N.weights.M` and `averageImage`.
 
     Raises UserError where the file is missing, damaged, of another kind, asks for code to be run,
     or holds numbers that are not finite.
@@ -69,9 +57,12 @@ def read_weights(source: CheckpointSource) -> WeightFile:
         tensors, metadata = _read_safetensors(label, data)
     elif data[:4] == b"PK\x03\x04" or data[:1] == b"\x80":
         tensors, metadata = _read_pickle(label, data), {}
+    elif data[:6] == b"MATLAB":
+        tensors, metadata = _read_matlab(label, data), {}
     else:
         raise UserError(
-            f"{label} is not a checkpoint: neither safetensors nor a file that torch.save wrote"
+            f"{label} is not a checkpoint: neither safetensors, nor a file that torch.save wrote, "
+            "nor a MATLAB .mat"
         )
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -84,81 +75,20 @@ def is_vocabulary(file: WeightFile) -> bool:
     return file.metadata.get("kind") == VOCABULARY
 
 
-def netvlad_weights(file: WeightFile) -> NetVladWeights:
-    """Sort out a VGG16 or VGG16-NetVLAD file: torchvision's, pytorch-NetVlad's, Patch-NetVLAD's.
-
-    `module.` prefixes of multi-GPU training are dropped; K is inferred from the shapes. Raises
-    UserError where entries are missing or their shapes contradict each other.
-    """
-    tensors = {_without_module(name): tensor for name, tensor in file.tensors.items()}
-    if "pool.centroids" in tensors or "encoder.0.weight" in tensors:
-        return _pytorch_netvlad(file.label, tensors)
-    if "features.0.weight" in tensors:
-        return NetVladWeights(vgg_backbone(file.label, tensors, "features."))
-    first = ", ".join(list(tensors)[:3]) or "nothing"
-    raise UserError(
-        f"{file.label} is no VGG16-NetVLAD checkpoint (it holds {first}, ...): expected "
-        "torchvision's VGG16 state dict, or pytorch-NetVlad's encoder.* and pool.*"
-    )
-
-
-def _pytorch_netvlad(label: str, tensors: Mapping[str, Tensor]) -> NetVladWeights:
-    backbone = vgg_backbone(label, tensors, "encoder.")
-    centres = _entry(label, tensors, "pool.centroids").float()
-    assignment = _entry(label, tensors, "pool.conv.weight").float()
-    bias = tensors.get("pool.conv.bias")
-    channels = vgg.VGG16.channels
-    if centres.ndim != 2 or centres.shape[1] != channels or len(centres) == 0:
-        raise UserError(
-            f"{label}: pool.centroids has shape {tuple(centres.shape)}, expected (K, {channels})"
-        )
-    clusters = len(centres)
-    _expect(label, "pool.conv.weight", assignment, (clusters, channels, 1, 1))
-    if bias is not None:
-        _expect(label, "pool.conv.bias", bias, (clusters,))
-    return NetVladWeights(
-        backbone,
-        centres,
-        assignment.flatten(1),
-        None if bias is None else bias.float(),
-        _whitening(label, tensors, clusters * channels),
-    )
-
-
-def _whitening(label: str, tensors: Mapping[str, Tensor], inputs: int) -> Whitening | None:
-    """Patch-NetVLAD's `WPCA.0`, a 1x1 convolution, in float64 in some files."""
-    if not any(name.startswith("WPCA.") for name in tensors):
+def preprocessing_of(label: str, card: Mapping[str, Any]) -> Preprocessing | None:
+    """The pre-processing in a card that vladmap wrote, None where it has none."""
+    if "preprocessing" not in card:
         return None
-    weight = _entry(label, tensors, "WPCA.0.weight")
-    bias = _entry(label, tensors, "WPCA.0.bias")
-    _expect(label, "WPCA.0.weight", weight, (weight.shape[0], inputs, 1, 1))
-    _expect(label, "WPCA.0.bias", bias, (weight.shape[0],))
-    return Whitening(weight.flatten(1).float().numpy(), bias.float().numpy())
-
-
-def vgg_backbone(label: str, tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """VGG16's weights out of `tensors`, without `prefix`; UserError where one lacks or misfits."""
-    backbone = {}
-    for name, shape in vgg.shapes().items():
-        tensor = _entry(label, tensors, prefix + name)
-        _expect(label, prefix + name, tensor, shape)
-        backbone[name] = tensor.float()
-    return backbone
-
-
-def _entry(label: str, tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in tensors:
-        raise UserError(f"{label} lacks {name}: the checkpoint is incomplete or of another network")
-    return tensors[name]
-
-
-def _expect(label: str, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != shape:
-        raise UserError(f"{label}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
-
-
-def _without_module(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part != "module")
+    try:
+        described = card["preprocessing"]
+        size = described["size"]
+        return Preprocessing(
+            tuple(map(float, described["mean"])),
+            tuple(map(float, described["std"])),
+            FixedSize(**size) if "width" in size else InputSize(**size),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{label} has a damaged model card: {error!r}") from error
 
 
 def _contents(source: CheckpointSource) -> tuple[str, bytes]:
@@ -224,6 +154,30 @@ def _read_pickle(label: str, data: bytes) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         raise UserError(f"{label} holds {type(content).__name__}, not a dictionary of weights")
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _read_matlab(label: str, data: bytes) -> dict[str, Tensor]:
+    """A MatConvNet network, saved as the struct `net`; a .mat file holds data alone, no code."""
+    if data[:10] == b"MATLAB 7.3":
+        raise UserError(f"{label} is a MATLAB 7.3 file: save it in MATLAB again with `-v7`")
+    try:
+        content = loadmat(io.BytesIO(data), struct_as_record=False, squeeze_me=True)
+    # A damaged file fails anywhere within the reader, and not with errors of its own.
+    except Exception as error:
+        raise UserError(f"{label} is truncated or damaged: {_reason(error)}") from error
+    try:
+        net = content["net"]
+        image = np.asarray(net.meta.normalization.averageImage, np.float64)
+        tensors = {"averageImage": torch.from_numpy(image.reshape(-1, 3)[0].copy())}
+        for number, layer in enumerate(net.layers):
+            for place, weights in enumerate(getattr(layer, "weights", ())):
+                array = np.ascontiguousarray(weights, np.float32)
+                tensors[f"layers.{number}.weights.{place}"] = torch.from_numpy(array)
+    except (KeyError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{label} is no MatConvNet network (net.layers, net.meta): {_reason(error)}"
+        ) from error
+    return tensors
 
 
 def _reason(error: Exception) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.folding import fold, norm_shapes
 from schemas.rejects import UserError
 
 CHANNELS = 112
@@ -59,6 +59,20 @@ def needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if name.startswith(prefixes) and not name.endswith("num_batches_tracked")
     }
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Shape of every weight that the network computes with, by the names of its state dict."""
+    found = norm_shapes("_bn0", 32) | {"_conv_stem.weight": (32, 3, 3, 3)}
+    for i, (kernel, _, expansion, inputs, outputs) in enumerate(_BLOCKS):
+        block, hidden = f"_blocks.{i}.", inputs * expansion
+        if expansion > 1:
+            found |= {f"{block}_expand_conv.weight": (hidden, inputs, 1, 1)}
+            found |= norm_shapes(f"{block}_bn0", hidden)
+        found |= {f"{block}_depthwise_conv.weight": (hidden, 1, kernel, kernel)}
+        found |= {f"{block}_project_conv.weight": (outputs, hidden, 1, 1)}
+        found |= norm_shapes(f"{block}_bn1", hidden) | norm_shapes(f"{block}_bn2", outputs)
+    return found
 
 
 class SameConv2d(nn.Conv2d):
@@ -106,8 +120,6 @@ class EfficientNetLite0(nn.Module):
 
     channels = CHANNELS
     stride = STRIDE
-    mean = MEAN
-    std = STD
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         """`state` holds the names that `needed` selects; raises KeyError, RuntimeError if not."""
@@ -121,24 +133,14 @@ class EfficientNetLite0(nn.Module):
 
 
 def _folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    folded = _fold(state, "_conv_stem", "_bn0", "stem")
+    pairs = [("_conv_stem", "_bn0", "stem")]
     for i, (_, _, expansion, _, _) in enumerate(_BLOCKS):
         source, target = f"_blocks.{i}.", f"blocks.{i}."
         if expansion > 1:
-            folded |= _fold(state, f"{source}_expand_conv", f"{source}_bn0", f"{target}expand")
-        folded |= _fold(state, f"{source}_depthwise_conv", f"{source}_bn1", f"{target}depthwise")
-        folded |= _fold(state, f"{source}_project_conv", f"{source}_bn2", f"{target}project")
+            pairs.append((f"{source}_expand_conv", f"{source}_bn0", f"{target}expand"))
+        pairs.append((f"{source}_depthwise_conv", f"{source}_bn1", f"{target}depthwise"))
+        pairs.append((f"{source}_project_conv", f"{source}_bn2", f"{target}project"))
+    folded: dict[str, Tensor] = {}
+    for conv, norm, target in pairs:
+        folded |= fold(state, conv, norm, target, _EPSILON)
     return folded
-
-
-def _fold(state: Mapping[str, Tensor], conv: str, norm: str, target: str) -> dict[str, Tensor]:
-    """Scale and shift of a batch normalisation moved into the convolution before it.
-
-    In float64: the product of three rounded factors would otherwise cost a digit.
-    """
-    gain = state[f"{norm}.weight"].double() / torch.sqrt(
-        state[f"{norm}.running_var"].double() + _EPSILON
-    )
-    weight = state[f"{conv}.weight"].double() * gain[:, None, None, None]
-    bias = state[f"{norm}.bias"].double() - gain * state[f"{norm}.running_mean"].double()
-    return {f"{target}.weight": weight.float(), f"{target}.bias": bias.float()}

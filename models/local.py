@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.base import Floats, InputSize, Pixels, batches, digest, resize
+from models.base import (
+    FixedSize,
+    Floats,
+    InputSize,
+    Pixels,
+    Preprocessing,
+    batches,
+    digest,
+    resize,
+)
 from schemas.rejects import UserError
 
 PRECISIONS = {
@@ -29,7 +38,7 @@ class LocalDescriptors(Protocol):
     """Where the local descriptors of a model come from; `digest` is of all that they depend on."""
 
     dimension: int
-    input_size: InputSize
+    input_size: InputSize | FixedSize
     digest: str
 
     def extract(self, images: Sequence[Pixels]) -> list[Floats]:
@@ -51,7 +60,8 @@ def torch_device(device: str) -> torch.device:
 class ConvolutionalFeatures:
     """The feature map of a backbone, one local descriptor a cell.
 
-    `network` maps (N, 3, H, W), normalised by its `mean` and `std`, to (N, `channels`, h, w).
+    `network` maps (N, 3, H, W), normalised as `preprocessing` says, to (N, `channels`, h, w) at its
+    `stride`.
     `precision` is that of its weights and activations; what follows it is float32. A CPU has no
     float16 arithmetic worth the name: there float16 rounds the weights and computes in float32.
     In float32 a GPU's TF32 shortcut is off.
@@ -62,20 +72,21 @@ class ConvolutionalFeatures:
         name: str,
         network: nn.Module,
         weights: Mapping[str, Tensor],
-        input_size: InputSize,
-        device: str,
-        precision: str,
+        preprocessing: Preprocessing,
+        device: str = "cpu",
+        precision: str = "float32",
     ) -> None:
         """`weights` are those that the network was built from, as the digest counts them."""
         if precision not in PRECISIONS:
             raise UserError(f"unknown precision {precision!r}: choose one of {[*PRECISIONS]}")
         self.device = torch_device(device)
-        self.input_size = input_size
+        self.preprocessing = preprocessing
+        self.input_size = preprocessing.size
         self.dimension: int = network.channels  # type: ignore[assignment]
-        mean: tuple[float, ...] = network.mean  # type: ignore[assignment]
-        std: tuple[float, ...] = network.std  # type: ignore[assignment]
+        self.stride: int = network.stride  # type: ignore[assignment]
+        mean, std = preprocessing.mean, preprocessing.std
         arrays = {key: tensor.numpy() for key, tensor in weights.items()}
-        self.digest = digest(f"{name} 2 mean {mean} std {std} {input_size}", arrays)
+        self.digest = digest(f"{name} 2 mean {mean} std {std} {self.input_size}", arrays)
         self._exact = precision == "float32"
         dtype = PRECISIONS[precision]
         network = network.eval().requires_grad_(False).to(dtype)
@@ -114,15 +125,14 @@ class RootSiftFeatures:
     """RootSIFT (Arandjelovic & Zisserman, "Three things everyone should know", CVPR 2012)."""
 
     dimension = 128
-    input_size = InputSize(smallest=320, largest=640)
+    _LARGEST = 640
+    input_size: InputSize | FixedSize = InputSize(smallest=320, largest=_LARGEST)
     max_features = 2048
 
     def __init__(self) -> None:
         from mapping.features import RootSift
 
-        self._extractor = RootSift(
-            max_features=self.max_features, max_image_size=self.input_size.largest
-        )
+        self._extractor = RootSift(max_features=self.max_features, max_image_size=self._LARGEST)
         self.digest = digest(f"rootsift 1 {self.max_features} {self.input_size}", {})
 
     def extract(self, images: Sequence[Pixels]) -> list[Floats]:

@@ -6,16 +6,11 @@ Arandjelovic et al., "NetVLAD: CNN architecture for weakly supervised place reco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from models.base import DescriptorModel, Floats, ModelSpec, Pixels, batches, digest
-from models.local import ConvolutionalFeatures
-from models.whitening import Whitening, WhiteningLayer, whitening_arrays
 
 
 class NetVLAD(nn.Module):
@@ -62,43 +57,34 @@ class NetVLAD(nn.Module):
     def clusters(self) -> int:
         return self.centres.shape[0]
 
+    @property
+    def dimension(self) -> int:
+        return self.centres.numel()
+
+    def assign(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, D, H, W) -> unit local descriptors (N, D, L) and their shares (N, K, L)."""
+        local = functional.normalize(features.float().flatten(2), dim=1)
+        return local, torch.softmax(self.assignment @ local + self.bias[:, None], dim=1)
+
     def forward(self, features: Tensor) -> Tensor:
-        local = functional.normalize(features.float().flatten(2), dim=1)  # (N, D, L)
-        shares = torch.softmax(self.assignment @ local + self.bias[:, None], dim=1)  # (N, K, L)
+        local, shares = self.assign(features)
         # sum_l a_k(x_l) (x_l - c_k), as two matrix products: the N x K x D x L residuals never are
         residuals = shares @ local.transpose(1, 2) - shares.sum(2)[:, :, None] * self.centres
         residuals = functional.normalize(residuals, dim=2, eps=self.floor)
         return functional.normalize(residuals.flatten(1), dim=1)
 
 
-class NetVladModel(DescriptorModel):
-    """A backbone, NetVLAD on its feature map and, where the file holds one, PCA-whitening."""
+def initial_alpha(descriptors: Tensor, centres: Tensor) -> float:
+    """The sharpness at which a typical descriptor's best cluster has 100 times the second's share.
 
-    def __init__(
-        self,
-        name: str,
-        features: ConvolutionalFeatures,
-        aggregation: NetVLAD,
-        whitening: Whitening | None = None,
-    ) -> None:
-        self._features = features
-        arrays = {key: value.numpy() for key, value in aggregation.state_dict().items()}
-        arrays |= whitening_arrays(whitening)
-        self.spec = ModelSpec(
-            name=name,
-            dimension=len(whitening.bias) if whitening else aggregation.centres.numel(),
-            patch_sizes=(),
-            input_size=features.input_size,
-            fingerprint=digest(f"{name} netvlad 1 {aggregation.floor} {features.digest}", arrays),
-        )
-        layers = [aggregation] if whitening is None else [aggregation, WhiteningLayer(whitening)]
-        self._pool = nn.Sequential(*layers).to(features.device)
-
-    @torch.inference_mode()
-    def describe(self, images: Sequence[Pixels]) -> Floats:
-        described = np.empty((len(images), self.spec.dimension), np.float32)
-        for positions, pixels in batches(
-            images, self._features.input_size, self._features.batch_size
-        ):
-            described[positions] = self._pool(self._features.maps(pixels)).cpu().numpy()
-        return described
+    `descriptors` (n, D) are unit rows, `centres` (K, D) from k-means on them. As published:
+    -ln(0.01) over the mean gap between a descriptor's two largest cosines to the centres. Raises
+    ValueError for fewer than two centres, or where the gap is nil.
+    """
+    if len(centres) < 2:
+        raise ValueError("alpha needs two centres to choose between")
+    best = (descriptors.double() @ functional.normalize(centres.double(), dim=1).T).topk(2).values
+    gap = float((best[:, 0] - best[:, 1]).mean())
+    if gap <= 0:
+        raise ValueError("all descriptors are as near to a second centre as to their own")
+    return -math.log(0.01) / gap

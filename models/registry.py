@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import cast
+from dataclasses import dataclass
 
 import torch
+from torch import nn
 
-from models.backbones import MODEL_NAMES, local_descriptors
+from models.aggregated import AggregatedModel
+from models.backbones import Backbone, LocalSource, backbone, installed
 from models.base import DescriptorModel
 from models.checkpoints import (
+    BACKBONE_PREFIX,
     CheckpointSource,
     WeightFile,
     is_vocabulary,
-    netvlad_weights,
     read_weights,
 )
-from models.local import PRECISIONS, ConvolutionalFeatures, torch_device
-from models.netvlad import NetVLAD, NetVladModel
+from models.formats import Network, network
+from models.gem import GeM
+from models.local import PRECISIONS, ConvolutionalFeatures, RootSiftFeatures, torch_device
+from models.netvlad import NetVLAD
+from models.supervlad import SuperVLAD
 from models.vlad import VladModel
 from models.vocabulary import parse
 from schemas.rejects import UserError
@@ -28,6 +33,47 @@ from schemas.rejects import UserError
 _ALPHA = 100.0
 _FLOOR = 1.0
 
+_PATCH_SIZES = (2, 5, 8)  # published, with the weights 0.45, 0.15, 0.40
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a model's name promises: its aggregation, and which backbones it may stand on.
+
+    `ships` where the backbone's weights come with an installed package; `backbones` are the first
+    words of their names.
+    """
+
+    aggregation: type[nn.Module]
+    backbones: tuple[str, ...]
+    patch_sizes: tuple[int, ...] = ()
+    ships: bool = False
+    checkpoint: str = "a NetVLAD checkpoint"
+
+
+_ANY = ("vgg16", "resnet", "efficientnet-lite0", "ghost", "dinov2")
+_KINDS = {
+    "netvlad-lite": _Kind(
+        NetVLAD, ("efficientnet-lite0",), _PATCH_SIZES, True, "a model that `vladmap train` made"
+    ),
+    "netvlad": _Kind(NetVLAD, _ANY, _PATCH_SIZES),
+    "patch-netvlad": _Kind(NetVLAD, _ANY, _PATCH_SIZES, checkpoint="a Patch-NetVLAD checkpoint"),
+    "supervlad": _Kind(SuperVLAD, _ANY, checkpoint="a SuperVLAD checkpoint"),
+    "ghost-dil-netvlad": _Kind(NetVLAD, ("ghost",), _PATCH_SIZES),
+    "gem": _Kind(GeM, _ANY, ships=True, checkpoint="a GeM checkpoint or a backbone's state dict"),
+}
+_CLASSICAL = ("vlad",)
+
+MODEL_NAMES = (*_KINDS, *_CLASSICAL)
+
+DEFAULT_CLUSTERS = dict.fromkeys(MODEL_NAMES, 64) | {"supervlad": 4}
+"""As published; GeM has none and learns nothing."""
+
+
+def spare_clusters(name: str) -> int:
+    """Clusters learnt beside those that a descriptor is made of: SuperVLAD's ghost."""
+    return int(name in _KINDS and _KINDS[name].aggregation is SuperVLAD)
+
 
 def load_model(
     name: str,
@@ -38,63 +84,62 @@ def load_model(
     """The model `name`, one of MODEL_NAMES, ready to describe images.
 
     `checkpoint` is a local path or a file's bytes: a vocabulary learnt from a collection (any
-    model) or, for `netvlad`, a VGG16-NetVLAD checkpoint. `device` is `cpu` or `cuda`, `precision`
-    `float32`, `bfloat16` or `float16` of the backbone. Raises UserError for anything that the user
-    can mend: an unknown name, a wrong or damaged file, a GPU that is not there.
+    model), or a checkpoint in any layout of `models.formats`. `gem` needs none. `device` is `cpu`
+    or `cuda`, `precision` `float32`, `bfloat16` or `float16` of the backbone. Raises UserError for
+    anything that the user can mend: an unknown name, a wrong or damaged file, a GPU that is not
+    there.
     """
-    if name not in MODEL_NAMES:
-        raise UserError(f"unknown model {name!r}: choose one of {', '.join(MODEL_NAMES)}")
+    _check(name)
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     torch_device(device)
+    if checkpoint is None and name == "gem":
+        return _assembled(name, Network("installed", installed()), device, precision)
     if checkpoint is None:
+        also = f" or {_KINDS[name].checkpoint}" if name in _KINDS else ""
         raise UserError(
-            f"the model {name} needs a checkpoint: a vocabulary learnt from the collection"
-            + (" or a pytorch-NetVlad checkpoint" if name == "netvlad" else "")
+            f"the model {name} needs a checkpoint: a vocabulary learnt from the collection{also}"
         )
     file = read_weights(checkpoint)
     if is_vocabulary(file):
         return _from_vocabulary(name, file, device, precision)
-    if name != "netvlad":
+    if name not in _KINDS:
         raise UserError(f"{file.label} is not a vocabulary for {name}")
-    return _from_netvlad(name, file, device, precision)
+    return _assembled(name, _fitting(name, file), device, precision)
 
 
-def _from_vocabulary(name: str, file: WeightFile, device: str, precision: str) -> DescriptorModel:
-    vocabulary = parse(file)
-    if vocabulary.model != name:
-        raise UserError(f"{file.label} is a vocabulary for {vocabulary.model}, not for {name}")
-    source = local_descriptors(name, file, device, precision)
-    if vocabulary.backbone_digest != source.features.digest:
-        raise UserError(
-            f"{file.label} was learnt with other weights of the backbone than those installed: "
-            "learn it again"
-        )
-    if vocabulary.centres.shape[1] != source.features.dimension:
-        raise UserError(
-            f"{file.label} has centres of {vocabulary.centres.shape[1]} numbers, "
-            f"{name} needs {source.features.dimension}"
-        )
-    features = source.features
-    if isinstance(features, ConvolutionalFeatures):
-        aggregation = NetVLAD.v2(torch.from_numpy(vocabulary.centres), _ALPHA, _FLOOR)
-        return NetVladModel(name, features, aggregation, vocabulary.whitening)
-    return VladModel(name, features, vocabulary.centres, vocabulary.whitening)
+def local_descriptors(
+    name: str,
+    checkpoint: CheckpointSource | WeightFile | None = None,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> LocalSource:
+    """The source of the local descriptors that the model `name` aggregates.
 
-
-def _from_netvlad(name: str, file: WeightFile, device: str, precision: str) -> DescriptorModel:
-    weights = netvlad_weights(file)
-    if weights.centres is None or weights.assignment is None:
-        raise UserError(
-            f"{file.label} holds VGG16 alone: learn NetVLAD's centres from the collection first"
-        )
-    features = local_descriptors(name, file, device, precision).features
-    aggregation = NetVLAD(weights.centres, weights.assignment, weights.bias)
-    return NetVladModel(name, cast(ConvolutionalFeatures, features), aggregation, weights.whitening)
+    Those of a backbone come from `checkpoint`, in any layout of `models.formats` or a vocabulary,
+    or from an installed package. Raises UserError for an unknown name, unsound weights or a missing
+    GPU.
+    """
+    _check(name)
+    if name in _CLASSICAL:
+        return LocalSource(RootSiftFeatures())
+    kind = _KINDS[name]
+    file = None
+    if checkpoint is not None:
+        file = checkpoint if isinstance(checkpoint, WeightFile) else read_weights(checkpoint)
+    if file is None or (is_vocabulary(file) and not _carries_backbone(file)):
+        if not kind.ships:
+            raise UserError(
+                f"the model {name} needs a checkpoint: {kind.checkpoint}, or a backbone's state "
+                "dict to learn its clusters on"
+            )
+        return LocalSource(installed().features(device, precision))
+    own = _carried(file) if is_vocabulary(file) else _fitting(name, file, whole=False).backbone
+    return LocalSource(own.features(device, precision), own)
 
 
 def is_complete(name: str, checkpoint: CheckpointSource | None) -> bool:
-    """Whether `checkpoint` alone makes the model: it has its visual words in it.
+    """Whether `checkpoint` alone makes the model: nothing is left to be learnt.
 
     Raises UserError where it is no checkpoint for `name`.
     """
@@ -103,6 +148,78 @@ def is_complete(name: str, checkpoint: CheckpointSource | None) -> bool:
     file = read_weights(checkpoint)
     if is_vocabulary(file):
         return True
-    if name != "netvlad":
+    if name not in _KINDS:
         raise UserError(f"{file.label} is not a vocabulary for {name}")
-    return netvlad_weights(file).centres is not None
+    return name == "gem" or _fitting(name, file, whole=False).aggregation is not None
+
+
+def _check(name: str) -> None:
+    if name not in MODEL_NAMES:
+        raise UserError(f"unknown model {name!r}: choose one of {', '.join(MODEL_NAMES)}")
+
+
+def _fitting(name: str, file: WeightFile, whole: bool = True) -> Network:
+    """The network in a file; UserError where it is not what the model's name promises.
+
+    `whole` where it must have its aggregation.
+    """
+    kind, found = _KINDS[name], network(file)
+    if not found.backbone.name.startswith(kind.backbones):
+        raise UserError(f"{file.label} holds {found.backbone.name}, which is not {name}'s backbone")
+    aggregation = found.aggregation
+    if aggregation is None and whole and kind.aggregation is not GeM:
+        raise UserError(
+            f"{file.label} holds {found.backbone.name} alone: learn the clusters of {name} from "
+            "the collection first"
+        )
+    if aggregation is not None and not isinstance(aggregation, kind.aggregation):
+        raise UserError(
+            f"{file.label} ends in {type(aggregation).__name__}, {name} needs "
+            f"{kind.aggregation.__name__}"
+        )
+    return found
+
+
+def _assembled(name: str, found: Network, device: str, precision: str) -> AggregatedModel:
+    features = found.backbone.features(device, precision)
+    aggregation = found.aggregation or GeM(features.dimension)
+    return AggregatedModel(name, features, aggregation, found.whitening, _KINDS[name].patch_sizes)
+
+
+def _carries_backbone(file: WeightFile) -> bool:
+    return any(key.startswith(BACKBONE_PREFIX) for key in file.tensors)
+
+
+def _carried(file: WeightFile) -> Backbone:
+    """The backbone that a vocabulary carries because no installed package does."""
+    vocabulary = parse(file)
+    return backbone(file.label, vocabulary.backbone, vocabulary.preprocessing, BACKBONE_PREFIX)
+
+
+def _from_vocabulary(name: str, file: WeightFile, device: str, precision: str) -> DescriptorModel:
+    vocabulary = parse(file)
+    if vocabulary.model != name:
+        raise UserError(f"{file.label} is a vocabulary for {vocabulary.model}, not for {name}")
+    source = local_descriptors(name, file, device, precision)
+    features = source.features
+    if vocabulary.backbone_digest != features.digest:
+        raise UserError(
+            f"{file.label} was learnt with other weights of the backbone than those installed: "
+            "learn it again"
+        )
+    if vocabulary.centres.shape[1] != features.dimension:
+        raise UserError(
+            f"{file.label} has centres of {vocabulary.centres.shape[1]} numbers, "
+            f"{name} needs {features.dimension}"
+        )
+    if not isinstance(features, ConvolutionalFeatures):
+        return VladModel(name, features, vocabulary.centres, vocabulary.whitening)
+    centres = torch.from_numpy(vocabulary.centres)
+    aggregation: nn.Module
+    if _KINDS[name].aggregation is SuperVLAD:
+        aggregation = SuperVLAD.from_centres(centres, vocabulary.alpha)
+    else:
+        aggregation = NetVLAD.v2(centres, _ALPHA, _FLOOR)
+    return AggregatedModel(
+        name, features, aggregation, vocabulary.whitening, _KINDS[name].patch_sizes
+    )

@@ -33,12 +33,10 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 class VGG16(nn.Module):
-    """(N, 3, H, W) normalised by mean and std -> (N, 512, H // 16, W // 16)."""
+    """(N, 3, H, W) -> (N, 512, H // 16, W // 16)."""
 
     channels = 512
     stride = 16
-    mean = (0.485, 0.456, 0.406)
-    std = (0.229, 0.224, 0.225)
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         """`state` holds `N.weight` and `N.bias` of the thirteen convolutions."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from models.backbones import local_descriptors
-from models.base import Floats, Pixels
+from models.base import Floats, Preprocessing
 from models.checkpoints import (
     BACKBONE_PREFIX,
     METADATA_KEY,
@@ -28,18 +27,22 @@ from models.checkpoints import (
     CheckpointSource,
     WeightFile,
     is_vocabulary,
+    preprocessing_of,
     read_weights,
 )
-from models.local import sample
 from models.whitening import Whitening, fit_whitening, whitening_arrays
-from retrieval.kmeans import kmeans
 from schemas import SCHEMA_VERSION
 from schemas.rejects import UserError
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`centres` (K, D) of `model`'s local descriptors, whose source has `backbone_digest`."""
+    """`centres` (K, D) of `model`'s local descriptors, whose source has `backbone_digest`.
+
+    `alpha` is the sharpness of assignment that suits the sample the centres were learnt on, 0 where
+    there was but one centre. `backbone` and its `preprocessing` are set where no installed package
+    carries them.
+    """
 
     model: str
     backbone_digest: str
@@ -47,47 +50,8 @@ class Vocabulary:
     centres: NDArray[np.float32]
     whitening: Whitening | None = None
     backbone: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-def sample_local_descriptors(
-    model_name: str,
-    checkpoint: CheckpointSource | None,
-    images: Sequence[Pixels],
-    per_image: int,
-    seed: int,
-    device: str = "cpu",
-) -> Floats:
-    """(M, D) local descriptors to learn centres from, at most `per_image` of each image.
-
-    An image's draw depends on `seed` and its pixels alone. A caller with many batches loads the
-    source once by `models.backbones.local_descriptors` and calls `models.local.sample`.
-    """
-    source = local_descriptors(model_name, checkpoint, device=device)
-    return sample(source.features, images, per_image, seed)
-
-
-def fit(
-    model_name: str,
-    checkpoint: CheckpointSource | None,
-    descriptors: Floats,
-    clusters: int = 64,
-    seed: int = 0,
-) -> Vocabulary:
-    """Centres by k-means on (M, D) local descriptors that `sample_local_descriptors` drew.
-
-    The order of the rows does not matter. Raises UserError where there are fewer rows than
-    clusters.
-    """
-    source = local_descriptors(model_name, checkpoint)
-    if descriptors.shape[1] != source.features.dimension:
-        raise ValueError(
-            f"{model_name} has local descriptors of {source.features.dimension} numbers, "
-            f"got {descriptors.shape[1]}"
-        )
-    centres = kmeans(descriptors, clusters, seed)
-    return Vocabulary(
-        model_name, source.features.digest, seed, centres, backbone=source.own_weights
-    )
+    preprocessing: Preprocessing | None = None
+    alpha: float = 0.0
 
 
 def whiten(vocabulary: Vocabulary, descriptors: Floats, dimension: int) -> Vocabulary:
@@ -112,7 +76,10 @@ def to_bytes(vocabulary: Vocabulary) -> bytes:
         "clusters": clusters,
         "dimension": dimension,
         "seed": vocabulary.seed,
+        "alpha": vocabulary.alpha,
     }
+    if vocabulary.preprocessing is not None:
+        card["preprocessing"] = dataclasses.asdict(vocabulary.preprocessing)
     # One entry: safetensors writes several in an order that changes from run to run.
     return to_safetensors(tensors, {METADATA_KEY: json.dumps(card, sort_keys=True)})
 
@@ -158,6 +125,8 @@ def parse(file: WeightFile) -> Vocabulary:
             for name, tensor in file.tensors.items()
             if name.startswith(BACKBONE_PREFIX)
         },
+        preprocessing=preprocessing_of(file.label, card),
+        alpha=float(card.get("alpha", 0.0)),
     )
 
 

@@ -22,11 +22,12 @@ from apache_beam.utils.shared import Shared
 from numpy.typing import NDArray
 
 from models import load_model
-from models.backbones import local_descriptors
 from models.base import DescriptorModel
+from models.learning import fit
 from models.local import sample
 from models.memory import describe_within_memory, one_thread_a_call
-from models.vocabulary import fit, from_bytes, to_bytes, whiten
+from models.registry import local_descriptors
+from models.vocabulary import from_bytes, to_bytes, whiten
 from schemas import tables
 from schemas.records import LedgerEntry, Task
 from schemas.rejects import PhotoError, RejectReason

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from models import load_model
-from models.checkpoints import netvlad_weights, read_weights
+from models.checkpoints import read_weights
+from models.formats import network
 from models.vgg import VGG16
 from schemas.rejects import UserError
 from tests.models.synthetic import photographs, pytorch_netvlad_state, saved, vgg16_state
@@ -90,7 +91,7 @@ def test_centres_and_assignment_of_different_counts_are_refused() -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (saved({"layer1.0.conv1.weight": torch.ones(1)}), "no VGG16-NetVLAD checkpoint"),
+        (saved({"stem.weight": torch.ones(1)}), "no checkpoint that is known"),
         (saved([1, 2]), "holds list"),
         (b"<html>not found</html>", "not a checkpoint"),
         (b"", "not a checkpoint"),
@@ -107,7 +108,7 @@ def test_a_missing_file_is_named() -> None:
 
 def test_a_backbone_alone_asks_for_centres_to_be_learnt() -> None:
     state = {f"features.{name}": tensor for name, tensor in vgg16_state().items()}
-    assert "learn NetVLAD's centres" in _refused(saved(state))
+    assert "learn the clusters of netvlad" in _refused(saved(state))
 
 
 def _reference(state: dict[str, Tensor], image: np.ndarray) -> np.ndarray:
@@ -163,6 +164,6 @@ def test_a_pca_in_the_checkpoint_is_applied_whatever_its_precision() -> None:
 def test_a_torchvision_file_is_read_without_its_classifier() -> None:
     state = {f"features.{name}": tensor for name, tensor in vgg16_state().items()}
     state["classifier.0.weight"] = torch.ones(3, 3)
-    weights = netvlad_weights(read_weights(saved(state)))
-    assert weights.centres is None
-    assert len(weights.backbone) == 26
+    found = network(read_weights(saved(state)))
+    assert found.aggregation is None
+    assert len(found.backbone.weights) == 26

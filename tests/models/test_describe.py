@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from benchmarks.recall import main, recall_at
-from models import DescriptorModel, InputSize, load_model, vocabulary
+from models import DescriptorModel, InputSize, learning, load_model, vocabulary
 from models.base import batches, resize
 from models.local import RootSiftFeatures, sample
 from models.vocabulary import Vocabulary
@@ -23,8 +23,8 @@ PHOTOS = Path(os.environ.get("VLADMAP_PHOTOS", "../shared/photos"))
 @pytest.fixture(scope="module")
 def learnt() -> bytes:
     images = photographs(6, 320, 240)
-    drawn = vocabulary.sample_local_descriptors("netvlad-lite", None, images, 100, seed=0)
-    return vocabulary.to_bytes(vocabulary.fit("netvlad-lite", None, drawn, clusters=16))
+    drawn = learning.sample_local_descriptors("netvlad-lite", None, images, 100, seed=0)
+    return vocabulary.to_bytes(learning.fit("netvlad-lite", None, drawn, clusters=16))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_vlad_sums_up_the_rootsift_of_an_image() -> None:
         Image.fromarray(blocks[:, :, 0]).resize((320, 240), Image.Resampling.NEAREST).convert("RGB")
     )
     drawn = sample(features, [image], 1000, seed=0)
-    learnt = vocabulary.fit("vlad", None, drawn, clusters=8)
+    learnt = learning.fit("vlad", None, drawn, clusters=8)
     found = load_model("vlad", vocabulary.to_bytes(learnt)).describe([image, image * 0])
     assert found.shape == (2, 8 * 128)
     assert found[0] == pytest.approx(vlad(features.extract([image])[0], learnt.centres), abs=1e-6)

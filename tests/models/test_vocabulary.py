@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import load_model, vocabulary
+from models import learning, load_model, vocabulary
 from models.local import sample
 from models.vocabulary import Vocabulary
 from schemas.rejects import UserError
@@ -19,15 +19,15 @@ from tests.models.synthetic import photographs, saved, vgg16_state
 @pytest.fixture(scope="module")
 def learnt() -> Vocabulary:
     images = photographs(4, 320, 240)
-    drawn = vocabulary.sample_local_descriptors("netvlad-lite", None, images, 100, seed=0)
-    return vocabulary.fit("netvlad-lite", None, drawn, clusters=16, seed=0)
+    drawn = learning.sample_local_descriptors("netvlad-lite", None, images, 100, seed=0)
+    return learning.fit("netvlad-lite", None, drawn, clusters=16, seed=0)
 
 
 def test_a_sample_is_the_same_whoever_draws_it() -> None:
     images = photographs(3, 320, 240)
-    together = vocabulary.sample_local_descriptors("netvlad-lite", None, images, 50, seed=1)
+    together = learning.sample_local_descriptors("netvlad-lite", None, images, 50, seed=1)
     apart = [
-        vocabulary.sample_local_descriptors("netvlad-lite", None, [image], 50, seed=1)
+        learning.sample_local_descriptors("netvlad-lite", None, [image], 50, seed=1)
         for image in images
     ]
     assert together.shape == (150, 112)
@@ -38,7 +38,7 @@ def test_a_sample_is_the_same_whoever_draws_it() -> None:
 def test_another_seed_draws_other_descriptors() -> None:
     images = photographs(1, 320, 240)
     one, other = (
-        vocabulary.sample_local_descriptors("netvlad-lite", None, images, 20, seed=seed)
+        learning.sample_local_descriptors("netvlad-lite", None, images, 20, seed=seed)
         for seed in (0, 1)
     )
     assert not np.array_equal(one, other)
@@ -106,7 +106,7 @@ def test_a_vocabulary_of_another_backbone_is_refused(learnt: Vocabulary) -> None
 
 def test_fewer_descriptors_than_clusters_are_refused() -> None:
     with pytest.raises(UserError, match="64 clusters need at least as many"):
-        vocabulary.fit("netvlad-lite", None, np.ones((10, 112), np.float32))
+        learning.fit("netvlad-lite", None, np.ones((10, 112), np.float32))
 
 
 def test_whitening_travels_in_the_vocabulary(learnt: Vocabulary) -> None:
@@ -121,8 +121,8 @@ def test_whitening_travels_in_the_vocabulary(learnt: Vocabulary) -> None:
 def test_a_vgg16_backbone_travels_with_the_centres_learnt_on_it() -> None:
     backbone = saved({f"features.{name}": tensor for name, tensor in vgg16_state().items()})
     images = photographs(2, 320, 64)
-    drawn = vocabulary.sample_local_descriptors("netvlad", backbone, images, 40, seed=0)
-    learnt = vocabulary.fit("netvlad", backbone, drawn, clusters=4)
+    drawn = learning.sample_local_descriptors("netvlad", backbone, images, 40, seed=0)
+    learnt = learning.fit("netvlad", backbone, drawn, clusters=4)
     model = load_model("netvlad", vocabulary.to_bytes(learnt))
     assert model.describe(images).shape == (2, 4 * 512)
     assert torch.equal(learnt.backbone["0.weight"], vgg16_state()["0.weight"])

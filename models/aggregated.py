@@ -1,0 +1,103 @@
+"""Descriptor models made of a backbone, an aggregation of its feature map, and PCA-whitening."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.base import DescriptorModel, Floats, ModelSpec, Patches, Pixels, batches, digest
+from models.local import ConvolutionalFeatures
+from models.netvlad import NetVLAD
+from models.patches import patch_centres, patch_descriptors
+from models.whitening import Whitening, WhiteningLayer, whitening_arrays
+
+
+class AggregatedModel(DescriptorModel):
+    """`features`, summed up by `aggregation` and whitened where the model has a whitening.
+
+    `aggregation` maps (N, D, H, W) to (N, its `dimension`). With `patch_sizes`, in cells, it is
+    NetVLAD and gives patch descriptors too, whitened as the global one is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        features: ConvolutionalFeatures,
+        aggregation: nn.Module,
+        whitening: Whitening | None = None,
+        patch_sizes: tuple[int, ...] = (),
+    ) -> None:
+        self._features = features
+        arrays = {key: value.numpy() for key, value in aggregation.state_dict().items()}
+        arrays |= whitening_arrays(whitening)
+        dimension: int = aggregation.dimension  # type: ignore[assignment]
+        self.spec = ModelSpec(
+            name=name,
+            dimension=len(whitening.bias) if whitening else dimension,
+            patch_sizes=patch_sizes,
+            input_size=features.input_size,
+            fingerprint=digest(f"{name} {_kind(aggregation)} {features.digest}", arrays),
+        )
+        self._aggregation = aggregation.to(features.device)
+        self._whiten = WhiteningLayer(whitening).to(features.device) if whitening else None
+
+    @torch.inference_mode()
+    def describe(self, images: Sequence[Pixels]) -> Floats:
+        described = np.empty((len(images), self.spec.dimension), np.float32)
+        for positions, pixels in self._batches(images):
+            described[positions] = self._pooled(self._features.maps(pixels)).cpu().numpy()
+        return described
+
+    def describe_patches(self, images: Sequence[Pixels]) -> Patches:
+        return self.describe_with_patches(images)[1]
+
+    @torch.inference_mode()
+    def describe_with_patches(
+        self, images: Sequence[Pixels], patch_sizes: tuple[int, ...] | None = None
+    ) -> tuple[Floats, Patches]:
+        """`describe` and `describe_patches` of one forward pass; `patch_sizes` may be fewer."""
+        sizes = self.spec.patch_sizes if patch_sizes is None else patch_sizes
+        aggregation = self._aggregation
+        if not sizes or not isinstance(aggregation, NetVLAD):
+            raise ValueError(f"the model {self.spec.name} has no patch descriptors")
+        described = np.empty((len(images), self.spec.dimension), np.float32)
+        found: list[list[Floats]] = [[] for _ in sizes]
+        cells: set[tuple[int, int]] = set()
+        weight, bias = (self._whiten.weight, self._whiten.bias) if self._whiten else (None, None)
+        for positions, pixels in self._batches(images):
+            maps = self._features.maps(pixels)
+            cells.add((maps.shape[2], maps.shape[3]))
+            if len(cells) > 1:
+                raise ValueError("patch descriptors need images of one size: group them by size")
+            described[positions] = self._pooled(maps).cpu().numpy()
+            patches = patch_descriptors(aggregation, maps, sizes, weight, bias)
+            for rows, part in zip(found, patches, strict=True):
+                rows.append(part.cpu().numpy())
+        if not cells:
+            raise ValueError("there are no images to describe patches of")
+        height, width = cells.pop()
+        centres = [patch_centres(height, width, size, self._features.stride) for size in sizes]
+        return described, Patches(
+            [np.concatenate(rows) for rows in found], [centre.numpy() for centre in centres]
+        )
+
+    def _batches(self, images: Sequence[Pixels]) -> Iterator[tuple[list[int], Pixels]]:
+        return batches(images, self._features.input_size, self._features.batch_size)
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        pooled = self._aggregation(maps)
+        return functional.normalize(pooled, dim=1) if self._whiten is None else self._whiten(pooled)
+
+
+def _kind(aggregation: nn.Module) -> str:
+    """What of an aggregation its arrays do not tell, for the fingerprint."""
+    settings = {
+        key: value
+        for key, value in sorted(vars(aggregation).items())
+        if isinstance(value, int | float) and not key.startswith("_") and key != "training"
+    }
+    return f"{type(aggregation).__name__} 1 {settings}"

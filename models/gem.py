@@ -1,0 +1,36 @@
+"""Generalised-mean pooling, the plain baseline.
+
+Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation" (TPAMI 2019).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_LEAST = 1e-6  # below it, and so for all that is negative, an activation counts as this much
+
+
+class GeM(nn.Module):
+    """(N, D, H, W) feature maps -> (N, D): the mean of each channel's `power`, and its root.
+
+    `normalise_locals` brings each location to unit length first, as the deep visual
+    geo-localization benchmark does, and leaves the pooled vector's length as it is; without it, the
+    pooled vector has unit length.
+    """
+
+    power: Tensor
+
+    def __init__(self, channels: int, power: float = 3.0, normalise_locals: bool = False) -> None:
+        super().__init__()
+        self.dimension = channels
+        self.normalise_locals = normalise_locals
+        self.register_buffer("power", torch.tensor(float(power)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        local = features.float().flatten(2)
+        if self.normalise_locals:
+            local = functional.normalize(local, dim=1)
+        pooled = local.clamp(min=_LEAST).pow(self.power).mean(dim=2).pow(1 / self.power)
+        return pooled if self.normalise_locals else functional.normalize(pooled, dim=1)

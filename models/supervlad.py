@@ -1,0 +1,47 @@
+"""SuperVLAD: soft-assigned sums of the local descriptors themselves, without any centres.
+
+Lu et al., "SuperVLAD: Compact and Robust Image Descriptors for Visual Place Recognition"
+(NeurIPS 2024).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class SuperVLAD(nn.Module):
+    """(N, D, H, W) feature maps -> (N, K * D) unit vectors, cluster-major.
+
+    `assignment` (K + G, D) times the L2-normalised local descriptor, through a softmax, shares each
+    location out; the last `ghosts` = G clusters take what belongs nowhere and are dropped.
+    """
+
+    assignment: Tensor
+
+    def __init__(self, assignment: Tensor, ghosts: int = 1) -> None:
+        super().__init__()
+        if not 0 <= ghosts < len(assignment):
+            raise ValueError(f"{ghosts} ghost clusters of {len(assignment)} leave none to keep")
+        self.ghosts = ghosts
+        self.register_buffer("assignment", assignment.float())
+
+    @classmethod
+    def from_centres(cls, centres: Tensor, alpha: float, ghosts: int = 1) -> SuperVLAD:
+        """Assignment by the cosine to each of the (K + G, D) k-means centres, times `alpha`."""
+        return cls(alpha * functional.normalize(centres.double(), dim=1), ghosts)
+
+    @property
+    def clusters(self) -> int:
+        return len(self.assignment) - self.ghosts
+
+    @property
+    def dimension(self) -> int:
+        return self.clusters * self.assignment.shape[1]
+
+    def forward(self, features: Tensor) -> Tensor:
+        local = functional.normalize(features.float().flatten(2), dim=1)  # (N, D, L)
+        shares = torch.softmax(self.assignment @ local, dim=1)[:, : self.clusters]
+        sums = functional.normalize(shares @ local.transpose(1, 2), dim=2)
+        return functional.normalize(sums.flatten(1), dim=1)

@@ -1,0 +1,174 @@
+"""DINOv2's vision transformer, as a backbone of local descriptors.
+
+Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision" (TMLR 2024), with its
+parameter names. Depth and width are read off the weights; a head has 64 numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+STRIDE = 14
+_HEAD = 64
+_EPSILON = 1e-6
+_OFFSET = 0.1  # what DINOv2 adds to a grid's side before it scales the position embedding
+
+
+def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight that the network computes with, by DINOv2's names."""
+    width = state["cls_token"].shape[-1]
+    cells = state["pos_embed"].shape[1] if "pos_embed" in state else 1 + 37 * 37
+    vector = (width,)
+    found: dict[str, tuple[int, ...]] = {
+        "cls_token": (1, 1, width),
+        "pos_embed": (1, cells, width),
+        "patch_embed.proj.weight": (width, 3, STRIDE, STRIDE),
+        "patch_embed.proj.bias": vector,
+        "norm.weight": vector,
+        "norm.bias": vector,
+    }
+    if "register_tokens" in state:
+        found["register_tokens"] = (1, state["register_tokens"].shape[1], width)
+    for i in range(_depth(state)):
+        block = f"blocks.{i}."
+        for norm in ("norm1", "norm2"):
+            found |= {f"{block}{norm}.weight": vector, f"{block}{norm}.bias": vector}
+        found |= {f"{block}ls1.gamma": vector, f"{block}ls2.gamma": vector}
+        for layer, outputs, inputs in (
+            ("attn.qkv", 3 * width, width),
+            ("attn.proj", width, width),
+            ("mlp.fc1", 4 * width, width),
+            ("mlp.fc2", width, 4 * width),
+        ):
+            found[f"{block}{layer}.weight"] = (outputs, inputs)
+            found[f"{block}{layer}.bias"] = (outputs,)
+    return found
+
+
+def needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a DINOv2 state dict that this backbone computes with."""
+    names = shapes(state)
+    return {name: tensor for name, tensor in state.items() if name in names}
+
+
+def _depth(state: Mapping[str, Tensor]) -> int:
+    return 1 + max((int(n.split(".")[1]) for n in state if n.startswith("blocks.")), default=-1)
+
+
+class _Scale(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        queries, keys, values = self.qkv(x).unflatten(2, (3, -1, _HEAD)).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(queries, keys, values)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+class _Mlp(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(functional.gelu(self.fc1(x)))
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=_EPSILON)
+        self.attn = _Attention(width)
+        self.ls1 = _Scale(width)
+        self.norm2 = nn.LayerNorm(width, eps=_EPSILON)
+        self.mlp = _Mlp(width)
+        self.ls2 = _Scale(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class _PatchEmbed(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, STRIDE, STRIDE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
+
+
+class ViT(nn.Module):
+    """(N, 3, H, W), sides multiples of 14 -> patch tokens (N, `channels`, H / 14, W / 14).
+
+    Tokens are those after the last normalisation. Register tokens, where the weights have them,
+    take part and are dropped, as the class token is.
+    """
+
+    stride = STRIDE
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        """`state` holds the names of `shapes`; raises RuntimeError if not."""
+        super().__init__()
+        self.channels: int = state["cls_token"].shape[-1]
+        self.cls_token = nn.Parameter(torch.zeros_like(state["cls_token"]))
+        self.pos_embed = nn.Parameter(torch.zeros_like(state["pos_embed"]))
+        registers = state.get("register_tokens")
+        self.register_tokens = (
+            None if registers is None else nn.Parameter(torch.zeros_like(registers))
+        )
+        self.patch_embed = _PatchEmbed(self.channels)
+        self.blocks = nn.Sequential(*(_Block(self.channels) for _ in range(_depth(state))))
+        self.norm = nn.LayerNorm(self.channels, eps=_EPSILON)
+        self.load_state_dict(dict(needed(state)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] % STRIDE or x.shape[3] % STRIDE:
+            raise ValueError(f"sides of {tuple(x.shape[2:])} are no multiples of {STRIDE}")
+        cells = self.patch_embed(x)
+        height, width = cells.shape[2:]
+        tokens = torch.cat(
+            [self.cls_token.expand(len(x), -1, -1), cells.flatten(2).transpose(1, 2)], dim=1
+        )
+        tokens = tokens + self._positions(height, width).to(tokens.dtype)
+        others = 1
+        if self.register_tokens is not None:
+            registers = self.register_tokens.expand(len(x), -1, -1)
+            tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
+            others += registers.shape[1]
+        tokens = self.norm(self.blocks(tokens))[:, others:]
+        return tokens.transpose(1, 2).unflatten(2, (height, width))
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        """The position embedding at the input's grid, in float32: (1, 1 + height * width, D)."""
+        embedding = self.pos_embed.float()
+        side = math.isqrt(embedding.shape[1] - 1)
+        if (height, width) == (side, side):
+            return embedding
+        grid = embedding[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        if self.register_tokens is None:
+            # The scale, not the size: it decides where between the old cells the new ones lie.
+            scale = ((height + _OFFSET) / side, (width + _OFFSET) / side)
+            grid = functional.interpolate(grid, scale_factor=scale, mode="bicubic")
+        else:
+            grid = functional.interpolate(
+                grid, size=(height, width), mode="bicubic", antialias=True
+            )
+        return torch.cat([embedding[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
