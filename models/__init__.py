@@ -1,6 +1,6 @@
 """Descriptor models: `load_model(name, checkpoint, device, precision).describe(images)`."""
 
-from models.base import DescriptorModel, FixedSize, InputSize, ModelSpec, Patches
+from models.base import DescriptorModel, FixedSize, InputSize, ModelSpec
 from models.registry import MODEL_NAMES, load_model
 
 __all__ = [
@@ -9,6 +9,5 @@ __all__ = [
     "FixedSize",
     "InputSize",
     "ModelSpec",
-    "Patches",
     "load_model",
 ]

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.base import DescriptorModel, Floats, ModelSpec, Patches, Pixels, batches, digest
+from models.base import DescriptorModel, Floats, ModelSpec, Pixels, batches, digest
 from models.local import ConvolutionalFeatures
 from models.netvlad import NetVLAD
 from models.patches import patch_centres, patch_descriptors
 from models.whitening import Whitening, WhiteningLayer, whitening_arrays
+from retrieval.patches import Patches
 
 
 class AggregatedModel(DescriptorModel):

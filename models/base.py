@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from retrieval.patches import Patches
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -57,18 +58,6 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: InputSize | FixedSize
-
-
-class Patches(NamedTuple):
-    """Patch descriptors of N images of one size, a list entry for each patch size.
-
-    `descriptors[s]` is (N, P, d) float32 with rows of unit L2 norm, row by row from the top left;
-    `centres[s]` (P, 2) float32 are the patches' centres as x, y in pixels of the image at the
-    model's input size, with the first pixel's centre at 0, 0.
-    """
-
-    descriptors: list[Floats]
-    centres: list[Floats]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ HOMES = {
     "apache_beam": {"transforms", "pipeline", "jobs"},
     "pycolmap": {"mapping"},
     "faiss": {"retrieval"},
-    "torch": {"models", "simulation"},
+    "torch": {"models", "simulation", "retrieval"},
 }
 
 

@@ -1,0 +1,302 @@
+"""Re-ranking the candidates of a query by their patches.
+
+Hausler et al., "Patch-NetVLAD" (CVPR 2021): mutual nearest neighbours of patch descriptors, then a
+rapid spatial score or the inliers of a homography, z-scored over the candidates and fused over the
+patch sizes. All candidates are computed together, on the CPU or a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from retrieval.patches import Patches, StoredPatches
+
+METHODS = ("rapid", "ransac")
+FEATURE_FLOOR = 30
+"""Inliers of local features below which their count is noise and must not reorder."""
+
+_PUBLISHED_WEIGHTS = {3: (0.45, 0.15, 0.40)}  # of sizes 2, 5 and 8
+_INLIER_CELLS = 1.5  # a homography's inliers, in cells of the feature map
+_HYPOTHESES = 1000
+_LEAST_MUTUAL = 4  # a homography has eight unknowns
+_AT_ONCE = 16  # candidates whose similarity matrices are in memory together
+
+
+class Reranked(NamedTuple):
+    """Candidates by falling score: `order` (C,) are their positions as they were given.
+
+    `scores` (C,) are fused over the patch sizes and only comparable within this list; `raw` (C, S)
+    are those of each size, larger being better, as published but for the sign.
+    """
+
+    order: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    raw: NDArray[np.float64]
+
+
+def rerank(
+    query_patches: Patches | StoredPatches,
+    candidate_patches: Patches | StoredPatches,
+    method: str = "rapid",
+    weights: Sequence[float] | None = None,
+    centroids: Sequence[NDArray[np.float32]] | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Reranked:
+    """Order C candidates by how well their patches match those of one query.
+
+    `query_patches` are of one image, `candidate_patches` of C images of one size, both of the same
+    patch sizes. `method` is `rapid` (spatial consistency of the matches) or `ransac` (inliers of a
+    homography). `weights` of the patch sizes are the published ones for three sizes, else equal.
+    With `centroids`, (M, d) for each patch size, matches of the rapid score are weighted by context
+    (see `contextual_weights`). The same `seed` gives the same result. Candidates of equal score
+    keep the order they were given in.
+    """
+    raw = raw_scores(query_patches, candidate_patches, method, centroids, device, seed)
+    scores = fuse(raw, weights)
+    return Reranked(np.argsort(-scores, kind="stable"), scores, raw)
+
+
+def fuse(raw: NDArray[np.float64], weights: Sequence[float] | None = None) -> NDArray[np.float64]:
+    """(C, S) raw scores -> (C,): z-scored over the candidates, then the weighted sum of sizes.
+
+    A size whose scores are all alike says nothing and counts 0.
+    """
+    sizes = raw.shape[1]
+    if weights is None:
+        weights = _PUBLISHED_WEIGHTS.get(sizes, (1 / sizes,) * sizes)
+    if len(weights) != sizes:
+        raise ValueError(f"{len(weights)} weights for {sizes} patch sizes")
+    deviation = raw.std(axis=0)
+    centred = raw - raw.mean(axis=0)
+    z = np.divide(centred, deviation, out=np.zeros_like(raw), where=deviation > 0)
+    return z @ np.asarray(weights, np.float64)
+
+
+def raw_scores(
+    query: Patches | StoredPatches,
+    candidates: Patches | StoredPatches,
+    method: str = "rapid",
+    centroids: Sequence[NDArray[np.float32]] | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """(C, S) scores of each candidate and patch size, larger being better.
+
+    They do not depend on the other candidates. Raises ValueError for an unknown method or patches
+    that do not fit together.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if len(query.descriptors) != len(candidates.descriptors):
+        raise ValueError("the query and its candidates have other patch sizes")
+    if any(len(rows) != 1 for rows in query.descriptors):
+        raise ValueError("re-ranking takes the patches of one query at a time")
+    if centroids is not None and method != "rapid":
+        raise ValueError("only the rapid score is weighted by context")
+    columns = []
+    for s in range(len(query.descriptors)):
+        ours, theirs = _Side.of(query, s, device), _Side.of(candidates, s, device)
+        context = None if centroids is None else torch.from_numpy(centroids[s]).to(device)
+        scores = [
+            _scores(ours, theirs.part(start), method, context, seed)
+            for start in range(0, len(theirs.rows), _AT_ONCE)
+        ]
+        columns.append(torch.cat(scores) if scores else torch.zeros(0))
+    return torch.stack(columns, dim=1).cpu().double().numpy()
+
+
+def by_inliers(inliers: NDArray[np.int64], floor: int = FEATURE_FLOOR) -> NDArray[np.int64]:
+    """The order (C,) of candidates, given best first, by the `inliers` (C,) of their matches.
+
+    Those with at least `floor` inliers come first, the most inliers before the others; the rest
+    keep the order in which they were given.
+    """
+    return np.argsort(-np.where(inliers >= floor, inliers, 0), kind="stable")
+
+
+class _Side(NamedTuple):
+    """Patches of one size on a device: rows (N, P, d), scales (N, P) or None, centres (P, 2)."""
+
+    rows: Tensor
+    scales: Tensor | None
+    centres: Tensor
+
+    @classmethod
+    def of(cls, patches: Patches | StoredPatches, s: int, device: str) -> _Side:
+        rows = torch.from_numpy(np.ascontiguousarray(patches.descriptors[s]))
+        scales = None
+        if isinstance(patches, StoredPatches):
+            scales = torch.from_numpy(patches.scales[s]).to(device)
+        elif rows.dtype != torch.float32:
+            rows = rows.float()
+        return cls(rows.to(device), scales, torch.from_numpy(patches.centres[s]).to(device))
+
+    def part(self, start: int) -> _Side:
+        end = start + _AT_ONCE
+        scales = None if self.scales is None else self.scales[start:end]
+        return _Side(self.rows[start:end], scales, self.centres)
+
+    def floats(self) -> Tensor:
+        if self.scales is None:
+            return self.rows
+        return self.rows.float() * self.scales[..., None]
+
+
+def _scores(
+    query: _Side, candidates: _Side, method: str, centroids: Tensor | None, seed: int
+) -> Tensor:
+    nearest, mutual = _mutual(query, candidates)
+    if method == "ransac":
+        return _homography_inliers(query, candidates, nearest, mutual, seed) / query.rows.shape[1]
+    weights = mutual.float()
+    if centroids is not None:
+        ours = contextual_weights(query.floats(), query.centres, centroids)[0]
+        theirs = contextual_weights(candidates.floats(), candidates.centres, centroids)
+        weights = weights * (ours[nearest] * theirs).sqrt()
+    return _rapid(query, candidates, nearest, mutual, weights)
+
+
+def _mutual(query: _Side, candidates: _Side) -> tuple[Tensor, Tensor]:
+    """For each candidate's patch the query's nearest (N, P), and whether each is the other's."""
+    similarity = _similarity(query, candidates)
+    best, nearest = similarity.amax(2), similarity.argmax(2)
+    mutual = best == similarity.amax(1).gather(1, nearest)
+    # Of equal patches, as a plain sky has them, the first alone is the nearest.
+    places = torch.arange(mutual.shape[1], device=mutual.device).expand_as(nearest)
+    none = mutual.shape[1]
+    first = torch.full((len(mutual), similarity.shape[2]), none, device=mutual.device)
+    first.scatter_reduce_(1, nearest, places.where(mutual, places.new_tensor(none)), "amin")
+    return nearest, mutual & (first.gather(1, nearest) == places)
+
+
+def _similarity(query: _Side, candidates: _Side) -> Tensor:
+    """Cosines (N, P candidates', P query's); of stored patches, products of whole numbers."""
+    count, patches, dimension = candidates.rows.shape
+    rows, columns = candidates.rows.reshape(-1, dimension), query.rows[0].T.contiguous()
+    if candidates.scales is None or query.scales is None:
+        rows, columns = candidates.floats().reshape(-1, dimension), query.floats()[0].T.contiguous()
+        return (rows @ columns).view(count, patches, -1)
+    if rows.device.type == "cpu":
+        products = torch._int_mm(rows, columns)
+    else:
+        # Sums of products of int8 stay below 2^24 up to a thousand dimensions: float32 is exact.
+        products = rows.float() @ columns.float()
+    return (products.view(count, patches, -1) * query.scales[0]) * candidates.scales[..., None]
+
+
+def _cells(centres: Tensor, start: Tensor, step: float) -> Tensor:
+    return (centres - start) / step
+
+
+def _step(centres: Tensor) -> float:
+    """Pixels from a patch to the next; 1 where there is one patch alone."""
+    steps = [float(axis.unique().diff().amin()) for axis in centres.T if len(axis.unique()) > 1]
+    return min(steps, default=1.0)
+
+
+def _rapid(
+    query: _Side, candidates: _Side, nearest: Tensor, mutual: Tensor, weights: Tensor
+) -> Tensor:
+    """Sum over matches of (extent - |shift - mean shift|)^2 in x and y, over the patch count (N,).
+
+    Shifts and extents are in cells; `weights` (N, P) of the matches are 1 as published.
+    """
+    step, start = _step(query.centres), query.centres.amin(0)
+    ours = _cells(query.centres, start, step)
+    shift = _cells(candidates.centres, start, step) - ours[nearest]  # (N, P, 2)
+    shift = shift.where(mutual[..., None], shift.new_tensor(0.0))
+    count = mutual.sum(1).clamp(min=1)
+    mean = shift.sum(1) / count[:, None]
+    residual = (ours.amax(0) - (shift - mean[:, None]).abs()).square().sum(2)
+    return (residual * weights).sum(1) / len(ours)
+
+
+def _homography_inliers(
+    query: _Side, candidates: _Side, nearest: Tensor, mutual: Tensor, seed: int
+) -> Tensor:
+    """The most inliers (N,) that any of a thousand homographies from four matches finds.
+
+    A match is an inlier where the homography takes the candidate's patch to within 1.5 cells of the
+    query's. Candidates with fewer than four matches have none.
+    """
+    threshold = _INLIER_CELLS * _step(query.centres)
+    counts = mutual.sum(1)
+    found = torch.zeros(len(mutual), device=mutual.device)
+    generator = torch.Generator().manual_seed(seed)
+    # One draw for all, so that a candidate's score does not depend on its place in the list.
+    draws = torch.rand(_HYPOTHESES, 4, generator=generator).to(mutual.device)
+    scale = query.centres.amax().clamp(min=1)
+    for n in torch.nonzero(counts >= _LEAST_MUTUAL)[:, 0].tolist():
+        chosen = mutual[n]
+        source = _homogeneous(candidates.centres[chosen] / scale)
+        target = _homogeneous(query.centres[nearest[n][chosen]] / scale)
+        picks = (draws * counts[n]).long()
+        homographies = _from_four(source[picks], target[picks])  # (H, 3, 3)
+        moved = homographies @ source.T  # (H, 3, M)
+        error = (moved[:, :2] - moved[:, 2:] * target.T[:2]).square().sum(1)
+        inliers = error <= (threshold / scale * moved[:, 2]).square()
+        found[n] = inliers.logical_and_(moved[:, 2].abs() > 1e-9).sum(1).amax()
+    return found
+
+
+def _homogeneous(points: Tensor) -> Tensor:
+    return torch.cat([points, torch.ones_like(points[:, :1])], dim=1).double()
+
+
+def _from_four(source: Tensor, target: Tensor) -> Tensor:
+    """(H, 4, 3) points and where they go -> homographies (H, 3, 3); zero where three are in line.
+
+    Each four points are a projective basis: the map between two bases needs no linear solver.
+    """
+    to_source, to_target = _basis(source), _basis(target)
+    homographies = to_target @ _adjugate(to_source)
+    lengths = torch.linalg.matrix_norm(homographies)
+    degenerate = (torch.linalg.det(to_source).abs() < 1e-12) | (lengths < 1e-12)
+    scaled = homographies / lengths.clamp(min=1e-12)[:, None, None]
+    return scaled.where(~degenerate[:, None, None], scaled.new_tensor(0.0))
+
+
+def _basis(points: Tensor) -> Tensor:
+    """(H, 4, 3) -> the matrices that take the unit basis and (1, 1, 1) to the four points."""
+    three = points[:, :3].transpose(1, 2)
+    return three * (_adjugate(three) @ points[:, 3:].transpose(1, 2)).transpose(1, 2)
+
+
+def _adjugate(m: Tensor) -> Tensor:
+    a, b, c = m.unbind(1)
+    crosses = [torch.linalg.cross(*pair) for pair in ((b, c), (c, a), (a, b))]
+    return torch.stack(crosses, dim=2)
+
+
+def contextual_weights(rows: Tensor, centres: Tensor, centroids: Tensor) -> Tensor:
+    """How much a match of each patch is worth (N, P), 1 on average over an image.
+
+    After Contextual Patch-NetVLAD (Sensors 24(3):855): a patch counts more the farther it is from
+    the centroids (M, d) of the database's patches (rarity), and the less alike the patches beside
+    it are (saliency). Both are cosine distances; the paper's own scaling of them is not public.
+    """
+    rarity = 1 - (rows @ centroids.T).amax(2)
+    xs, ys = centres[:, 0].unique(), centres[:, 1].unique()
+    grid = rows.unflatten(1, (len(ys), len(xs)))
+    total = torch.zeros(grid.shape[:3], device=rows.device)
+    count = torch.zeros_like(total)
+    across = 1 - (grid[:, :, 1:] * grid[:, :, :-1]).sum(3)
+    down = 1 - (grid[:, 1:] * grid[:, :-1]).sum(3)
+    for there, distance in (
+        (np.s_[:, :, 1:], across),
+        (np.s_[:, :, :-1], across),
+        (np.s_[:, 1:], down),
+        (np.s_[:, :-1], down),
+    ):
+        total[there] += distance
+        count[there] += 1
+    saliency = (total / count.clamp(min=1)).flatten(1)
+    worth = rarity.clamp(min=0) * saliency.clamp(min=0)
+    return worth / worth.mean(1, keepdim=True).clamp(min=1e-12)
