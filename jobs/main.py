@@ -18,6 +18,8 @@ _JOBS = {
     "reconstruct": "map each tile with COLMAP",
     "merge": "join the tiles' models, write poses",
     "report": "write the atlas's report",
+    "models": "list the descriptor models, or what a checkpoint holds",
+    "convert": "a checkpoint in anyone's layout to safetensors",
     "sample": "render a sample city with known truth",
     "check-map": "compare an atlas with the truth",
 }

@@ -211,6 +211,26 @@ def verify(
     )
 
 
+def fundamental_inliers(
+    a: LocalFeatures, b: LocalFeatures, matches: Matches, max_error_px: float
+) -> int:
+    """Return how many `matches` one fundamental matrix explains to within `max_error_px`.
+
+    It needs no camera, as a re-ranking of candidates from anywhere wants it: COLMAP's LO-RANSAC
+    with a fixed seed. Fewer than eight matches explain nothing.
+    """
+    if len(matches) < 8:
+        return 0
+    options = pycolmap.RANSACOptions(max_error=max_error_px, max_num_trials=2000, random_seed=SEED)
+    pycolmap.set_random_seed(SEED)
+    found = pycolmap.estimate_fundamental_matrix(
+        np.ascontiguousarray(a.keypoints[matches[:, 0], :2], np.float64),
+        np.ascontiguousarray(b.keypoints[matches[:, 1], :2], np.float64),
+        options,
+    )
+    return 0 if found is None else int(found["num_inliers"])
+
+
 def to_colmap_geometry(view: TwoView) -> pycolmap.TwoViewGeometry:
     """Return the COLMAP two-view geometry of a row, as a database stores it."""
     geometry = pycolmap.TwoViewGeometry()

@@ -21,7 +21,7 @@ class AggregatedModel(DescriptorModel):
     """`features`, summed up by `aggregation` and whitened where the model has a whitening.
 
     `aggregation` maps (N, D, H, W) to (N, its `dimension`). With `patch_sizes`, in cells, it is
-    NetVLAD and gives patch descriptors too, whitened as the global one is.
+    NetVLAD and gives patch descriptors too, whitened by `patch_whitening`, or as the global one is.
     """
 
     def __init__(
@@ -31,10 +31,12 @@ class AggregatedModel(DescriptorModel):
         aggregation: nn.Module,
         whitening: Whitening | None = None,
         patch_sizes: tuple[int, ...] = (),
+        patch_whitening: Whitening | None = None,
     ) -> None:
         self._features = features
         arrays = {key: value.numpy() for key, value in aggregation.state_dict().items()}
         arrays |= whitening_arrays(whitening)
+        arrays |= whitening_arrays(patch_whitening, "patch_whitening")
         dimension: int = aggregation.dimension  # type: ignore[assignment]
         self.spec = ModelSpec(
             name=name,
@@ -44,7 +46,8 @@ class AggregatedModel(DescriptorModel):
             fingerprint=digest(f"{name} {_kind(aggregation)} {features.digest}", arrays),
         )
         self._aggregation = aggregation.to(features.device)
-        self._whiten = WhiteningLayer(whitening).to(features.device) if whitening else None
+        self._whiten = _layer(whitening, features.device)
+        self._whiten_patches = _layer(patch_whitening or whitening, features.device)
 
     @torch.inference_mode()
     def describe(self, images: Sequence[Pixels]) -> Floats:
@@ -68,7 +71,8 @@ class AggregatedModel(DescriptorModel):
         described = np.empty((len(images), self.spec.dimension), np.float32)
         found: list[list[Floats]] = [[] for _ in sizes]
         cells: set[tuple[int, int]] = set()
-        weight, bias = (self._whiten.weight, self._whiten.bias) if self._whiten else (None, None)
+        layer = self._whiten_patches
+        weight, bias = (layer.weight, layer.bias) if layer else (None, None)
         for positions, pixels in self._batches(images):
             maps = self._features.maps(pixels)
             cells.add((maps.shape[2], maps.shape[3]))
@@ -92,6 +96,10 @@ class AggregatedModel(DescriptorModel):
     def _pooled(self, maps: Tensor) -> Tensor:
         pooled = self._aggregation(maps)
         return functional.normalize(pooled, dim=1) if self._whiten is None else self._whiten(pooled)
+
+
+def _layer(whitening: Whitening | None, device: torch.device) -> WhiteningLayer | None:
+    return None if whitening is None else WhiteningLayer(whitening).to(device)
 
 
 def _kind(aggregation: nn.Module) -> str:

@@ -49,25 +49,66 @@ class _Kind:
     patch_sizes: tuple[int, ...] = ()
     ships: bool = False
     checkpoint: str = "a NetVLAD checkpoint"
+    text: str = ""
 
 
 _ANY = ("vgg16", "resnet", "efficientnet-lite0", "ghost", "dinov2")
 _KINDS = {
     "netvlad-lite": _Kind(
-        NetVLAD, ("efficientnet-lite0",), _PATCH_SIZES, True, "a model that `vladmap train` made"
+        NetVLAD,
+        ("efficientnet-lite0",),
+        _PATCH_SIZES,
+        ships=True,
+        text="NetVLAD on EfficientNet-Lite0, words learnt from the collection; the default",
     ),
-    "netvlad": _Kind(NetVLAD, _ANY, _PATCH_SIZES),
-    "patch-netvlad": _Kind(NetVLAD, _ANY, _PATCH_SIZES, checkpoint="a Patch-NetVLAD checkpoint"),
-    "supervlad": _Kind(SuperVLAD, _ANY, checkpoint="a SuperVLAD checkpoint"),
-    "ghost-dil-netvlad": _Kind(NetVLAD, ("ghost",), _PATCH_SIZES),
-    "gem": _Kind(GeM, _ANY, ships=True, checkpoint="a GeM checkpoint or a backbone's state dict"),
+    "netvlad": _Kind(
+        NetVLAD, _ANY, _PATCH_SIZES, text="NetVLAD on VGG16, a ResNet or another backbone"
+    ),
+    "patch-netvlad": _Kind(
+        NetVLAD,
+        _ANY,
+        _PATCH_SIZES,
+        checkpoint="a Patch-NetVLAD checkpoint",
+        text="the same, from a checkpoint with PCA-whitening for its patches",
+    ),
+    "supervlad": _Kind(
+        SuperVLAD,
+        _ANY,
+        checkpoint="a SuperVLAD checkpoint",
+        text="SuperVLAD on DINOv2: few clusters, no centres",
+    ),
+    "ghost-dil-netvlad": _Kind(
+        NetVLAD,
+        ("ghost",),
+        _PATCH_SIZES,
+        checkpoint="a checkpoint of its backbone",
+        text="NetVLAD on dilated GhostNet, a hundredth of VGG16's operations",
+    ),
+    "gem": _Kind(
+        GeM,
+        _ANY,
+        ships=True,
+        checkpoint="a GeM checkpoint or a backbone's state dict",
+        text="generalised-mean pooling, the plain baseline",
+    ),
 }
-_CLASSICAL = ("vlad",)
+_CLASSICAL = {"vlad": "VLAD over RootSIFT, words learnt from the collection"}
 
 MODEL_NAMES = (*_KINDS, *_CLASSICAL)
 
 DEFAULT_CLUSTERS = dict.fromkeys(MODEL_NAMES, 64) | {"supervlad": 4}
 """As published; GeM has none and learns nothing."""
+
+
+def catalogue() -> dict[str, str]:
+    """Every model's name with a line on what it is and what it needs."""
+    lines = {
+        name: f"{kind.text} (needs {kind.checkpoint})"
+        if not kind.ships
+        else f"{kind.text} (needs no file)"
+        for name, kind in _KINDS.items()
+    }
+    return lines | {name: f"{text} (needs no file)" for name, text in _CLASSICAL.items()}
 
 
 def spare_clusters(name: str) -> int:
@@ -221,5 +262,10 @@ def _from_vocabulary(name: str, file: WeightFile, device: str, precision: str) -
     else:
         aggregation = NetVLAD.v2(centres, _ALPHA, _FLOOR)
     return AggregatedModel(
-        name, features, aggregation, vocabulary.whitening, _KINDS[name].patch_sizes
+        name,
+        features,
+        aggregation,
+        vocabulary.whitening,
+        _KINDS[name].patch_sizes,
+        vocabulary.patch_whitening,
     )

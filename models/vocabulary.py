@@ -40,7 +40,8 @@ class Vocabulary:
     """`centres` (K, D) of `model`'s local descriptors, whose source has `backbone_digest`.
 
     `alpha` is the sharpness of assignment that suits the sample the centres were learnt on, 0 where
-    there was but one centre. `backbone` and its `preprocessing` are set where no installed package
+    there was but one centre. `patch_whitening` is that of patch descriptors, where it is not the
+    global one. `backbone` and its `preprocessing` are set where no installed package
     carries them.
     """
 
@@ -52,6 +53,7 @@ class Vocabulary:
     backbone: Mapping[str, Tensor] = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
     alpha: float = 0.0
+    patch_whitening: Whitening | None = None
 
 
 def whiten(vocabulary: Vocabulary, descriptors: Floats, dimension: int) -> Vocabulary:
@@ -62,9 +64,19 @@ def whiten(vocabulary: Vocabulary, descriptors: Floats, dimension: int) -> Vocab
     return dataclasses.replace(vocabulary, whitening=fit_whitening(descriptors, dimension))
 
 
+def whiten_patches(vocabulary: Vocabulary, patches: Floats, dimension: int) -> Vocabulary:
+    """The vocabulary with PCA-whitening of its patch descriptors, fitted on (n, K * D) patches.
+
+    Raises UserError below ten patches a dimension.
+    """
+    fitted = fit_whitening(patches, dimension, "patches")
+    return dataclasses.replace(vocabulary, patch_whitening=fitted)
+
+
 def to_bytes(vocabulary: Vocabulary) -> bytes:
     """The vocabulary as a safetensors file."""
     arrays = {"centres": vocabulary.centres} | whitening_arrays(vocabulary.whitening)
+    arrays |= whitening_arrays(vocabulary.patch_whitening, "patch_whitening")
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
     tensors |= {BACKBONE_PREFIX + name: tensor for name, tensor in vocabulary.backbone.items()}
     clusters, dimension = vocabulary.centres.shape
@@ -119,7 +131,8 @@ def parse(file: WeightFile) -> Vocabulary:
         backbone_digest=card.get("backbone_digest", ""),
         seed=card.get("seed", 0),
         centres=centres.float().numpy(),
-        whitening=_whitening(file, centres.numel()),
+        whitening=_whitening(file, "whitening", centres.numel()),
+        patch_whitening=_whitening(file, "patch_whitening", centres.numel()),
         backbone={
             name.removeprefix(BACKBONE_PREFIX): tensor
             for name, tensor in file.tensors.items()
@@ -130,8 +143,8 @@ def parse(file: WeightFile) -> Vocabulary:
     )
 
 
-def _whitening(file: WeightFile, inputs: int) -> Whitening | None:
-    weight, bias = (file.tensors.get(f"whitening.{part}") for part in ("weight", "bias"))
+def _whitening(file: WeightFile, name: str, inputs: int) -> Whitening | None:
+    weight, bias = (file.tensors.get(f"{name}.{part}") for part in ("weight", "bias"))
     if weight is None and bias is None:
         return None
     if weight is None or bias is None or tuple(weight.shape) != (len(bias), inputs):

@@ -26,7 +26,9 @@ class Whitening:
     bias: NDArray[np.float32]
 
 
-def fit_whitening(descriptors: NDArray[np.float32], dimension: int) -> Whitening:
+def fit_whitening(
+    descriptors: NDArray[np.float32], dimension: int, of: str = "images"
+) -> Whitening:
     """PCA-whitening to `dimension` numbers from (n, D) descriptors, in float64.
 
     Raises UserError where n is below ten times `dimension`: whitening divides by the small
@@ -37,7 +39,7 @@ def fit_whitening(descriptors: NDArray[np.float32], dimension: int) -> Whitening
     if count < IMAGES_PER_DIMENSION * dimension:
         raise UserError(
             f"PCA-whitening to {dimension} dimensions needs at least "
-            f"{IMAGES_PER_DIMENSION * dimension} images, there are {count}: "
+            f"{IMAGES_PER_DIMENSION * dimension} {of}, there are {count}: "
             "ask for fewer dimensions or leave it out"
         )
     if dimension > full:
@@ -74,8 +76,10 @@ class WhiteningLayer(nn.Module):
         return functional.normalize(functional.linear(x, self.weight, self.bias), dim=1)
 
 
-def whitening_arrays(whitening: Whitening | None) -> dict[str, NDArray[np.float32]]:
+def whitening_arrays(
+    whitening: Whitening | None, name: str = "whitening"
+) -> dict[str, NDArray[np.float32]]:
     """The arrays by the names that files and fingerprints use; empty without a whitening."""
     if whitening is None:
         return {}
-    return {"whitening.weight": whitening.weight, "whitening.bias": whitening.bias}
+    return {f"{name}.weight": whitening.weight, f"{name}.bias": whitening.bias}

@@ -1,0 +1,56 @@
+"""`vladmap convert`: a checkpoint in anyone's layout to safetensors with a model card."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.command import guarded, parser, words
+from models.checkpoints import is_vocabulary, read_weights
+from models.formats import MODEL, card, network, to_bytes
+from schemas.rejects import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert one file; returns the exit code."""
+    options = parser(
+        "convert",
+        "Write a checkpoint as safetensors with a model card inside: where it came from,\n"
+        "backbone, aggregation, clusters, dimension, PCA, pre-processing. It loads wherever the\n"
+        "original did and gives the same descriptors.",
+        epilog="layouts, told apart by content: pytorch-NetVlad, Patch-NetVLAD, hloc's and\n"
+        "MatConvNet's .mat, OpenIBL, the deep visual geo-localization benchmark, SuperVLAD, and\n"
+        "state dicts of VGG16, ResNet, DINOv2, EfficientNet-Lite0\n\n"
+        "example:\n  vladmap convert pitts_WPCA4096.pth.tar pitts.safetensors\n"
+        "  vladmap build --model patch-netvlad --checkpoint pitts.safetensors ...",
+    )
+    options.add_argument("source", metavar="IN", type=Path, help="the checkpoint")
+    options.add_argument("target", metavar="OUT.safetensors", type=Path, help="the file to write")
+    parsed = options.parse_args(words(argv))
+
+    def work() -> int:
+        if parsed.target.suffix != ".safetensors":
+            raise UserError(f"{parsed.target} must be named *.safetensors")
+        if parsed.target.exists() and parsed.target.samefile(parsed.source):
+            raise UserError("OUT is IN: give it another name")
+        file = read_weights(parsed.source)
+        if is_vocabulary(file) or file.metadata.get("kind") == MODEL:
+            raise UserError(f"{parsed.source} is in vladmap's own format already")
+        found = network(file)
+        data = to_bytes(found, parsed.source.read_bytes())
+        partial = parsed.target.with_suffix(".partial")
+        try:
+            partial.write_bytes(data)
+            partial.replace(parsed.target)
+        except OSError as error:
+            raise UserError(f"{parsed.target} cannot be written: {error.strerror}") from error
+        print(json.dumps(card(found), indent=2))
+        return 0
+
+    return guarded(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

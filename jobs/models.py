@@ -1,0 +1,39 @@
+"""`vladmap models`: the descriptor models there are, and what a checkpoint holds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from jobs.command import guarded, parser, words
+from models.checkpoints import is_vocabulary, read_weights
+from models.formats import card, network
+from models.registry import catalogue
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """List the models, or describe checkpoints; returns the exit code."""
+    options = parser(
+        "models",
+        "List the descriptor models, or say what checkpoints hold.",
+        epilog="example:\n  vladmap models\n  vladmap models mapillary_WPCA512.pth.tar",
+    )
+    options.add_argument("files", metavar="CHECKPOINT", nargs="*", help="files to look into")
+    parsed = options.parse_args(words(argv))
+
+    def work() -> int:
+        if not parsed.files:
+            for name, text in catalogue().items():
+                print(f"{name:<18} {text}")
+        for path in parsed.files:
+            file = read_weights(path)
+            about = dict(file.metadata) if is_vocabulary(file) else card(network(file))
+            print(f"{path}: {json.dumps(about, indent=2)}")
+        return 0
+
+    return guarded(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
