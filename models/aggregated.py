@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -89,6 +90,28 @@ class AggregatedModel(DescriptorModel):
         return described, Patches(
             [np.concatenate(rows) for rows in found], [centre.numpy() for centre in centres]
         )
+
+    def describe_each(
+        self, images: Sequence[Pixels], patch_sizes: tuple[int, ...]
+    ) -> list[tuple[Floats, Patches]]:
+        """(D,) and the patches, N = 1, of each image; the images may have any sizes."""
+        by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for position, image in enumerate(images):
+            by_size[self.input_long_side(image.shape[1], image.shape[0])].append(position)
+        found: dict[int, tuple[Floats, Patches]] = {}
+        for positions in by_size.values():
+            rows, patches = self.describe_with_patches(
+                [images[position] for position in positions], patch_sizes
+            )
+            for n, position in enumerate(positions):
+                one = [part[n : n + 1] for part in patches.descriptors]
+                found[position] = rows[n], Patches(one, patches.centres)
+        return [found[position] for position in range(len(images))]
+
+    @property
+    def stride(self) -> int:
+        """Pixels from a cell of the feature map to the next."""
+        return self._features.stride
 
     def _batches(self, images: Sequence[Pixels]) -> Iterator[tuple[list[int], Pixels]]:
         return batches(images, self._features.input_size, self._features.batch_size)

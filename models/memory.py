@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
-import numpy as np
 import torch
 
-from models.base import DescriptorModel, Floats, Pixels
+from models.base import Pixels
+
+Described = TypeVar("Described")
 
 
-def describe_within_memory(
-    model: DescriptorModel, images: Sequence[Pixels], limit: int
-) -> tuple[Floats, int]:
-    """Descriptors of (H, W, 3) uint8 images, and the batch size that fitted.
+def within_memory(
+    describe: Callable[[Sequence[Pixels]], Iterable[Described]],
+    images: Sequence[Pixels],
+    limit: int,
+) -> tuple[list[Described], int]:
+    """What `describe` says of each (H, W, 3) uint8 image, and the batch size that fitted.
 
     A batch that does not fit the GPU's memory is halved and tried again. Raises
     torch.OutOfMemoryError where a single image does not fit.
     """
-    found = []
-    start = 0
-    while start < len(images):
+    found: list[Described] = []
+    while len(found) < len(images):
+        start = len(found)
         try:
-            found.append(model.describe(images[start : start + limit]))
-            start += limit
+            found.extend(describe(images[start : start + limit]))
         except torch.OutOfMemoryError:
             if limit == 1:
                 raise
             limit = (limit + 1) // 2
             torch.cuda.empty_cache()
-    if not found:
-        return np.zeros((0, model.spec.dimension), np.float32), limit
-    return np.concatenate(found), limit
+    return found, limit
 
 
 def one_thread_a_call() -> None:

@@ -17,7 +17,7 @@ from models.checkpoints import (
     is_vocabulary,
     read_weights,
 )
-from models.formats import Network, network
+from models.formats import Network, network, to_bytes
 from models.gem import GeM
 from models.local import PRECISIONS, ConvolutionalFeatures, RootSiftFeatures, torch_device
 from models.netvlad import NetVLAD
@@ -100,6 +100,12 @@ DEFAULT_CLUSTERS = dict.fromkeys(MODEL_NAMES, 64) | {"supervlad": 4}
 """As published; GeM has none and learns nothing."""
 
 
+SHIPPED = (*(name for name, kind in _KINDS.items() if kind.ships), *_CLASSICAL)
+"""Models that need no file of the user's."""
+
+WITH_PATCHES = tuple(name for name, kind in _KINDS.items() if kind.patch_sizes)
+
+
 def catalogue() -> dict[str, str]:
     """Every model's name with a line on what it is and what it needs."""
     lines = {
@@ -177,6 +183,11 @@ def local_descriptors(
         return LocalSource(installed().features(device, precision))
     own = _carried(file) if is_vocabulary(file) else _fitting(name, file, whole=False).backbone
     return LocalSource(own.features(device, precision), own)
+
+
+def shipped_weights(name: str) -> bytes | None:
+    """The file of a model that needs neither a file of the user's nor learning, else None."""
+    return to_bytes(Network("installed", installed()), b"") if name == "gem" else None
 
 
 def is_complete(name: str, checkpoint: CheckpointSource | None) -> bool:

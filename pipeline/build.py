@@ -12,6 +12,7 @@ from pipeline.collection import list_collection
 from pipeline.options import BuildOptions
 from pipeline.planning import plan
 from pipeline.run import Run
+from retrieval.patches import bytes_an_image
 
 log = logging.getLogger("vladmap")
 
@@ -81,6 +82,14 @@ def describe_work(options: BuildOptions, names: Sequence[str]) -> str:
         lines.append(
             f"describe    {max(images - done, 0)} images by {options.model} on {options.device}"
         )
+        if options.rerank in ("rapid", "ransac"):
+            # Of a photograph in proportion 4:3 at 640 pixels; smaller inputs have fewer patches.
+            patches = (30 - options.patch_size + 1) * (40 - options.patch_size + 1)
+            each_image = bytes_an_image([patches], options.patch_dimension, "int8")
+            lines.append(
+                f"patches     at most {each_image:,} bytes an image, "
+                f"{human_bytes(images * each_image)} on disk"
+            )
     if "pair" in names:
         each = options.near + options.everywhere + options.following
         lines.append(f"pair        at most {images * each} pairs ({each} an image)")

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from models.registry import MODEL_NAMES, SHIPPED, WITH_PATCHES
 from schemas.rejects import UserError
 
 
@@ -40,7 +41,7 @@ class BuildOptions:
     max_pixels: int = _option(
         200_000_000,
         "reject photographs with more pixels than this",
-        stages="ingest describe verify",
+        stages="ingest describe pair verify",
     )
     max_reject_rate: float = _option(
         0.5,
@@ -61,13 +62,18 @@ class BuildOptions:
         "netvlad-lite",
         "global descriptor",
         stages="describe index pair report",
-        choices=("netvlad-lite", "vlad", "netvlad"),
+        choices=MODEL_NAMES,
     )
     checkpoint: str = _option(
-        "", "weights of the model; `netvlad` needs one", stages="describe", metavar="FILE"
+        "",
+        "weights of the model, in any layout that `vladmap convert --help` lists",
+        stages="describe",
+        metavar="FILE",
     )
     clusters: int = _option(
-        64, "visual words learnt from the collection, for models that learn them", stages="describe"
+        0,
+        "visual words learnt from the collection; 0: as many as the model is published with",
+        stages="describe",
     )
     whiten: int = _option(
         0,
@@ -98,7 +104,7 @@ class BuildOptions:
         0,
         "threads that read and decode, and processes that extract SIFT, in each worker; "
         "0: as many as cores where the worker is this process, else 1",
-        stages="ingest describe verify",
+        stages="ingest describe pair verify",
     )
     factory: str = _option(
         "", "FAISS factory string; by default Flat below 20,000 images, IVF above", stages="index"
@@ -115,13 +121,31 @@ class BuildOptions:
         stages="pair",
     )
     following: int = _option(5, "neighbours before it in the image's sequence", stages="pair")
+    rerank: str = _option(
+        "none",
+        "order the neighbours in the whole collection by the inliers of local features, or by "
+        "patches (rapid score, RANSAC); what each is worth: docs/performance.md",
+        stages="describe pair",
+        choices=("none", "rapid", "ransac", "features"),
+    )
+    rerank_candidates: int = _option(
+        20, "neighbours by descriptor that are put in order", stages="pair"
+    )
+    patch_size: int = _option(
+        5, "cells along a patch, where patches re-rank", stages="describe pair"
+    )
+    patch_dimension: int = _option(
+        512,
+        "PCA-whiten patches to this dimension; checkpoints with a PCA bring their own",
+        stages="describe",
+    )
     gps_sigma_m: float = _option(
         5.0,
         "GPS accuracy (one sigma) of photographs that do not state theirs",
         stages="pair reconstruct merge",
     )
     features: str = _option(
-        "sift", "local features", stages="verify reconstruct", choices=("sift", "xfeat")
+        "sift", "local features", stages="pair verify reconstruct", choices=("sift", "xfeat")
     )
     tile_images: int = _option(500, "images in a tile, overlap included", stages="reconstruct")
     tile_minutes: float = _option(
@@ -236,7 +260,9 @@ def _typed(path: str, option: dataclasses.Field[Any], value: Any) -> Any:
 _POSITIVE = [
     "max_pixels",
     "shard_images",
-    "clusters",
+    "rerank_candidates",
+    "patch_size",
+    "patch_dimension",
     "vocabulary_images",
     "batch_size",
     "near",
@@ -261,10 +287,16 @@ def _check(options: BuildOptions) -> None:
         raise UserError("--reach-m may be at most 400: photographs farther apart share no scene")
     if options.tile_images < 20:
         raise UserError("--tile-images must be at least 20")
-    if options.model == "netvlad" and not options.checkpoint and options.atlas:
+    if options.clusters < 0:
+        raise UserError("--clusters must be at least 1, or 0 for as many as published")
+    if options.model not in SHIPPED and not options.checkpoint and options.atlas:
         raise UserError(
-            "--model netvlad needs --checkpoint FILE: a torchvision VGG16 state dict or a "
-            "pytorch-NetVlad checkpoint"
+            f"--model {options.model} needs --checkpoint FILE: `vladmap models` says which"
+        )
+    if options.rerank in ("rapid", "ransac") and options.model not in WITH_PATCHES:
+        raise UserError(
+            f"--model {options.model} has no patches for --rerank {options.rerank}: choose "
+            f"`features`, or one of the models {', '.join(WITH_PATCHES)}"
         )
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from mapping.cameras import TRIAL_IMAGES, camera_keys
-from models.registry import is_complete
+from models.registry import is_complete, shipped_weights
 from models.whitening import IMAGES_PER_DIMENSION
 from photos.cells import ring
 from pipeline.collection import list_collection
@@ -35,10 +35,12 @@ from transforms import storage
 from transforms import verify as verify_stage
 from transforms.commit import commit_entry
 from transforms.photos import shard_rows
+from transforms.rerank import RerankSettings
 
 log = logging.getLogger("vladmap")
 
 _INDEX_SAMPLE = 50_000
+_BY_PATCHES = ("rapid", "ransac")
 
 
 def image_shards(run: Run) -> dict[str, LedgerEntry]:
@@ -225,11 +227,17 @@ def describe(run: Run) -> None:
         batch_size=options.batch_size,
         max_pixels=options.max_pixels,
         threads=worker_threads(options, run.in_process),
+        patch_size=options.patch_size if options.rerank in _BY_PATCHES else 0,
+        patches=f"patches/{options.model}",
     )
     weights = _learn(run, settings)
     settings = replace(settings, weights=weights.file.path)
     identity = fingerprint(
-        "describe", weights=weights.content, precision=options.precision, model=options.model
+        "describe",
+        weights=weights.content,
+        precision=options.precision,
+        model=options.model,
+        patch_size=settings.patch_size,
     )
     ledger = run.execute(
         stage,
@@ -266,13 +274,16 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
         whiten=options.whiten,
         images=options.vocabulary_images,
         seed=options.seed,
+        patches=(options.patch_dimension, options.patch_size) if settings.patch_size else None,
     )
     committed = run.atlas.ledger(stage).get("weights")
     if committed and committed.fingerprint == identity and not options.relearn:
         return committed
     path = f"index/{options.model}/model.safetensors"
-    if checkpoint and is_complete(options.model, storage.local_copy(options.checkpoint)):
-        file = storage.commit_file(root, path.replace("safetensors", "checkpoint"), checkpoint, 1)
+    complete = checkpoint and is_complete(options.model, storage.local_copy(options.checkpoint))
+    whole = checkpoint if complete else None if checkpoint else shipped_weights(options.model)
+    if whole:
+        file = storage.commit_file(root, path.replace("safetensors", "checkpoint"), whole, 1)
         task = Task("weights", NO_CELL, file.path, identity)
         run.atlas.ledger(stage)["weights"] = commit_entry(root, stage, task, [file])
         return run.atlas.ledger(stage)["weights"]
@@ -290,7 +301,13 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
         stage,
         [Task("weights", NO_CELL, path, identity, (("sample", listed),))],
         describe_stage.LearnVocabulary(
-            root, stage, settings, options.clusters, options.whiten, options.seed
+            root,
+            stage,
+            settings,
+            options.clusters,
+            options.whiten,
+            options.seed,
+            options.patch_dimension if settings.patch_size else 0,
         ),
         unit="images",
         count=lambda task: sample.num_rows,
@@ -435,7 +452,9 @@ def pair(run: Run) -> None:
         everywhere=options.everywhere,
         following=options.following,
         gps_sigma_m=options.gps_sigma_m,
+        rerank=_rerank_choice(run),
     )
+    rerank = _rerank(run)
     by_cell: dict[str, list[str]] = defaultdict(list)
     tasks = []
     for shard in described:
@@ -466,6 +485,7 @@ def pair(run: Run) -> None:
         stage=describe_ledger,
         index=run.atlas.ledger(index_name(run))["global"].content,
         shards=tuple((shard, entry.file.rows, entry.content) for shard, entry in described.items()),
+        rerank=rerank,
     )
     stops = tuple((shard, entry.file.path) for shard, entry in image_shards(run).items())
     run.execute(
@@ -477,14 +497,50 @@ def pair(run: Run) -> None:
     )
 
 
+def _rerank_choice(run: Run) -> tuple[str, ...] | None:
+    """What the order of candidates depends on, None where the one by descriptor stands."""
+    options = run.options
+    if options.rerank == "none":
+        return None
+    evidence = options.features if options.rerank == "features" else f"size {options.patch_size}"
+    return options.rerank, evidence, str(options.rerank_candidates)
+
+
+def _rerank(run: Run) -> RerankSettings:
+    """The evidence that candidates are re-ranked by: patches, or features, extracted if need be."""
+    options = run.options
+    if options.rerank == "none":
+        return RerankSettings()
+    if options.rerank == "features":
+        ledger_name, entries = features_name(run), extract_features(run)
+        paths = {shard: entry.file.path for shard, entry in entries.items()}
+    else:
+        ledger_name = describe_name(run)
+        entries = run.atlas.ledger(ledger_name)
+        folder = f"patches/{options.model}/"
+        paths = {
+            shard: file.path
+            for shard, entry in entries.items()
+            for file in entry.files
+            if file.path.startswith(folder)
+        }
+        if len(paths) < len(entries):
+            raise UserError(
+                f"pair: {run.atlas.root} has no patches: run `vladmap describe --rerank "
+                f"{options.rerank}` first"
+            )
+    evidence = tuple((shard, path, entries[shard].content) for shard, path in sorted(paths.items()))
+    return RerankSettings(options.rerank, options.rerank_candidates, ledger_name, evidence)
+
+
 def features_name(run: Run) -> str:
     """The name of the local features' part of the verify stage in the ledger."""
     return f"features-{run.options.features}"
 
 
-def verify(run: Run) -> None:
-    """Local features of every new image, two-view geometry of every new pair."""
-    options, root = run.options, run.atlas.root
+def extract_features(run: Run) -> dict[str, LedgerEntry]:
+    """Local features of every new image."""
+    options = run.options
     stage = features_name(run)
     threads = worker_threads(options, run.in_process)
     extracted = run.execute(
@@ -492,12 +548,23 @@ def verify(run: Run) -> None:
         _per_image_shard(
             run, f"features/{options.features}", fingerprint("features", detector=options.features)
         ),
-        verify_stage.ExtractFeatures(root, stage, options.features, options.max_pixels, threads),
+        verify_stage.ExtractFeatures(
+            run.atlas.root, stage, options.features, options.max_pixels, threads
+        ),
         unit="images",
         count=_image_count(run),
         label="features",
     )
     _check_ledger_rejects(run, "verify", extracted)
+    return extracted
+
+
+def verify(run: Run) -> None:
+    """Local features of every new image, two-view geometry of every new pair."""
+    options, root = run.options, run.atlas.root
+    stage = features_name(run)
+    threads = worker_threads(options, run.in_process)
+    extracted = extract_features(run)
     keys = _choose_cameras(run, extracted)
     images = image_shards(run)
     pairs = run.atlas.ledger(pair_stage.STAGE)

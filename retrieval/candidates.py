@@ -6,7 +6,7 @@ shard; merging makes each unordered pair one row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,11 +111,16 @@ def _candidates(
     return Candidates(source, query.ids[rows_a], other.ids[rows_b], similarity, distance)
 
 
-def merge_candidates(found: Sequence[Candidates], near: int) -> pa.Table:
+def merge_candidates(
+    found: Sequence[Candidates],
+    near: int,
+    scores: Mapping[tuple[str, str], float] | None = None,
+) -> pa.Table:
     """Candidates of one shard's queries as unique unordered pairs, schemas.tables.PAIRS.
 
     Of the near ones, which come from several galleries, each query keeps its `near` best. A pair's
-    rank is its best place among one query's candidates of one source by descriptor.
+    rank is its best place among one query's candidates of one source by descriptor. `scores` are
+    those of re-ranked (query, other) pairs.
     """
     if not any(len(part.query) for part in found):
         return tables.PAIRS.empty_table()
@@ -139,6 +144,7 @@ def merge_candidates(found: Sequence[Candidates], near: int) -> pa.Table:
     group = group.ravel()
     seen = np.zeros((len(keys), len(_SOURCES)), bool)
     seen[group, source] = True
+    ordered = {(min(pair), max(pair)): score for pair, score in (scores or {}).items()}
     best = np.full(len(keys), np.iinfo(np.int32).max, np.int64)
     np.minimum.at(best, group, rank)
     return pa.Table.from_arrays(
@@ -151,7 +157,7 @@ def merge_candidates(found: Sequence[Candidates], near: int) -> pa.Table:
             ),
             pa.array(similarity[start], pa.float32()),
             pa.array(best, pa.int32(), mask=best == np.iinfo(np.int32).max),
-            pa.nulls(len(keys), pa.float32()),
+            pa.array([ordered.get((a, b)) for a, b in keys.tolist()], pa.float32()),
             pa.array(distance[start], pa.float64(), mask=np.isnan(distance[start])),
         ],
         schema=tables.PAIRS,

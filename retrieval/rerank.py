@@ -128,10 +128,10 @@ class _Side(NamedTuple):
 
     @classmethod
     def of(cls, patches: Patches | StoredPatches, s: int, device: str) -> _Side:
-        rows = torch.from_numpy(np.ascontiguousarray(patches.descriptors[s]))
+        rows = _tensor(patches.descriptors[s])
         scales = None
         if isinstance(patches, StoredPatches):
-            scales = torch.from_numpy(patches.scales[s]).to(device)
+            scales = _tensor(patches.scales[s]).to(device)
         elif rows.dtype != torch.float32:
             rows = rows.float()
         return cls(rows.to(device), scales, torch.from_numpy(patches.centres[s]).to(device))
@@ -144,6 +144,11 @@ class _Side(NamedTuple):
         if self.scales is None:
             return self.rows
         return self.rows.float() * self.scales[..., None]
+
+
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    """Of an array that may lie in a file's read-only memory."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def _scores(

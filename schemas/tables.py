@@ -190,6 +190,32 @@ def descriptors(dimension: int, model: str, fingerprint: str) -> pa.Schema:
     )
 
 
+def patches(model: str, fingerprint: str, dimension: int, size: int, stride: int) -> pa.Schema:
+    """Schema of a patch table: one row an image, its patches of `size` cells row by row.
+
+    A patch's descriptor is `dimension` entries of `descriptors` times its entry of `scales`; the
+    centre of the one in row r, column c is at stride_px * (c + patch_size / 2) - 0.5 pixels in x,
+    likewise in y, in the image at the model's input size with the first pixel's centre at 0.
+    """
+    return _schema(
+        "patches",
+        [
+            _field("image_id", pa.string()),
+            _field("rows", pa.int32(), note="of the grid of patches"),
+            _field("columns", pa.int32()),
+            _field("descriptors", pa.list_(pa.int8()), note="rows * columns * dimension"),
+            _field("scales", pa.list_(pa.float32()), note="rows * columns"),
+        ],
+        **{
+            "vladmap:model": model,
+            "vladmap:model_fingerprint": fingerprint,
+            "vladmap:dimension": str(dimension),
+            "vladmap:patch_size": str(size),
+            "vladmap:stride_px": str(stride),
+        },
+    )
+
+
 def features(detector: str, dimension: int, dtype: pa.DataType) -> pa.Schema:
     """Schema of a local feature table: one row an image, its n keypoints as nested lists."""
     return _schema(

@@ -38,12 +38,14 @@ def commit_shard(
     content: str | None = None,
     counts: Mapping[str, int] | None = None,
     inputs: Mapping[str, str] | None = None,
+    others: Iterable[FileRef] = (),
 ) -> LedgerEntry:
     """Write a shard's table and its rejects, check both, and enter them in the ledger.
 
-    `inputs` adds what only the work itself could tell was read to those that the task names.
+    `others` are files of the shard that are in place already. `inputs` adds what only the work
+    itself could tell was read to those that the task names.
     """
-    files = [storage.commit_table(root, task.output, table)]
+    files = [storage.commit_table(root, task.output, table), *others]
     rows = sorted(rejects, key=lambda row: row["uri"])
     reject_path = f"rejects/{stage}/{task.shard}.parquet"
     if rows:

@@ -1,5 +1,7 @@
 """Describe: one global descriptor an image, in batches, decoding while the model computes.
 
+Where patches are wanted they come from the same forward pass, and go to `patches/`.
+
 Metrics carry RunInference's names, so that dashboards made for it fit. Its PyTorch handler is not
 used: it falls back to the CPU without a word, rejects a failed batch whole, and does not shrink a
 batch that does not fit in memory.
@@ -10,7 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,17 +24,20 @@ from apache_beam.utils.shared import Shared
 from numpy.typing import NDArray
 
 from models import load_model
+from models.aggregated import AggregatedModel
 from models.base import DescriptorModel
 from models.learning import fit
 from models.local import sample
-from models.memory import describe_within_memory, one_thread_a_call
+from models.memory import one_thread_a_call, within_memory
 from models.registry import local_descriptors
-from models.vocabulary import from_bytes, to_bytes, whiten
+from models.vocabulary import from_bytes, to_bytes, whiten, whiten_patches
+from retrieval.patches import Patches
 from schemas import tables
-from schemas.records import LedgerEntry, Task
-from schemas.rejects import PhotoError, RejectReason
+from schemas.records import FileRef, LedgerEntry, Task
+from schemas.rejects import PhotoError, RejectReason, UserError
 from transforms import progress, storage
 from transforms.commit import StageCounters, commit_entry, commit_shard, reject_row
+from transforms.patches import patch_table
 from transforms.photos import Photo, load_ahead, shard_rows
 
 STAGE = "describe"
@@ -40,7 +45,10 @@ STAGE = "describe"
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which model, and how it runs. `weights` is a path in the atlas, or empty before learning."""
+    """Which model, and how it runs. `weights` is a path in the atlas, or empty before learning.
+
+    `patch_size` in cells, 0 for no patch descriptors; `patches` is the folder they go to.
+    """
 
     name: str
     checkpoint: str = ""
@@ -50,6 +58,11 @@ class ModelSettings:
     batch_size: int = 16
     max_pixels: int = 200_000_000
     threads: int = 1
+    patch_size: int = 0
+    patches: str = ""
+
+
+Described = tuple[NDArray[np.float32], Patches | None]
 
 
 class _Model:
@@ -107,12 +120,15 @@ class _Describe(beam.DoFn):
         rows = shard_rows(self._root, task.read("images"))
         ids: list[str] = []
         vectors: list[NDArray[np.float32]] = []
+        patches: list[tuple[str, Patches]] = []
         rejects = []
-        for photo, vector in self._described(rows):
+        for photo, described in self._described(rows):
             error = photo.error
-            if vector is not None and vector.any():
+            if described is not None and described[0].any():
                 ids.append(photo.row["image_id"])
-                vectors.append(vector)
+                vectors.append(described[0])
+                if described[1] is not None:
+                    patches.append((photo.row["image_id"], described[1]))
             elif error is None:
                 # Only a classical model gives zero: an image without a single feature.
                 error = PhotoError(RejectReason.NO_DESCRIPTOR, "nothing in it to describe")
@@ -132,11 +148,21 @@ class _Describe(beam.DoFn):
             descriptor_table(ids, vectors, schema),
             rejects,
             counts={"images": len(ids), "rejects": len(rejects)},
+            others=self._commit_patches(task, patches),
         )
 
-    def _described(
-        self, rows: list[dict[str, Any]]
-    ) -> Iterator[tuple[Photo, NDArray[np.float32] | None]]:
+    def _commit_patches(self, task: Task, patches: list[tuple[str, Patches]]) -> list[FileRef]:
+        settings, spec = self._settings, self._model.spec
+        if not settings.patch_size:
+            return []
+        assert isinstance(self._model, AggregatedModel)
+        table = patch_table(
+            patches, settings.patch_size, self._model.stride, spec.name, spec.fingerprint
+        )
+        path = f"{settings.patches}/cell={task.cell}/{task.shard}.parquet"
+        return [storage.commit_table(self._root, path, table)]
+
+    def _described(self, rows: list[dict[str, Any]]) -> Iterator[tuple[Photo, Described | None]]:
         """Photographs with their descriptors, None where they cannot be read.
 
         Some threads decode what comes next while others compute; on a GPU one computes.
@@ -148,7 +174,7 @@ class _Describe(beam.DoFn):
             photos = load_ahead(
                 rows, settings.max_pixels, readers, ahead, self._model.input_long_side
             )
-            waiting: deque[tuple[list[Photo], Future[NDArray[np.float32]]]] = deque()
+            waiting: deque[tuple[list[Photo], Future[list[Described]]]] = deque()
             for batch in _batches(photos, settings.batch_size):
                 images = [photo.pixels for photo in batch if photo.pixels is not None]
                 waiting.append((batch, lane.submit(self._infer, images)))
@@ -157,11 +183,19 @@ class _Describe(beam.DoFn):
             while waiting:
                 yield from _paired(*waiting.popleft())
 
-    def _infer(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def _infer(self, images: list[NDArray[np.uint8]]) -> list[Described]:
         started = time.monotonic()
-        found, self._limit = describe_within_memory(self._model, images, self._limit)
+        found, self._limit = within_memory(self._describe, images, self._limit)
         self._measured.append((len(images), int(1e6 * (time.monotonic() - started))))
         return found
+
+    def _describe(self, images: Sequence[NDArray[np.uint8]]) -> Iterable[Described]:
+        model, size = self._model, self._settings.patch_size
+        if not size:
+            return ((row, None) for row in model.describe(images))
+        if not isinstance(model, AggregatedModel):
+            raise UserError(f"the model {model.spec.name} has no patches to re-rank by")
+        return iter(model.describe_each(images, (size,)))
 
     def _report(self) -> None:
         """Metrics belong to the bundle's own thread."""
@@ -172,8 +206,8 @@ class _Describe(beam.DoFn):
 
 
 def _paired(
-    batch: list[Photo], future: Future[NDArray[np.float32]]
-) -> Iterator[tuple[Photo, NDArray[np.float32] | None]]:
+    batch: list[Photo], future: Future[list[Described]]
+) -> Iterator[tuple[Photo, Described | None]]:
     found = iter(future.result())
     for photo in batch:
         yield photo, None if photo.pixels is None else next(found)
@@ -218,6 +252,7 @@ class LearnVocabulary(beam.PTransform):
     clusters: int
     whiten: int
     seed: int
+    patch_dimension: int = 0
     per_image: int = 256
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
@@ -237,6 +272,15 @@ class LearnVocabulary(beam.PTransform):
                 | "Gather descriptors" >> beam.GroupByKey()
                 | "Whiten" >> beam.Map(self._whiten, learnt)
             )
+        if self.patch_dimension:
+            learnt = beam.pvalue.AsSingleton(weights)
+            describe = _PatchSample(self.root, self.settings, self.patch_dimension, self.seed)
+            weights = (
+                parts
+                | "Patches of sample" >> beam.ParDo(describe, learnt)
+                | "Gather patches" >> beam.GroupByKey()
+                | "Whiten patches" >> beam.Map(self._whiten_patches, learnt)
+            )
         return weights | "Commit" >> beam.Map(self._commit)
 
     def _fit(self, group: tuple[str, Iterable[_Part]]) -> tuple[Task, bytes]:
@@ -255,6 +299,13 @@ class LearnVocabulary(beam.PTransform):
     ) -> tuple[Task, bytes]:
         task, descriptors = _gathered(group)
         return task, to_bytes(whiten(from_bytes(learnt[1]), descriptors, self.whiten))
+
+    def _whiten_patches(
+        self, group: tuple[str, Iterable[_Part]], learnt: tuple[Task, bytes]
+    ) -> tuple[Task, bytes]:
+        task, patches = _gathered(group)
+        vocabulary = from_bytes(learnt[1])
+        return task, to_bytes(whiten_patches(vocabulary, patches, self.patch_dimension))
 
     def _commit(self, weights: tuple[Task, bytes]) -> LedgerEntry:
         task, data = weights
@@ -312,13 +363,46 @@ class _DescribeSample(beam.DoFn):
         self, part: tuple[Task, int, list[dict[str, Any]]], learnt: tuple[Task, bytes]
     ) -> Iterator[tuple[str, _Part]]:
         task, start, rows = part
-        settings = self._settings
-        one_thread_a_call()
-        model = load_model(settings.name, learnt[1], settings.device, settings.precision)
-        with ThreadPoolExecutor(settings.threads) as pool:
-            photos = load_ahead(
-                rows, settings.max_pixels, pool, _SAMPLE_PART, model.input_long_side
-            )
-            images = [photo.pixels for photo in photos if photo.pixels is not None]
+        model, images = _model_and_images(self._settings, learnt[1], rows)
         if images:
             yield task.shard, (task, start, model.describe(images))
+
+
+class _PatchSample(beam.DoFn):
+    """As many patches of each image, drawn by seed, as a whitening needs of them all."""
+
+    def __init__(self, root: str, settings: ModelSettings, dimension: int, seed: int) -> None:
+        self._root, self._settings = root, settings
+        self._dimension, self._seed = dimension, seed
+
+    def process(
+        self, part: tuple[Task, int, list[dict[str, Any]]], learnt: tuple[Task, bytes]
+    ) -> Iterator[tuple[str, _Part]]:
+        task, start, rows = part
+        model, images = _model_and_images(self._settings, learnt[1], rows)
+        if not images:
+            return
+        assert isinstance(model, AggregatedModel)
+        drawn = []
+        for place, (_, patches) in enumerate(
+            model.describe_each(images, (self._settings.patch_size,))
+        ):
+            found = patches.descriptors[0][0]
+            order = np.random.default_rng([self._seed, start + place]).permutation(len(found))
+            drawn.append(found[np.sort(order[: self._each(task)])])
+        yield task.shard, (task, start, np.concatenate(drawn))
+
+    def _each(self, task: Task) -> int:
+        sample = storage.read_table(storage.join(self._root, task.read("sample")), ["image_id"])
+        # A fifth more than needed: some photographs cannot be read.
+        return -(-12 * self._dimension // max(1, sample.num_rows))
+
+
+def _model_and_images(
+    settings: ModelSettings, weights: bytes, rows: list[dict[str, Any]]
+) -> tuple[DescriptorModel, list[NDArray[np.uint8]]]:
+    one_thread_a_call()
+    model = load_model(settings.name, weights, settings.device, settings.precision)
+    with ThreadPoolExecutor(settings.threads) as pool:
+        photos = load_ahead(rows, settings.max_pixels, pool, _SAMPLE_PART, model.input_long_side)
+        return model, [photo.pixels for photo in photos if photo.pixels is not None]

@@ -33,6 +33,7 @@ from transforms import progress, storage
 from transforms.commit import StageCounters, commit_shard
 from transforms.describe import descriptor_matrix
 from transforms.index import load_index
+from transforms.rerank import RerankSettings, evidence
 
 STAGE = "pair"
 
@@ -56,6 +57,7 @@ class PairSettings:
     stage: str
     index: str
     shards: tuple[tuple[str, int, str], ...]
+    rerank: RerankSettings
 
 
 @dataclass(eq=False)
@@ -124,6 +126,7 @@ class _Pair(beam.DoFn):
         names, rows, content = zip(*self._settings.shards, strict=True)
         self._names, self._content = list(names), dict(zip(names, content, strict=True))
         self._ends = np.cumsum(rows)
+        self._evidence = evidence(self._root, self._settings.rerank)
 
     def process(self, element: tuple[str, dict[str, list[Any]]]) -> Iterator[LedgerEntry]:
         _, found = element
@@ -134,7 +137,8 @@ class _Pair(beam.DoFn):
         settings = self._settings
         query = self._gallery(task.shard)
         # Candidates by the shard they lie in: two galleries are in memory at a time.
-        known = self._everywhere(task.shard, query)
+        known, scores = self._everywhere(task.shard, query)
+        looked_at = set(known)
         for image, other, other_shard in behind:
             known[other_shard].append((SEQUENCE, image, other))
         around = {role.partition("/")[2] for role, _ in task.reads}
@@ -146,7 +150,7 @@ class _Pair(beam.DoFn):
             for source in (GLOBAL, SEQUENCE):
                 pairs = [(a, b) for kind, a, b in known[shard] if kind == source]
                 found.append(known_candidates(source, query, gallery, pairs))
-        table = merge_candidates(found, settings.near)
+        table = merge_candidates(found, settings.near, scores)
         StageCounters(STAGE).add("pairs", table.num_rows)
         progress.advance(len(query.ids))
         # An image without a descriptor has a place in a sequence, but its shard may not have one.
@@ -155,24 +159,47 @@ class _Pair(beam.DoFn):
             for shard in known
             if shard in self._content
         }
+        if self._evidence is not None:
+            inputs |= self._evidence.inputs(looked_at | {task.shard})
         return commit_shard(self._root, STAGE, task, table, inputs=inputs)
 
     def _everywhere(
         self, shard: str, query: Gallery
-    ) -> defaultdict[str, list[tuple[str, str, str]]]:
-        """Each query's best in the collection up to its own shard, by the shard they lie in."""
+    ) -> tuple[defaultdict[str, list[tuple[str, str, str]]], dict[tuple[str, str], float]]:
+        """Each query's best in the collection up to its own shard, by the shard they lie in.
+
+        Where they are re-ranked, more are looked at, and their scores come with them.
+        """
         settings = self._settings
         box = self._shared.acquire(lambda: _Index(self._root, settings.model), tag=settings.index)
         index, ids = box.index
         end = int(self._ends[self._names.index(shard)])
-        _, rows = search(index, query.vectors, settings.everywhere + 1, below=end)
-        found: defaultdict[str, list[tuple[str, str, str]]] = defaultdict(list)
-        for image, hits in zip(query.ids.tolist(), rows, strict=True):
-            others = [row for row in hits.tolist() if row >= 0 and ids[row] != image]
-            for row in others[: settings.everywhere]:
+        wanted = max(settings.everywhere, settings.rerank.candidates if self._evidence else 0)
+        _, rows = search(index, query.vectors, wanted + 1, below=end)
+        hits = {
+            image: [row for row in found.tolist() if row >= 0 and ids[row] != image][:wanted]
+            for image, found in zip(query.ids.tolist(), rows, strict=True)
+        }
+        known: defaultdict[str, list[tuple[str, str, str]]] = defaultdict(list)
+        for image, others in hits.items():
+            for row in others:
                 place = int(np.searchsorted(self._ends, row, side="right"))
-                found[self._names[place]].append((GLOBAL, image, ids[row]))
-        return found
+                known[self._names[place]].append((GLOBAL, image, ids[row]))
+        if self._evidence is None:
+            return known, {}
+        scores: dict[tuple[str, str], float] = {}
+        for other, members in sorted(known.items()):
+            pairs = [(image, candidate) for _, image, candidate in members]
+            scores |= zip(pairs, self._evidence.scores(shard, other, pairs), strict=True)
+        kept = set()
+        for image, others in hits.items():
+            found = np.array([scores[image, ids[row]] for row in others])
+            best = self._evidence.order(found)[: settings.everywhere]
+            kept |= {(image, ids[others[place]]) for place in best}
+        # An emptied list still says that the shard was looked at.
+        for members in known.values():
+            members[:] = [member for member in members if member[1:] in kept]
+        return known, {pair: scores[pair] for pair in kept}
 
     def _gallery(self, shard: str) -> Gallery:
         """The described images of a shard; empty for a shard without descriptors."""

@@ -1,0 +1,106 @@
+"""Pairs re-ranked by local features and by patches, through Beam, on a small drive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import stages
+from pipeline.atlas import Atlas
+from pipeline.build import describe_work
+from pipeline.options import BuildOptions
+from pipeline.run import Run
+from schemas.rejects import UserError
+from tests.drives import write_drive
+from tests.pipeline.test_stages import build, done, files
+
+SETTINGS = {"everywhere": 3, "near": 2, "following": 1, "rerank_candidates": 6}
+PATCHES = {"rerank": "rapid", "patch_dimension": 16}
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drive")
+    write_drive(folder, 14)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_patches(drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("patches")
+    build(drive, folder, **SETTINGS, **PATCHES)
+    return folder
+
+
+def test_patches_are_one_row_an_image_in_int8_that_any_reader_can_scale(by_patches: Path) -> None:
+    table = pq.read_table(by_patches / "patches" / "netvlad-lite")
+    about = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    assert table.num_rows == 14
+    assert len(set(table["image_id"].to_pylist())) == 14
+    # 256 x 192 is brought to 320 x 240: a map of 20 x 15 cells, 16 x 11 patches of 5.
+    assert about["vladmap:patch_size"] == "5"
+    assert about["vladmap:stride_px"] == "16"
+    for row in table.to_pylist():
+        assert (row["rows"], row["columns"]) == (11, 16)
+        rows = np.array(row["descriptors"]).reshape(11 * 16, 16) * np.array(row["scales"])[:, None]
+        assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(176), abs=0.02)
+
+
+def test_pairs_from_everywhere_carry_the_score_that_chose_them(by_patches: Path) -> None:
+    rows = pq.read_table(by_patches / "pairs").to_pylist()
+    scored = {row["patch_score"] is not None for row in rows if row["sources"] == ["global"]}
+    unscored = [row for row in rows if "global" not in row["sources"]]
+    assert scored <= {True}
+    assert any(row["patch_score"] is not None for row in rows)
+    assert unscored
+    assert all(row["patch_score"] is None for row in unscored)
+
+
+def test_a_reranked_build_again_does_nothing_and_elsewhere_gives_the_same_bytes(
+    drive: Path, by_patches: Path, tmp_path: Path
+) -> None:
+    before = files(by_patches)
+    assert set(done(build(drive, by_patches, **SETTINGS, **PATCHES)).values()) == {0}
+    assert files(by_patches) == before
+    build(drive, tmp_path / "again", **SETTINGS, **PATCHES)
+    assert files(tmp_path / "again") == before
+
+
+@pytest.mark.parametrize("features", ["sift", "xfeat"])
+def test_features_choose_neighbours_and_are_there_for_the_verification(
+    drive: Path, tmp_path: Path, features: str
+) -> None:
+    run = build(drive, tmp_path, rerank="features", features=features, **SETTINGS)
+    assert done(run)["features"] == 14
+    assert len(list((tmp_path / "features" / features).rglob("*.parquet"))) > 0
+    rows = pq.read_table(tmp_path / "pairs").to_pylist()
+    counts = [row["patch_score"] for row in rows if row["patch_score"] is not None]
+    assert counts
+    assert all(count == int(count) for count in counts)
+    again = build(drive, tmp_path, rerank="features", features=features, **SETTINGS)
+    assert set(done(again).values()) == {0}
+
+
+def test_the_dry_run_tells_the_bytes_of_an_images_patches(drive: Path, tmp_path: Path) -> None:
+    options = BuildOptions(
+        images=str(drive), atlas=str(tmp_path / "atlas"), rerank="rapid", patch_dimension=512
+    )
+    said = describe_work(options, ["ingest", "describe", "pair"])
+    assert "482,976 bytes an image" in said  # 36 x 26 patches of 512 numbers and a scale
+
+
+def test_patches_that_were_not_described_are_asked_for(drive: Path, tmp_path: Path) -> None:
+    build(drive, tmp_path, upto=3, **SETTINGS)
+    options = BuildOptions(images=str(drive), atlas=str(tmp_path), rerank="ransac")
+    with pytest.raises(UserError, match="vladmap describe --rerank ransac"):
+        stages.pair(Run(Atlas.open(str(tmp_path), create=False), options))
+
+
+def test_gem_describes_without_learning_anything(drive: Path, tmp_path: Path) -> None:
+    build(drive, tmp_path, upto=2, model="gem")
+    table = pq.read_table(tmp_path / "descriptors" / "gem")
+    assert table.num_rows == 14
+    assert len(table["descriptor"][0]) == 112

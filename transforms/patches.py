@@ -1,0 +1,69 @@
+"""Patch descriptors as a table of `patches/`, and back: one row an image, int8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from models.patches import patch_centres
+from retrieval.patches import Patches, StoredPatches, stored
+from schemas import tables
+
+PatchTable = dict[str, StoredPatches]
+
+
+def patch_table(
+    rows: Iterable[tuple[str, Patches]], size: int, stride: int, model: str, fingerprint: str
+) -> pa.Table:
+    """Rows of (image_id, its patches of one size), sorted by image_id: schemas.tables.patches."""
+    ordered = sorted(rows, key=lambda row: row[0])
+    small = [stored(patches) for _, patches in ordered]
+    dimension = small[0].descriptors[0].shape[2] if small else 0
+    schema = tables.patches(model, fingerprint, dimension, size, stride)
+    grids = [_grid(patches.centres[0]) for patches in small]
+    return pa.Table.from_arrays(
+        [
+            pa.array([image for image, _ in ordered], pa.string()),
+            pa.array([rows for rows, _ in grids], pa.int32()),
+            pa.array([columns for _, columns in grids], pa.int32()),
+            _lists([patches.descriptors[0].ravel() for patches in small], pa.int8()),
+            _lists([patches.scales[0].ravel() for patches in small], pa.float32()),
+        ],
+        schema=schema,
+    )
+
+
+def read_patches(table: pa.Table) -> PatchTable:
+    """Patches by image_id, N = 1 each."""
+    about = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    dimension, size, stride = (
+        int(about[f"vladmap:{key}"]) for key in ("dimension", "patch_size", "stride_px")
+    )
+    found = {}
+    for row in range(table.num_rows):
+        image, rows, columns = (
+            table[name][row].as_py() for name in ("image_id", "rows", "columns")
+        )
+        descriptors = table["descriptors"][row].values.to_numpy(zero_copy_only=False)
+        scales = table["scales"][row].values.to_numpy(zero_copy_only=False)
+        centres = patch_centres(rows + size - 1, columns + size - 1, size, stride).numpy()
+        found[image] = StoredPatches(
+            [descriptors.reshape(1, -1, dimension)], [centres], [scales.reshape(1, -1)]
+        )
+    return found
+
+
+def _grid(centres: NDArray[np.float32]) -> tuple[int, int]:
+    columns, rows = (len(np.unique(axis)) for axis in centres.T)
+    return rows, columns
+
+
+def _lists(blocks: list[NDArray[np.generic]], kind: pa.DataType) -> pa.ListArray:
+    offsets = np.cumsum([0, *(len(block) for block in blocks)]).astype(np.int32)
+    flat = np.concatenate(blocks) if blocks else np.zeros(0)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(flat.astype(kind.to_pandas_dtype()), kind)
+    )
