@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from models.base import Floats, Pixels
 from models.checkpoints import CheckpointSource
@@ -12,6 +15,7 @@ from models.local import sample
 from models.netvlad import initial_alpha
 from models.registry import DEFAULT_CLUSTERS, local_descriptors, spare_clusters
 from models.vocabulary import Vocabulary
+from retrieval.bovw import inverse_document_frequency, word_counts
 from retrieval.kmeans import kmeans
 
 
@@ -65,3 +69,22 @@ def fit(
         preprocessing=own.preprocessing if own else None,
         alpha=alpha,
     )
+
+
+def images_with_words(vocabulary: Vocabulary, local: Iterable[Floats]) -> NDArray[np.int64]:
+    """(1 + K,): how many images there are in `local`, each (n, d), and how many have each word.
+
+    Such counts of parts of a collection add up to those of the whole.
+    """
+    total = np.zeros(1 + len(vocabulary.centres), np.int64)
+    for descriptors in local:
+        total[0] += 1
+        if len(descriptors):
+            total[1:] += word_counts(descriptors, vocabulary.centres) > 0
+    return total
+
+
+def weigh_words(vocabulary: Vocabulary, counts: NDArray[np.int64]) -> Vocabulary:
+    """The vocabulary of a bag of words with its weights, from the sum of `images_with_words`."""
+    idf = inverse_document_frequency(counts[1:], int(counts[0]))
+    return dataclasses.replace(vocabulary, idf=idf)

@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from models.netvlad import NetVLAD
 
+_NUMBERS_AT_ONCE = 1 << 19
+
 
 def patch_descriptors(
     aggregation: NetVLAD,
@@ -36,16 +38,14 @@ def patch_descriptors(
             f"patches of {max(sizes)} cells do not fit a feature map of {height} x {width}"
         )
     local, shares = aggregation.assign(features)
-    rows: list[list[Tensor]] = [[] for _ in sizes]
-    # An image at a time: the map of all residuals is K times as large as the feature map.
-    for x, a in zip(local, shares, strict=True):
-        a = a.T.reshape(height, width, -1)
-        sums = a[..., None] * x.T.reshape(height, width, 1, -1)  # (H, W, K, D)
-        for row, size in zip(rows, sizes, strict=True):
-            residuals = _box_sums(sums.flatten(2), size).unflatten(1, sums.shape[2:])
-            residuals -= _box_sums(a, size)[..., None] * aggregation.centres
-            row.append(_finished(residuals, aggregation.floor, weight, bias))
-    return [torch.stack(row) for row in rows]
+    found = [
+        [
+            _of_image(aggregation, x.view(-1, height, width), a, size, weight, bias)
+            for x, a in zip(local, shares, strict=True)
+        ]
+        for size in sizes
+    ]
+    return [torch.stack(rows) for rows in found]
 
 
 def patch_centres(height: int, width: int, size: int, stride: int) -> Tensor:
@@ -60,27 +60,59 @@ def patch_centres(height: int, width: int, size: int, stride: int) -> Tensor:
     return torch.stack([grid[1].flatten(), grid[0].flatten()], dim=1).float()
 
 
+def _of_image(
+    aggregation: NetVLAD,
+    local: Tensor,
+    shares: Tensor,
+    size: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> Tensor:
+    """(D, H, W) unit local descriptors and their shares (K, L) -> (P, d).
+
+    Some clusters at a time: all residuals of a map are K times as large as the map, and what stays
+    in the caches is computed twice as fast.
+    """
+    channels, height, width = local.shape
+    local = local.permute(1, 2, 0).contiguous()[:, :, None]  # (H, W, 1, D)
+    shares = shares.T.reshape(height, width, -1).contiguous()
+    masses = _box_sums(shares, size)  # (P, K)
+    clusters = shares.shape[2]
+    step = max(1, _NUMBERS_AT_ONCE // local.numel())
+    squares = torch.zeros(len(masses), 1, device=local.device)
+    if weight is None:
+        rows = torch.empty(len(masses), clusters * channels, device=local.device)
+    else:
+        rows = torch.zeros(len(masses), len(weight), device=local.device)
+    for start in range(0, clusters, step):
+        part = slice(start, start + step)
+        sums = (shares[:, :, part, None] * local).flatten(2)
+        residuals = _box_sums(sums, size).unflatten(1, (-1, channels))
+        residuals -= masses[:, part, None] * aggregation.centres[part]
+        norms = torch.linalg.vector_norm(residuals, dim=2, keepdim=True)
+        scales = norms.clamp(min=aggregation.floor)
+        residuals /= scales
+        squares += (norms / scales).square().sum(1)
+        columns = slice(start * channels, start * channels + residuals[0].numel())
+        if weight is None:
+            rows[:, columns] = residuals.flatten(1)
+        else:
+            rows.addmm_(residuals.flatten(1), weight[:, columns].T)
+    rows /= squares.sqrt().clamp(min=1e-12)
+    if weight is None:
+        return rows
+    return functional.normalize(rows if bias is None else rows + bias, dim=1)
+
+
 def _box_sums(grid: Tensor, size: int) -> Tensor:
     """(H, W, C) -> (P, C): sums over size x size windows."""
     height, width, channels = grid.shape
     rows, columns = _band(height, size, grid), _band(width, size, grid)
     down = (rows @ grid.reshape(height, -1)).view(-1, width, channels)
-    return (columns @ down).flatten(0, 1)
+    return torch.bmm(columns.expand(len(down), -1, -1), down).flatten(0, 1)
 
 
 def _band(length: int, size: int, like: Tensor) -> Tensor:
     """(length - size + 1, length) of ones where an output takes an input."""
     ones = torch.ones(length - size + 1, length, dtype=like.dtype, device=like.device)
     return ones.tril(size - 1).triu()
-
-
-def _finished(
-    residuals: Tensor, floor: float, weight: Tensor | None, bias: Tensor | None
-) -> Tensor:
-    """(P, K, D) sums, intra-normalised, brought to unit length, whitened: (P, d)."""
-    norms = torch.linalg.vector_norm(residuals, dim=2, keepdim=True)
-    residuals = residuals.div_(norms.clamp_(min=floor))
-    rows = functional.normalize(residuals.flatten(1), dim=1)
-    if weight is None:
-        return rows
-    return functional.normalize(functional.linear(rows, weight, bias), dim=1)

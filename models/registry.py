@@ -10,6 +10,7 @@ from torch import nn
 from models.aggregated import AggregatedModel
 from models.backbones import Backbone, LocalSource, backbone, installed
 from models.base import DescriptorModel
+from models.bovw import BovwModel
 from models.checkpoints import (
     BACKBONE_PREFIX,
     CheckpointSource,
@@ -92,12 +93,16 @@ _KINDS = {
         text="generalised-mean pooling, the plain baseline",
     ),
 }
-_CLASSICAL = {"vlad": "VLAD over RootSIFT, words learnt from the collection"}
+_CLASSICAL = {
+    "vlad": "VLAD over RootSIFT, words learnt from the collection",
+    "bovw": "bags of words over RootSIFT, tf-idf, words learnt from the collection",
+}
 
 MODEL_NAMES = (*_KINDS, *_CLASSICAL)
 
-DEFAULT_CLUSTERS = dict.fromkeys(MODEL_NAMES, 64) | {"supervlad": 4}
-"""As published; GeM has none and learns nothing."""
+DEFAULT_CLUSTERS = dict.fromkeys(MODEL_NAMES, 64) | {"supervlad": 4, "bovw": 1024}
+"""As published, for a bag of words as many as a sample of a few hundred photographs can teach; GeM
+has none and learns nothing."""
 
 
 SHIPPED = (*(name for name, kind in _KINDS.items() if kind.ships), *_CLASSICAL)
@@ -264,6 +269,10 @@ def _from_vocabulary(name: str, file: WeightFile, device: str, precision: str) -
             f"{file.label} has centres of {vocabulary.centres.shape[1]} numbers, "
             f"{name} needs {features.dimension}"
         )
+    if name == "bovw":
+        if vocabulary.idf is None:
+            raise UserError(f"{file.label} has no weights of its words: learn it again")
+        return BovwModel(name, features, vocabulary.centres, vocabulary.idf)
     if not isinstance(features, ConvolutionalFeatures):
         return VladModel(name, features, vocabulary.centres, vocabulary.whitening)
     centres = torch.from_numpy(vocabulary.centres)

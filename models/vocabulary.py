@@ -41,8 +41,8 @@ class Vocabulary:
 
     `alpha` is the sharpness of assignment that suits the sample the centres were learnt on, 0 where
     there was but one centre. `patch_whitening` is that of patch descriptors, where it is not the
-    global one. `backbone` and its `preprocessing` are set where no installed package
-    carries them.
+    global one. `idf` (K) weighs the words of a bag of words. `backbone` and its `preprocessing` are
+    set where no installed package carries them.
     """
 
     model: str
@@ -54,6 +54,7 @@ class Vocabulary:
     preprocessing: Preprocessing | None = None
     alpha: float = 0.0
     patch_whitening: Whitening | None = None
+    idf: NDArray[np.float32] | None = None
 
 
 def whiten(vocabulary: Vocabulary, descriptors: Floats, dimension: int) -> Vocabulary:
@@ -77,6 +78,8 @@ def to_bytes(vocabulary: Vocabulary) -> bytes:
     """The vocabulary as a safetensors file."""
     arrays = {"centres": vocabulary.centres} | whitening_arrays(vocabulary.whitening)
     arrays |= whitening_arrays(vocabulary.patch_whitening, "patch_whitening")
+    if vocabulary.idf is not None:
+        arrays["idf"] = vocabulary.idf
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
     tensors |= {BACKBONE_PREFIX + name: tensor for name, tensor in vocabulary.backbone.items()}
     clusters, dimension = vocabulary.centres.shape
@@ -126,6 +129,9 @@ def parse(file: WeightFile) -> Vocabulary:
     if centres is None or tuple(centres.shape) != expected:
         shape = "no" if centres is None else tuple(centres.shape)
         raise UserError(f"{file.label} has {shape} centres, its card says {expected}")
+    idf = file.tensors.get("idf")
+    if idf is not None and tuple(idf.shape) != centres.shape[:1]:
+        raise UserError(f"{file.label} has {len(centres)} words and weights for {len(idf)}")
     return Vocabulary(
         model=card.get("model", ""),
         backbone_digest=card.get("backbone_digest", ""),
@@ -140,6 +146,7 @@ def parse(file: WeightFile) -> Vocabulary:
         },
         preprocessing=preprocessing_of(file.label, card),
         alpha=float(card.get("alpha", 0.0)),
+        idf=None if idf is None else idf.float().numpy(),
     )
 
 

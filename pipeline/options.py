@@ -293,6 +293,8 @@ def _check(options: BuildOptions) -> None:
         raise UserError(
             f"--model {options.model} needs --checkpoint FILE: `vladmap models` says which"
         )
+    if options.model == "bovw" and options.whiten:
+        raise UserError("--whiten is not for bovw: whitened counts are no longer tf-idf")
     if options.rerank in ("rapid", "ransac") and options.model not in WITH_PATCHES:
         raise UserError(
             f"--model {options.model} has no patches for --rerank {options.rerank}: choose "

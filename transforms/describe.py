@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from models import load_model
 from models.aggregated import AggregatedModel
 from models.base import DescriptorModel
-from models.learning import fit
+from models.learning import fit, images_with_words, weigh_words
 from models.local import sample
 from models.memory import one_thread_a_call, within_memory
 from models.registry import local_descriptors
@@ -264,6 +264,14 @@ class LearnVocabulary(beam.PTransform):
             | "Gather" >> beam.GroupByKey()
             | "Fit" >> beam.Map(self._fit)
         )
+        if self.settings.name == "bovw":
+            learnt = beam.pvalue.AsSingleton(weights)
+            weights = (
+                parts
+                | "Words of sample" >> beam.ParDo(_CountWords(self.root, self.settings), learnt)
+                | "Gather counts" >> beam.GroupByKey()
+                | "Weigh words" >> beam.Map(self._weigh_words, learnt)
+            )
         if self.whiten:
             learnt = beam.pvalue.AsSingleton(weights)
             weights = (
@@ -293,6 +301,13 @@ class LearnVocabulary(beam.PTransform):
             seed=self.seed,
         )
         return task, to_bytes(vocabulary)
+
+    def _weigh_words(
+        self, group: tuple[str, Iterable[_Part]], learnt: tuple[Task, bytes]
+    ) -> tuple[Task, bytes]:
+        parts = list(group[1])
+        counts = np.sum([part[2] for part in parts], axis=0)
+        return parts[0][0], to_bytes(weigh_words(from_bytes(learnt[1]), counts))
 
     def _whiten(
         self, group: tuple[str, Iterable[_Part]], learnt: tuple[Task, bytes]
@@ -353,6 +368,26 @@ class _Sample(beam.DoFn):
             found = sample(self._features, images, self._per_image, self._seed)
             yield task.shard, (task, start, found)
         progress.advance(len(rows))
+
+
+class _CountWords(beam.DoFn):
+    """How many of a part's images have each word."""
+
+    def __init__(self, root: str, settings: ModelSettings) -> None:
+        self._root, self._settings = root, settings
+
+    def process(
+        self, part: tuple[Task, int, list[dict[str, Any]]], learnt: tuple[Task, bytes]
+    ) -> Iterator[tuple[str, tuple[Task, int, NDArray[np.int64]]]]:
+        task, start, rows = part
+        features = local_descriptors(self._settings.name).features
+        with ThreadPoolExecutor(self._settings.threads) as pool:
+            photos = load_ahead(
+                rows, self._settings.max_pixels, pool, _SAMPLE_PART, features.input_size.target
+            )
+            images = [photo.pixels for photo in photos if photo.pixels is not None]
+        vocabulary = from_bytes(learnt[1])
+        yield task.shard, (task, start, images_with_words(vocabulary, features.extract(images)))
 
 
 class _DescribeSample(beam.DoFn):

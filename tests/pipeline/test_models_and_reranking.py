@@ -104,3 +104,15 @@ def test_gem_describes_without_learning_anything(drive: Path, tmp_path: Path) ->
     table = pq.read_table(tmp_path / "descriptors" / "gem")
     assert table.num_rows == 14
     assert len(table["descriptor"][0]) == 112
+
+
+def test_bags_of_words_are_learnt_and_weighed_in_the_pipeline(drive: Path, tmp_path: Path) -> None:
+    for name in ("one", "again"):
+        build(drive, tmp_path / name, upto=2, model="bovw", clusters=32)
+    matrix = np.stack(
+        pq.read_table(tmp_path / "one" / "descriptors" / "bovw")["descriptor"].to_numpy()
+    )
+    assert matrix.shape == (14, 32)
+    assert (matrix >= 0).all()
+    assert np.linalg.norm(matrix, axis=1) == pytest.approx(np.ones(14), abs=1e-5)
+    assert files(tmp_path / "one") == files(tmp_path / "again")
