@@ -7,7 +7,7 @@ DEMO ?= demo
 SPARK ?= out/spark
 SPARK_IMAGES ?= 120
 
-.PHONY: demo test lint bench spark clean
+.PHONY: demo test lint bench bench-describe bench-rerank spark clean
 
 $(READY): setup.py beam_requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,14 @@ test: lint
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.throughput
+
+bench-describe: $(READY)
+	$(BIN)/python -m benchmarks.describe
+
+# With PHOTOS=<folder of sets> also the table of what re-ranking is worth on photographs.
+bench-rerank: $(READY)
+	$(BIN)/python -m benchmarks.rerank
+	$(if $(PHOTOS),$(BIN)/python -m benchmarks.rerank_recall --photos $(PHOTOS))
 
 # The same build in one process and on Apache Spark: the two atlases must be equal.
 spark: $(READY)

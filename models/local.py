@@ -62,7 +62,8 @@ class ConvolutionalFeatures:
 
     `network` maps (N, 3, H, W), normalised as `preprocessing` says, to (N, `channels`, h, w) at its
     `stride`.
-    `precision` is that of its weights and activations; what follows it is float32. A CPU has no
+    `precision` is that of its weights and activations, where a network's own `lower` does not keep
+    the most delicate of its layers in float32; what follows it is float32. A CPU has no
     float16 arithmetic worth the name: there float16 rounds the weights and computes in float32.
     In float32 a GPU's TF32 shortcut is off.
     """
@@ -89,11 +90,12 @@ class ConvolutionalFeatures:
         self.digest = digest(f"{name} 2 mean {mean} std {std} {self.input_size}", arrays)
         self._exact = precision == "float32"
         dtype = PRECISIONS[precision]
-        network = network.eval().requires_grad_(False).to(dtype)
-        self._dtype = dtype
+        lower = getattr(network, "lower", network.to)
+        network = lower(dtype).eval().requires_grad_(False)
         if dtype == torch.float16 and self.device.type == "cpu":
-            self._dtype = torch.float32
-        self._network = network.to(self.device, self._dtype).to(memory_format=torch.channels_last)
+            network = network.float()
+        self._dtype = next(network.parameters()).dtype
+        self._network = network.to(self.device).to(memory_format=torch.channels_last)
         self._mean = 255 * torch.tensor(mean, device=self.device)[:, None, None]
         self._scale = 1 / (255 * torch.tensor(std, device=self.device)[:, None, None])
 

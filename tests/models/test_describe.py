@@ -15,6 +15,7 @@ from models.local import RootSiftFeatures, sample
 from models.vocabulary import Vocabulary
 from retrieval.vlad import vlad
 from schemas.rejects import UserError
+from simulation.sample import write_sample
 from tests.models.synthetic import photographs
 
 PHOTOS = Path(os.environ.get("VLADMAP_PHOTOS", "../shared/photos"))
@@ -96,7 +97,7 @@ def test_what_is_no_rgb_image_is_refused(lite: DescriptorModel) -> None:
         lite.describe([np.zeros((240, 320, 3), np.float32)])  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize(("precision", "cosine"), [("float16", 0.999), ("bfloat16", 0.9)])
+@pytest.mark.parametrize(("precision", "cosine"), [("float16", 0.999), ("bfloat16", 0.999)])
 def test_half_precision_stays_close_to_float32(
     learnt: bytes, lite: DescriptorModel, precision: str, cosine: float
 ) -> None:
@@ -104,6 +105,27 @@ def test_half_precision_stays_close_to_float32(
     half = load_model("netvlad-lite", learnt, precision=precision)
     assert (half.describe(images) * lite.describe(images)).sum(axis=1).min() > cosine
     assert half.spec == lite.spec
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_keeps_the_neighbours_in_a_city(tmp_path: Path, precision: str) -> None:
+    write_sample(tmp_path, images=48, seed=0)
+    images = [
+        np.asarray(Image.open(path).convert("RGB")) for path in sorted(tmp_path.rglob("*.jpg"))
+    ]
+    drawn = learning.sample_local_descriptors("netvlad-lite", None, images, 100, seed=0)
+    learnt = vocabulary.to_bytes(learning.fit("netvlad-lite", None, drawn))
+    exact, half = (
+        load_model("netvlad-lite", learnt, precision=name).describe(images)
+        for name in ("float32", precision)
+    )
+    assert (exact * half).sum(axis=1).min() > 0.999
+    nearest = [
+        np.argsort(-(rows @ rows.T) + 2 * np.eye(len(rows)), axis=1)[:, :10]
+        for rows in (exact, half)
+    ]
+    shared = [len(set(a) & set(b)) / 10 for a, b in zip(*nearest, strict=True)]
+    assert np.mean(shared) > 0.98
 
 
 def test_a_gpu_asked_for_and_absent_is_an_error(

@@ -70,10 +70,10 @@ def test_a_vocabulary_survives_its_file(learnt: Vocabulary, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_the_same_sample_gives_the_same_bytes_in_any_process_and_order(tmp_path: Path) -> None:
     program = (
-        "import sys, numpy as np; from models import vocabulary as v;"
+        "import sys, numpy as np; from models import learning, vocabulary;"
         "x = np.random.default_rng(0).normal(size=(5000, 112)).astype(np.float32);"
         "x = x[np.random.default_rng(int(sys.argv[1])).permutation(5000)];"
-        "open(sys.argv[2], 'wb').write(v.to_bytes(v.fit('netvlad-lite', None, x)))"
+        "open(sys.argv[2], 'wb').write(vocabulary.to_bytes(learning.fit('netvlad-lite', None, x)))"
     )
     written = []
     for run, threads in enumerate(("1", "2", "4")):
