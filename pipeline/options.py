@@ -135,7 +135,7 @@ class BuildOptions:
         5, "cells along a patch, where patches re-rank", stages="describe pair"
     )
     patch_dimension: int = _option(
-        128,
+        512,
         "PCA-whiten patches to this dimension; checkpoints with a PCA bring their own",
         stages="describe",
     )
