@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -103,7 +103,7 @@ _FAMILIES = (
 )
 
 
-def needed(weights: Mapping[str, Tensor]) -> bool:
+def is_backbone(weights: Mapping[str, Tensor]) -> bool:
     """Whether the weights are those of a backbone that is known."""
     return any(family.mark in weights for family in _FAMILIES)
 
@@ -150,4 +150,4 @@ class LocalSource:
     """Local descriptors; `own` is the backbone where it came with the user's file."""
 
     features: LocalDescriptors
-    own: Backbone | None = field(default=None)
+    own: Backbone | None = None

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from models.backbones import Backbone, backbone, needed
+from models.backbones import Backbone, backbone, is_backbone
 from models.base import InputSize, Preprocessing
 from models.checkpoints import METADATA_KEY, WeightFile, preprocessing_of
 from models.gem import GeM
@@ -210,7 +210,7 @@ def _geo_localization_benchmark(label: str, tensors: Mapping[str, Tensor]) -> Ne
     # Sequential(L2Norm, GeM, ...) has it second: locals are normalised before pooling.
     gem = GeM(found.channels, float(head[powers[0]]), powers[0].removesuffix(".p").endswith("1"))
     # A fully connected layer and a normalisation after it are what a whitening is.
-    return Network(name, found, gem, _linear(label, tensors, "aggregation.1", found.channels))
+    return Network(name, found, gem, _whitening(label, tensors, "aggregation.1", found.channels))
 
 
 _STAGES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
@@ -284,7 +284,7 @@ _LAYOUTS: tuple[
         _geo_localization_benchmark,
     ),
     (lambda t: "features.0.weight" in t, _torchvision),
-    (needed, _backbone_alone),
+    (is_backbone, _backbone_alone),
 )
 
 
@@ -315,12 +315,6 @@ def _whitening(
 ) -> Whitening | None:
     """PCA-whitening as a linear layer or a 1x1 convolution, in float64 in some files."""
     if f"{name}.weight" not in tensors and f"{name}.bias" not in tensors:
-        return None
-    return _linear(label, tensors, name, inputs)
-
-
-def _linear(label: str, tensors: Mapping[str, Tensor], name: str, inputs: int) -> Whitening | None:
-    if not any(key.startswith(f"{name}.") and key.endswith(("weight", "bias")) for key in tensors):
         return None
     weight = _entry(label, tensors, f"{name}.weight")
     bias = _entry(label, tensors, f"{name}.bias")
