@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.base import DescriptorModel, Floats, ModelSpec, Pixels, batches, digest
+from models.formats import described
 from models.local import ConvolutionalFeatures
 from models.netvlad import NetVLAD
 from models.patches import patch_centres, patch_descriptors
@@ -44,7 +45,7 @@ class AggregatedModel(DescriptorModel):
             dimension=len(whitening.bias) if whitening else dimension,
             patch_sizes=patch_sizes,
             input_size=features.input_size,
-            fingerprint=digest(f"{name} {_kind(aggregation)} {features.digest}", arrays),
+            fingerprint=digest(f"{name} 1 {described(aggregation)} {features.digest}", arrays),
         )
         self._aggregation = aggregation.to(features.device)
         self._whiten = _layer(whitening, features.device)
@@ -64,7 +65,11 @@ class AggregatedModel(DescriptorModel):
     def describe_with_patches(
         self, images: Sequence[Pixels], patch_sizes: tuple[int, ...] | None = None
     ) -> tuple[Floats, Patches]:
-        """`describe` and `describe_patches` of one forward pass; `patch_sizes` may be fewer."""
+        """`describe` and `describe_patches` of one forward pass.
+
+        `patch_sizes`, in cells, are the model's own by default. Raises ValueError as
+        `describe_patches` does, and where there are no images.
+        """
         sizes = self.spec.patch_sizes if patch_sizes is None else patch_sizes
         aggregation = self._aggregation
         if not sizes or not isinstance(aggregation, NetVLAD):
@@ -123,13 +128,3 @@ class AggregatedModel(DescriptorModel):
 
 def _layer(whitening: Whitening | None, device: torch.device) -> WhiteningLayer | None:
     return None if whitening is None else WhiteningLayer(whitening).to(device)
-
-
-def _kind(aggregation: nn.Module) -> str:
-    """What of an aggregation its arrays do not tell, for the fingerprint."""
-    settings = {
-        key: value
-        for key, value in sorted(vars(aggregation).items())
-        if isinstance(value, int | float) and not key.startswith("_") and key != "training"
-    }
-    return f"{type(aggregation).__name__} 1 {settings}"

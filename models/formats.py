@@ -78,36 +78,33 @@ def to_bytes(net: Network, source: bytes) -> bytes:
     `source` are the bytes of the file it came from; their SHA-256 stands in the card.
     """
     tensors = {f"backbone.{name}": tensor for name, tensor in net.backbone.weights.items()}
-    card: dict[str, Any] = {
-        "kind": MODEL,
-        "schema_version": SCHEMA_VERSION,
-        "source": {"format": net.format, "sha256": hashlib.sha256(source).hexdigest()},
-        "backbone": net.backbone.name,
-        "preprocessing": asdict(net.backbone.preprocessing),
-    }
     if net.aggregation is not None:
         state = net.aggregation.state_dict()
         tensors |= {f"aggregation.{name}": tensor for name, tensor in state.items()}
-        card["aggregation"] = _described(net.aggregation)
-    if net.whitening is not None:
-        arrays = whitening_arrays(net.whitening)
-        tensors |= {name: torch.from_numpy(array) for name, array in arrays.items()}
-        card["pca"] = len(net.whitening.bias)
+    arrays = whitening_arrays(net.whitening)
+    tensors |= {name: torch.from_numpy(array) for name, array in arrays.items()}
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return to_safetensors(tensors, {METADATA_KEY: json.dumps(card, sort_keys=True)})
+    about = {
+        "kind": MODEL,
+        "schema_version": SCHEMA_VERSION,
+        "source": {"sha256": hashlib.sha256(source).hexdigest()},
+        **card(net),
+    }
+    return to_safetensors(tensors, {METADATA_KEY: json.dumps(about, sort_keys=True)})
 
 
 def card(net: Network) -> dict[str, Any]:
     """What people ask of a checkpoint: its layout, backbone, aggregation, K, D, PCA."""
     about: dict[str, Any] = {"format": net.format, "backbone": net.backbone.name}
     if net.aggregation is not None:
-        about["aggregation"] = _described(net.aggregation)
+        about["aggregation"] = described(net.aggregation)
     about["pca"] = None if net.whitening is None else len(net.whitening.bias)
     about["preprocessing"] = asdict(net.backbone.preprocessing)
     return about
 
 
-def _described(aggregation: nn.Module) -> dict[str, Any]:
+def described(aggregation: nn.Module) -> dict[str, Any]:
+    """An aggregation's name and whatever of it its arrays do not tell; TypeError for another."""
     if isinstance(aggregation, NetVLAD):
         clusters, dimension = aggregation.centres.shape
         return {
@@ -137,7 +134,7 @@ def _own(label: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any])
         if metadata["schema_version"] > SCHEMA_VERSION:
             raise UserError(f"{label} was written by a newer vladmap: update vladmap")
         about = metadata.get("aggregation")
-        format_name = metadata["source"]["format"]
+        format_name = metadata["format"]
         if about is not None:
             name, dimension = about["name"], int(about["dimension"])
             settings = about.get("floor"), about.get("ghosts"), about.get("normalise_locals")

@@ -210,6 +210,28 @@ def is_complete(name: str, checkpoint: CheckpointSource | None) -> bool:
     return name == "gem" or _fitting(name, file, whole=False).aggregation is not None
 
 
+def patch_dimension(name: str, checkpoint: CheckpointSource | None) -> int | None:
+    """Numbers in a patch descriptor by the file's own PCA; None where it is still to be learnt.
+
+    Raises UserError for a complete model without a PCA for its patches: at K * D numbers each, the
+    patches of one image would take tens of megabytes.
+    """
+    if checkpoint is None or not is_complete(name, checkpoint):
+        return None
+    file = read_weights(checkpoint)
+    if is_vocabulary(file):
+        vocabulary = parse(file)
+        whitening = vocabulary.patch_whitening or vocabulary.whitening
+    else:
+        whitening = network(file).whitening
+    if whitening is None:
+        raise UserError(
+            f"{file.label} has no PCA for patches: re-rank by `features`, or take a checkpoint "
+            "with one (Patch-NetVLAD's WPCA files)"
+        )
+    return len(whitening.bias)
+
+
 def _check(name: str) -> None:
     if name not in MODEL_NAMES:
         raise UserError(f"unknown model {name!r}: choose one of {', '.join(MODEL_NAMES)}")

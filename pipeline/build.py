@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from models.registry import patch_dimension
 from pipeline import mapping_stages, report_stage, stages
 from pipeline.atlas import Atlas
 from pipeline.collection import list_collection
@@ -13,6 +14,7 @@ from pipeline.options import BuildOptions
 from pipeline.planning import plan
 from pipeline.run import Run
 from retrieval.patches import bytes_an_image
+from retrieval.rerank import METHODS as BY_PATCHES
 
 log = logging.getLogger("vladmap")
 
@@ -82,10 +84,11 @@ def describe_work(options: BuildOptions, names: Sequence[str]) -> str:
         lines.append(
             f"describe    {max(images - done, 0)} images by {options.model} on {options.device}"
         )
-        if options.rerank in ("rapid", "ransac"):
+        if options.rerank in BY_PATCHES:
             # Of a photograph in proportion 4:3 at 640 pixels; smaller inputs have fewer patches.
             patches = (30 - options.patch_size + 1) * (40 - options.patch_size + 1)
-            each_image = bytes_an_image([patches], options.patch_dimension, "int8")
+            brought = patch_dimension(options.model, options.checkpoint or None)
+            each_image = bytes_an_image([patches], brought or options.patch_dimension, "int8")
             lines.append(
                 f"patches     at most {each_image:,} bytes an image, "
                 f"{human_bytes(images * each_image)} on disk"

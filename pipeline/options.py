@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from models.registry import MODEL_NAMES, SHIPPED, WITH_PATCHES
+from retrieval.rerank import METHODS as BY_PATCHES
 from schemas.rejects import UserError
 
 
@@ -126,7 +127,7 @@ class BuildOptions:
         "order the neighbours in the whole collection by the inliers of local features, or by "
         "patches (rapid score, RANSAC); what each is worth: docs/performance.md",
         stages="describe pair",
-        choices=("none", "rapid", "ransac", "features"),
+        choices=("none", *BY_PATCHES, "features"),
     )
     rerank_candidates: int = _option(
         20, "neighbours by descriptor that are put in order", stages="pair"
@@ -295,7 +296,7 @@ def _check(options: BuildOptions) -> None:
         )
     if options.model == "bovw" and options.whiten:
         raise UserError("--whiten is not for bovw: whitened counts are no longer tf-idf")
-    if options.rerank in ("rapid", "ransac") and options.model not in WITH_PATCHES:
+    if options.rerank in BY_PATCHES and options.model not in WITH_PATCHES:
         raise UserError(
             f"--model {options.model} has no patches for --rerank {options.rerank}: choose "
             f"`features`, or one of the models {', '.join(WITH_PATCHES)}"

@@ -15,7 +15,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from mapping.cameras import TRIAL_IMAGES, camera_keys
-from models.registry import is_complete, shipped_weights
+from models.registry import is_complete, patch_dimension, shipped_weights
 from models.whitening import IMAGES_PER_DIMENSION
 from photos.cells import ring
 from pipeline.collection import list_collection
@@ -24,6 +24,7 @@ from pipeline.options import worker_threads
 from pipeline.planning import plan
 from pipeline.run import Run
 from retrieval.index import choose_factory
+from retrieval.rerank import METHODS as BY_PATCHES
 from schemas.records import NO_CELL, LedgerEntry, Task, shard_cell
 from schemas.rejects import UserError
 from transforms import cameras as cameras_stage
@@ -40,7 +41,6 @@ from transforms.rerank import RerankSettings
 log = logging.getLogger("vladmap")
 
 _INDEX_SAMPLE = 50_000
-_BY_PATCHES = ("rapid", "ransac")
 
 
 def image_shards(run: Run) -> dict[str, LedgerEntry]:
@@ -227,7 +227,7 @@ def describe(run: Run) -> None:
         batch_size=options.batch_size,
         max_pixels=options.max_pixels,
         threads=worker_threads(options, run.in_process),
-        patch_size=options.patch_size if options.rerank in _BY_PATCHES else 0,
+        patch_size=options.patch_size if options.rerank in BY_PATCHES else 0,
         patches=f"patches/{options.model}",
     )
     weights = _learn(run, settings)
@@ -283,6 +283,8 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
     complete = checkpoint and is_complete(options.model, storage.local_copy(options.checkpoint))
     whole = checkpoint if complete else None if checkpoint else shipped_weights(options.model)
     if whole:
+        if settings.patch_size:
+            patch_dimension(options.model, whole)
         file = storage.commit_file(root, path.replace("safetensors", "checkpoint"), whole, 1)
         task = Task("weights", NO_CELL, file.path, identity)
         run.atlas.ledger(stage)["weights"] = commit_entry(root, stage, task, [file])

@@ -207,10 +207,6 @@ def _similarity(query: _Side, candidates: _Side) -> Tensor:
     return scaled.mul_(candidates.scales[..., None])
 
 
-def _cells(centres: Tensor, start: Tensor, step: float) -> Tensor:
-    return (centres - start) / step
-
-
 def _step(centres: Tensor) -> float:
     """Pixels from a patch to the next; 1 where there is one patch alone."""
     steps = [float(axis.unique().diff().amin()) for axis in centres.T if len(axis.unique()) > 1]
@@ -225,8 +221,8 @@ def _rapid(
     Shifts and extents are in cells; `weights` (N, P) of the matches are 1 as published.
     """
     step, start = _step(query.centres), query.centres.amin(0)
-    ours = _cells(query.centres, start, step)
-    shift = _cells(candidates.centres, start, step) - ours[nearest]  # (N, P, 2)
+    ours = (query.centres - start) / step
+    shift = (candidates.centres - start) / step - ours[nearest]  # (N, P, 2)
     shift = shift.where(mutual[..., None], shift.new_tensor(0.0))
     count = mutual.sum(1).clamp(min=1)
     mean = shift.sum(1) / count[:, None]
@@ -242,25 +238,36 @@ def _homography_inliers(
     A match is an inlier where the homography takes the candidate's patch to within 1.5 cells of the
     query's. Candidates with fewer than four matches have none.
     """
-    threshold = _INLIER_CELLS * _step(query.centres)
     counts = mutual.sum(1)
+    most = int(counts.max()) if len(counts) else 0
     found = torch.zeros(len(mutual), device=mutual.device)
+    if most < _LEAST_MUTUAL:
+        return found
+    scale = query.centres.amax().clamp(min=1)
+    threshold = _INLIER_CELLS * _step(query.centres) / scale
+    # Each candidate's matches first, in their order; what is left over fills up and never counts.
+    order = mutual.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+    source = _homogeneous(candidates.centres / scale)[order]  # (N, M, 3)
+    target = _homogeneous(query.centres / scale)[nearest.gather(1, order)]
+    match = torch.arange(most, device=mutual.device) < counts[:, None]
     generator = torch.Generator().manual_seed(seed)
     # One draw for all, so that a candidate's score does not depend on its place in the list.
     draws = torch.rand(_HYPOTHESES, 4, generator=generator).to(mutual.device)
-    scale = query.centres.amax().clamp(min=1)
-    for n in torch.nonzero(counts >= _LEAST_MUTUAL)[:, 0].tolist():
-        chosen = mutual[n]
-        source = _homogeneous(candidates.centres[chosen] / scale)
-        target = _homogeneous(query.centres[nearest[n][chosen]] / scale)
-        picks = (draws * counts[n]).long()
-        homographies = _from_four(source[picks], target[picks])  # (H, 3, 3)
-        x, y, w = (homographies.float() @ source.T.float()).unbind(1)  # (H, M) each
-        u, v = target.T[:2].float()
+    picks = (draws * counts[:, None, None]).long()  # (N, H, 4)
+    step = max(1, _AT_ONCE[mutual.device.type] // (_HYPOTHESES * most))
+    for start in range(0, len(mutual), step):
+        part = slice(start, start + step)
+        rows = torch.arange(len(picks[part]), device=mutual.device)[:, None, None]
+        four = source[part][rows, picks[part]], target[part][rows, picks[part]]  # (n, H, 4, 3)
+        homographies = _from_four(*(points.flatten(0, 1) for points in four)).float()
+        homographies = homographies.view(-1, 3 * _HYPOTHESES, 3)
+        moved = homographies @ source[part].float().transpose(1, 2)
+        x, y, w = moved.unflatten(1, (_HYPOTHESES, 3)).unbind(2)  # (n, H, M) each
+        u, v = target[part, None, :, :2].float().unbind(3)
         error = (x - w * u).square_().add_((y - w * v).square_())
-        inliers = (error <= (w * (threshold / scale)).square_()).logical_and_(w.abs() > 1e-6)
-        found[n] = inliers.sum(1).amax()
-    return found
+        inliers = (error <= (w * threshold).square()).logical_and_(w.abs() > 1e-6)
+        found[part] = inliers.logical_and_(match[part, None]).sum(2).amax(1).float()
+    return found.where(counts >= _LEAST_MUTUAL, found.new_tensor(0.0))
 
 
 def _homogeneous(points: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ from models.vocabulary import from_bytes, to_bytes, whiten, whiten_patches
 from retrieval.patches import Patches
 from schemas import tables
 from schemas.records import FileRef, LedgerEntry, Task
-from schemas.rejects import PhotoError, RejectReason, UserError
+from schemas.rejects import PhotoError, RejectReason
 from transforms import progress, storage
 from transforms.commit import StageCounters, commit_entry, commit_shard, reject_row
 from transforms.patches import patch_table
@@ -193,8 +193,7 @@ class _Describe(beam.DoFn):
         model, size = self._model, self._settings.patch_size
         if not size:
             return ((row, None) for row in model.describe(images))
-        if not isinstance(model, AggregatedModel):
-            raise UserError(f"the model {model.spec.name} has no patches to re-rank by")
+        assert isinstance(model, AggregatedModel)  # the options see to it
         return iter(model.describe_each(images, (size,)))
 
     def _report(self) -> None:
@@ -360,10 +359,7 @@ class _Sample(beam.DoFn):
 
     def process(self, part: tuple[Task, int, list[dict[str, Any]]]) -> Iterator[tuple[str, _Part]]:
         task, start, rows = part
-        target = self._features.input_size.target
-        with ThreadPoolExecutor(self._settings.threads) as pool:
-            photos = list(load_ahead(rows, self._settings.max_pixels, pool, _SAMPLE_PART, target))
-        images = [photo.pixels for photo in photos if photo.pixels is not None]
+        images = _pixels(rows, self._settings, self._features.input_size.target)
         if images:
             found = sample(self._features, images, self._per_image, self._seed)
             yield task.shard, (task, start, found)
@@ -376,21 +372,23 @@ class _CountWords(beam.DoFn):
     def __init__(self, root: str, settings: ModelSettings) -> None:
         self._root, self._settings = root, settings
 
+    def setup(self) -> None:
+        self._features = local_descriptors(self._settings.name).features
+
     def process(
         self, part: tuple[Task, int, list[dict[str, Any]]], learnt: tuple[Task, bytes]
     ) -> Iterator[tuple[str, tuple[Task, int, NDArray[np.int64]]]]:
         task, start, rows = part
-        features = local_descriptors(self._settings.name).features
-        with ThreadPoolExecutor(self._settings.threads) as pool:
-            photos = load_ahead(
-                rows, self._settings.max_pixels, pool, _SAMPLE_PART, features.input_size.target
-            )
-            images = [photo.pixels for photo in photos if photo.pixels is not None]
-        vocabulary = from_bytes(learnt[1])
-        yield task.shard, (task, start, images_with_words(vocabulary, features.extract(images)))
+        images = _pixels(rows, self._settings, self._features.input_size.target)
+        local = self._features.extract(images)
+        yield task.shard, (task, start, images_with_words(from_bytes(learnt[1]), local))
 
 
 class _DescribeSample(beam.DoFn):
+    """Global descriptors of a part's images, by the model as it is learnt so far."""
+
+    _model: DescriptorModel | None = None
+
     def __init__(self, root: str, settings: ModelSettings) -> None:
         self._root, self._settings = root, settings
 
@@ -398,46 +396,53 @@ class _DescribeSample(beam.DoFn):
         self, part: tuple[Task, int, list[dict[str, Any]]], learnt: tuple[Task, bytes]
     ) -> Iterator[tuple[str, _Part]]:
         task, start, rows = part
-        model, images = _model_and_images(self._settings, learnt[1], rows)
+        settings = self._settings
+        if self._model is None:
+            one_thread_a_call()
+            self._model = load_model(settings.name, learnt[1], settings.device, settings.precision)
+        images = _pixels(rows, settings, self._model.input_long_side)
         if images:
-            yield task.shard, (task, start, model.describe(images))
+            yield task.shard, (task, start, self._describe(self._model, images, task, start))
+
+    def _describe(
+        self, model: DescriptorModel, images: list[NDArray[np.uint8]], task: Task, start: int
+    ) -> NDArray[np.float32]:
+        return model.describe(images)
 
 
-class _PatchSample(beam.DoFn):
+class _PatchSample(_DescribeSample):
     """As many patches of each image, drawn by seed, as a whitening needs of them all."""
 
+    _each = 0
+
     def __init__(self, root: str, settings: ModelSettings, dimension: int, seed: int) -> None:
-        self._root, self._settings = root, settings
+        super().__init__(root, settings)
         self._dimension, self._seed = dimension, seed
 
-    def process(
-        self, part: tuple[Task, int, list[dict[str, Any]]], learnt: tuple[Task, bytes]
-    ) -> Iterator[tuple[str, _Part]]:
-        task, start, rows = part
-        model, images = _model_and_images(self._settings, learnt[1], rows)
-        if not images:
-            return
+    def _describe(
+        self, model: DescriptorModel, images: list[NDArray[np.uint8]], task: Task, start: int
+    ) -> NDArray[np.float32]:
         assert isinstance(model, AggregatedModel)
+        if not self._each:
+            path = storage.join(self._root, task.read("sample"))
+            # A fifth more than needed: some photographs cannot be read.
+            count = storage.read_table(path, ["image_id"]).num_rows
+            self._each = -(-12 * self._dimension // count)
         drawn = []
-        for place, (_, patches) in enumerate(
-            model.describe_each(images, (self._settings.patch_size,))
-        ):
+        described = model.describe_each(images, (self._settings.patch_size,))
+        for place, (_, patches) in enumerate(described):
             found = patches.descriptors[0][0]
             order = np.random.default_rng([self._seed, start + place]).permutation(len(found))
-            drawn.append(found[np.sort(order[: self._each(task)])])
-        yield task.shard, (task, start, np.concatenate(drawn))
-
-    def _each(self, task: Task) -> int:
-        sample = storage.read_table(storage.join(self._root, task.read("sample")), ["image_id"])
-        # A fifth more than needed: some photographs cannot be read.
-        return -(-12 * self._dimension // max(1, sample.num_rows))
+            drawn.append(found[np.sort(order[: self._each])])
+        return np.concatenate(drawn)
 
 
-def _model_and_images(
-    settings: ModelSettings, weights: bytes, rows: list[dict[str, Any]]
-) -> tuple[DescriptorModel, list[NDArray[np.uint8]]]:
-    one_thread_a_call()
-    model = load_model(settings.name, weights, settings.device, settings.precision)
+def _pixels(
+    rows: list[dict[str, Any]],
+    settings: ModelSettings,
+    target: Callable[[int, int], tuple[int, int]],
+) -> list[NDArray[np.uint8]]:
+    """Pixels of the photographs in `rows` that can be read, at the size `target` wants."""
     with ThreadPoolExecutor(settings.threads) as pool:
-        photos = load_ahead(rows, settings.max_pixels, pool, _SAMPLE_PART, model.input_long_side)
-        return model, [photo.pixels for photo in photos if photo.pixels is not None]
+        photos = load_ahead(rows, settings.max_pixels, pool, _SAMPLE_PART, target)
+        return [photo.pixels for photo in photos if photo.pixels is not None]

@@ -22,8 +22,6 @@ from retrieval.rerank import FEATURE_FLOOR, by_inliers, raw_scores
 from transforms import storage
 from transforms.patches import PatchTable, read_patches
 
-METHODS = ("none", "rapid", "ransac", "features")
-
 # Measured: a thousand of an image's features order candidates as well as all, in a tenth the time.
 _FEATURES = 1024
 _ERROR_PX = 3.0  # at a long side of 800 pixels, on larger photographs in proportion
@@ -32,7 +30,7 @@ _ERROR_LONG_SIDE_PX = 800
 
 @dataclass(frozen=True)
 class RerankSettings:
-    """`method` of METHODS over the best `candidates` of each query.
+    """`none`, `features` or a method of `retrieval.rerank` over each query's best `candidates`.
 
     `evidence` is every shard that has patches or features, as (name, path, identity), and `stage`
     the ledger it stands in.

@@ -7,6 +7,7 @@ from mapping.colmap import pycolmap
 from mapping.features import LocalFeatures
 from mapping.matching import (
     TwoView,
+    fundamental_inliers,
     inlier_counts,
     match,
     to_colmap_geometry,
@@ -184,3 +185,15 @@ def test_colmaps_form_has_the_same_pose() -> None:
     assert geometry.config == pycolmap.TwoViewGeometryConfiguration.CALIBRATED
     quarter_turn = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
     np.testing.assert_allclose(geometry.cam2_from_cam1.rotation.matrix(), quarter_turn, atol=1e-12)
+
+
+def test_one_fundamental_matrix_explains_the_right_matches_and_few_wrong_ones() -> None:
+    a, b, _ = scene(np.random.default_rng(8), count=120, noise=0.3)
+    right = match(a, b)
+    wrong = right[:60].copy()
+    wrong[:, 1] = np.roll(wrong[:, 1], 7)
+    assert fundamental_inliers(a, b, right, 3.0) >= 0.95 * len(right)
+    together = fundamental_inliers(a, b, np.concatenate([right[60:], wrong]), 3.0)
+    assert len(right) - 60 <= together + 3 <= len(right) - 60 + 25
+    assert fundamental_inliers(a, b, wrong, 3.0) < 0.6 * len(wrong)
+    assert fundamental_inliers(a, b, right[:7], 3.0) == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from pipeline import stages
 from pipeline.atlas import Atlas
@@ -15,6 +16,7 @@ from pipeline.options import BuildOptions
 from pipeline.run import Run
 from schemas.rejects import UserError
 from tests.drives import write_drive
+from tests.models.synthetic import pytorch_netvlad_state, saved
 from tests.pipeline.test_stages import build, done, files
 
 SETTINGS = {"everywhere": 3, "near": 2, "following": 1, "rerank_candidates": 6}
@@ -51,12 +53,48 @@ def test_patches_are_one_row_an_image_in_int8_that_any_reader_can_scale(by_patch
 
 def test_pairs_from_everywhere_carry_the_score_that_chose_them(by_patches: Path) -> None:
     rows = pq.read_table(by_patches / "pairs").to_pylist()
-    scored = {row["patch_score"] is not None for row in rows if row["sources"] == ["global"]}
-    unscored = [row for row in rows if "global" not in row["sources"]]
-    assert scored <= {True}
-    assert any(row["patch_score"] is not None for row in rows)
-    assert unscored
-    assert all(row["patch_score"] is None for row in unscored)
+    for row in rows:
+        assert (row["patch_score"] is not None) == ("global" in row["sources"])
+    assert {"global" in row["sources"] for row in rows} == {True, False}
+
+
+def test_patches_choose_other_neighbours_than_descriptors_among_the_same_candidates(
+    drive: Path, by_patches: Path, tmp_path: Path
+) -> None:
+    def everywhere(atlas: Path) -> set[tuple[str, str]]:
+        rows = pq.read_table(atlas / "pairs").to_pylist()
+        return {
+            (row["image_id_a"], row["image_id_b"]) for row in rows if "global" in row["sources"]
+        }
+
+    build(drive, tmp_path / "three", **SETTINGS)
+    build(drive, tmp_path / "six", **{**SETTINGS, "everywhere": SETTINGS["rerank_candidates"]})
+    chosen = everywhere(by_patches)
+    assert chosen <= everywhere(tmp_path / "six")
+    assert chosen != everywhere(tmp_path / "three")
+
+
+def test_a_checkpoint_without_a_pca_is_not_asked_for_patches(drive: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "netvlad.pth.tar"
+    checkpoint.write_bytes(saved({"state_dict": pytorch_netvlad_state(2, bias=True)}))
+    options = {"model": "netvlad", "checkpoint": str(checkpoint), "rerank": "rapid"}
+    with pytest.raises(UserError, match="no PCA for patches"):
+        build(drive, tmp_path / "atlas", upto=2, **options)
+
+
+def test_the_dry_run_knows_the_pca_that_a_checkpoint_brings(drive: Path, tmp_path: Path) -> None:
+    state = pytorch_netvlad_state(2, bias=True)
+    state |= {"WPCA.0.weight": torch.ones(24, 1024, 1, 1), "WPCA.0.bias": torch.ones(24)}
+    checkpoint = tmp_path / "patches.pth.tar"
+    checkpoint.write_bytes(saved({"state_dict": state}))
+    options = BuildOptions(
+        images=str(drive),
+        atlas=str(tmp_path / "atlas"),
+        model="patch-netvlad",
+        checkpoint=str(checkpoint),
+        rerank="rapid",
+    )
+    assert f"{936 * 28:,} bytes an image" in describe_work(options, ["ingest", "describe"])
 
 
 def test_a_reranked_build_again_does_nothing_and_elsewhere_gives_the_same_bytes(
