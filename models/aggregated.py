@@ -50,6 +50,9 @@ class AggregatedModel(DescriptorModel):
         self._aggregation = aggregation.to(features.device)
         self._whiten = _layer(whitening, features.device)
         self._whiten_patches = _layer(patch_whitening or whitening, features.device)
+        if self._whiten_patches:
+            # Of all that follows the backbone this alone costs as much as it.
+            self._whiten_patches.weight = self._whiten_patches.weight.to(features.precision)
 
     @torch.inference_mode()
     def describe(self, images: Sequence[Pixels]) -> Floats:

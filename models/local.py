@@ -93,8 +93,9 @@ class ConvolutionalFeatures:
         lower = getattr(network, "lower", network.to)
         network = lower(dtype).eval().requires_grad_(False)
         if dtype == torch.float16 and self.device.type == "cpu":
-            network = network.float()
+            network, dtype = network.float(), torch.float32
         self._dtype = next(network.parameters()).dtype
+        self.precision = dtype
         self._network = network.to(self.device).to(memory_format=torch.channels_last)
         self._mean = 255 * torch.tensor(mean, device=self.device)[:, None, None]
         self._scale = 1 / (255 * torch.tensor(std, device=self.device)[:, None, None])

@@ -9,6 +9,7 @@ batch that does not fit in memory.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections import deque
@@ -30,8 +31,9 @@ from models.learning import fit, images_with_words, weigh_words
 from models.local import sample
 from models.memory import one_thread_a_call, within_memory
 from models.registry import local_descriptors
-from models.vocabulary import from_bytes, to_bytes, whiten, whiten_patches
-from retrieval.patches import Patches
+from models.vocabulary import from_bytes, to_bytes
+from models.whitening import Whitening
+from retrieval.patches import StoredPatches, stored
 from schemas import tables
 from schemas.records import FileRef, LedgerEntry, Task
 from schemas.rejects import PhotoError, RejectReason
@@ -39,6 +41,7 @@ from transforms import progress, storage
 from transforms.commit import StageCounters, commit_entry, commit_shard, reject_row
 from transforms.patches import patch_table
 from transforms.photos import Photo, load_ahead, shard_rows
+from transforms.whitening import FitWhitening
 
 STAGE = "describe"
 
@@ -62,7 +65,7 @@ class ModelSettings:
     patches: str = ""
 
 
-Described = tuple[NDArray[np.float32], Patches | None]
+Described = tuple[NDArray[np.float32], StoredPatches | None]
 
 
 class _Model:
@@ -120,7 +123,7 @@ class _Describe(beam.DoFn):
         rows = shard_rows(self._root, task.read("images"))
         ids: list[str] = []
         vectors: list[NDArray[np.float32]] = []
-        patches: list[tuple[str, Patches]] = []
+        patches: list[tuple[str, StoredPatches]] = []
         rejects = []
         for photo, described in self._described(rows):
             error = photo.error
@@ -151,7 +154,9 @@ class _Describe(beam.DoFn):
             others=self._commit_patches(task, patches),
         )
 
-    def _commit_patches(self, task: Task, patches: list[tuple[str, Patches]]) -> list[FileRef]:
+    def _commit_patches(
+        self, task: Task, patches: list[tuple[str, StoredPatches]]
+    ) -> list[FileRef]:
         settings, spec = self._settings, self._model.spec
         if not settings.patch_size:
             return []
@@ -194,7 +199,9 @@ class _Describe(beam.DoFn):
         if not size:
             return ((row, None) for row in model.describe(images))
         assert isinstance(model, AggregatedModel)  # the options see to it
-        return iter(model.describe_each(images, (size,)))
+        # In int8 at once: a shard's patches wait in memory for its table.
+        described = model.describe_each(images, (size,))
+        return ((row, stored(patches)) for row, patches in described)
 
     def _report(self) -> None:
         """Metrics belong to the bundle's own thread."""
@@ -242,7 +249,8 @@ class LearnVocabulary(beam.PTransform):
     """One task -> the model's weights in the atlas, learnt from a sample of its photographs.
 
     The sample's local descriptors cross one shuffle: `per_image` rows for each of a few hundred
-    images, whatever the size of the collection.
+    images, whatever the size of the collection. A whitening, where one is wanted, is fitted on ten
+    times as many descriptors as it has dimensions, which no worker ever holds together.
     """
 
     root: str
@@ -273,20 +281,23 @@ class LearnVocabulary(beam.PTransform):
             )
         if self.whiten:
             learnt = beam.pvalue.AsSingleton(weights)
-            weights = (
+            whitening = (
                 parts
                 | "Describe sample" >> beam.ParDo(_DescribeSample(self.root, self.settings), learnt)
-                | "Gather descriptors" >> beam.GroupByKey()
-                | "Whiten" >> beam.Map(self._whiten, learnt)
+                | "Fit whitening" >> FitWhitening(self.whiten, self.seed)
             )
+            weights |= "Whiten" >> beam.Map(_put, "whitening", beam.pvalue.AsSingleton(whitening))
         if self.patch_dimension:
             learnt = beam.pvalue.AsSingleton(weights)
             describe = _PatchSample(self.root, self.settings, self.patch_dimension, self.seed)
-            weights = (
+            whitening = (
                 parts
                 | "Patches of sample" >> beam.ParDo(describe, learnt)
-                | "Gather patches" >> beam.GroupByKey()
-                | "Whiten patches" >> beam.Map(self._whiten_patches, learnt)
+                | "Fit whitening of patches"
+                >> FitWhitening(self.patch_dimension, self.seed, "patches")
+            )
+            weights |= "Whiten patches" >> beam.Map(
+                _put, "patch_whitening", beam.pvalue.AsSingleton(whitening)
             )
         return weights | "Commit" >> beam.Map(self._commit)
 
@@ -308,24 +319,17 @@ class LearnVocabulary(beam.PTransform):
         counts = np.sum([part[2] for part in parts], axis=0)
         return parts[0][0], to_bytes(weigh_words(from_bytes(learnt[1]), counts))
 
-    def _whiten(
-        self, group: tuple[str, Iterable[_Part]], learnt: tuple[Task, bytes]
-    ) -> tuple[Task, bytes]:
-        task, descriptors = _gathered(group)
-        return task, to_bytes(whiten(from_bytes(learnt[1]), descriptors, self.whiten))
-
-    def _whiten_patches(
-        self, group: tuple[str, Iterable[_Part]], learnt: tuple[Task, bytes]
-    ) -> tuple[Task, bytes]:
-        task, patches = _gathered(group)
-        vocabulary = from_bytes(learnt[1])
-        return task, to_bytes(whiten_patches(vocabulary, patches, self.patch_dimension))
-
     def _commit(self, weights: tuple[Task, bytes]) -> LedgerEntry:
         task, data = weights
         return commit_entry(
             self.root, self.stage, task, [storage.commit_file(self.root, task.output, data, 1)]
         )
+
+
+def _put(weights: tuple[Task, bytes], name: str, whitening: Whitening) -> tuple[Task, bytes]:
+    fitted: dict[str, Any] = {name: whitening}
+    vocabulary = dataclasses.replace(from_bytes(weights[1]), **fitted)
+    return weights[0], to_bytes(vocabulary)
 
 
 _Part = tuple[Task, int, NDArray[np.float32]]
@@ -394,7 +398,7 @@ class _DescribeSample(beam.DoFn):
 
     def process(
         self, part: tuple[Task, int, list[dict[str, Any]]], learnt: tuple[Task, bytes]
-    ) -> Iterator[tuple[str, _Part]]:
+    ) -> Iterator[NDArray[np.float32]]:
         task, start, rows = part
         settings = self._settings
         if self._model is None:
@@ -402,7 +406,7 @@ class _DescribeSample(beam.DoFn):
             self._model = load_model(settings.name, learnt[1], settings.device, settings.precision)
         images = _pixels(rows, settings, self._model.input_long_side)
         if images:
-            yield task.shard, (task, start, self._describe(self._model, images, task, start))
+            yield self._describe(self._model, images, task, start)
 
     def _describe(
         self, model: DescriptorModel, images: list[NDArray[np.uint8]], task: Task, start: int

@@ -9,18 +9,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from models.patches import patch_centres
-from retrieval.patches import Patches, StoredPatches, stored
+from retrieval.patches import StoredPatches
 from schemas import tables
 
 PatchTable = dict[str, StoredPatches]
 
 
 def patch_table(
-    rows: Iterable[tuple[str, Patches]], size: int, stride: int, model: str, fingerprint: str
+    rows: Iterable[tuple[str, StoredPatches]], size: int, stride: int, model: str, fingerprint: str
 ) -> pa.Table:
     """Rows of (image_id, its patches of one size), sorted by image_id: schemas.tables.patches."""
     ordered = sorted(rows, key=lambda row: row[0])
-    small = [stored(patches) for _, patches in ordered]
+    small = [patches for _, patches in ordered]
     dimension = small[0].descriptors[0].shape[2] if small else 0
     schema = tables.patches(model, fingerprint, dimension, size, stride)
     grids = [_grid(patches.centres[0]) for patches in small]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.whitening import WhiteningLayer, fit_whitening
+from models import whitening as module
+from models.whitening import WhiteningLayer, add_up, first_basis, fit_whitening
 from schemas.rejects import UserError
 
 
@@ -38,3 +39,46 @@ def test_the_layer_projects_and_normalises() -> None:
     expected = data[:5].astype(np.float64) @ whitening.weight.T + whitening.bias
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+def decaying(count: int, full: int) -> np.ndarray:
+    """Unit rows whose variances fall off as those of descriptors do."""
+    generator = np.random.default_rng(2)
+    rows = generator.normal(size=(count, full)) * np.arange(1, full + 1) ** -0.7 + 0.05
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_short_descriptors_have_the_eigenvectors_of_their_covariance() -> None:
+    data = decaying(400, 50)
+    found = fit_whitening(data, 10)
+    exact = data.astype(np.float64)
+    values, vectors = np.linalg.eigh(np.cov(exact.T))
+    expected = vectors[:, ::-1][:, :10].T / np.sqrt(values[::-1][:10])[:, None]
+    signs = np.sign((found.weight * expected).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found.weight, signs * expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(found.bias, -found.weight @ exact.mean(axis=0), atol=1e-4)
+
+
+def test_long_descriptors_are_whitened_in_a_subspace_as_good_as_the_best(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_EXACT", 100)
+    data = decaying(2000, 600)
+    found = fit_whitening(data, 64)
+    projected = data.astype(np.float64) @ found.weight.T.astype(np.float64) + found.bias
+    assert np.cov(projected.T) == pytest.approx(np.eye(64), abs=2e-3)
+    covariance = np.cov(data.astype(np.float64).T)
+    axes = np.linalg.qr(found.weight.astype(np.float64).T)[0]
+    kept = np.trace(axes.T @ covariance @ axes)
+    assert kept > 0.995 * np.linalg.eigvalsh(covariance)[-64:].sum()
+
+
+def test_sums_are_the_same_to_the_last_bit_in_any_order() -> None:
+    parts = np.split(decaying(60, 40), 6)
+    basis = first_basis(40, 8)
+    sums = [add_up(part, basis) for part in parts]
+    forward = sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5]
+    backward = (sums[5] + (sums[4] + sums[3])) + (sums[2] + (sums[1] + sums[0]))
+    assert forward.count == backward.count == 60
+    assert np.array_equal(forward.products, backward.products)
+    assert np.array_equal(forward.total, backward.total)

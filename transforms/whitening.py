@@ -1,0 +1,100 @@
+"""PCA-whitening fitted over any number of descriptors, wherever they are."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+from numpy.typing import NDArray
+
+from models.whitening import (
+    PASSES,
+    Sums,
+    Whitening,
+    add_up,
+    first_basis,
+    next_basis,
+    whitening_from,
+)
+
+Basis = NDArray[np.float64] | None
+
+
+@dataclass(eq=False)
+class FitWhitening(beam.PTransform):
+    """Arrays (n, D) of descriptors -> one Whitening to `dimension` numbers.
+
+    The descriptors are made once and passed over several times, `models.whitening` says why. What
+    a worker holds are the sums of its bundle. Fails with UserError where the descriptors do not
+    suffice; `of` says what they are of.
+    """
+
+    dimension: int
+    seed: int
+    of: str = "images"
+
+    def expand(self, descriptors: beam.PCollection) -> beam.PCollection:
+        descriptors = descriptors | "Make once" >> beam.Reshuffle()
+        basis: beam.pvalue.AsSideInput | None = None
+        for number in range(1, PASSES):
+            sums = self._pass(descriptors, basis, number)
+            step = sums | f"Basis {number}" >> beam.Map(self._step, basis)
+            basis = beam.pvalue.AsSingleton(step)
+        return self._pass(descriptors, basis, PASSES) | "Finish" >> beam.Map(self._finish, basis)
+
+    def _pass(
+        self, descriptors: beam.PCollection, basis: beam.pvalue.AsSideInput | None, number: int
+    ) -> beam.PCollection:
+        add = _AddUp(self.dimension, self.seed)
+        return (
+            descriptors
+            | f"Pass {number}" >> beam.ParDo(add, basis)
+            | f"Add up {number}" >> beam.CombineGlobally(_added).without_defaults()
+        )
+
+    def _step(self, sums: Sums, basis: Basis) -> NDArray[np.float64]:
+        return next_basis(sums, _basis(basis, len(sums.total), self.dimension, self.seed))
+
+    def _finish(self, sums: Sums, basis: NDArray[np.float64]) -> Whitening:
+        return whitening_from(sums, basis, self.dimension, self.of)
+
+
+class _AddUp(beam.DoFn):
+    """The sums of a bundle's descriptors, as one element."""
+
+    def __init__(self, dimension: int, seed: int) -> None:
+        self._dimension, self._seed = dimension, seed
+
+    def start_bundle(self) -> None:
+        self._sums: Sums | None = None
+        self._first: Basis = None
+
+    def process(self, descriptors: NDArray[np.float32], basis: Basis) -> None:
+        if basis is None and self._first is None:
+            self._first = first_basis(descriptors.shape[1], self._dimension, self._seed)
+        used = self._first if basis is None else basis
+        assert used is not None
+        sums = add_up(descriptors, used)
+        self._sums = sums if self._sums is None else self._sums + sums
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._sums is not None:
+            window = GlobalWindow()
+            yield WindowedValue(self._sums, window.max_timestamp(), (window,))
+        self._sums = self._first = None
+
+
+def _basis(basis: Basis, full: int, dimension: int, seed: int) -> NDArray[np.float64]:
+    return first_basis(full, dimension, seed) if basis is None else basis
+
+
+def _added(parts: Iterable[Sums]) -> Sums | None:
+    # A combiner is also asked for the sum of nothing.
+    held = [part for part in parts if part is not None]
+    return functools.reduce(operator.add, held) if held else None
