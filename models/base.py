@@ -116,7 +116,7 @@ def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
     if (image.shape[1], image.shape[0]) == size:
         return image
     enlarged = max(size) > max(image.shape[:2])
-    resampling = Image.Resampling.HAMMING if enlarged else Image.Resampling.BICUBIC
+    resampling = Image.Resampling.HAMMING if enlarged else Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(image).resize(size, resampling))
 
 

@@ -99,6 +99,7 @@ class ConvolutionalFeatures:
         self._network = network.to(self.device).to(memory_format=torch.channels_last)
         self._mean = 255 * torch.tensor(mean, device=self.device)[:, None, None]
         self._scale = 1 / (255 * torch.tensor(std, device=self.device)[:, None, None])
+        self._copies = torch.Stream(self.device) if self.device.type != "cpu" else None
 
     @property
     def batch_size(self) -> int:
@@ -108,12 +109,23 @@ class ConvolutionalFeatures:
     @torch.inference_mode()
     def maps(self, pixels: Pixels) -> Tensor:
         """(B, H, W, 3) uint8 at the input size -> (B, D, h, w) float32 on the device."""
-        stack = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+        stack = self._moved(torch.from_numpy(np.require(pixels, requirements=["C", "W"])))
         x = (stack.permute(0, 3, 1, 2).float() - self._mean) * self._scale
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=not self._exact
         ):
             return self._network(x.to(self._dtype)).float()
+
+    def _moved(self, stack: Tensor) -> Tensor:
+        """On the device: a GPU copies from pinned memory while it computes for another thread."""
+        if self._copies is None:
+            return stack
+        with self._copies:
+            moved = stack.pin_memory().to(self.device, non_blocking=True)
+        computing = torch.accelerator.current_stream(self.device)
+        computing.wait_stream(self._copies)
+        moved.record_stream(computing)  # type: ignore[arg-type]
+        return moved
 
     def extract(self, images: Sequence[Pixels]) -> list[Floats]:
         extracted: list[Floats] = [np.empty((0, self.dimension), np.float32)] * len(images)

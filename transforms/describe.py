@@ -170,10 +170,11 @@ class _Describe(beam.DoFn):
     def _described(self, rows: list[dict[str, Any]]) -> Iterator[tuple[Photo, Described | None]]:
         """Photographs with their descriptors, None where they cannot be read.
 
-        Some threads decode what comes next while others compute; on a GPU one computes.
+        Some threads decode what comes next while others compute. A GPU has two that compute: the
+        pixels of one are copied while the other's batch is on the way through the network.
         """
         settings = self._settings
-        lanes = settings.threads if settings.device == "cpu" else 1
+        lanes = settings.threads if settings.device == "cpu" else 2
         with ThreadPoolExecutor(settings.threads) as readers, ThreadPoolExecutor(lanes) as lane:
             ahead = settings.batch_size * (lanes + 1)
             photos = load_ahead(

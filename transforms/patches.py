@@ -29,8 +29,8 @@ def patch_table(
             pa.array([image for image, _ in ordered], pa.string()),
             pa.array([rows for rows, _ in grids], pa.int32()),
             pa.array([columns for _, columns in grids], pa.int32()),
-            _lists([patches.descriptors[0].ravel() for patches in small], pa.int8()),
-            _lists([patches.scales[0].ravel() for patches in small], pa.float32()),
+            pa.array([patches.descriptors[0].tobytes() for patches in small], pa.large_binary()),
+            pa.array([patches.scales[0][0] for patches in small], pa.list_(pa.float32())),
         ],
         schema=schema,
     )
@@ -47,7 +47,7 @@ def read_patches(table: pa.Table) -> PatchTable:
         image, rows, columns = (
             table[name][row].as_py() for name in ("image_id", "rows", "columns")
         )
-        descriptors = table["descriptors"][row].values.to_numpy(zero_copy_only=False)
+        descriptors = np.frombuffer(table["descriptors"][row].as_buffer(), np.int8)
         scales = table["scales"][row].values.to_numpy(zero_copy_only=False)
         centres = patch_centres(rows + size - 1, columns + size - 1, size, stride).numpy()
         found[image] = StoredPatches(
@@ -59,11 +59,3 @@ def read_patches(table: pa.Table) -> PatchTable:
 def _grid(centres: NDArray[np.float32]) -> tuple[int, int]:
     columns, rows = (len(np.unique(axis)) for axis in centres.T)
     return rows, columns
-
-
-def _lists(blocks: list[NDArray[np.generic]], kind: pa.DataType) -> pa.ListArray:
-    offsets = np.cumsum([0, *(len(block) for block in blocks)]).astype(np.int32)
-    flat = np.concatenate(blocks) if blocks else np.zeros(0)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(flat.astype(kind.to_pandas_dtype()), kind)
-    )

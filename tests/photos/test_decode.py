@@ -67,7 +67,7 @@ class TestOrientation:
         decoded = decode_rgb(encode(stored, exif=exif), target=target)
         assert asked == [(1200, 600)]
         assert decoded.shape == (60, 120, 3)
-        expected = Image.fromarray(upright).resize((120, 60), Image.Resampling.BICUBIC)
+        expected = Image.fromarray(upright).resize((120, 60), Image.Resampling.BILINEAR)
         assert decibels(decoded, np.asarray(expected)) > 35
 
 
@@ -172,7 +172,7 @@ class TestTarget:
     @pytest.mark.parametrize("size", [(448, 336), (640, 480), (1023, 767)])
     def test_a_reduced_jpeg_is_as_good_as_a_full_decoding(self, size):
         data = real_photos("larochelle")[0]
-        full = Image.fromarray(decode_rgb(data)).resize(size, Image.Resampling.BICUBIC)
+        full = Image.fromarray(decode_rgb(data)).resize(size, Image.Resampling.BILINEAR)
         assert decibels(decode_rgb(data, target=lambda w, h: size), np.asarray(full)) > 45
 
     def test_odd_sizes_are_not_shifted(self):
@@ -282,9 +282,10 @@ class TestSharpness:
     def test_comparable_between_sizes_of_one_view(self):
         for data in real_photos("larochelle")[:2]:
             values = []
+            full = Image.fromarray(decode_rgb(data)).convert("L")
             for scale in (1, 2, 4):
-                reduced = decode_rgb(data, target=lambda w, h, s=scale: (w // s, h // s))
-                values.append(sharpness(np.asarray(Image.fromarray(reduced).convert("L"))))
+                size = (full.width // scale, full.height // scale)
+                values.append(sharpness(np.asarray(full.resize(size, Image.Resampling.BICUBIC))))
             assert max(values) / min(values) < 1.1
 
     def test_inspect_agrees_with_a_full_decoding(self):

@@ -47,7 +47,8 @@ def test_patches_are_one_row_an_image_in_int8_that_any_reader_can_scale(by_patch
     assert about["vladmap:stride_px"] == "16"
     for row in table.to_pylist():
         assert (row["rows"], row["columns"]) == (11, 16)
-        rows = np.array(row["descriptors"]).reshape(11 * 16, 16) * np.array(row["scales"])[:, None]
+        whole = np.frombuffer(row["descriptors"], np.int8).reshape(11 * 16, 16)
+        rows = whole * np.array(row["scales"])[:, None]
         assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(176), abs=0.02)
 
 
