@@ -124,7 +124,7 @@ class ConvolutionalFeatures:
             moved = stack.pin_memory().to(self.device, non_blocking=True)
         computing = torch.accelerator.current_stream(self.device)
         computing.wait_stream(self._copies)
-        moved.record_stream(computing)  # type: ignore[arg-type]
+        moved.record_stream(computing)
         return moved
 
     def extract(self, images: Sequence[Pixels]) -> list[Floats]:

@@ -195,8 +195,9 @@ def patches(model: str, fingerprint: str, dimension: int, size: int, stride: int
 
     `descriptors` are the bytes of int8 numbers: Parquet has no type of a byte, and a list of them
     took fifteen times as long to write. A patch's descriptor is `dimension` of them times its entry
-    of `scales`; the centre of the one in row r, column c is at stride_px * (c + patch_size / 2) - 0.5 pixels in x,
-    likewise in y, in the image at the model's input size with the first pixel's centre at 0.
+    of `scales`; the centre of the one in row r, column c is at
+    stride_px * (c + patch_size / 2) - 0.5 pixels in x, likewise in y, in the image at the model's
+    input size with the first pixel's centre at 0.
     """
     return _schema(
         "patches",
