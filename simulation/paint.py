@@ -7,7 +7,7 @@ of a kind at once; the tiles of one city come from its seed.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ TILE_SIZE = 128
 MATERIAL_SIZE = 256
 STAIN_SIZE = 1024
 MATERIAL_METRES = 4.0  # one repetition of a material
+_CHAINS = 8
 STAIN_METRES = 22.0  # one repetition of the stains: wider than any facade
 
 _SYLLABLES = ("ba", "co", "da", "fe", "gi", "ka", "lo", "mi", "no", "pe", "ri", "sa", "to", "vu")
@@ -63,12 +64,17 @@ class Tiles:
     dashes: tuple[int, ...]  # centre line along the tile's upper border
     crossing: int
     manholes: tuple[int, ...]
+    chains: tuple[tuple[int, int], ...] = ()  # shop and sign of each chain
 
 
 def paint_tiles(
-    rng: np.random.Generator, styles: int = 12, variants: int = 9
-) -> tuple[TextureArray, Tiles]:
-    """The tile array of a city and what lies where. Channels: red, green, blue, cover."""
+    rng: np.random.Generator, styles: int = 12, variants: int = 9, *, chains: bool = False
+) -> tuple[TextureArray, TextureArray, Tiles]:
+    """The tile array of a city, where light comes through its tiles, and what lies where.
+
+    Channels of the first: red, green, blue, cover; of the second, smaller one: the same light four
+    times. `chains`: add the shops that all cities share.
+    """
     layers: list[Tensor] = [torch.zeros((1, TILE_SIZE, TILE_SIZE, 4))]
 
     def add(images: Tensor) -> tuple[int, ...]:
@@ -87,7 +93,35 @@ def paint_tiles(
         crossing=add(_crossing(rng))[0],
         manholes=add(_manholes(rng, 6)),
     )
-    return TextureArray.build(torch.cat(layers), wraps=False), tiles
+    if chains:
+        shared = np.random.default_rng(20)
+        shops, signs = add(_shops(shared, _CHAINS)), add(_signs(shared, _CHAINS))
+        tiles = replace(tiles, chains=tuple(zip(shops, signs, strict=True)))
+    images = torch.cat(layers)
+    array = TextureArray.build(images, wraps=False)
+    return array, TextureArray.build(_glass(images, tiles), wraps=False), tiles
+
+
+def _glass(images: Tensor, tiles: Tiles) -> Tensor:
+    """Where each tile lets light through, at a quarter of its size.
+
+    A window's panes are what is painted within its frame: the middle of the tile, more of it where
+    it is dark; shop windows and signs shine all over.
+    """
+    count, size = images.shape[0], TILE_SIZE // 4
+    glass = torch.zeros((count, size, size))
+    s, t = _coordinates(size)
+    dark = 1.0 - images[..., :3].mean(-1).view(count, size, 4, size, 4).mean((2, 4))
+    cover = images[..., 3].view(count, size, 4, size, 4).mean((2, 4))
+    pane = ((s - 0.5).abs() < 0.27) & (t > 0.2) & (t < 0.82)
+    windows = [tile for style in tiles.windows for tile in style]
+    glass[windows] = (cover * (0.35 + 0.65 * dark) * pane)[windows]
+    display = (s > 0.05) & (s < 0.95) & (t > 0.1) & (t < 0.76)
+    shops = [*tiles.shops, *(shop for shop, _ in tiles.chains)]
+    glass[shops] = (cover * (0.5 + 0.5 * dark) * display)[shops]
+    signs = [*tiles.signs, *(sign for _, sign in tiles.chains)]
+    glass[signs] = 1.0
+    return glass[..., None].repeat(1, 1, 1, 4)
 
 
 def paint_materials(rng: np.random.Generator) -> TextureArray:
@@ -125,7 +159,7 @@ def paint_materials(rng: np.random.Generator) -> TextureArray:
     return TextureArray.build(torch.stack(images), wraps=True)
 
 
-def paint_stains(rng: np.random.Generator) -> TextureArray:
+def paint_stains(rng: np.random.Generator, strength: float = 1.0) -> TextureArray:
     """One layer: dirt in red, green and blue, around 0.5, to multiply colours; clouds in alpha."""
     octaves = (4, 11, 29, 64, 128, 256, 512)
     weights = (0.45, 0.5, 0.6, 0.9, 1.0, 0.9, 0.6)
@@ -134,7 +168,7 @@ def paint_stains(rng: np.random.Generator) -> TextureArray:
     specks = _noise(rng, STAIN_SIZE, (128, 256), (1.0, 1.0))
     shared = shared - 1.5 * (specks - 1.7).clamp(min=0) + 1.2 * (-specks - 1.9).clamp(min=0)
     hues = [_noise(rng, STAIN_SIZE, (5, 17, 43, 120), (1.0, 0.8, 0.6, 0.4)) for _ in range(3)]
-    channels = [0.5 + 0.095 * shared + 0.014 * hue for hue in hues]
+    channels = [0.5 + 0.095 * strength * shared + 0.014 * strength * hue for hue in hues]
     clouds = _noise(rng, STAIN_SIZE, (4, 8, 16, 32, 64, 128), (1.0, 0.9, 0.55, 0.33, 0.2, 0.12))
     channels.append(0.5 + 0.2 * clouds)
     return TextureArray.build(torch.stack(channels, -1)[None].clamp(0, 1), wraps=True)

@@ -38,6 +38,7 @@ class Quads:
     grid: Tensor  # (Q, 2) int64, columns and rows of tiles; (0, 0): no tiles
     first_tile: Tensor  # (Q,) int64, where its grid starts in `tiles`
     tiles: Tensor  # (T,) int64 tile ids, row by row from below
+    glow: Tensor  # (Q,) float32 light of its own where lamps are lit, times the tint squared
 
     def __len__(self) -> int:
         return len(self.corner)
@@ -56,6 +57,45 @@ class Quads:
         """(Q, 3) float64 unit."""
         return torch.linalg.cross(self.axis_u, self.axis_v)
 
+    @classmethod
+    def plain(
+        cls,
+        corner: Vector,
+        axis_u: Vector,
+        axis_v: Vector,
+        extent: Vector,
+        material: Material,
+        tint: Vector,
+    ) -> Quads:
+        """Quads without tiles from arrays: (Q, 3), (Q, 3), (Q, 3), (Q, 2) and tints (Q, 3)."""
+        count = len(corner)
+        return cls(
+            corner=torch.from_numpy(corner).double(),
+            axis_u=torch.from_numpy(axis_u).double(),
+            axis_v=torch.from_numpy(axis_v).double(),
+            extent=torch.from_numpy(extent).float(),
+            material=torch.full((count,), int(material)),
+            tint=torch.from_numpy(tint).float(),
+            stain_origin=torch.from_numpy(corner[:, :2] * 0.37 % 1.0).float(),
+            grid=torch.zeros((count, 2), dtype=torch.int64),
+            first_tile=torch.zeros(count, dtype=torch.int64),
+            tiles=torch.zeros(0, dtype=torch.int64),
+            glow=torch.zeros(count),
+        )
+
+    def join(self, *others: Quads) -> Quads:
+        """These quads and then the others'; these keep their numbers."""
+        parts = (self, *others)
+        joined = {
+            each.name: torch.cat([getattr(part, each.name) for part in parts])
+            for each in fields(self)
+        }
+        starts = np.cumsum([0, *(len(part.tiles) for part in parts[:-1])])
+        joined["first_tile"] = torch.cat(
+            [part.first_tile + int(start) for part, start in zip(parts, starts, strict=True)]
+        )
+        return Quads(**joined)
+
 
 @dataclass(frozen=True)
 class Look:
@@ -64,6 +104,7 @@ class Look:
     material: Material
     tint: tuple[float, float, float]
     stain: tuple[float, float] = (0.0, 0.0)
+    glow: float = 0.0
 
     def shaded(self, factor: float) -> Look:
         red, green, blue = self.tint
@@ -78,6 +119,9 @@ class QuadBuilder:
         default_factory=list
     )
     _tiles: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def quad(
         self,
@@ -140,11 +184,12 @@ class QuadBuilder:
             corner=torch.from_numpy(np.stack(corner)),
             axis_u=torch.from_numpy(np.stack(u)),
             axis_v=torch.from_numpy(np.stack(v)),
-            extent=torch.tensor([width, height]).T.contiguous(),
+            extent=torch.tensor([width, height], dtype=torch.float32).T.contiguous(),
             material=torch.tensor([int(look.material) for look in looks]),
-            tint=torch.tensor([look.tint for look in looks]),
-            stain_origin=torch.tensor([look.stain for look in looks]),
+            tint=torch.tensor([look.tint for look in looks], dtype=torch.float32),
+            stain_origin=torch.tensor([look.stain for look in looks], dtype=torch.float32),
             grid=torch.tensor([columns, rows]).T.contiguous(),
             first_tile=torch.tensor(start),
             tiles=torch.tensor(self._tiles, dtype=torch.int64),
+            glow=torch.tensor([look.glow for look in looks]),
         )

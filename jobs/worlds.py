@@ -1,0 +1,124 @@
+"""`vladmap worlds`: rendered cities on many days, to train and evaluate place recognition on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from jobs.command import guarded, parser, words
+from schemas.rejects import UserError
+from simulation.weather import CONDITIONS
+from simulation.worlds import SPLITS, images_a_world, write_worlds
+
+_EPILOG = f"""conditions: {", ".join(CONDITIONS)}
+
+By convention train seeds begin at 0, val at 1000, test at 2000: no world is in two splits. The
+command may be repeated: worlds that OUT holds are left as they are.
+
+example:
+  vladmap worlds worlds --seeds 0:40 --split train --places 100
+  vladmap worlds worlds --seeds 1000:1004 --split val
+  vladmap worlds worlds --seeds 2000:2004 --split test --queries day night snow fog viewpoint
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Render the worlds; returns the exit code."""
+    options = parser(
+        "worlds",
+        "Render cities, each seen on many days: OUT/images/SPLIT/{database,queries}/@...@.jpg.",
+        epilog=_EPILOG,
+    )
+    options.add_argument("out", metavar="OUT", type=Path, help="folder to write, made if need be")
+    options.add_argument(
+        "--seeds", default="0:4", help="worlds, as FIRST:END (END excluded) or 1,5,9 (default: 0:4)"
+    )
+    options.add_argument("--split", default="train", choices=SPLITS)
+    options.add_argument(
+        "--places", type=int, default=100, help="database photographs a world (default: 100)"
+    )
+    options.add_argument(
+        "--query-places",
+        type=int,
+        default=None,
+        help="queries a world and condition (default: half of --places)",
+    )
+    options.add_argument(
+        "--conditions", nargs="+", default=["day"], metavar="NAME", help="of the database: day"
+    )
+    options.add_argument(
+        "--queries",
+        nargs="+",
+        default=list(CONDITIONS),
+        metavar="NAME",
+        help="of the queries (default: all)",
+    )
+    options.add_argument(
+        "--size", default="320x240", metavar="WxH", help="pixels (default: 320x240)"
+    )
+    options.add_argument(
+        "--gps-sigma-m",
+        type=float,
+        default=None,
+        help="GPS noise, one sigma (default: 3 for train and val, 0 for test)",
+    )
+    options.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    options.add_argument(
+        "--workers", type=int, default=None, help="processes (default: a core each)"
+    )
+    parsed = options.parse_args(words(argv))
+
+    def work() -> int:
+        seeds = _seeds(parsed.seeds)
+        half = parsed.query_places
+        half = max(1, parsed.places // 2) if half is None else half
+        each = images_a_world(parsed.places, half, parsed.conditions, parsed.queries)
+        total = max(0, each * len(seeds))
+        with tqdm(total=total, desc="worlds", unit=" images", disable=None) as bar:
+            try:
+                write_worlds(
+                    parsed.out,
+                    seeds,
+                    parsed.split,
+                    parsed.places,
+                    parsed.conditions,
+                    parsed.queries,
+                    query_places=half,
+                    size=_size(parsed.size),
+                    gps_sigma_m=parsed.gps_sigma_m,
+                    device=parsed.device,
+                    workers=parsed.workers,
+                    progress=bar.update,
+                )
+            except OSError as error:
+                raise UserError(f"{parsed.out} cannot be written: {error}") from error
+        where = parsed.out / "images" / parsed.split
+        print(f"{len(seeds)} worlds, {total} photographs in {where}")
+        return 0
+
+    return guarded(work)
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        if ":" in text:
+            first, end = (int(part) for part in text.split(":"))
+            return list(range(first, end))
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds must be FIRST:END or numbers with commas, not {text!r}") from None
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise UserError(f"--size must be such as 320x240, not {text!r}") from None
+    return width, height
+
+
+if __name__ == "__main__":
+    sys.exit(main())
