@@ -1,0 +1,194 @@
+"""`vladmap compare`: methods of place recognition measured side by side on the same photographs."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs import reranking
+from jobs.command import guarded, parser, words
+from jobs.describing import described, ready
+from jobs.evaluate import add_model_options, model_choice
+from jobs.evaluation_set import add_set_options, read_set
+from models import MODEL_NAMES
+from photos.layouts import EvaluationSet
+from reporting.evaluation_plots import plot_comparison
+from reporting.evaluation_table import MethodRow, markdown, write_csv
+from retrieval.evaluation import KEPT, figures, rank, reordered
+from schemas.rejects import UserError
+
+METHODS = (
+    "bovw+sift",
+    "bovw",
+    "vlad",
+    "netvlad",
+    "netvlad-lite",
+    "netvlad-lite+rapid",
+    "patch-netvlad+rapid",
+    "supervlad",
+    "ghost-dil-netvlad",
+)
+"""From SIFT matching on, in the order in which they were published."""
+
+_LABELS = {
+    "bovw+sift": "SIFT matching of BoVW's best",
+    "bovw": "BoVW",
+    "vlad": "RootSIFT-VLAD",
+    "netvlad": "NetVLAD",
+    "netvlad-lite": "NetVLAD, Lite0",
+    "netvlad-lite+rapid": "Patch-NetVLAD, Lite0",
+    "patch-netvlad+rapid": "Patch-NetVLAD",
+    "supervlad": "SuperVLAD",
+    "ghost-dil-netvlad": "Ghost-dil-NetVLAD",
+}
+
+_EPILOG = f"""\
+A method is a model, with +none, +{", +".join(reranking.METHODS[1:])} to re-rank its best, and with
+=FILE where it needs a checkpoint. Those whose weights are not there are listed as left out.
+Milliseconds of an image are its description, reading and decoding left out; those of a query are
+the exact search and the comparisons of re-ranking. Bytes are as an atlas stores them.
+
+methods of the table: {", ".join(METHODS[:5])},
+  {", ".join(METHODS[5:])}
+
+examples:
+  vladmap compare worlds --split test --output out/comparison
+  vladmap compare walk --frames-tolerance 2 --method vlad --method netvlad=pitts.pth.tar
+"""
+
+
+@dataclass(frozen=True)
+class Method:
+    """`name[+rerank][=checkpoint]`, taken apart."""
+
+    model: str
+    rerank: str
+    checkpoint: Path | None
+
+    @property
+    def label(self) -> str:
+        key = self.model if self.rerank == "none" else f"{self.model}+{self.rerank}"
+        return _LABELS.get(key, key)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure each method; returns the exit code."""
+    options = parser(
+        "compare",
+        "Measure methods of place recognition side by side: recall@1 and @5, bytes an image,\n"
+        "milliseconds an image and a query.",
+        epilog=_EPILOG,
+    )
+    add_set_options(options)
+    add_model_options(options)
+    options.add_argument(
+        "--method",
+        action="append",
+        metavar="NAME[+RERANK][=FILE]",
+        help="one or more methods; one of the table's names with =FILE gives it its checkpoint",
+    )
+    options.add_argument("--all", action="store_true", help="the table's other methods as well")
+    options.add_argument("--output", type=Path, metavar="DIR", help="write table and plot there")
+    parsed = options.parse_args(words(argv))
+
+    def work() -> int:
+        compare(parsed)
+        return 0
+
+    return guarded(work)
+
+
+def compare(parsed: argparse.Namespace) -> None:
+    """Measure, print the table, and write what `--output` asks for."""
+    given = [_method(text) for text in parsed.method or ()]
+    methods = given
+    if not given or parsed.all:
+        own = {(method.model, method.rerank): method for method in given}
+        table = [_method(text) for text in METHODS]
+        named = [own.pop((each.model, each.rerank), each) for each in table]
+        methods = [*named, *own.values()]
+    chosen = read_set(parsed)
+    rows = []
+    for method in methods:
+        print(method.label, file=sys.stderr, flush=True)
+        try:
+            rows.append(_measured(parsed, chosen, method))
+        except UserError as error:
+            rows.append(MethodRow(method.label, method.model, left_out=str(error)))
+    text = (
+        f"{len(chosen.queries)} queries in {len(chosen.database)} photographs, right "
+        f"{chosen.protocol}; recall over all queries\n\n{markdown(rows)}"
+    )
+    print(text, end="")
+    if parsed.output is not None:
+        _write(parsed.output, text, rows)
+
+
+def _method(text: str) -> Method:
+    name, _, file = text.partition("=")
+    model, _, rerank = name.partition("+")
+    if model not in MODEL_NAMES:
+        raise UserError(f"--method {text}: {model!r} is none of {', '.join(MODEL_NAMES)}")
+    if not rerank:
+        rerank = "rapid" if model == "patch-netvlad" else "none"
+    if rerank not in reranking.METHODS:
+        raise UserError(f"--method {text}: {rerank!r} is none of {', '.join(reranking.METHODS)}")
+    return Method(model, rerank, Path(file) if file else None)
+
+
+def _measured(parsed: argparse.Namespace, chosen: EvaluationSet, method: Method) -> MethodRow:
+    choice = model_choice(parsed, method.model, method.checkpoint, method.rerank)
+    model, _ = ready(choice, chosen.database.paths)
+    by = reranking.evidence(method.rerank, model, parsed.patch_size)
+    database = described(model, chosen.database.paths, choice, "database")
+    queries = database
+    if not chosen.leave_one_out:
+        queries = described(model, chosen.queries.paths, choice, "queries")
+    started = time.perf_counter()
+    ranking = rank(
+        queries.rows,
+        database.rows,
+        chosen.positives,
+        keep=max(KEPT, parsed.rerank_candidates),
+        leave_one_out=chosen.leave_one_out,
+    )
+    query_milliseconds = 1000 * (time.perf_counter() - started) / len(queries.rows)
+    size = float(database.rows[0].nbytes)
+    image_milliseconds = database.milliseconds
+    if by is not None:
+        order, milliseconds = reranking.new_order(ranking, chosen, by, parsed.rerank_candidates)
+        ranking = reordered(ranking, order)
+        query_milliseconds += milliseconds
+        image_milliseconds += by.milliseconds_an_image
+        size += by.bytes_an_image
+    found = figures(ranking)
+    return MethodRow(
+        method.label,
+        method.model,
+        found.recall(1),
+        found.recall(5),
+        size,
+        image_milliseconds,
+        query_milliseconds,
+    )
+
+
+def _write(folder: Path, text: str, rows: list[MethodRow]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "comparison.md").write_text(text, encoding="utf-8")
+        write_csv(folder / "comparison.csv", rows)
+        points = [(row.method, row.bytes_an_image, row.recall_1) for row in rows]
+        plot_comparison(folder, [point for point in points if not math.isnan(point[2])])
+    except OSError as error:
+        raise UserError(f"--output {folder} cannot be written: {error.strerror}") from error
+    print(f"\ntable and plot in {folder}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The photographs that a job measures on: their options, and the set that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from photos.layouts import (
+    LAYOUTS,
+    EvaluationSet,
+    detect,
+    read_csv,
+    read_frames,
+    read_msls,
+    read_utm,
+    split_by_time,
+)
+from pipeline.atlas import Atlas
+from schemas.rejects import UserError
+from transforms import storage
+
+_ATLAS_COLUMNS = [
+    "image_id",
+    "uri",
+    "captured_at",
+    "latitude",
+    "longitude",
+    "heading_deg",
+    "duplicate_of",
+]
+
+
+def add_set_options(options: argparse.ArgumentParser) -> None:
+    """SOURCE and what is to be known of it."""
+    options.add_argument("source", metavar="SOURCE", type=Path, help="folder, CSV or atlas")
+    options.add_argument(
+        "--layout", default="auto", choices=("auto", *LAYOUTS), help="default: what it looks like"
+    )
+    options.add_argument(
+        "--split",
+        default="test",
+        help="of UTM folders and MSLS: train, val or test (default: test)",
+    )
+    options.add_argument(
+        "--positives-m",
+        type=float,
+        default=25.0,
+        metavar="M",
+        help="metres within which a photograph shows the query's place (default: 25)",
+    )
+    options.add_argument(
+        "--frames-tolerance",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of frame-aligned folders: frames that a match may be off (default: 0)",
+    )
+    options.add_argument(
+        "--since",
+        metavar="TIME",
+        help="of an atlas: images captured from this instant on (ISO 8601, UTC) are the queries",
+    )
+    options.add_argument(
+        "--last-share",
+        type=float,
+        default=0.2,
+        metavar="S",
+        help="of an atlas, without --since: the share captured last are the queries (default: 0.2)",
+    )
+
+
+def read_set(parsed: argparse.Namespace) -> EvaluationSet:
+    """The set that the options name. Raises UserError where there is none."""
+    source, metres = parsed.source, parsed.positives_m
+    if not metres > 0:
+        raise UserError("--positives-m must be more than 0")
+    if parsed.frames_tolerance < 0:
+        raise UserError("--frames-tolerance must be at least 0")
+    if not 0 < parsed.last_share < 1:
+        raise UserError("--last-share must be between 0 and 1")
+    layout = detect(source) if parsed.layout == "auto" else parsed.layout
+    if layout == "utm":
+        return read_utm(source, parsed.split, metres)
+    if layout == "msls":
+        return read_msls(source, parsed.split, metres)
+    if layout == "csv":
+        return read_csv(source, metres)
+    if layout == "frames":
+        return read_frames(source, parsed.frames_tolerance)
+    return split_by_time(_images(source), metres, _instant(parsed.since), parsed.last_share)
+
+
+def _images(source: Path) -> pa.Table:
+    atlas = Atlas.open(str(source), create=False)
+    entries = sorted(atlas.ledger("ingest").values(), key=lambda entry: entry.shard)
+    parts = [
+        storage.read_table(atlas.path(entry.file.path), _ATLAS_COLUMNS)
+        for entry in entries
+        if not entry.shard.startswith("rejects-")
+    ]
+    if not parts:
+        raise UserError(f"{source} has no images yet: run `vladmap ingest` first")
+    return pa.concat_tables(parts)
+
+
+def _instant(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UserError(f"--since {text}: not a time, as in 2024-05-01T12:00:00") from error
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

@@ -1,0 +1,193 @@
+"""Re-ranking a query's best matches by evidence that is computed where it is first needed."""
+
+from __future__ import annotations
+
+import functools
+import time
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from jobs.describing import read_pixels
+from mapping.features import LocalFeatureExtractor, LocalFeatures, RootSift
+from mapping.matching import fundamental_inliers, match
+from models import DescriptorModel, InputSize
+from models.aggregated import AggregatedModel
+from photos.layouts import EvaluationSet
+from retrieval.evaluation import Ranking
+from retrieval.patches import StoredPatches, bytes_an_image, stored
+from retrieval.rerank import FEATURE_FLOOR, by_inliers, raw_scores
+from schemas.rejects import PhotoError
+
+BY_PATCHES = ("rapid", "ransac")
+BY_FEATURES = ("features", "sift", "xfeat")
+METHODS = ("none", *BY_PATCHES, *BY_FEATURES)
+
+# Measured: a thousand of an image's features order candidates as well as all, in a tenth the time;
+# thumbnails are enlarged to have as many.
+_FEATURES = 1024
+_FEATURE_SIZE = InputSize(480, 800)
+_ERROR_PX = 3.0
+
+_KEPT = 4096  # photographs whose evidence stays in memory: at most 1 GB of patches
+
+
+class Evidence(ABC):
+    """What is computed of a photograph, and how two of them are compared by it."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.bytes = 0
+        self.seconds = 0.0
+        self._of = functools.lru_cache(_KEPT)(self._measured)
+
+    def of(self, path: Path) -> Any | None:
+        """The evidence of a photograph, None where it cannot be read."""
+        return self._of(path)
+
+    @property
+    def bytes_an_image(self) -> float:
+        """Of the evidence as an atlas stores it, on average over what was computed."""
+        return self.bytes / max(1, self.images)
+
+    @property
+    def milliseconds_an_image(self) -> float:
+        """To compute it, reading and decoding left out."""
+        return 1000 * self.seconds / max(1, self.images)
+
+    def _measured(self, path: Path) -> Any | None:
+        try:
+            pixels = read_pixels(path, self._target())
+        except PhotoError:
+            return None
+        started = time.perf_counter()
+        evidence, size = self._computed(pixels)
+        self.seconds += time.perf_counter() - started
+        self.images += 1
+        self.bytes += size
+        return evidence
+
+    @abstractmethod
+    def scores(self, query: Any, candidates: Sequence[Any]) -> NDArray[np.float64]:
+        """One score a candidate, larger being better."""
+
+    @abstractmethod
+    def order(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Places of the candidates, best first; they come best first by descriptor."""
+
+    @abstractmethod
+    def _target(self) -> Callable[[int, int], tuple[int, int]]: ...
+
+    @abstractmethod
+    def _computed(self, pixels: NDArray[np.uint8]) -> tuple[Any, int]:
+        """The evidence, and its bytes."""
+
+
+class FeatureEvidence(Evidence):
+    """The inliers of a fundamental matrix over the matches of local features."""
+
+    def __init__(self, extractor: LocalFeatureExtractor) -> None:
+        super().__init__()
+        self._extractor = extractor
+
+    def scores(self, query: Any, candidates: Sequence[Any]) -> NDArray[np.float64]:
+        return np.array(
+            [
+                fundamental_inliers(query, other, match(query, other), _ERROR_PX)
+                for other in candidates
+            ],
+            np.float64,
+        )
+
+    def order(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+        return by_inliers(np.nan_to_num(scores, nan=0.0).astype(np.int64), FEATURE_FLOOR)
+
+    def _target(self) -> Callable[[int, int], tuple[int, int]]:
+        return _FEATURE_SIZE.target
+
+    def _computed(self, pixels: NDArray[np.uint8]) -> tuple[LocalFeatures, int]:
+        found = self._extractor.extract(pixels)
+        return found, found.keypoints.nbytes + found.descriptors.nbytes
+
+
+class PatchEvidence(Evidence):
+    """Patches of one size in int8, by the rapid score or a homography's inliers."""
+
+    def __init__(self, model: DescriptorModel, method: str, patch_size: int) -> None:
+        super().__init__()
+        assert isinstance(model, AggregatedModel)
+        self._model, self._method, self._sizes = model, method, (patch_size,)
+
+    def scores(self, query: StoredPatches, candidates: Sequence[Any]) -> NDArray[np.float64]:
+        by_grid: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for place, one in enumerate(candidates):
+            by_grid[one.descriptors[0].shape, *one.centres[0].max(axis=0).tolist()].append(place)
+        found = np.zeros(len(candidates))
+        for places in by_grid.values():
+            members: list[StoredPatches] = [candidates[place] for place in places]
+            together = StoredPatches(
+                [np.concatenate([one.descriptors[0] for one in members])],
+                members[0].centres,
+                [np.concatenate([one.scales[0] for one in members])],
+            )
+            found[places] = raw_scores(query, together, self._method)[:, 0]
+        return found
+
+    def order(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+        return np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
+
+    def _target(self) -> Callable[[int, int], tuple[int, int]]:
+        return self._model.input_long_side
+
+    def _computed(self, pixels: NDArray[np.uint8]) -> tuple[StoredPatches, int]:
+        patches = stored(self._model.describe_each([pixels], self._sizes)[0][1])
+        _, count, dimension = patches.descriptors[0].shape
+        return patches, bytes_an_image([count], dimension, "int8")
+
+
+def evidence(method: str, model: DescriptorModel, patch_size: int) -> Evidence | None:
+    """What `method`, one of METHODS, orders by; None where the order by descriptor stands.
+
+    `features` are XFeat's. Raises UserError where its package is missing.
+    """
+    if method == "none":
+        return None
+    if method in BY_PATCHES:
+        return PatchEvidence(model, method, patch_size)
+    if method == "sift":
+        return FeatureEvidence(RootSift(_FEATURES, _FEATURE_SIZE.largest))
+    from models.xfeat import XFeat
+
+    return FeatureEvidence(XFeat(_FEATURES, _FEATURE_SIZE.largest))
+
+
+def new_order(
+    ranking: Ranking, chosen: EvaluationSet, by: Evidence, candidates: int
+) -> tuple[NDArray[np.int64], float]:
+    """Places (Q, C) of each query's C best in their new order, and the milliseconds a query.
+
+    These are of the comparisons alone. A candidate without evidence scores lowest; the order of a
+    query without stays.
+    """
+    head = min(candidates, ranking.rows.shape[1])
+    order = np.tile(np.arange(head), (len(ranking.rows), 1))
+    seconds = 0.0
+    for query in tqdm(range(len(order)), desc="re-rank", unit=" queries", disable=None):
+        rows = ranking.rows[query, :head]
+        ours = by.of(chosen.queries.paths[query])
+        if ours is None or (rows < 0).all():
+            continue
+        theirs = [by.of(chosen.database.paths[row]) if row >= 0 else None for row in rows]
+        known = [place for place, one in enumerate(theirs) if one is not None]
+        started = time.perf_counter()
+        scores = np.full(head, np.nan)
+        scores[known] = by.scores(ours, [theirs[place] for place in known])
+        order[query] = by.order(scores)
+        seconds += time.perf_counter() - started
+    return order, 1000 * seconds / max(1, len(order))

@@ -1,0 +1,159 @@
+"""Where the photographs of an evaluation were taken, from names that say it in UTM.
+
+The layout is `<root>/images/{train,val,test}/{database,queries}`, the names are
+`@utm_east@utm_north@zone@letter@lat@lon@pano@tile@heading@pitch@roll@height@time@note@.jpg`; the
+note is the condition that a photograph was taken under.
+
+East and north repeat from zone to zone. So every place is brought to earth-centred metres before a
+distance is measured: across a zone boundary it is the true one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyproj
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from photos.ids import is_image_name
+from photos.positions import finite, is_valid_position
+from schemas.rejects import UserError
+
+_EAST, _NORTH, _ZONE, _LETTER, _LATITUDE, _LONGITUDE = range(1, 7)
+_HEADING, _NOTE = 9, 14
+_FIELDS = 15
+
+# Of latitude; I and O would be taken for digits. N is the first of the northern hemisphere.
+_BANDS = "CDEFGHJKLMNPQRSTUVWX"
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """N photographs: where each lies on disk and on earth.
+
+    `positions` (N, 3) are earth-centred metres (WGS84, at height 0), `headings` (N,) degrees
+    clockwise from north, NaN where unknown; a condition is "" where unknown.
+    """
+
+    paths: tuple[Path, ...]
+    positions: NDArray[np.float64]
+    conditions: tuple[str, ...]
+    headings: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Places:
+        """The photographs of some rows, in their order."""
+        chosen = np.asarray(rows, np.int64)
+        return Places(
+            tuple(self.paths[row] for row in chosen),
+            self.positions[chosen],
+            tuple(self.conditions[row] for row in chosen),
+            self.headings[chosen],
+        )
+
+
+def read_places(folder: Path) -> Places:
+    """The UTM-named photographs of a folder and all below it, sorted by path.
+
+    Where a name leaves out the zone, its latitude and longitude count. Raises UserError for a
+    folder without photographs, and for a name that gives no place on earth.
+    """
+    paths = list_photos(folder)
+    fields = [(path.name.split("@") + [""] * _FIELDS)[: _FIELDS + 1] for path in paths]
+    zones = [_zone(path, row) for path, row in zip(paths, fields, strict=True)]
+    first = np.full(len(paths), np.nan)
+    second = np.full(len(paths), np.nan)
+    for n, (row, zone) in enumerate(zip(fields, zones, strict=True)):
+        keys = (_LATITUDE, _LONGITUDE) if zone == 0 else (_EAST, _NORTH)
+        first[n], second[n] = (_number(paths[n], row[key]) for key in keys)
+    for zone in sorted(set(zones) - {0}):
+        rows = np.flatnonzero(np.array(zones) == zone)
+        utm = pyproj.Proj(proj="utm", zone=abs(zone), south=zone < 0, ellps="WGS84")
+        longitude, latitude = utm(first[rows], second[rows], inverse=True)
+        first[rows], second[rows] = latitude, longitude
+    bad = np.flatnonzero(~(np.abs(first) <= 90) | ~(np.abs(second) <= 360))
+    if len(bad):
+        raise UserError(f"{paths[bad[0]]}: east and north are no place in the UTM zone")
+    return Places(
+        tuple(paths),
+        earth_centred(first, second),
+        tuple(row[_NOTE] for row in fields),
+        np.array([_or_nan(row[_HEADING]) for row in fields]),
+    )
+
+
+def read_split(root: Path, split: str) -> tuple[Places, Places]:
+    """(database, queries) of `<root>/images/<split>`; UserError where either is not there."""
+    folder = root / "images" / split
+    for part in ("database", "queries"):
+        if not (folder / part).is_dir():
+            there = sorted(path.name for path in (root / "images").glob("*") if path.is_dir())
+            raise UserError(
+                f"{folder / part} is not there; splits of {root}: {', '.join(there) or 'none'}"
+            )
+    return read_places(folder / "database"), read_places(folder / "queries")
+
+
+def within(queries: Places, database: Places, metres: float) -> list[NDArray[np.int64]]:
+    """For each query the rows of the database at most `metres` away, ascending."""
+    tree = cKDTree(database.positions)
+    found = tree.query_ball_point(queries.positions, metres, return_sorted=True)
+    return [np.array(rows, np.int64) for rows in found]
+
+
+def earth_centred(
+    latitude: NDArray[np.float64], longitude: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(N, 3) earth-centred metres of (N,) degrees at height 0 on WGS84."""
+    to_centre = pyproj.Transformer.from_crs("EPSG:4979", "EPSG:4978", always_xy=True)
+    height = np.zeros(len(latitude))
+    return np.stack(to_centre.transform(longitude, latitude, height), axis=1)
+
+
+def list_photos(folder: Path) -> list[Path]:
+    """The photographs in a folder and all below it, sorted by path; UserError where none is."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder of photographs")
+    found = [
+        path
+        for path in folder.rglob("*")
+        if is_image_name(path.name) and not path.name.startswith(".")
+    ]
+    if not found:
+        raise UserError(f"{folder} holds no photographs")
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _zone(path: Path, fields: list[str]) -> int:
+    """The zone of a name, negative in the south; 0 where latitude and longitude place it."""
+    known = re.fullmatch(r"0*([1-9]|[1-5][0-9]|60)([A-Za-z]?)", fields[_ZONE].strip())
+    latitude, longitude = finite(fields[_LATITUDE]), finite(fields[_LONGITUDE])
+    if known is not None:
+        letter = (fields[_LETTER].strip() or known[2]).upper()
+        if len(letter) == 1 and letter in _BANDS:
+            return int(known[1]) * (1 if letter >= "N" else -1)
+    if latitude is None or longitude is None or not is_valid_position(latitude, longitude):
+        raise UserError(
+            f"{path}: the name gives neither a UTM zone with its letter nor latitude and "
+            "longitude: expected @east@north@zone@letter@lat@lon@...@.jpg"
+        )
+    return 0
+
+
+def _number(path: Path, text: str) -> float:
+    number = finite(text)
+    if number is None:
+        raise UserError(f"{path}: {text!r} in the name is not a coordinate")
+    return number
+
+
+def _or_nan(text: str) -> float:
+    number = finite(text)
+    return np.nan if number is None else number

@@ -1,0 +1,83 @@
+"""The table of a comparison of methods, in Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_HEADER = ("method", "recall@1 %", "recall@5 %", "bytes/image", "ms/image", "ms/query")
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method; recalls are 0 to 1 over all queries. `left_out` says why there are no figures."""
+
+    method: str
+    model: str
+    recall_1: float = math.nan
+    recall_5: float = math.nan
+    bytes_an_image: float = math.nan
+    milliseconds_an_image: float = math.nan
+    milliseconds_a_query: float = math.nan
+    left_out: str = ""
+
+
+def markdown(rows: Sequence[MethodRow]) -> str:
+    """A table of what was measured, and a list of what was left out."""
+    cells = [_HEADER, *(_cells(row) for row in rows if not row.left_out)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEADER))]
+    lines = ["| " + " | ".join(_padded(line, widths)) + " |" for line in cells]
+    rule = [f"{'-' * widths[0]}", *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines.insert(1, "| " + " | ".join(rule) + " |")
+    without = [f"- left out: {row.method} ({row.left_out})" for row in rows if row.left_out]
+    return "\n".join([*lines, *([""] if without else []), *without]) + "\n"
+
+
+def write_csv(path: Path, rows: Sequence[MethodRow]) -> None:
+    """A row a method, with full figures."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            [
+                "method",
+                "model",
+                "recall_1",
+                "recall_5",
+                "bytes_an_image",
+                "milliseconds_an_image",
+                "milliseconds_a_query",
+                "left_out",
+            ]
+        )
+        for row in rows:
+            figures = (
+                row.recall_1,
+                row.recall_5,
+                row.bytes_an_image,
+                row.milliseconds_an_image,
+                row.milliseconds_a_query,
+            )
+            shown = ["" if math.isnan(figure) else f"{figure:.6g}" for figure in figures]
+            writer.writerow([row.method, row.model, *shown, row.left_out])
+
+
+def _cells(row: MethodRow) -> tuple[str, ...]:
+    return (
+        row.method,
+        f"{100 * row.recall_1:.1f}",
+        f"{100 * row.recall_5:.1f}",
+        f"{row.bytes_an_image:,.0f}",
+        f"{row.milliseconds_an_image:.1f}",
+        f"{row.milliseconds_a_query:.2f}",
+    )
+
+
+def _padded(line: Sequence[str], widths: Sequence[int]) -> list[str]:
+    first, *others = line
+    return [
+        first.ljust(widths[0]),
+        *(text.rjust(width) for text, width in zip(others, widths[1:], strict=True)),
+    ]

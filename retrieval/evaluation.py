@@ -1,0 +1,295 @@
+"""How well descriptors find places: recall at rank, mean average precision, precision and recall.
+
+A row of the database is right for a query where it is one of its positives. A row or a query that
+could not be described finds nothing and is not found; it counts all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.index import search, train_index
+
+RANKS = (1, 5, 10, 20, 100)
+KEPT = 100
+"""Rows that a ranking keeps of each query: as many as the last of RANKS looks at."""
+
+NEVER = np.iinfo(np.int64).max
+"""The rank of a positive that is not found."""
+
+_SCORES_AT_ONCE = 1 << 24
+
+Rows = NDArray[np.int64]
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The best rows of the database for Q queries, and where their positives came.
+
+    `rows` and `similarity` (Q, K) are best first, -1 and -inf where there are fewer. The query
+    `query[i]` has the row `positive[i]` of the database for a positive, at the place `rank[i]` from
+    0, or NEVER; all (P,), the queries ascending.
+    """
+
+    rows: Rows
+    similarity: Scores
+    query: Rows
+    positive: Rows
+    rank: Rows
+
+    def first(self) -> Rows:
+        """The place (Q,) of each query's best positive, NEVER where none is found."""
+        best = np.full(len(self.rows), NEVER)
+        np.minimum.at(best, self.query, self.rank)
+        return best
+
+    def best_positive(self) -> Rows:
+        """The row (Q,) of the positive that each query finds first, -1 without any."""
+        order = np.lexsort((self.rank, self.query))
+        asked, starts = np.unique(self.query[order], return_index=True)
+        best = np.full(len(self.rows), -1)
+        best[asked] = self.positive[order][starts]
+        return best
+
+    def positives(self) -> Rows:
+        """How many positives (Q,) each query has."""
+        return np.bincount(self.query, minlength=len(self.rows))
+
+
+def rank(
+    queries: Scores,
+    database: Scores,
+    positives: Sequence[Rows],
+    *,
+    keep: int = KEPT,
+    factory: str = "",
+    leave_one_out: bool = False,
+) -> Ranking:
+    """Look for (Q, D) queries in an (N, D) database by inner product.
+
+    Exact over all rows, equal scores in their order, and in blocks, so that memory does not grow
+    with Q times N; with a FAISS `factory` only the `keep` rows that the index gives are ranked.
+    Zero vectors were not described. With `leave_one_out` query i is row i and does not find itself.
+    """
+    flat = _flat(positives)
+    there = np.flatnonzero(database.any(axis=1))
+    if factory:
+        rows, similarity = _by_index(queries, database, there, keep, factory, leave_one_out)
+        ranks = _places_in(rows, flat)
+    else:
+        rows, similarity, ranks = _exact(queries, database, there, flat, keep, leave_one_out)
+    nothing = np.asarray(~queries.any(axis=1))
+    rows[nothing], similarity[nothing] = -1, -np.inf
+    ranks[nothing[flat[0]]] = NEVER
+    return Ranking(rows, similarity, *flat, ranks)
+
+
+def reordered(ranking: Ranking, order: Rows) -> Ranking:
+    """The ranking with the first C rows of each query in the order (Q, C) that re-ranking gives.
+
+    `order` holds their places before, best first.
+    """
+    head = order.shape[1]
+    rows, similarity = ranking.rows.copy(), ranking.similarity.copy()
+    rows[:, :head] = np.take_along_axis(rows, order, axis=1)
+    similarity[:, :head] = np.take_along_axis(similarity, order, axis=1)
+    places = np.empty_like(order)
+    np.put_along_axis(places, order, np.broadcast_to(np.arange(head), order.shape), axis=1)
+    moved = ranking.rank < head
+    ranks = ranking.rank.copy()
+    ranks[moved] = places[ranking.query[moved], ranking.rank[moved]]
+    return Ranking(rows, similarity, ranking.query, ranking.positive, ranks)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a ranking is worth over `queries`, of which `with_positive` have one to be found.
+
+    `found[k]` counts queries with a positive among their k best. `mean_average_precision` is over
+    the queries with a positive, NaN without any.
+    """
+
+    queries: int
+    with_positive: int
+    found: dict[int, int]
+    mean_average_precision: float
+
+    def recall(self, k: int) -> float:
+        """Share of all queries; one without a positive is never found. NaN of no queries."""
+        return self.found[k] / self.queries if self.queries else float("nan")
+
+    def recall_with_positive(self, k: int) -> float:
+        """Share of the queries with a positive; NaN without any."""
+        return self.found[k] / self.with_positive if self.with_positive else float("nan")
+
+
+def figures(ranking: Ranking, chosen: NDArray[np.bool_] | None = None) -> Figures:
+    """The figures of all queries, or of those `chosen` (Q,)."""
+    counted = np.ones(len(ranking.rows), bool) if chosen is None else chosen
+    first, positives = ranking.first(), ranking.positives()
+    asked = counted & (positives > 0)
+    precision = average_precision(ranking)[asked]
+    return Figures(
+        queries=int(counted.sum()),
+        with_positive=int(asked.sum()),
+        found={k: int((first[asked] < k).sum()) for k in RANKS},
+        mean_average_precision=float(precision.mean()) if len(precision) else float("nan"),
+    )
+
+
+def average_precision(ranking: Ranking) -> NDArray[np.float64]:
+    """(Q,): the mean, over a query's positives, of the precision where each is found.
+
+    One that is not found counts 0; NaN for a query without positives.
+    """
+    order = np.lexsort((ranking.rank, ranking.query))
+    query, place = ranking.query[order], ranking.rank[order]
+    positives = ranking.positives()
+    starts = np.cumsum(positives) - positives
+    so_far = np.arange(len(query)) - starts[query] + 1
+    precision = np.where(place == NEVER, 0.0, so_far / (place.astype(np.float64) + 1))
+    total = np.bincount(query, precision, minlength=len(positives))
+    return np.divide(total, positives, out=np.full(len(total), np.nan), where=positives > 0)
+
+
+def distances(similarity: Scores) -> NDArray[np.float64]:
+    """Euclidean distances of unit vectors from their inner products; inf of -inf."""
+    return np.sqrt(np.maximum(0.0, 2.0 - 2.0 * similarity.astype(np.float64)))
+
+
+def ratio_scores(ranking: Ranking, near: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(Q,): distance of the best match over that of the best one elsewhere; small is certain.
+
+    The perceptual aliasing score of Zaffar et al., "On the Estimation of Image-matching Uncertainty
+    in Visual Place Recognition" (CVPR 2024). `near` (Q, K) are the rows at the place of the best
+    one. Where all K are, the last stands in for what lies beyond them. NaN without any row.
+    """
+    known = ranking.rows >= 0
+    elsewhere = np.where(known & ~near, ranking.similarity, -np.inf).max(axis=1, initial=-np.inf)
+    last = np.where(known, ranking.similarity, np.inf).min(axis=1, initial=np.inf)
+    best = distances(ranking.similarity[:, 0])
+    second = distances(np.where(np.isfinite(elsewhere), elsewhere, last).astype(np.float32))
+    ratio = np.divide(best, second, out=np.ones(len(best)), where=second > 0)
+    return np.where(known[:, 0], ratio, np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class PrecisionRecall:
+    """Matches accepted up to falling confidence: at each `threshold` (T,), the worst accepted.
+
+    `precision` is the share of the accepted matches that are right, `recall` that of the queries
+    with a positive whose match is right and accepted.
+    """
+
+    threshold: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+
+    @property
+    def area(self) -> float:
+        """Under the curve: the sum of precision times the gain in recall."""
+        return float(np.sum(self.precision * np.diff(self.recall, prepend=0.0)))
+
+    @property
+    def recall_at_full_precision(self) -> float:
+        """The most recall before the first wrong match is accepted."""
+        return float(self.recall[self.precision >= 1.0].max(initial=0.0))
+
+
+def precision_recall(
+    score: NDArray[np.float64], right: NDArray[np.bool_], with_positive: int
+) -> PrecisionRecall:
+    """The curve of Q best matches, of which the lower `score` is the more certain.
+
+    Matches of one score are accepted together. Those of NaN are none and never accepted.
+    """
+    known = np.flatnonzero(~np.isnan(score))
+    order = known[np.argsort(score[known], kind="stable")]
+    hits = np.cumsum(right[order])
+    threshold = score[order]
+    ends = np.flatnonzero(np.append(threshold[1:] != threshold[:-1], True)[: len(order)])
+    accepted = ends + 1
+    return PrecisionRecall(
+        threshold[ends], hits[ends] / accepted, hits[ends] / max(1, with_positive)
+    )
+
+
+def _flat(positives: Sequence[Rows]) -> tuple[Rows, Rows]:
+    """Queries and rows (P,) of all positives."""
+    counts = np.array([len(rows) for rows in positives], np.int64)
+    query = np.repeat(np.arange(len(positives)), counts)
+    rows = np.concatenate([np.empty(0, np.int64), *positives]).astype(np.int64)
+    return query, rows
+
+
+def _exact(
+    queries: Scores,
+    database: Scores,
+    there: Rows,
+    flat: tuple[Rows, Rows],
+    keep: int,
+    leave_one_out: bool,
+) -> tuple[Rows, Scores, Rows]:
+    count = len(database)
+    keep = min(keep, count)
+    rows = np.full((len(queries), keep), -1)
+    similarity = np.full((len(queries), keep), -np.inf, np.float32)
+    ranks = np.full(len(flat[0]), NEVER)
+    missing = np.ones(count, bool)
+    missing[there] = False
+    step = max(1, _SCORES_AT_ONCE // max(1, count))
+    for start in range(0, len(queries), step):
+        scores = queries[start : start + step] @ database.T
+        scores[:, missing] = -np.inf
+        own = np.arange(len(scores))
+        if leave_one_out:
+            scores[own, own + start] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")
+        best = order[:, :keep]
+        found = np.take_along_axis(scores, best, axis=1)
+        rows[start : start + step] = np.where(np.isfinite(found), best, -1)
+        similarity[start : start + step] = found
+        places = np.empty_like(order)
+        np.put_along_axis(places, order, np.broadcast_to(np.arange(count), order.shape), axis=1)
+        part = slice(*np.searchsorted(flat[0], [start, start + step]))
+        at = flat[0][part] - start, flat[1][part]
+        ranks[part] = np.where(np.isfinite(scores[at]), places[at], NEVER)
+    return rows, similarity, ranks
+
+
+def _by_index(
+    queries: Scores, database: Scores, there: Rows, keep: int, factory: str, leave_one_out: bool
+) -> tuple[Rows, Scores]:
+    keep = min(keep, len(database))
+    index = train_index(factory, database.shape[1], database[there])
+    index.add(database[there])
+    similarity, ids = search(index, queries, keep + leave_one_out)
+    rows = np.where(ids >= 0, np.append(there, -1)[ids], -1)
+    similarity = np.where(rows >= 0, similarity, -np.inf).astype(np.float32)
+    if leave_one_out:
+        own = rows == np.arange(len(rows))[:, None]
+        similarity[own], rows[own] = -np.inf, -1
+        order = np.argsort(-similarity, axis=1, kind="stable")
+        rows, similarity = (np.take_along_axis(a, order, axis=1) for a in (rows, similarity))
+    short = max(0, keep - rows.shape[1])
+    rows = np.pad(rows, ((0, 0), (0, short)), constant_values=-1)
+    similarity = np.pad(similarity, ((0, 0), (0, short)), constant_values=-np.inf)
+    return rows[:, :keep], similarity[:, :keep]
+
+
+def _places_in(rows: Rows, flat: tuple[Rows, Rows]) -> Rows:
+    """The place of each positive among its query's `rows` (Q, K), or NEVER."""
+    query, place = np.nonzero(rows >= 0)
+    count = max(int(rows.max(initial=0)), int(flat[1].max(initial=0))) + 1
+    keys = query * count + rows[query, place]
+    order = np.argsort(keys, kind="stable")
+    wanted = flat[0] * count + flat[1]
+    if not len(keys):
+        return np.full(len(wanted), NEVER)
+    at = np.searchsorted(keys[order], wanted).clip(max=len(keys) - 1)
+    return np.where(keys[order][at] == wanted, place[order][at], NEVER)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from jobs.main import main
+from tests.jobs.places import write_places
+
+
+def test_methods_stand_side_by_side_and_those_without_weights_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_places(tmp_path / "set")
+    out = tmp_path / "out"
+    command = ["compare", str(tmp_path / "set"), "--output", str(out), "--method", "gem"]
+    command += ["--method", "gem+sift", "--method", "netvlad", "--method", "patch-netvlad=no.pth"]
+    assert main(command) == 0
+    with (out / "comparison.csv").open(newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert [*rows] == ["gem", "gem+sift", "NetVLAD", "Patch-NetVLAD"]
+    assert rows["gem"]["recall_1"] == "1"
+    assert rows["gem"]["bytes_an_image"] == str(4 * 112)
+    # Beside the descriptor, SIFT's keypoints and descriptors take their own room and time.
+    assert float(rows["gem+sift"]["bytes_an_image"]) > 4 * 112
+    for column in ("milliseconds_an_image", "milliseconds_a_query"):
+        assert float(rows["gem+sift"][column]) > 0
+    assert "needs a checkpoint" in rows["NetVLAD"]["left_out"]
+    assert "no.pth: No such file" in rows["Patch-NetVLAD"]["left_out"]
+    said = capsys.readouterr().out
+    text = (out / "comparison.md").read_text()
+    assert text in said
+    assert "| gem " in text
+    assert "- left out: NetVLAD (the model netvlad needs a checkpoint" in text
+    assert (out / "comparison.svg").read_bytes().startswith(b"<?xml")
+    assert (out / "comparison.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "says"), [("alexnet", "'alexnet' is none of"), ("vlad+luck", "'luck' is none of")]
+)
+def test_an_unknown_method_is_one_clear_line(
+    method: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(tmp_path), "--method", method]) == 2
+    assert says in capsys.readouterr().err
