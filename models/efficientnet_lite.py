@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.folding import fold, norm_shapes
+from models.folding import fold, norm_shapes, unfold
 from schemas.rejects import UserError
 
 CHANNELS = 112
@@ -120,7 +120,7 @@ class _Block(nn.Module):
 class EfficientNetLite0(nn.Module):
     """(N, 3, H, W) normalised by MEAN and STD -> (N, 112, ceil(H / 16), ceil(W / 16)).
 
-    Batch normalisation is folded into the convolutions, so the module is for inference only.
+    Batch normalisation is folded into the convolutions: trained, it keeps its statistics.
     """
 
     channels = CHANNELS
@@ -143,8 +143,27 @@ class EfficientNetLite0(nn.Module):
         (self.blocks[_FIRST_HALF:] if dtype == torch.bfloat16 else self).to(dtype)
         return self
 
+    def stages(self) -> list[nn.Module]:
+        """The stem and the blocks, in the order in which an image goes through them."""
+        return [self.stem, *self.blocks]
 
-def _folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def through(self, x: Tensor, first: int = 0, end: int | None = None) -> Tensor:
+        """What comes out of some of the stages: all of them do what the network does."""
+        for stage in self.stages()[first:end]:
+            x = functional.relu6(stage(x), inplace=True) if stage is self.stem else stage(x)
+        return x
+
+    def unfolded(self) -> dict[str, Tensor]:
+        """A state dict that gives this network again."""
+        state: dict[str, Tensor] = {}
+        for conv, norm, target in _pairs():
+            layer = self.get_submodule(target)
+            state |= unfold(layer.weight, layer.bias, conv, norm, _EPSILON)  # type: ignore[arg-type]
+        return state
+
+
+def _pairs() -> list[tuple[str, str, str]]:
+    """(convolution, its normalisation, the layer that does what both do), by name."""
     pairs = [("_conv_stem", "_bn0", "stem")]
     for i, (_, _, expansion, _, _) in enumerate(_BLOCKS):
         source, target = f"_blocks.{i}.", f"blocks.{i}."
@@ -152,7 +171,11 @@ def _folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             pairs.append((f"{source}_expand_conv", f"{source}_bn0", f"{target}expand"))
         pairs.append((f"{source}_depthwise_conv", f"{source}_bn1", f"{target}depthwise"))
         pairs.append((f"{source}_project_conv", f"{source}_bn2", f"{target}project"))
+    return pairs
+
+
+def _folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     folded: dict[str, Tensor] = {}
-    for conv, norm, target in pairs:
+    for conv, norm, target in _pairs():
         folded |= fold(state, conv, norm, target, _EPSILON)
     return folded

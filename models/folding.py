@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution before it, for inference."""
+"""Batch normalisation folded into the convolution before it, and set apart from it again."""
 
 from __future__ import annotations
 
@@ -23,6 +23,27 @@ def fold(
     weight = state[f"{conv}.weight"].double() * gain[:, None, None, None]
     bias = state[f"{norm}.bias"].double() - gain * state[f"{norm}.running_mean"].double()
     return {f"{target}.weight": weight.float(), f"{target}.bias": bias.float()}
+
+
+def unfold(
+    weight: Tensor, bias: Tensor, conv: str, norm: str, epsilon: float = 1e-5
+) -> dict[str, Tensor]:
+    """The inverse of `fold` up to the split: a convolution and a normalisation that does nothing.
+
+    Folded again they give `weight` and `bias` to the last bit: the variance is the float32 next to
+    1 - epsilon, so that the gain is nearer to 1 than half the spacing of float32.
+    """
+    one = torch.ones(len(bias))
+    return {
+        f"{conv}.weight": weight.detach()
+        .float()
+        .cpu()
+        .clone(memory_format=torch.contiguous_format),
+        f"{norm}.weight": one,
+        f"{norm}.bias": bias.detach().float().cpu().clone(),
+        f"{norm}.running_mean": torch.zeros_like(one),
+        f"{norm}.running_var": (one.double() - epsilon).float(),
+    }
 
 
 def norm_shapes(name: str, channels: int) -> dict[str, tuple[int, ...]]:

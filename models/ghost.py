@@ -8,13 +8,14 @@ of a hundredth of VGG16-NetVLAD's operations and a fifth of its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.folding import NORM_PARTS, fold, norm_shapes
+from models.folding import NORM_PARTS, fold, norm_shapes, unfold
 
 CHANNELS = 512
 STRIDE = 16
@@ -99,14 +100,16 @@ def _layers() -> nn.ModuleDict:
     )
 
 
-def _convolutions() -> Iterator[tuple[str, nn.Conv2d]]:
+@cache
+def _convolutions() -> tuple[tuple[str, nn.Conv2d], ...]:
     with torch.device("meta"):
         layers = _layers()
-    for name, module in layers.named_modules():
-        if isinstance(module, nn.Conv2d):
-            yield name, module
+    return tuple(
+        (name, module) for name, module in layers.named_modules() if isinstance(module, nn.Conv2d)
+    )
 
 
+@cache
 def shapes() -> dict[str, tuple[int, ...]]:
     """Shape of every entry of a state dict: `<layer>.conv.weight` and its `<layer>.norm.*`."""
     found: dict[str, tuple[int, ...]] = {}
@@ -133,7 +136,7 @@ def initial_state(seed: int) -> dict[str, Tensor]:
 class GhostDilated(nn.Module):
     """(N, 3, H, W) -> (N, 512, ceil(H / 16), ceil(W / 16)).
 
-    Batch normalisation is folded into the convolutions, so the module is for inference only.
+    Batch normalisation is folded into the convolutions: trained, it keeps its statistics.
     """
 
     channels = CHANNELS
@@ -151,3 +154,23 @@ class GhostDilated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(self.layers["stem"](x), inplace=True)
         return self.layers["head"](self.layers["blocks"](x))
+
+    def stages(self) -> list[nn.Module]:
+        """Stem, bottlenecks and head, in the order in which an image goes through them."""
+        return [self.layers["stem"], *self.layers["blocks"], self.layers["head"]]  # type: ignore[misc]
+
+    def through(self, x: Tensor, first: int = 0, end: int | None = None) -> Tensor:
+        """What comes out of some of the stages: all of them do what the network does."""
+        for stage in self.stages()[first:end]:
+            x = stage(x)
+            if stage is self.layers["stem"]:
+                x = functional.relu(x, inplace=True)
+        return x
+
+    def unfolded(self) -> dict[str, Tensor]:
+        """A state dict that gives this network again."""
+        state: dict[str, Tensor] = {}
+        for name, _ in _convolutions():
+            layer = self.layers.get_submodule(name)
+            state |= unfold(layer.weight, layer.bias, f"{name}.conv", f"{name}.norm")  # type: ignore[arg-type]
+        return state

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.folding import fold, norm_shapes
+from models.folding import fold, norm_shapes, unfold
 from schemas.rejects import UserError
 
 # (convolutions in a block, blocks in layer3) of the variants that people hold
@@ -105,27 +105,56 @@ class _Block(nn.Module):
 class ResNet(nn.Module):
     """(N, 3, H, W) -> (N, `channels`, H / 16, W / 16), after layer4 H / 32; sides rounded up.
 
-    Batch normalisation is folded into the convolutions, so the module is for inference only.
+    Batch normalisation is folded into the convolutions: trained, it keeps its statistics.
     """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         """`state` holds the names of `shapes`; raises KeyError or RuntimeError if not."""
         super().__init__()
-        blocks = _blocks(depth(state), layers(state))
+        self._variant = depth(state), layers(state)
+        blocks = _blocks(*self._variant)
         self.channels = blocks[-1][1][-1][1]
         self.stride = 4 * 2 ** (layers(state) - 1)
         self.stem = nn.Conv2d(3, 64, 7, 2, padding=3)
         self.blocks = nn.Sequential(*(_Block(convs, shortcut) for _, convs, shortcut in blocks))
-        folded = fold(state, "conv1", "bn1", "stem")
-        for place, (name, convs, shortcut) in enumerate(blocks):
-            for i in range(len(convs)):
-                conv, norm = f"{name}.conv{i + 1}", f"{name}.bn{i + 1}"
-                folded |= fold(state, conv, norm, f"blocks.{place}.convs.{i}")
-            if shortcut:
-                first, second = f"{name}.downsample.0", f"{name}.downsample.1"
-                folded |= fold(state, first, second, f"blocks.{place}.shortcut")
+        folded: dict[str, Tensor] = {}
+        for conv, norm, target in _pairs(*self._variant):
+            folded |= fold(state, conv, norm, target)
         self.load_state_dict(folded)
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(self.stem(x), inplace=True)
         return self.blocks(functional.max_pool2d(x, 3, 2, padding=1))
+
+    def stages(self) -> list[nn.Module]:
+        """The stem and the blocks, in the order in which an image goes through them."""
+        return [self.stem, *self.blocks]
+
+    def through(self, x: Tensor, first: int = 0, end: int | None = None) -> Tensor:
+        """What comes out of some of the stages: all of them do what the network does."""
+        for stage in self.stages()[first:end]:
+            x = stage(x)
+            if stage is self.stem:
+                x = functional.max_pool2d(functional.relu(x, inplace=True), 3, 2, padding=1)
+        return x
+
+    def unfolded(self) -> dict[str, Tensor]:
+        """A state dict that gives this network again."""
+        state: dict[str, Tensor] = {}
+        for conv, norm, target in _pairs(*self._variant):
+            layer = self.get_submodule(target)
+            state |= unfold(layer.weight, layer.bias, conv, norm)  # type: ignore[arg-type]
+        return state
+
+
+def _pairs(depth: int, layers: int) -> list[tuple[str, str, str]]:
+    """(convolution, its normalisation, the layer that does what both do), by name."""
+    pairs = [("conv1", "bn1", "stem")]
+    for place, (name, convs, shortcut) in enumerate(_blocks(depth, layers)):
+        for i in range(len(convs)):
+            target = f"blocks.{place}.convs.{i}"
+            pairs.append((f"{name}.conv{i + 1}", f"{name}.bn{i + 1}", target))
+        if shortcut:
+            target = f"blocks.{place}.shortcut"
+            pairs.append((f"{name}.downsample.0", f"{name}.downsample.1", target))
+    return pairs

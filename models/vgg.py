@@ -7,6 +7,7 @@ torchvision's `vgg16().features`, so that its state dicts load as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ def _layers() -> list[nn.Module]:
     return layers[:-1]
 
 
+@cache
 def shapes() -> dict[str, tuple[int, ...]]:
     """Shape of every weight and bias that the network computes with, by torchvision's numbers."""
     return {
@@ -46,3 +48,19 @@ class VGG16(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)
+
+    def stages(self) -> list[nn.Module]:
+        """The convolutions, in the order in which an image goes through them."""
+        return [layer for layer in self.features if isinstance(layer, nn.Conv2d)]
+
+    def through(self, x: Tensor, first: int = 0, end: int | None = None) -> Tensor:
+        """What comes out of some of the stages: all of them do what the network does."""
+        places = [n for n, layer in enumerate(self.features) if isinstance(layer, nn.Conv2d)]
+        bounds = [*places, len(self.features)]
+        last = len(places) if end is None else end
+        return self.features[bounds[first] : bounds[last]](x)
+
+    def unfolded(self) -> dict[str, Tensor]:
+        """A state dict that gives this network again."""
+        state = self.features.state_dict()
+        return {name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}

@@ -156,6 +156,15 @@ class ViT(nn.Module):
         tokens = self.norm(self.blocks(tokens))[:, others:]
         return tokens.transpose(1, 2).unflatten(2, (height, width))
 
+    def stages(self) -> list[nn.Module]:
+        """Embedding, blocks and last normalisation, in the order that tokens go through them."""
+        return [self.patch_embed, *self.blocks, self.norm]
+
+    def unfolded(self) -> dict[str, Tensor]:
+        """A state dict that gives this network again."""
+        state = self.state_dict()
+        return {name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}
+
     def _positions(self, height: int, width: int) -> Tensor:
         """The position embedding at the input's grid, in float32: (1, 1 + height * width, D)."""
         embedding = self.pos_embed.float()

@@ -1,0 +1,202 @@
+"""The photographs that a model learns from and is judged by, from what the options name."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jobs.evaluation_set import read_set
+from models.base import FixedSize, InputSize
+from models.pictures import Pictures
+from models.steps import TrainingSet, ValidationSet
+from models.training import Watch
+from photos.holdout import hold_out
+from photos.layouts import LAYOUTS, EvaluationSet, detect
+from photos.places import Places, within
+from schemas.rejects import UserError
+
+_LOG = logging.getLogger("vladmap")
+_RIGHT_M = 25.0
+
+
+def add_data_options(options: argparse.ArgumentParser) -> None:
+    """Where the photographs are, and how they are read."""
+    options.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="SOURCE",
+        help="UTM folders, rendered worlds, MSLS, a CSV of coordinates, an atlas; several add up",
+    )
+    options.add_argument(
+        "--layout", default="auto", choices=("auto", *LAYOUTS), help="default: what it looks like"
+    )
+    options.add_argument(
+        "--split", default="train", help="of UTM folders and MSLS (default: train)"
+    )
+    options.add_argument(
+        "--since", metavar="TIME", help="of an atlas: images from this instant on are the queries"
+    )
+    options.add_argument(
+        "--last-share",
+        type=float,
+        default=0.2,
+        metavar="S",
+        help="of an atlas, without --since: the share captured last are the queries (default: 0.2)",
+    )
+    options.add_argument(
+        "--validate",
+        type=Path,
+        metavar="SOURCE",
+        help="photographs to stop by, never learnt from (default: the val split of the first\n"
+        "source, or areas held out)",
+    )
+    options.add_argument("--validate-split", default="val", metavar="SPLIT", help="(default: val)")
+    options.add_argument(
+        "--frames-tolerance",
+        type=int,
+        default=0,
+        metavar="N",
+        help="where frame-aligned folders validate: frames a match may be off (default: 0)",
+    )
+    options.add_argument(
+        "--validate-share",
+        type=float,
+        default=0.15,
+        metavar="S",
+        help="share of the queries in the areas held out (default: 0.15)",
+    )
+    options.add_argument("--threads", type=int, default=8, help="that decode (default: 8)")
+    options.add_argument(
+        "--memory-gb", type=float, default=2.0, help="of decoded photographs kept (default: 2)"
+    )
+
+
+def read_data(
+    parsed: argparse.Namespace, size: InputSize | FixedSize, seed: int, watch: Watch
+) -> tuple[TrainingSet, ValidationSet]:
+    """What to learn from and what to validate on, without the photographs that do not decode."""
+    if not 0 < parsed.validate_share < 1:
+        raise UserError("--validate-share must be between 0 and 1")
+    if parsed.threads < 1 or not parsed.memory_gb >= 0:
+        raise UserError("--threads must be 1 or more and --memory-gb not negative")
+    sets = [_read(parsed, source, parsed.layout, parsed.split) for source in parsed.data]
+    for source, found in zip(parsed.data, sets, strict=True):
+        if found.metres is None:
+            raise UserError(f"--data {source} has no positions to learn from; it can --validate")
+    if len({found.leave_one_out for found in sets}) > 1:
+        raise UserError("--data: a CSV without sides cannot be mixed with sources that have them")
+    same = sets[0].leave_one_out
+    database = _joined([found.database for found in sets])
+    queries = database if same else _joined([found.queries for found in sets])
+    judged = _validation(parsed)
+    if judged is None:
+        out = hold_out(database, queries, parsed.validate_share, seed)
+        rows = [np.flatnonzero(part) for part in out]
+        kept = [np.flatnonzero(~part) for part in out]
+        apart = database.take(rows[0]), queries.take(rows[1])
+        judged = EvaluationSet("areas", *apart, within(apart[1], apart[0], _RIGHT_M), _RIGHT_M)
+        if same:
+            positives = [rows[rows != n] for n, rows in enumerate(judged.positives)]
+            judged = EvaluationSet("areas", *apart, positives, _RIGHT_M, leave_one_out=True)
+        database, queries = database.take(kept[0]), queries.take(kept[1])
+    return (
+        _training(parsed, database, queries, same, size, watch),
+        _judging(parsed, judged, size, watch),
+    )
+
+
+def _read(parsed: argparse.Namespace, source: Path, layout: str, split: str) -> EvaluationSet:
+    return read_set(
+        argparse.Namespace(
+            source=source,
+            layout=layout,
+            split=split,
+            positives_m=_RIGHT_M,
+            frames_tolerance=parsed.frames_tolerance,
+            since=parsed.since,
+            last_share=parsed.last_share,
+        )
+    )
+
+
+def _validation(parsed: argparse.Namespace) -> EvaluationSet | None:
+    """The set to validate on, None where areas have to be held out."""
+    if parsed.validate is not None:
+        return _read(parsed, parsed.validate, "auto", parsed.validate_split)
+    first = parsed.data[0]
+    layout = detect(first) if parsed.layout == "auto" else parsed.layout
+    split = first / "images" / parsed.validate_split
+    if layout == "msls" or (layout == "utm" and split.is_dir()):
+        return _read(parsed, first, layout, parsed.validate_split)
+    return None
+
+
+def _training(
+    parsed: argparse.Namespace,
+    database: Places,
+    queries: Places,
+    same: bool,
+    size: InputSize | FixedSize,
+    watch: Watch,
+) -> TrainingSet:
+    kept, images = _readable(parsed, database, size, "read the database", watch)
+    asked, others = kept, images
+    if not same:
+        asked, others = _readable(parsed, queries, size, "read the queries", watch)
+    return TrainingSet(
+        others, images, queries.positions[asked], database.positions[kept], same=same
+    )
+
+
+def _judging(
+    parsed: argparse.Namespace, judged: EvaluationSet, size: InputSize | FixedSize, watch: Watch
+) -> ValidationSet:
+    kept, images = _readable(parsed, judged.database, size, "read the validation set", watch)
+    asked, others = kept, images
+    if not judged.leave_one_out:
+        asked, others = _readable(parsed, judged.queries, size, "read its queries", watch)
+    places = np.full(len(judged.database), -1)
+    places[kept] = np.arange(len(kept))
+    positives = [places[judged.positives[row]] for row in asked]
+    positives = [rows[rows >= 0] for rows in positives]
+    return ValidationSet(others, images, positives, judged.leave_one_out)
+
+
+def _readable(
+    parsed: argparse.Namespace,
+    places: Places,
+    size: InputSize | FixedSize,
+    what: str,
+    watch: Watch,
+) -> tuple[np.ndarray, Pictures]:
+    """The rows that decode, and their pictures; the others are counted aloud."""
+    memory = int(parsed.memory_gb * 2**30 / 4)
+    images = Pictures(places.paths, size, parsed.threads, memory)
+    bad = images.unreadable(watch(what, len(places)))
+    if not bad:
+        return np.arange(len(places)), images
+    first = min(bad)
+    _LOG.warning(
+        "%d of %d photographs cannot be read and are left out, first %s: %s",
+        len(bad), len(places), places.paths[first], bad[first],
+    )  # fmt: skip
+    kept = np.setdiff1d(np.arange(len(places)), list(bad))
+    if not len(kept):
+        raise UserError(f"none of the {len(places)} photographs can be read")
+    paths = [places.paths[row] for row in kept]
+    return kept, Pictures(paths, size, parsed.threads, memory)
+
+
+def _joined(parts: Sequence[Places]) -> Places:
+    return Places(
+        tuple(path for part in parts for path in part.paths),
+        np.concatenate([part.positions for part in parts]),
+        tuple(condition for part in parts for condition in part.conditions),
+        np.concatenate([part.headings for part in parts]),
+    )
