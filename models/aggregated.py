@@ -54,6 +54,13 @@ class AggregatedModel(DescriptorModel):
             # Of all that follows the backbone this alone costs as much as it.
             self._whiten_patches.weight = self._whiten_patches.weight.to(features.precision)
 
+    def compile(self) -> None:
+        """Let torch.compile speed up the backbone, for each of the first sizes that it meets.
+
+        Needs a C++ compiler, on a GPU Triton too. Descriptors may change in their last digits.
+        """
+        self._features.compile()
+
     @torch.inference_mode()
     def describe(self, images: Sequence[Pixels]) -> Floats:
         described = np.empty((len(images), self.spec.dimension), np.float32)

@@ -100,6 +100,11 @@ class BuildOptions:
         stages="describe",
         choices=("float32", "bfloat16", "float16"),
     )
+    compile: bool = _option(
+        False,
+        "compile the model's network for each size of image: seconds that long runs may repay",
+        stages="describe",
+    )
     batch_size: int = _option(16, "images in one forward pass", stages="describe")
     threads: int = _option(
         0,

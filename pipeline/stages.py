@@ -229,6 +229,7 @@ def describe(run: Run) -> None:
         threads=worker_threads(options, run.in_process),
         patch_size=options.patch_size if options.rerank in BY_PATCHES else 0,
         patches=f"patches/{options.model}",
+        compile=options.compile,
     )
     weights = _learn(run, settings)
     settings = replace(settings, weights=weights.file.path)
@@ -238,6 +239,7 @@ def describe(run: Run) -> None:
         precision=options.precision,
         model=options.model,
         patch_size=settings.patch_size,
+        compiled=options.compile,
     )
     ledger = run.execute(
         stage,

@@ -63,6 +63,7 @@ class ModelSettings:
     threads: int = 1
     patch_size: int = 0
     patches: str = ""
+    compile: bool = False
 
 
 Described = tuple[NDArray[np.float32], StoredPatches | None]
@@ -83,6 +84,8 @@ class _Model:
             device=settings.device,
             precision=settings.precision,
         )
+        if settings.compile and isinstance(self.model, AggregatedModel):
+            self.model.compile()
         self.load_milliseconds = int(1000 * (time.monotonic() - started))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from benchmarks.recall import main, recall_at
 from models import DescriptorModel, InputSize, learning, load_model, vocabulary
+from models.aggregated import AggregatedModel
 from models.base import batches, resize
 from models.local import RootSiftFeatures, sample
 from models.vocabulary import Vocabulary
@@ -126,6 +128,19 @@ def test_half_precision_keeps_the_neighbours_in_a_city(tmp_path: Path, precision
     ]
     shared = [len(set(a) & set(b)) / 10 for a, b in zip(*nearest, strict=True)]
     assert np.mean(shared) > 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_a_compiled_network_gives_the_descriptors_of_the_plain_one(
+    learnt: bytes, lite: DescriptorModel
+) -> None:
+    compiled = load_model("netvlad-lite", learnt)
+    assert isinstance(compiled, AggregatedModel)
+    compiled.compile()
+    images = [*photographs(2, 320, 240), *photographs(2, 240, 320)]
+    assert np.abs(compiled.describe(images) - lite.describe(images)).max() < 1e-5
+    assert torch._dynamo.utils.counters["frames"]["ok"] >= 2
 
 
 def test_a_gpu_asked_for_and_absent_is_an_error(
