@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from models.aggregated import AggregatedModel
 from photos.layouts import EvaluationSet
 from retrieval.evaluation import Ranking
 from retrieval.patches import StoredPatches, bytes_an_image, stored
-from retrieval.rerank import FEATURE_FLOOR, by_inliers, raw_scores
+from retrieval.rerank import FEATURE_FLOOR, by_inliers, scores_of_each
 from schemas.rejects import PhotoError
 
 BY_PATCHES = ("rapid", "ransac")
@@ -125,19 +124,7 @@ class PatchEvidence(Evidence):
         self._model, self._method, self._sizes = model, method, (patch_size,)
 
     def scores(self, query: StoredPatches, candidates: Sequence[Any]) -> NDArray[np.float64]:
-        by_grid: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for place, one in enumerate(candidates):
-            by_grid[one.descriptors[0].shape, *one.centres[0].max(axis=0).tolist()].append(place)
-        found = np.zeros(len(candidates))
-        for places in by_grid.values():
-            members: list[StoredPatches] = [candidates[place] for place in places]
-            together = StoredPatches(
-                [np.concatenate([one.descriptors[0] for one in members])],
-                members[0].centres,
-                [np.concatenate([one.scales[0] for one in members])],
-            )
-            found[places] = raw_scores(query, together, self._method)[:, 0]
-        return found
+        return scores_of_each(query, candidates, self._method)
 
     def order(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
         return np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")

@@ -7,6 +7,7 @@ patch sizes. All candidates are computed together, on the CPU or a GPU.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -108,6 +109,28 @@ def raw_scores(
         context = None if centroids is None else torch.from_numpy(centroids[s]).to(device)
         columns.append(_scores(ours, theirs, method, context, seed))
     return torch.stack(columns, dim=1).cpu().double().numpy()
+
+
+def scores_of_each(
+    query: StoredPatches, candidates: Sequence[StoredPatches], method: str
+) -> NDArray[np.float64]:
+    """(C,) scores of candidates, N = 1 each, of one patch size, whose grids may differ.
+
+    Those of one grid are scored together by `raw_scores`.
+    """
+    by_grid: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for place, one in enumerate(candidates):
+        by_grid[*one.descriptors[0].shape, *one.centres[0].max(axis=0).tolist()].append(place)
+    found = np.zeros(len(candidates))
+    for places in by_grid.values():
+        members = [candidates[place] for place in places]
+        together = StoredPatches(
+            [np.concatenate([one.descriptors[0] for one in members])],
+            members[0].centres,
+            [np.concatenate([one.scales[0] for one in members])],
+        )
+        found[places] = raw_scores(query, together, method)[:, 0]
+    return found
 
 
 def by_inliers(inliers: NDArray[np.int64], floor: int = FEATURE_FLOOR) -> NDArray[np.int64]:

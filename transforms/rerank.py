@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from mapping.feature_table import read_features
 from mapping.features import LocalFeatures
 from mapping.matching import fundamental_inliers, match
-from retrieval.patches import StoredPatches
-from retrieval.rerank import FEATURE_FLOOR, by_inliers, raw_scores
+from retrieval.rerank import FEATURE_FLOOR, by_inliers, scores_of_each
 from transforms import storage
 from transforms.patches import PatchTable, read_patches
 
@@ -142,19 +141,7 @@ class PatchEvidence(Evidence):
         return read_patches(storage.read_table(path))
 
     def _query(self, query: Any, candidates: list[Any]) -> list[float]:
-        by_grid: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for place, one in enumerate(candidates):
-            by_grid[one.descriptors[0].shape, *one.centres[0].max(axis=0).tolist()].append(place)
-        found = np.zeros(len(candidates))
-        for places in by_grid.values():
-            members: list[StoredPatches] = [candidates[place] for place in places]
-            together = StoredPatches(
-                [np.concatenate([one.descriptors[0] for one in members])],
-                members[0].centres,
-                [np.concatenate([one.scales[0] for one in members])],
-            )
-            found[places] = raw_scores(query, together, self.settings.method)[:, 0]
-        return found.tolist()
+        return scores_of_each(query, candidates, self.settings.method).tolist()
 
 
 def evidence(root: str, settings: RerankSettings) -> Evidence | None:
