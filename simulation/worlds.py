@@ -100,6 +100,8 @@ def write_worlds(
     """
     sigma = gps_sigma_m if gps_sigma_m is not None else (0.0 if split == "test" else 3.0)
     half = query_places if query_places is not None else max(1, places // 2)
+    if not conditions or not queries:
+        raise UserError("the database and the queries need at least one condition each")
     _check(seeds, split, places, half, (*conditions, *queries), size, sigma)
     worlds = [
         _World(seed, split, places, tuple(conditions), tuple(queries), half, size, sigma)
@@ -300,7 +302,7 @@ def _check(
     if places < 1 or query_places < 1:
         raise UserError("places and query places must be 1 or more")
     unknown = sorted(set(conditions) - set(CONDITIONS))
-    if unknown or not conditions:
+    if unknown:
         raise UserError(f"{unknown} are no conditions; there are {', '.join(CONDITIONS)}")
     if min(size) < 16 or max(size) > 4096:
         raise UserError(f"a picture must have 16 to 4096 pixels a side, not {size}")
