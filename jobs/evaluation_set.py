@@ -33,17 +33,34 @@ _ATLAS_COLUMNS = [
 ]
 
 
-def add_set_options(options: argparse.ArgumentParser) -> None:
-    """SOURCE and what is to be known of it."""
-    options.add_argument("source", metavar="SOURCE", type=Path, help="folder, CSV or atlas")
+def add_layout_options(options: argparse.ArgumentParser, split: str) -> None:
+    """How a source is laid out, and which of its photographs are the queries."""
     options.add_argument(
         "--layout", default="auto", choices=("auto", *LAYOUTS), help="default: what it looks like"
     )
     options.add_argument(
         "--split",
-        default="test",
-        help="of UTM folders and MSLS: train, val or test (default: test)",
+        default=split,
+        help=f"of UTM folders and MSLS: train, val or test (default: {split})",
     )
+    options.add_argument(
+        "--since",
+        metavar="TIME",
+        help="of an atlas: images captured from this instant on (ISO 8601, UTC) are the queries",
+    )
+    options.add_argument(
+        "--last-share",
+        type=float,
+        default=0.2,
+        metavar="S",
+        help="of an atlas, without --since: the share captured last are the queries (default: 0.2)",
+    )
+
+
+def add_set_options(options: argparse.ArgumentParser) -> None:
+    """SOURCE and what is to be known of it."""
+    options.add_argument("source", metavar="SOURCE", type=Path, help="folder, CSV or atlas")
+    add_layout_options(options, split="test")
     options.add_argument(
         "--positives-m",
         type=float,
@@ -57,18 +74,6 @@ def add_set_options(options: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="of frame-aligned folders: frames that a match may be off (default: 0)",
-    )
-    options.add_argument(
-        "--since",
-        metavar="TIME",
-        help="of an atlas: images captured from this instant on (ISO 8601, UTC) are the queries",
-    )
-    options.add_argument(
-        "--last-share",
-        type=float,
-        default=0.2,
-        metavar="S",
-        help="of an atlas, without --since: the share captured last are the queries (default: 0.2)",
     )
 
 

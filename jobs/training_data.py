@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.evaluation_set import read_set
+from jobs.evaluation_set import add_layout_options, read_set
 from models.base import FixedSize, InputSize
 from models.pictures import Pictures
 from models.steps import TrainingSet, ValidationSet
 from models.training import Watch
 from photos.holdout import hold_out
-from photos.layouts import LAYOUTS, EvaluationSet, detect
+from photos.layouts import EvaluationSet, detect
 from photos.places import Places, within
 from schemas.rejects import UserError
 
@@ -33,22 +33,7 @@ def add_data_options(options: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="UTM folders, rendered worlds, MSLS, a CSV of coordinates, an atlas; several add up",
     )
-    options.add_argument(
-        "--layout", default="auto", choices=("auto", *LAYOUTS), help="default: what it looks like"
-    )
-    options.add_argument(
-        "--split", default="train", help="of UTM folders and MSLS (default: train)"
-    )
-    options.add_argument(
-        "--since", metavar="TIME", help="of an atlas: images from this instant on are the queries"
-    )
-    options.add_argument(
-        "--last-share",
-        type=float,
-        default=0.2,
-        metavar="S",
-        help="of an atlas, without --since: the share captured last are the queries (default: 0.2)",
-    )
+    add_layout_options(options, split="train")
     options.add_argument(
         "--validate",
         type=Path,

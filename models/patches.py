@@ -175,7 +175,7 @@ def _held(
 
     Where intra-normalisation has a floor, shares far below it are lost beside the others: a
     residual is at most twice its share long, and `size` squared of them come together. Measured,
-    the numbers of a descriptor change by 1e-7.
+    the numbers of a descriptor change by 2e-7 at most.
     Published models have no floor, and a GPU no time for lists.
     """
     if aggregation.floor < 0.1 or shares.device.type != "cpu":

@@ -194,7 +194,8 @@ class _Describe(beam.DoFn):
 
     def _infer(self, images: list[NDArray[np.uint8]]) -> list[Described]:
         started = time.monotonic()
-        found, self._limit = within_memory(self._describe, images, self._limit)
+        found, fits = within_memory(self._describe, images, self._limit)
+        self._limit = min(self._limit, fits)  # another lane may know of less room
         self._measured.append((len(images), int(1e6 * (time.monotonic() - started))))
         return found
 

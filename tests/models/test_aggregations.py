@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from models import patches
 from models.gem import GeM
 from models.netvlad import NetVLAD, initial_alpha
 from models.patches import patch_centres, patch_descriptors
@@ -81,8 +82,11 @@ def patches_by_loops(one: Float64s, layer: NetVLAD, size: int) -> Float64s:
             for y in range(top, top + size):
                 for x in range(left, left + size):
                     local = unit(one[:, y, x])
-                    shares = softmax([float(assignment[k] @ local + bias[k]) for k in range(3)])
-                    for k in range(3):
+                    logits = [
+                        float(row @ local + b) for row, b in zip(assignment, bias, strict=True)
+                    ]
+                    shares = softmax(logits)
+                    for k in range(len(centres)):
                         sums[k] += shares[k] * (local - centres[k]) / size**2
             lengths = [max(math.sqrt(row @ row), layer.floor / size**2) for row in sums]
             rows.append(unit(np.concatenate([s / n for s, n in zip(sums, lengths, strict=True)])))
@@ -111,6 +115,28 @@ def test_patch_descriptors_are_their_definition_by_direct_summation(
             expected /= np.linalg.norm(expected, axis=2, keepdims=True)
         assert rows.shape == expected.shape
         assert np.abs(rows.numpy() - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_patches_projected_a_cell_at_a_time_are_their_definition_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = np.random.default_rng(8)
+    maps = generator.normal(size=(1, 7, 6, 8))
+    # All but hard assignment to many clusters: each cell belongs to few of them.
+    layer = NetVLAD.v2(torch.from_numpy(0.5 * generator.normal(size=(40, 7))), 100.0, 1.0)
+    weight, bias = generator.normal(size=(4, 280)), generator.normal(size=4)
+    monkeypatch.setattr(patches, "_summed_first", None)  # the other way is not there to be taken
+    found = patch_descriptors(
+        layer,
+        torch.from_numpy(maps).float(),
+        (2, 5),
+        torch.from_numpy(weight).float(),
+        torch.from_numpy(bias).float(),
+    )
+    for rows, size in zip(found, (2, 5), strict=True):
+        expected = patches_by_loops(maps[0], layer, size) @ weight.T + bias
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        assert np.abs(rows[0].numpy() - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_the_patch_of_the_whole_map_is_the_global_descriptor() -> None:
