@@ -29,19 +29,6 @@ class Images(Protocol):
         """(H, W, 3) uint8 RGB, upright, of each row; safe to call from several threads."""
 
 
-class Loaded:
-    """Images that are in memory already."""
-
-    def __init__(self, images: Sequence[Pixels]) -> None:
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def read(self, rows: Rows) -> list[Pixels]:
-        return [self._images[row] for row in rows]
-
-
 class Pictures:
     """Files of photographs, at the size that a model wants them.
 

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from models.pictures import Loaded
 from models.steps import TrainingSet, ValidationSet
 
 Pixels = NDArray[np.uint8]
+Rows = NDArray[np.int64]
+
+
+class Loaded:
+    """Images that are in memory already."""
+
+    def __init__(self, images: Sequence[Pixels]) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, rows: Rows) -> list[Pixels]:
+        return [self._images[row] for row in rows]
 
 
 def scene(place: int, width: int = 64, height: int = 48) -> Pixels:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from models.base import InputSize
-from models.pictures import Loaded, Pictures, ahead, in_chunks
+from models.pictures import Pictures, ahead, in_chunks
 from tests.models.synthetic import photographs
 
 
@@ -54,5 +54,3 @@ def test_reading_ahead_keeps_the_order_and_passes_errors_on() -> None:
     with pytest.raises(ZeroDivisionError):
         [*ahead([1, 0], lambda n: 1 / n)]
     assert [part.tolist() for part in in_chunks(np.arange(5), 2)] == [[0, 1], [2, 3], [4]]
-    images = photographs(2, 8, 8)
-    assert Loaded(images).read(np.array([1]))[0] is images[1]
