@@ -206,10 +206,12 @@ def test_supervlad_learns_by_multi_similarity(tmp_path: Path) -> None:
 
 
 def test_what_frozen_blocks_gave_changes_nothing_however_much_is_kept(tmp_path: Path) -> None:
-    recipe = dataclasses.replace(QUICK, epochs=3, variants=2)
+    # AdamW would make steps of what rounding leaves where a gradient is nil.
+    recipe = dataclasses.replace(QUICK, epochs=3, variants=2, optimiser="sgd")
     found = {}
     for memory in (1, 200_000, 1 << 30):
         run = trainer(tmp_path / str(memory), recipe, memory=memory)
+        start = torch.cat([p.detach().flatten() for p in run.model.tuned_parameters()])
         run.run()
         found[memory] = (tmp_path / str(memory) / LAST).read_bytes()
     assert found[1] == found[200_000] == found[1 << 30]
@@ -219,7 +221,7 @@ def test_what_frozen_blocks_gave_changes_nothing_however_much_is_kept(tmp_path: 
     without.run()
     kept = torch.cat([p.detach().flatten() for p in run.model.tuned_parameters()])
     anew = torch.cat([p.detach().flatten() for p in without.model.tuned_parameters()])
-    assert (kept - anew).abs().max() <= 1e-3
+    assert (kept - anew).abs().max() <= 1e-3 * (kept - start).abs().max()
 
 
 def test_accumulated_passes_give_the_gradient_of_one(tmp_path: Path) -> None:
