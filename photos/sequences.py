@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
+from numpy.typing import NDArray
 
 MAX_GAP_S = 60.0
 MAX_GAP_M = 600.0
@@ -99,6 +101,38 @@ def assign_sequences(
     index = np.empty(count, dtype=np.int32)
     index[order] = np.arange(count) - first[run]
     return [names[r] for r in run_of_image.tolist()], index
+
+
+def beside_in_sequence(
+    sequence_id: Sequence[str | None],
+    sequence_index: Column,
+    captured_at: Sequence[datetime | None] | np.ndarray,
+    reach: float,
+) -> list[NDArray[np.int64]]:
+    """For each of n images the rows of those taken next to it in its sequence, itself among them.
+
+    That is at most `reach` seconds before or after it; in a sequence of which any of the n has no
+    time, at most `reach` places. An image without a sequence has itself alone. captured_at is
+    datetimes (UTC) or datetime64, None or NaT where unknown. Rows ascend.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(sequence_id):
+        if name is not None:
+            groups[name].append(row)
+    beside = [np.array([row], np.int64) for row in range(len(sequence_id))]
+    seconds = _epoch_seconds(captured_at)
+    places = np.asarray(sequence_index, dtype=np.float64)
+    for members in groups.values():
+        rows = np.array(members, np.int64)
+        along = places[rows] if np.isnan(seconds[rows]).any() else seconds[rows]
+        rows, along = rows[~np.isnan(along)], along[~np.isnan(along)]
+        order = np.argsort(along, kind="stable")
+        rows, along = rows[order], along[order]
+        first = np.searchsorted(along, along - reach, side="left")
+        end = np.searchsorted(along, along + reach, side="right")
+        for row, low, high in zip(rows.tolist(), first.tolist(), end.tolist(), strict=True):
+            beside[row] = np.sort(rows[low:high])
+    return beside
 
 
 def great_circle_m(

@@ -17,6 +17,9 @@ from PIL import Image
 
 from mapping.geodesy import great_circle_m
 from photos.geometry import bounding_box
+from pipeline import truth
+from pipeline.atlas import Atlas
+from pipeline.options import BuildOptions
 from pipeline.run import Run
 from pipeline.stages import describe_name, features_name, image_shards, index_name
 from reporting.data import (
@@ -61,12 +64,18 @@ _STAGE_ORDER = (
     "reconstruct",
     "merge",
 )
+_CHOICES = ("model", "features", "max_pixels")
 
 
 def report(run: Run) -> None:
     """Write `report/index.html`, unless nothing has changed since it was written."""
     stages = run.atlas.manifest["stages"]
     inputs = [f"{name} {stages[name]}" for name in sorted(stages) if name != "report"]
+    inputs.append(truth.stored_identity(run))
+    # What the page shows depends on these options; `check-map` makes it anew with the same ones.
+    choices = {name: getattr(run.options, name) for name in _CHOICES}
+    run.atlas.manifest["report"] = choices
+    inputs.append(json.dumps(choices, sort_keys=True))
     timings = json.dumps(run.timings(), sort_keys=True)
     task = Task("index", NO_CELL, "report/index.html", storage.combined_digest([*inputs, timings]))
     if not run.todo("report", [task]):
@@ -76,6 +85,12 @@ def report(run: Run) -> None:
     file = storage.commit_file(run.atlas.root, task.output, page, 1)
     commit_entry(run.atlas.root, "report", task, [file])
     log.info("report: %s", run.atlas.path(task.output))
+
+
+def options_shown(atlas: Atlas) -> BuildOptions:
+    """The options that an atlas's report was made with; the defaults where it has none yet."""
+    said = atlas.manifest.get("report", {})
+    return BuildOptions(atlas=atlas.root, **{name: said[name] for name in _CHOICES if name in said})
 
 
 def summary(run: Run) -> str:
@@ -102,6 +117,7 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
         stages=_timings(run),
         index=_index(run),
         retrievals=_retrievals(run, images) if pictures else (),
+        truth=truth.stored(run),
         software=atlas.manifest.get("software", {}),
         features=run.options.features,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import pyarrow as pa
 
@@ -91,6 +91,19 @@ class IndexInfo(TypedDict, total=False):
     recall_at: int
 
 
+class TruthFigures(TypedDict):
+    """The comparison with the truth, as `report/truth.json` has it; shares are 0 to 1.
+
+    `map` is what mapping.check.check_map says, `retrieval` what pipeline.truth measures, None where
+    there were no descriptors. Where it is not `current`, the atlas has changed since, and only that
+    is shown.
+    """
+
+    current: bool
+    map: dict[str, Any]
+    retrieval: dict[str, Any] | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Match:
     """A retrieved image. `thumbnail` is a JPEG file's bytes, or None where it cannot be read."""
@@ -133,5 +146,6 @@ class ReportData:
     index: IndexInfo | None = None
     retrievals: Sequence[Retrieval] = ()
     model_positions: pa.Table | None = None
+    truth: TruthFigures | None = None
     software: dict[str, str] = dataclasses.field(default_factory=dict)
     features: str = "sift"

@@ -33,6 +33,11 @@ def pixels(value: float | None) -> str:
     return UNKNOWN if _unknown(value) else f"{value:.2f} px"
 
 
+def degrees(value: float | None) -> str:
+    """0.7312 -> 0.73°."""
+    return UNKNOWN if _unknown(value) else f"{value:.2f}°"
+
+
 def decimals(value: float | None) -> str:
     """0.71234 -> 0.712."""
     return UNKNOWN if _unknown(value) else f"{value:.3f}"

@@ -24,6 +24,7 @@ from reporting.data import IndexInfo, MergeDecision, ReportData, Retrieval, Stag
 from reporting.facts import Facts, facts_of
 from reporting.figure import atlas_map
 from reporting.files import atlas_files
+from reporting.truth import truth_section
 
 MAX_ROWS = 200
 """Rows of a table on the page; the Parquet beside it has them all."""
@@ -86,6 +87,7 @@ def render(data: ReportData) -> str:
         merges_left=max(0, len(merges) - MAX_ROWS),
         index={"text": _index_sentence(data.index)} if data.index else None,
         queries=_queries(data.retrievals, facts),
+        truth=truth_section(data.truth),
         rejects=facts.rejects,
         files=atlas_files((data.index or {}).get("model", "netvlad-lite"), data.features),
         software=sorted(data.software.items()),
@@ -158,6 +160,11 @@ def _cards(data: ReportData, facts: Facts) -> list[_Card]:
                 "against exact search",
             )
         )
+    truth = truth_section(data.truth)
+    if truth and truth.recalls:
+        first = truth.recalls[0]
+        asked = f"against the truth, of {formats.count(truth.with_positive)} queries"
+        cards.append(_Card(f"Recall@{first.rank}", formats.share(first.of_those), asked))
     return cards
 
 

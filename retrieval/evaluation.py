@@ -69,20 +69,27 @@ def rank(
     keep: int = KEPT,
     factory: str = "",
     leave_one_out: bool = False,
+    left_out: Sequence[Rows] = (),
 ) -> Ranking:
     """Look for (Q, D) queries in an (N, D) database by inner product.
 
     Exact over all rows, equal scores in their order, and in blocks, so that memory does not grow
     with Q times N; with a FAISS `factory` only the `keep` rows that the index gives are ranked.
     Zero vectors were not described. With `leave_one_out` query i is row i and does not find itself.
+    `left_out`, where given, holds for each query rows of the database that it is not ranked with;
+    a positive among them is not found. Raises ValueError for it together with a `factory`.
     """
+    if factory and len(left_out):
+        raise ValueError("rows are left out of exact search alone")
     flat = _flat(positives)
     there = np.flatnonzero(database.any(axis=1))
     if factory:
         rows, similarity = _by_index(queries, database, there, keep, factory, leave_one_out)
         ranks = _places_in(rows, flat)
     else:
-        rows, similarity, ranks = _exact(queries, database, there, flat, keep, leave_one_out)
+        rows, similarity, ranks = _exact(
+            queries, database, there, flat, keep, leave_one_out, left_out
+        )
     nothing = np.asarray(~queries.any(axis=1))
     rows[nothing], similarity[nothing] = -1, -np.inf
     ranks[nothing[flat[0]]] = NEVER
@@ -234,6 +241,7 @@ def _exact(
     flat: tuple[Rows, Rows],
     keep: int,
     leave_one_out: bool,
+    left_out: Sequence[Rows],
 ) -> tuple[Rows, Scores, Rows]:
     count = len(database)
     keep = min(keep, count)
@@ -249,6 +257,7 @@ def _exact(
         own = np.arange(len(scores))
         if leave_one_out:
             scores[own, own + start] = -np.inf
+        scores[_flat(left_out[start : start + step])] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")
         best = order[:, :keep]
         found = np.take_along_axis(scores, best, axis=1)

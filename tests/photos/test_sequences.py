@@ -3,7 +3,13 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from photos.sequences import assign_sequences, great_circle_m, natural_key, sequence_group
+from photos.sequences import (
+    assign_sequences,
+    beside_in_sequence,
+    great_circle_m,
+    natural_key,
+    sequence_group,
+)
 
 START = datetime(2024, 5, 1, 8, 0, 0, tzinfo=UTC)
 
@@ -150,3 +156,29 @@ def test_natural_key():
 def test_great_circle_of_a_quarter_of_the_equator_and_of_no_distance():
     quarter = great_circle_m(*map(np.array, ([0.0, 5.0], [0.0, 6.0], [0.0, 5.0], [90.0, 6.0])))
     assert quarter == pytest.approx([np.pi / 2 * 6_371_008.8, 0.0])
+
+
+def beside(names, seconds, index, reach=10.0):
+    times = [None if s is None else START + timedelta(seconds=s) for s in seconds]
+    return [rows.tolist() for rows in beside_in_sequence(names, index, times, reach)]
+
+
+def test_images_of_one_sequence_within_the_reach_in_time_are_beside_each_other():
+    """The last is beside none: its time is near, its sequence another."""
+    found = beside(["a", "a", "a", "b"], [10.0, 0.0, 10.5, 5.0], [1, 0, 2, 0])
+    assert found == [[0, 1, 2], [0, 1], [0, 2], [3]]
+
+
+def test_a_sequence_with_a_time_missing_goes_by_its_places():
+    found = beside(["a"] * 4, [0.0, None, 2.0, 3.0], [0, 1, 2, 5], reach=2.0)
+    assert found == [[0, 1, 2], [0, 1, 2], [0, 1, 2], [3]]
+
+
+def test_an_image_without_a_sequence_or_a_place_in_it_has_itself_alone():
+    assert beside([None, None, "a", "a"], [0.0, 0.0, None, None], [0, 1, None, 1]) == [
+        [0],
+        [1],
+        [2],
+        [3],
+    ]
+    assert beside([], [], []) == []

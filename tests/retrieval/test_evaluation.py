@@ -124,6 +124,19 @@ def test_no_photograph_finds_itself_where_one_is_left_out(factory: str) -> None:
     assert ranking.rank[0] == 0
 
 
+def test_rows_that_are_left_out_are_not_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in blocks of one query: each block leaves out what belongs to its own."""
+    left_out = rows([0, 3], [], [2])
+    whole = rank(QUERIES, DATABASE, rows([1, 3], [], [1]), left_out=left_out)
+    assert whole.rows.tolist() == [[1, 2, -1, -1], [3, 2, 1, 0], [1, 0, 3, -1]]
+    assert whole.rank.tolist() == [0, NEVER, 0]
+    monkeypatch.setattr("retrieval.evaluation._SCORES_AT_ONCE", 1)
+    parts = rank(QUERIES, DATABASE, rows([1, 3], [], [1]), left_out=left_out)
+    assert np.array_equal(whole.rows, parts.rows)
+    with pytest.raises(ValueError, match="exact search alone"):
+        rank(QUERIES, DATABASE, rows([], [], []), left_out=left_out, factory="Flat")
+
+
 def test_an_exact_index_ranks_as_exact_search() -> None:
     generator = np.random.default_rng(2)
     database = generator.standard_normal((50, 6)).astype(np.float32)

@@ -1,0 +1,137 @@
+"""The comparison of an atlas with the truth: its section of the page, its lines on the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from reporting import formats
+from reporting.data import TruthFigures
+
+_MAP = ("images", "registered", "share", "models", "registered_in_largest", "share_in_largest")
+_ERRORS = (
+    ("by_gps_m", "Position, as placed by GPS", formats.metres),
+    ("aligned_m", "Position, aligned to the truth", formats.metres),
+    ("rotation_deg", "Rotation, aligned to the truth", formats.degrees),
+)
+_TITLE = 24  # characters of a line's title, as mapping.check.format_check has them
+
+
+@dataclasses.dataclass(frozen=True)
+class RecallAt:
+    """Queries that find a right match among their `rank` best; shares are NaN of no queries."""
+
+    rank: int
+    found: int
+    of_all: float
+    of_those: float
+
+    @property
+    def width(self) -> str:
+        """Of the bar, in per cent."""
+        return f"{100 * self.of_those if math.isfinite(self.of_those) else 0:.2f}"
+
+
+@dataclasses.dataclass(frozen=True)
+class TruthSection:
+    """What the page shows. Without recalls there were no descriptors; see TruthFigures."""
+
+    current: bool
+    map: dict[str, Any]
+    errors: Sequence[tuple[str, Sequence[str]]]
+    model: str = ""
+    dimension: int = 0
+    queries: int = 0
+    with_positive: int = 0
+    recalls: Sequence[RecallAt] = ()
+    notes: Sequence[str] = ()
+
+
+def truth_section(figures: TruthFigures | None) -> TruthSection | None:
+    """The section; None without a comparison."""
+    if figures is None:
+        return None
+    about, found = figures["map"], figures["retrieval"]
+    if not figures["current"]:
+        return TruthSection(False, {}, ())
+    section = TruthSection(True, {name: about.get(name) for name in _MAP}, _errors(about))
+    if found is None:
+        return section
+    return dataclasses.replace(
+        section,
+        model=found["model"],
+        dimension=found["dimension"],
+        queries=found["queries"],
+        with_positive=found["queries_with_positive"],
+        recalls=recalls(found),
+        notes=notes(found),
+    )
+
+
+def recalls(found: dict[str, Any]) -> list[RecallAt]:
+    """The recalls of `retrieval`, by rank."""
+    shares = [found[f"recall_over_{of}"] for of in ("all_queries", "queries_with_positive")]
+    return [
+        RecallAt(rank, found["found"][str(rank)], *(_share(each[str(rank)]) for each in shares))
+        for rank in sorted(int(key) for key in found["found"])
+    ]
+
+
+def notes(found: dict[str, Any]) -> list[str]:
+    """What a reader must know of how the recalls of `retrieval` were measured, as sentences."""
+    queries, unturned = found["queries"], found["queries_without_heading"]
+    turned = f" and {found['right_deg']:g} degrees of its heading" if unturned < queries else ""
+    said = [
+        f"A match is right within {found['right_m']:g} m of the query{turned}.",
+        f"Images of its sequence within {found['beside']:g} s of the query (where times are "
+        f"missing, within {found['beside']:g} places) are left out.",
+    ]
+    if unturned:
+        whom = f"{unturned:,} images have" if turned else "The truth has"
+        said.append(f"{whom} no heading: there the position alone counts.")
+    without = queries - found["queries_with_positive"]
+    if without:
+        said.append(f"{without:,} queries have no right match, and count among all as misses.")
+    if found["queries_unreadable"]:
+        said.append(
+            f"{found['queries_unreadable']:,} images have no descriptor: they are not found, and "
+            "as queries they are misses."
+        )
+    return said
+
+
+def recall_lines(found: dict[str, Any] | None, model: str) -> str:
+    """The recalls in words, a line a figure; `model` is the one that was asked for."""
+    if found is None:
+        return f"{'retrieval':<{_TITLE}}not known: the atlas has no descriptors of {model}"
+    rows = recalls(found)
+    lines = [
+        f"{'retrieval':<{_TITLE}}{found['model']}, {found['dimension']} dimensions",
+        *notes(found),
+        f"{'recall, %':<{_TITLE}}{'queries':>8}" + "".join(f"{f'@{row.rank}':>8}" for row in rows),
+    ]
+    for title, queries, shares in (
+        ("all", found["queries"], [row.of_all for row in rows]),
+        ("  with a right match", found["queries_with_positive"], [row.of_those for row in rows]),
+    ):
+        lines.append(f"{title:<{_TITLE}}{queries:>8}" + "".join(map(_percent, shares)))
+    return "\n".join(lines)
+
+
+def _errors(about: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """Rows of the table of the map's errors: a name; its median, 95 % and max."""
+    return [
+        (name, [write(about[key][figure]) for figure in ("median", "p95", "max")])
+        for key, name, write in _ERRORS
+        if key in about
+    ]
+
+
+def _share(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _percent(share: float) -> str:
+    return f"{f'{100 * share:.1f}' if math.isfinite(share) else '-':>8}"
