@@ -11,7 +11,7 @@ from tqdm import tqdm
 from jobs.command import guarded, parser, words
 from schemas.rejects import UserError
 from simulation.weather import CONDITIONS
-from simulation.worlds import SPLITS, images_a_world, write_worlds
+from simulation.worlds import ALIGNED, SPLITS, images_a_world, write_worlds
 
 _EPILOG = f"""conditions: {", ".join(CONDITIONS)}
 
@@ -22,6 +22,7 @@ example:
   vladmap worlds worlds --seeds 0:40 --split train --places 100
   vladmap worlds worlds --seeds 1000:1004 --split val
   vladmap worlds worlds --seeds 2000:2004 --split test --queries day night snow fog viewpoint
+  vladmap worlds places --seeds 0:40 --places 100 --every 7 --aligned
 """
 
 
@@ -47,12 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="queries a world and condition (default: half of --places)",
     )
     options.add_argument(
-        "--conditions", nargs="+", default=["day"], metavar="NAME", help="of the database: day"
+        "--conditions", nargs="+", metavar="NAME", help="of the database (default: day)"
     )
     options.add_argument(
         "--queries",
         nargs="+",
-        default=list(CONDITIONS),
         metavar="NAME",
         help="of the queries (default: all)",
     )
@@ -65,6 +65,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=None,
         help="GPS noise, one sigma (default: 3 for train and val, 0 for test)",
     )
+    options.add_argument(
+        "--aligned",
+        action="store_true",
+        help="a database that shows each place from the very same camera under all --conditions\n"
+        "(all by default), and no queries: what `vladmap distil` learns from",
+    )
+    options.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="keep each N-th place of the database: more streets than photographs (default: 1)",
+    )
     options.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options.add_argument(
         "--workers", type=int, default=None, help="processes (default: a core each)"
@@ -75,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         seeds = _seeds(parsed.seeds)
         half = parsed.query_places
         half = max(1, parsed.places // 2) if half is None else half
-        each = images_a_world(parsed.places, half, parsed.conditions, parsed.queries)
+        conditions = parsed.conditions or (list(ALIGNED) if parsed.aligned else ["day"])
+        queries = parsed.queries or ([] if parsed.aligned else list(CONDITIONS))
+        each = images_a_world(parsed.places, half, conditions, queries, max(1, parsed.every))
         total = max(0, each * len(seeds))
         with tqdm(total=total, desc="worlds", unit=" images", disable=None) as bar:
             try:
@@ -84,11 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                     seeds,
                     parsed.split,
                     parsed.places,
-                    parsed.conditions,
-                    parsed.queries,
+                    conditions,
+                    queries,
                     query_places=half,
-                    size=_size(parsed.size),
+                    size=size_of(parsed.size),
                     gps_sigma_m=parsed.gps_sigma_m,
+                    aligned=parsed.aligned,
+                    every=parsed.every,
                     device=parsed.device,
                     workers=parsed.workers,
                     progress=bar.update,
@@ -112,7 +129,7 @@ def _seeds(text: str) -> list[int]:
         raise UserError(f"--seeds must be FIRST:END or numbers with commas, not {text!r}") from None
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_of(text: str) -> tuple[int, int]:
     try:
         width, height = (int(part) for part in text.lower().split("x"))
     except ValueError:

@@ -34,8 +34,11 @@ from simulation.weather import CONDITIONS, Weather, draw_weather
 
 SPLITS = ("train", "val", "test")
 MOST_SEED = 99_999
+ALIGNED = tuple(name for name in CONDITIONS if name != "viewpoint")
+"""The conditions that leave the camera where it is."""
 
 _BATCH = 16
+_BENT = -0.05  # k1 of the lenses that see places aligned
 _LEAVES = 320  # clusters of leaves of a near tree
 _BANDS = "CDEFGHJKLMNPQRSTUVWX"  # of latitude, 8 degrees each from 80 south
 _DATES = {"leaf": "20240612", "autumn": "20241028", "bare": "20250115"}
@@ -53,6 +56,8 @@ class _World:
     query_places: int
     size: tuple[int, int]
     gps_sigma_m: float
+    aligned: bool = False
+    every: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +83,8 @@ def write_worlds(
     query_places: int | None = None,
     size: tuple[int, int] = (320, 240),
     gps_sigma_m: float | None = None,
+    aligned: bool = False,
+    every: int = 1,
     device: str = "cpu",
     workers: int | None = None,
     progress: Callable[[int], object] | None = None,
@@ -91,6 +98,10 @@ def write_worlds(
     deviation of each axis; by default 3 for train and val, 0 for test) from the truth; their note
     is the condition.
 
+    With `aligned` the database shows each place from the very same camera under all of
+    `conditions`, pixel on pixel; its number, `p` in the name, is the place's. Of the places of the
+    database each `every`-th is kept, for more streets than photographs.
+
     A world that `out` holds already is left as it is, so that a killed run goes on. progress:
     called with the number of photographs that are done. workers: processes (by default a core
     each; one on a GPU). The same arguments give the same bytes on the same machine and libraries.
@@ -100,18 +111,29 @@ def write_worlds(
     """
     sigma = gps_sigma_m if gps_sigma_m is not None else (0.0 if split == "test" else 3.0)
     half = query_places if query_places is not None else max(1, places // 2)
-    if not conditions or not queries:
+    if not conditions or (not queries and not aligned):
         raise UserError("the database and the queries need at least one condition each")
     _check(seeds, split, places, half, (*conditions, *queries), size, sigma)
     worlds = [
-        _World(seed, split, places, tuple(conditions), tuple(queries), half, size, sigma)
+        _World(
+            seed,
+            split,
+            places,
+            tuple(conditions),
+            tuple(queries),
+            half,
+            size,
+            sigma,
+            aligned,
+            every,
+        )
         for seed in seeds
     ]
     report = progress or (lambda count: None)
     left = []
     for world in worlds:
         if _is_done(out, world):
-            report(images_a_world(places, half, conditions, queries))
+            report(images_a_world(places, half, conditions, queries, every))
         else:
             left.append(world)
     for part in ("database", "queries"):
@@ -134,9 +156,13 @@ def write_worlds(
 
 
 def images_a_world(
-    places: int, query_places: int, conditions: Sequence[str], queries: Sequence[str]
+    places: int,
+    query_places: int,
+    conditions: Sequence[str],
+    queries: Sequence[str],
+    every: int = 1,
 ) -> int:
-    return places * len(conditions) + query_places * len(queries)
+    return -(-places // every) * len(conditions) + query_places * len(queries)
 
 
 def origin_of(seed: int) -> tuple[float, float, float]:
@@ -210,18 +236,27 @@ def _write_world(
 ) -> int:
     """Render a world; returns the number of its photographs."""
     city = build_world(world.seed, world.places, device)
-    number = 0
+    number, first = 0, None
     gps = np.random.default_rng([world.seed, 53])
     visits = plan_visits(
         world.seed, world.places, world.conditions, world.queries, world.query_places, world.size
     )
     for order, drive in enumerate(visits):
+        if drive.part == "database":
+            if world.aligned:
+                first, number = first or drive, 0
+                drive = replace(drive, poses=first.poses, cameras=first.cameras)
+            drive = replace(
+                drive,
+                poses=drive.poses[:: world.every],
+                cameras=drive.cameras[:: world.every],
+            )
         folder = out / "images" / world.split / drive.part
         there = visit(city, drive.weather, 100 * order + CONDITIONS.index(drive.condition))
         noise = gps.normal(0.0, 1.0, (len(drive.poses), 4)) * world.gps_sigma_m
         heading = (drive.poses.headings() + noise[:, 3]) % 360.0
         date = _DATES[drive.weather.season]
-        for row, jpeg in enumerate(_photographs(there, drive)):
+        for row, jpeg in enumerate(_photographs(there, drive, _BENT if world.aligned else None)):
             enu = drive.poses.centre[row] + [*noise[row, :2], 0.0]
             name = name_of(world.seed, number, enu, float(heading[row]), drive.condition, date)
             (folder / name).write_bytes(jpeg)
@@ -232,7 +267,8 @@ def _write_world(
     return number
 
 
-def _photographs(city: City, drive: Visit) -> Iterator[bytes]:
+def _photographs(city: City, drive: Visit, bent: float | None = None) -> Iterator[bytes]:
+    """JPEG files; `bent` is the distortion of every lens, in place of one drawn."""
     weather, rng = drive.weather, drive.rng
     lenses = draw_lenses(
         len(drive.poses),
@@ -242,6 +278,8 @@ def _photographs(city: City, drive: Visit) -> Iterator[bytes]:
         flakes=weather.flakes,
         streaks=weather.streaks,
     )
+    if bent is not None:
+        lenses = replace(lenses, distortion=np.full(len(lenses), bent))
     quality = int(rng.integers(55, 95))
     for start in range(0, len(drive.poses), _BATCH):
         rows = slice(start, start + _BATCH)
@@ -260,7 +298,8 @@ def _is_done(out: Path, world: _World) -> bool:
     """Whether `out` holds a world; what a killed run left of it is removed."""
     ledger = _ledger(out, world)
     if ledger.exists():
-        if json.loads(ledger.read_text()) != json.loads(json.dumps(asdict(world))):
+        made = {"aligned": False, "every": 1} | json.loads(ledger.read_text())
+        if made != json.loads(json.dumps(asdict(world))):
             raise UserError(
                 f"{ledger} says that world {world.seed} was made with other options: "
                 "choose another folder, or other seeds"

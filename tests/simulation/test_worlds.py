@@ -182,3 +182,33 @@ def test_what_the_citys_seed_makes_stays_where_it_is_from_visit_to_visit() -> No
         assert torch.equal(there.quads.corner[: len(city.quads)], city.quads.corner)
         assert torch.equal(there.quads.extent[: len(city.quads)], city.quads.extent)
     assert len({len(there.quads) for there in visits}) > 5
+
+
+def test_aligned_every_place_is_seen_from_one_camera_under_all_conditions(tmp_path: Path) -> None:
+    conditions = ("day", "overcast", "snow")
+    out = write(tmp_path, (2000,), conditions=conditions, queries=(), aligned=True, every=2)
+    database, queries = read_split(out, "test")
+    assert len(queries) == 0
+    by_place: dict[str, dict[str, Path]] = {}
+    for path, condition in zip(database.paths, database.conditions, strict=True):
+        by_place.setdefault(path.name.split("@")[7], {})[condition] = path
+    # Each second of six places.
+    assert sorted(by_place) == [f"w2000-p{n:05d}" for n in range(3)]
+    assert all(set(seen) == set(conditions) for seen in by_place.values())
+
+    def edges(path: Path) -> np.ndarray:
+        grey = np.asarray(Image.open(path).convert("L"), float)
+        return np.hypot(*np.gradient(grey)).ravel()
+
+    # Outlines stay where they are: a place correlates with itself and not with the others.
+    day, dull = (
+        [edges(by_place[place][condition]) for place in sorted(by_place)]
+        for condition in ("day", "overcast")
+    )
+    alike = np.corrcoef(day, dull)[:3, 3:]
+    assert (alike.argmax(axis=1) == np.arange(3)).all()
+
+
+def test_only_whole_places_can_be_kept(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be kept"):
+        write(tmp_path, (2000,), every=7)
