@@ -21,6 +21,7 @@ _JOBS = {
     "models": "list the descriptor models, or what a checkpoint holds",
     "convert": "a checkpoint in anyone's layout to safetensors",
     "train": "learn a model from photographs and their GPS",
+    "distil": "teach a backbone to see through weather, without labels",
     "evaluate": "measure how often a model finds the right place",
     "compare": "measure methods side by side: recall, bytes, time",
     "sample": "render a sample city with known truth",

@@ -37,13 +37,16 @@ _QUANTISATION = (
 )
 
 
-def augment(images: Tensor, seeds: Sequence[Seed], strength: float = 1.0) -> Tensor:
+def augment(
+    images: Tensor, seeds: Sequence[Seed], strength: float = 1.0, aligned: bool = False
+) -> Tensor:
     """(B, H, W, 3) uint8 images, each changed as its seed says: the same shape and kind.
 
     In this order, each on a share of the images: another crop and perspective, light that falls
     unevenly, night, fog, rectangles that hide what is behind, white balance, gamma, contrast,
     colour, grey, blur, few pixels, noise, and JPEG's blocks. `strength` scales how often and how
-    much; at 0 nothing changes.
+    much; at 0 nothing changes. With `aligned` what is seen stays where it is: there is no other
+    crop, and nothing is hidden.
     Raises ValueError for a strength that is not in 0 to 2.
     """
     if not 0 <= strength <= 2:
@@ -53,11 +56,34 @@ def augment(images: Tensor, seeds: Sequence[Seed], strength: float = 1.0) -> Ten
     draws = _Draws([np.random.default_rng(list(seed)) for seed in seeds], strength)
     x = images.permute(0, 3, 1, 2).float() / 255
     for probability, change in _CHANGES:
+        if aligned and change in (_warped, _hidden):
+            continue
         rows = np.flatnonzero(draws.uniform(0, 1) < probability * strength)
         if len(rows):
             changed = change(x[rows], draws.only(rows))
             x = x.index_copy(0, torch.from_numpy(rows).to(x.device), changed.clamp(0, 1))
     return (255 * x).round().byte().permute(0, 2, 3, 1).contiguous()
+
+
+def moved(
+    images: Tensor, maps: Tensor, seeds: Sequence[Seed], share: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """(B, H, W, 3) uint8 images and (B, C, h, w) feature maps of them, both seen from elsewhere.
+
+    A `share` of the images is cropped, turned and tilted, each as its seed says, and its map alike.
+    """
+    draws = _Draws([np.random.default_rng(list(seed)) for seed in seeds], 1.0)
+    rows = np.flatnonzero(draws.uniform(0, 1) < share)
+    if not len(rows):
+        return images, maps
+    x = images[rows].permute(0, 3, 1, 2).float()
+    views = _on(x, _views(draws.only(rows), x.shape[3] / x.shape[2]), len(rows), 3, 3)
+    chosen = torch.from_numpy(rows).to(x.device)
+    pictures = _seen(x, views, "reflection").round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    return (
+        images.index_copy(0, chosen, pictures),
+        maps.index_copy(0, chosen, _seen(maps[rows], views.to(maps.dtype), "border")),
+    )
 
 
 class _Draws:
@@ -97,7 +123,14 @@ def _field(x: Tensor, values: Floats) -> Tensor:
 
 def _warped(x: Tensor, draws: _Draws) -> Tensor:
     """A crop of 60 to 100 % of the area, turned and seen a little from the side."""
-    count, height, width = len(x), x.shape[2], x.shape[3]
+    height, width = x.shape[2:]
+    views = _on(x, _views(draws, width / height), len(x), 3, 3)
+    return _seen(x, views, "reflection")
+
+
+def _views(draws: _Draws, aspect: float) -> Floats:
+    """(B, 3, 3) from places in the picture that is wanted, -1 to 1 a side, to those in the one
+    there is; `aspect` is its width over its height."""
     strength = min(draws.strength, 1.0)
     scale = np.sqrt(1 - strength * draws.uniform(0, 0.4))
     stretch = np.exp(strength * draws.uniform(-0.1, 0.1))
@@ -108,11 +141,14 @@ def _warped(x: Tensor, draws: _Draws) -> Tensor:
     jitter = 0.08 * draws.strength * draws.uniform(-1, 1, 4, 2)
     targets = (corners + jitter) * half[:, None] + centre[:, None]
     cosine, sine = np.cos(angle)[:, None], np.sin(angle)[:, None]
-    across, down = targets[..., 0] * width, targets[..., 1] * height
-    targets = np.stack(
-        [(cosine * across - sine * down) / width, (sine * across + cosine * down) / height], axis=2
-    )
-    homographies = _on(x, _homographies(corners, targets), count, 3, 3)
+    across, down = targets[..., 0] * aspect, targets[..., 1]
+    targets = np.stack([(cosine * across - sine * down) / aspect, sine * across + cosine * down], 2)
+    return _homographies(corners, targets)
+
+
+def _seen(x: Tensor, views: Tensor, beyond: str) -> Tensor:
+    """(B, C, H, W) through (B, 3, 3) views; `beyond` says what lies outside the picture."""
+    height, width = x.shape[2:]
     ys = (torch.arange(height, device=x.device) + 0.5) * 2 / height - 1
     xs = (torch.arange(width, device=x.device) + 0.5) * 2 / width - 1
     points = torch.stack(
@@ -122,9 +158,9 @@ def _warped(x: Tensor, draws: _Draws) -> Tensor:
             torch.ones_like(xs).expand(height, width),
         ]
     ).flatten(1)
-    mapped = homographies @ points
-    grid = (mapped[:, :2] / mapped[:, 2:]).transpose(1, 2).reshape(count, height, width, 2)
-    return functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    mapped = views @ points
+    grid = (mapped[:, :2] / mapped[:, 2:]).transpose(1, 2).reshape(len(x), height, width, 2)
+    return functional.grid_sample(x, grid, padding_mode=beyond, align_corners=False)
 
 
 def _homographies(sources: Floats, targets: Floats) -> Floats:

@@ -72,9 +72,10 @@ def network(file: WeightFile) -> Network:
     )
 
 
-def to_bytes(net: Network, source: bytes) -> bytes:
+def to_bytes(net: Network, source: bytes, half: bool = False) -> bytes:
     """The network as safetensors with a model card, which `network` reads back.
 
+    `half` keeps the whitening, most of a small model, in half precision.
     `source` are the bytes of the file it came from; their SHA-256 stands in the card.
     """
     tensors = {f"backbone.{name}": tensor for name, tensor in net.backbone.weights.items()}
@@ -82,7 +83,8 @@ def to_bytes(net: Network, source: bytes) -> bytes:
         state = net.aggregation.state_dict()
         tensors |= {f"aggregation.{name}": tensor for name, tensor in state.items()}
     arrays = whitening_arrays(net.whitening)
-    tensors |= {name: torch.from_numpy(array) for name, array in arrays.items()}
+    kept = torch.float16 if half else torch.float32
+    tensors |= {name: torch.from_numpy(array).to(kept) for name, array in arrays.items()}
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     about = {
         "kind": MODEL,

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from models.augment import augment
+from models.augment import augment, moved
 from tests.models.synthetic import photographs
 
 
@@ -62,3 +63,26 @@ def test_most_of_a_picture_is_still_its_own() -> None:
         for a, b in ((before, changed), (before, changed.roll(1, 0)))
     )
     assert float(own.nanmedian()) > float(other.nanmedian()) + 0.2
+
+
+def test_aligned_nothing_moves_and_nothing_is_hidden() -> None:
+    """A step from dark to bright stays where it is, whatever light falls on it."""
+    step = torch.zeros(60, 64, 96, 3, dtype=torch.uint8)
+    step[:, :, 48:] = 200
+    changed = augment(step, seeds(0, 60), aligned=True).float().mean(dim=(1, 3))
+    rise = changed[:, 1:] - changed[:, :-1]
+    assert ((rise[:, 40:55].argmax(dim=1) + 40 - 47).abs() <= 2).float().mean() > 0.9
+
+
+def test_a_map_moves_with_its_image() -> None:
+    """A map that is the picture itself, coarser: what it says of the moved picture holds."""
+    ramp = torch.arange(96).float()
+    across, down = ramp.expand(64, 96), torch.arange(64).float()[:, None].expand(64, 96)
+    pictures = torch.stack([across, down, across], dim=2).byte().expand(20, 64, 96, 3)
+    maps = functional.avg_pool2d(pictures.permute(0, 3, 1, 2).float(), 8)
+    seen, mapped = moved(pictures, maps, seeds(0, 20))
+    told = functional.avg_pool2d(seen.permute(0, 3, 1, 2).float(), 8)
+    inner = (told - mapped)[:, :, 1:-1, 1:-1].abs()
+    assert float(inner.max()) < 1.5
+    assert float((seen.float() - pictures.float()).abs().mean()) > 3
+    assert moved(pictures, maps, seeds(0, 20), 0.0)[0] is pictures

@@ -1,0 +1,325 @@
+"""`vladmap distil`: a backbone taught to see through weather, without labels."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from jobs.command import guarded, parser, words
+from jobs.evaluation_set import read_set
+from jobs.worlds import size_of
+from models.backbones import Backbone, installed
+from models.base import Pixels
+from models.checkpoints import read_weights
+from models.distillation import Distillation, Distiller, Scenes, crops
+from models.formats import Network, network, to_bytes
+from models.pictures import Pictures, in_chunks
+from models.trainable import FORMAT, TrainableModel, learnt_aggregation
+from models.training_files import BEST, CURVE, LAST, write_file
+from models.whitening import fit_reduction
+from photos.decode import decode_rgb
+from photos.places import list_photos
+from photos.scenes import aligned_scenes
+from retrieval.evaluation import rank
+from schemas.rejects import PhotoError, UserError
+
+_EPILOG = """\
+WORLDS are rendered by `vladmap worlds --aligned`: each place from one camera under many conditions.
+PHOTOGRAPHS may be of anything; streets are best. Neither needs positions. What comes out is a
+whole model: the backbone, and words and a reduction learnt from the same pictures, for those who
+need descriptors that no collection has a part in. A build takes its backbone and learns the rest
+from the collection.
+
+example:
+  vladmap worlds places --seeds 0:40 --places 100 --every 7 --aligned
+  vladmap distil --worlds places --photographs streets --validate seasons --output run
+  vladmap build --images photos --checkpoint run/best.safetensors --atlas atlas
+"""
+
+_MOST_LEARNT_FROM = 4096  # pictures that words and reduction are learnt from
+_SIDE = 1600  # pixels of the long side that photographs are cut from
+_COLUMNS = ("step", "loss", "recall@1", "recall@5")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Distil; returns the exit code."""
+    defaults = Distillation()
+    options = parser(
+        "distil",
+        "Teach a backbone to make of a place in any light what it makes of it in the best.",
+        epilog=_EPILOG,
+    )
+    options.add_argument("--worlds", type=Path, metavar="DIR", help="rendered, aligned scenes")
+    options.add_argument(
+        "--photographs", type=Path, nargs="+", default=[], metavar="DIR", help="folders of them"
+    )
+    options.add_argument("--output", type=Path, required=True, metavar="DIR")
+    options.add_argument(
+        "--init", type=Path, metavar="FILE", help="teacher (default: Lite0 by ImageNet)"
+    )
+    options.add_argument(
+        "--clear",
+        nargs="+",
+        default=["day", "overcast"],
+        metavar="NAME",
+        help="conditions that the teacher looks at (default: day overcast)",
+    )
+    options.add_argument(
+        "--crops", type=int, default=20, metavar="N", help="of each photograph (default: 20)"
+    )
+    options.add_argument("--size", default="320x240", metavar="WxH", help="(default: 320x240)")
+    options.add_argument(
+        "--validate",
+        type=Path,
+        metavar="SOURCE",
+        help="photographs to stop by, never learnt from, as `vladmap evaluate` reads them;\n"
+        "their words are learnt anew each time",
+    )
+    options.add_argument("--frames-tolerance", type=int, default=0, metavar="N")
+    options.add_argument(
+        "--check", type=int, default=100, metavar="N", help="steps to a validation (default: 100)"
+    )
+    options.add_argument("--clusters", type=int, default=64, metavar="K", help="(default: 64)")
+    options.add_argument(
+        "--project", type=int, default=448, metavar="D", help="numbers at the end (default: 448)"
+    )
+    recipe = options.add_argument_group("the recipe")
+    for field in dataclasses.fields(Distillation):
+        default = getattr(defaults, field.name)
+        recipe.add_argument(
+            "--" + field.name.replace("_", "-")
+            if field.name not in _RENAMED
+            else _RENAMED[field.name],
+            dest=f"recipe_{field.name}",
+            type=type(default),
+            default=default,
+            metavar="N",
+            help=f"{_HELP[field.name]} (default: {default})",
+        )
+    parsed = options.parse_args(words(argv))
+
+    def work() -> int:
+        distil(parsed)
+        return 0
+
+    return guarded(work)
+
+
+_RENAMED = {"photographs": "--photographs-a-step", "scenes": "--scenes-a-step"}
+_HELP = {
+    "steps": "steps",
+    "scenes": "rendered scenes of a step",
+    "photographs": "photographs of a step",
+    "temperature": "of the softmax over cosines",
+    "augmentation": "strength of the changes to photographs; half of it to rendered scenes",
+    "moved": "share that is seen from elsewhere",
+    "rate": "highest learning rate",
+    "weight_decay": "of AdamW",
+    "clip": "largest norm of a gradient; 0: any",
+    "seed": "of all that is random",
+}
+
+
+def distil(parsed: argparse.Namespace) -> None:
+    """Learn, validate, and write the model with words and a reduction of its own."""
+    if parsed.check < 1 or parsed.crops < 1 or parsed.clusters < 2 or parsed.project < 1:
+        raise UserError("--check, --crops and --project are at least 1, --clusters 2")
+    given = {
+        field.name: getattr(parsed, f"recipe_{field.name}")
+        for field in dataclasses.fields(Distillation)
+    }
+    if parsed.worlds is None:
+        given["scenes"] = 0
+    if not parsed.photographs:
+        given["photographs"] = 0
+    settings = Distillation(**given)
+    size = size_of(parsed.size)
+    teacher, source = _teacher(parsed.init)
+    scenes, photographs = _scenes(parsed, size), _photographs(parsed, size)
+    with tqdm(
+        total=len(scenes) + len(photographs), desc="look", unit=" scenes", disable=None
+    ) as bar:
+        distiller = Distiller(teacher, scenes, photographs, settings, bar.update)
+    about = {
+        "options": json.loads(json.dumps(vars(parsed), default=str)),
+        "recipe": dataclasses.asdict(settings),
+        "scenes": len(scenes),
+        "photographs": len(photographs),
+    }
+    write_file(
+        parsed.output / "distillation.json",
+        (json.dumps(about, indent=1, sort_keys=True) + "\n").encode(),
+    )
+    best = _learn(parsed, distiller, teacher)
+    both = [*_sample(scenes), *_sample(photographs)]
+    for name, backbone in {BEST: best, LAST: distiller.learnt()}.items():
+        net = _finished(parsed, backbone, both, settings.seed)
+        write_file(parsed.output / name, to_bytes(net, source, half=True))
+        print(f"{parsed.output / name}: {len(net.whitening.bias) if net.whitening else 0} numbers")
+
+
+def _learn(parsed: argparse.Namespace, distiller: Distiller, teacher: Backbone) -> Backbone:
+    """The student at its best on the validation set; the last one where there is none."""
+    steps = distiller.settings.steps
+    judge = None if parsed.validate is None else _Judge(parsed)
+    curve: list[dict[str, float]] = []
+    best, best_recalls = teacher, (-1.0, -1.0)
+    losses: list[float] = []
+
+    def note(step: int, backbone: Backbone) -> None:
+        nonlocal best, best_recalls
+        row: dict[str, float] = {"step": step}
+        if losses:
+            row["loss"] = round(float(np.mean(losses)), 6)
+        recalls = (0.0, 0.0) if judge is None else judge.recalls(backbone)
+        if judge is not None:
+            row |= {"recall@1": recalls[0], "recall@5": recalls[1]}
+        if recalls[::-1] > best_recalls[::-1] or judge is None:
+            best, best_recalls = backbone, recalls
+        curve.append(row)
+        _write_curve(parsed.output, curve)
+        tqdm.write("  ".join(f"{name} {value:g}" for name, value in row.items()))
+        losses.clear()
+
+    note(0, teacher)
+    with tqdm(total=steps, desc="distil", unit=" steps", disable=None) as bar:
+        for step in range(steps):
+            losses.append(distiller.step(step))
+            bar.update()
+            if (step + 1) % parsed.check == 0 or step + 1 == steps:
+                note(step + 1, distiller.learnt())
+    return best
+
+
+class _Judge:
+    """Recall on photographs of places, with words learnt from their database."""
+
+    def __init__(self, parsed: argparse.Namespace) -> None:
+        self._set = read_set(
+            argparse.Namespace(
+                source=parsed.validate,
+                layout="auto",
+                split="val",
+                positives_m=25.0,
+                frames_tolerance=parsed.frames_tolerance,
+                since=None,
+                last_share=0.2,
+            )
+        )
+        self._seed: int = parsed.recipe_seed
+        self._clusters: int = parsed.clusters
+
+    def recalls(self, backbone: Backbone) -> tuple[float, float]:
+        """Recall@1 and @5, %, over the queries with a right answer."""
+        size = backbone.preprocessing.size
+        sides = [
+            Pictures(self._set.database.paths, size),
+            Pictures(self._set.queries.paths, size),
+        ]
+        rows = np.arange(len(sides[0]))
+        parts = (sides[0].read(part) for part in in_chunks(rows, 32))
+        aggregation = learnt_aggregation("netvlad", backbone, parts, self._clusters, self._seed)
+        model = TrainableModel(backbone, aggregation)
+        database, queries = (
+            np.concatenate(
+                [model.describe(side.read(part)) for part in in_chunks(np.arange(len(side)), 32)]
+            )
+            for side in sides
+        )
+        found = rank(queries, database, self._set.positives).first()
+        asked = np.array([len(rows) > 0 for rows in self._set.positives])
+        one, five = (round(100 * float((found[asked] < k).mean()), 2) for k in (1, 5))
+        return one, five
+
+
+def _teacher(path: Path | None) -> tuple[Backbone, bytes]:
+    if path is None:
+        return installed(), b""
+    return network(read_weights(path)).backbone, path.read_bytes()
+
+
+def _scenes(parsed: argparse.Namespace, size: tuple[int, int]) -> Scenes:
+    if parsed.worlds is None:
+        return _none(size)
+    found = aligned_scenes(parsed.worlds, parsed.clear)
+    paths = [path for scene in found for path in scene.paths]
+    pictures = [_read(path, size) for path in tqdm(paths, desc="read worlds", disable=None)]
+    views, clear, start = [], [], 0
+    for scene in found:
+        views.append(np.arange(start, start + len(scene.paths)))
+        clear.append(start + np.array(scene.clear))
+        start += len(scene.paths)
+    return Scenes(np.stack(pictures), views, clear)
+
+
+def _photographs(parsed: argparse.Namespace, size: tuple[int, int]) -> Scenes:
+    paths = [path for folder in parsed.photographs for path in list_photos(folder)]
+    read: list[Pixels] = []
+    bad: dict[Path, str] = {}
+    for path in tqdm(paths, desc="read photographs", disable=None):
+        try:
+            read.append(decode_rgb(path.read_bytes(), target=_reduced))
+        except (PhotoError, OSError) as error:
+            bad[path] = str(error)
+    for path, reason in bad.items():
+        tqdm.write(f"{path} is left out: {reason}")
+    if paths and not read:
+        raise UserError(f"none of the {len(paths)} photographs can be read")
+    return crops(read, parsed.crops, size, parsed.recipe_seed)
+
+
+def _reduced(width: int, height: int) -> tuple[int, int]:
+    share = min(1.0, _SIDE / max(width, height))
+    return max(1, round(width * share)), max(1, round(height * share))
+
+
+def _read(path: Path, size: tuple[int, int]) -> Pixels:
+    try:
+        return decode_rgb(path.read_bytes(), target=lambda width, height: size)
+    except (PhotoError, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _none(size: tuple[int, int]) -> Scenes:
+    return Scenes(np.empty((0, size[1], size[0], 3), np.uint8), [], [])
+
+
+def _sample(scenes: Scenes) -> Iterator[Pixels]:
+    """Pictures to learn words and a reduction from, evenly over all."""
+    count = min(len(scenes.pictures), _MOST_LEARNT_FROM // 2)
+    rows = np.linspace(0, len(scenes.pictures) - 1, count).round().astype(int)
+    return (scenes.pictures[row] for row in np.unique(rows))
+
+
+def _finished(
+    parsed: argparse.Namespace, backbone: Backbone, pictures: Sequence[Pixels], seed: int
+) -> Network:
+    """The whole model: words and reduction from the pictures that the backbone learnt from."""
+    parts = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
+    aggregation = learnt_aggregation("netvlad", backbone, parts, parsed.clusters, seed)
+    model = TrainableModel(backbone, aggregation)
+    described = [model.describe(part) for part in tqdm(parts, desc="reduce", disable=None)]
+    reduction = fit_reduction(np.concatenate(described), parsed.project)
+    return Network(FORMAT, backbone, model.network().aggregation, reduction)
+
+
+def _write_curve(folder: Path, curve: Sequence[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(curve)
+    write_file(folder / CURVE, text.getvalue().encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""A backbone taught to see through weather: to make of a place in any light what it makes of it in
+the best.
+
+A copy of the network, the student, is shown scenes at night, in fog, in snow, small, noisy and from
+a little aside. At each location of the feature map it learns to place itself among the locations
+of all images shown as its teacher, the network as it was, places what it sees of the same scene by
+a clear day. No label is needed and nothing is pulled apart that the teacher finds alike, so what
+the network knew of photographs stays.
+
+Relations to a bank of features as what is distilled: Fang et al., "SEED: Self-supervised
+distillation for visual representation" (ICLR 2021); here the bank is the batch, location by
+location.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.augment import augment, moved
+from models.backbones import Backbone
+from models.base import Pixels
+from models.trainable import exact_convolutions
+from schemas.rejects import UserError
+
+_WARM_UP = 20  # steps
+_AT_ONCE = 4  # images in one forward pass, whose locations are compared with each other
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """N scenes, each in one or more lights.
+
+    `pictures` (P, H, W, 3) uint8; `views` lists for each scene the rows that show it, and `clear`
+    those of them that the teacher looks at.
+    """
+
+    pictures: NDArray[np.uint8]
+    views: Sequence[NDArray[np.int64]]
+    clear: Sequence[NDArray[np.int64]]
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a student learns: every number that a run depends on.
+
+    A step shows `scenes` of the first kind (rendered) and `photographs` of the second, one view of
+    each; photographs are changed by `models.augment` at `augmentation`, rendered scenes, which have
+    weather of their own, at half of it, and a share `moved` of both is seen from elsewhere.
+    `temperature` is that of the softmax over cosines, `rate` the highest of AdamW's, reached after
+    a few steps and falling to nothing as a cosine does.
+    """
+
+    steps: int = 600
+    scenes: int = 8
+    photographs: int = 8
+    temperature: float = 0.07
+    augmentation: float = 1.0
+    moved: float = 0.8
+    rate: float = 5e-4
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.scenes + self.photographs) < 1:
+            raise UserError("a run needs a step and a step a scene, at least")
+        if min(self.scenes, self.photographs) < 0 or not 0 <= self.augmentation <= 2:
+            raise UserError("numbers of scenes must not be negative, augmentation is 0 to 2")
+        if not 0 <= self.moved <= 1 or not (self.rate > 0 and self.temperature > 0):
+            raise UserError("a share lies in 0 to 1; the rate and the temperature are above 0")
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step, from 0."""
+        warm = min(1.0, (step + 1) / _WARM_UP)
+        return self.rate * warm * (1 + math.cos(math.pi * step / self.steps)) / 2
+
+
+def relational_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Mean cross entropy of the student's relations to the teacher's locations, in nats.
+
+    Both are (L, C) unit rows, row by row of the same locations. A location's relations are the
+    softmax of its cosines, over `temperature`, to all L of the teacher's: as the teacher has them
+    and as the student has. Least where each row of the student is the teacher's.
+    """
+    with torch.no_grad():
+        wanted = torch.softmax(teacher @ teacher.T / temperature, dim=1)
+    found = torch.log_softmax(student @ teacher.T / temperature, dim=1)
+    return -(wanted * found).sum(dim=1).mean()
+
+
+class Distiller:
+    """A student and its teacher, step by step."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        scenes: Scenes,
+        photographs: Scenes,
+        settings: Distillation,
+        advance: Callable[[int], object] = lambda count: None,
+    ) -> None:
+        """What the teacher makes of each scene is computed here; `advance` hears of scenes done.
+
+        Raises UserError where a kind of scene that a step shows is not there.
+        """
+        for kind, wanted, given in (
+            ("rendered scenes", settings.scenes, scenes),
+            ("photographs", settings.photographs, photographs),
+        ):
+            if wanted and not len(given):
+                raise UserError(f"there are no {kind} to learn from")
+        self._backbone, self.settings = backbone, settings
+        mean, std = (
+            255 * torch.tensor(values)[:, None, None]
+            for values in (backbone.preprocessing.mean, backbone.preprocessing.std)
+        )
+        self._mean, self._std = mean, std
+        teacher = backbone.network.eval().requires_grad_(False)
+        self._kinds = [
+            (given, self._targets(teacher, given, advance), wanted, strength)
+            for given, wanted, strength in (
+                (scenes, settings.scenes, settings.augmentation / 2),
+                (photographs, settings.photographs, settings.augmentation),
+            )
+            if wanted
+        ]
+        self.student: nn.Module = copy.deepcopy(teacher).train().requires_grad_(True)
+        self._parameters = list(self.student.parameters())
+        self._optimiser = torch.optim.AdamW(
+            self._parameters, settings.rate, weight_decay=settings.weight_decay
+        )
+
+    def step(self, number: int) -> float:
+        """One step, `number` from 0; returns the loss. What is random depends on the number."""
+        settings = self.settings
+        pictures, targets = self._shown(number)
+        for group in self._optimiser.param_groups:
+            group["lr"] = settings.rate_at(number)
+        total = 0.0
+        for x, wanted in zip(pictures.split(_AT_ONCE), targets.split(_AT_ONCE), strict=True):
+            with exact_convolutions():
+                loss = relational_loss(
+                    _rows(self._maps(self.student, x)), _rows(wanted), settings.temperature
+                )
+                share = len(x) / len(pictures)
+                (loss * share).backward()
+            total += loss.item() * share
+        if not math.isfinite(total):
+            raise UserError(f"the loss is no number any more in step {number + 1}: lower the rate")
+        if settings.clip > 0:
+            torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        return total
+
+    def learnt(self) -> Backbone:
+        """The student as it is now, apart from what goes on."""
+        network = copy.deepcopy(self.student).eval().requires_grad_(False)
+        weights: dict[str, Tensor] = network.unfolded()  # type: ignore[operator]
+        return dataclasses.replace(self._backbone, network=network, weights=weights)
+
+    def _shown(self, number: int) -> tuple[Tensor, Tensor]:
+        """The images of a step and what the teacher made of their scenes."""
+        settings = self.settings
+        rng = np.random.default_rng([settings.seed, number])
+        pictures, targets = [], []
+        for kind, (given, taught, wanted, strength) in enumerate(self._kinds):
+            scenes = rng.permutation(len(given))[:wanted]
+            rows = [given.views[scene][rng.integers(len(given.views[scene]))] for scene in scenes]
+            seeds = [[settings.seed, number, kind, place] for place in range(len(scenes))]
+            x, y = moved(
+                torch.from_numpy(given.pictures[rows]),
+                taught[scenes].float(),
+                seeds,
+                settings.moved,
+            )
+            seeds = [[*seed, 1] for seed in seeds]
+            pictures.append(augment(x, seeds, strength, aligned=True))
+            targets.append(functional.normalize(y, dim=1))
+        # Mixed, so that those that are compared with each other are of both kinds.
+        order = torch.from_numpy(rng.permutation(sum(len(part) for part in pictures)))
+        return torch.cat(pictures)[order], torch.cat(targets)[order]
+
+    @torch.no_grad()
+    def _targets(
+        self, teacher: nn.Module, scenes: Scenes, advance: Callable[[int], object]
+    ) -> Tensor:
+        """(N, C, h, w) of each scene: the mean over its clear views, in half precision."""
+        found = []
+        for rows in scenes.clear:
+            maps = self._maps(teacher, torch.from_numpy(scenes.pictures[rows]))
+            found.append(functional.normalize(maps.sum(0), dim=0).half())
+            advance(1)
+        return torch.stack(found)
+
+    def _maps(self, network: nn.Module, pictures: Tensor) -> Tensor:
+        """(B, C, h, w) unit local descriptors of (B, H, W, 3) uint8 images."""
+        x = (pictures.permute(0, 3, 1, 2).float() - self._mean) / self._std
+        maps: Tensor = network(x.contiguous(memory_format=torch.channels_last))
+        return functional.normalize(maps, dim=1)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B * h * w, C)."""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def crops(photographs: Sequence[Pixels], each: int, size: tuple[int, int], seed: int = 0) -> Scenes:
+    """`each` parts of every (H, W, 3) uint8 photograph as scenes of their own, at `size` (w, h).
+
+    A part has 30 to 100 % of the width, half of the parts are mirrored, and half pass through a
+    thumbnail of a third of the size: photographs are often that small when they come.
+    """
+    width, height = size
+    found = []
+    for number, photograph in enumerate(photographs):
+        rng = np.random.default_rng([seed, number])
+        whole = Image.fromarray(photograph)
+        for _ in range(each):
+            share = rng.uniform(0.3, 1.0)
+            wide = min(whole.width, whole.height * width / height) * share
+            tall = wide * height / width
+            left, top = rng.uniform(0, whole.width - wide), rng.uniform(0, whole.height - tall)
+            box = (left, top, left + wide, top + tall)
+            small = rng.random() < 0.5
+            first = (max(1, width // 3), max(1, height // 3)) if small else size
+            part = whole.resize(first, Image.Resampling.BICUBIC, box, reducing_gap=3.0)
+            part = part.resize(size, Image.Resampling.BICUBIC)
+            found.append(np.asarray(part)[:, ::-1] if rng.random() < 0.5 else np.asarray(part))
+    rows = [np.array([row]) for row in range(len(found))]
+    pictures = np.stack(found) if found else np.empty((0, height, width, 3), np.uint8)
+    return Scenes(np.ascontiguousarray(pictures), rows, rows)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs.main import main
+from models import load_model
+from models.checkpoints import read_weights
+from models.formats import network
+from models.netvlad import NetVLAD
+from tests.models.scenes import seen_twice
+from tests.models.synthetic import photographs
+
+QUICK = [
+    *("--size", "64x48", "--steps", "2", "--check", "1", "--clusters", "4", "--project", "8"),
+    *("--scenes-a-step", "2", "--photographs-a-step", "2", "--crops", "60"),
+]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Rendered scenes, photographs one of which is damaged, and frames to validate on."""
+    root = tmp_path_factory.mktemp("sources")
+    worlds = ["worlds", str(root / "worlds"), "--seeds", "0:1", "--places", "6", "--every", "2"]
+    worlds += ["--aligned", "--conditions", "day", "night", "--size", "64x48", "--workers", "1"]
+    assert main(worlds) == 0
+    (root / "streets").mkdir()
+    for n, pixels in enumerate(photographs(2, 96, 64)):
+        Image.fromarray(pixels).save(root / "streets" / f"{n}.png")
+    (root / "streets" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 no photograph")
+    for part, images in zip(("database", "queries"), seen_twice(0, 6), strict=True):
+        (root / "seasons" / part).mkdir(parents=True)
+        for n, pixels in enumerate(images):
+            Image.fromarray(pixels).save(root / "seasons" / part / f"{n}.jpg")
+    return {name: root / name for name in ("worlds", "streets", "seasons")}
+
+
+def test_a_run_writes_models_that_load_its_curve_and_what_it_was_made_from(
+    sources: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["distil", "--worlds", str(sources["worlds"]), "--photographs"]
+    command += [str(sources["streets"]), "--validate", str(sources["seasons"]), *QUICK]
+    assert main([*command, "--output", str(tmp_path / "run")]) == 0
+    told = capfd.readouterr()
+    assert "torn.jpg is left out" in told.out + told.err
+    with (tmp_path / "run" / "curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["0", "1", "2"]
+    assert rows[0]["loss"] == ""
+    assert float(rows[2]["loss"]) > 0
+    about = json.loads((tmp_path / "run" / "distillation.json").read_text())
+    assert (about["scenes"], about["photographs"]) == (3, 120)
+
+    for name in ("best", "last"):
+        path = tmp_path / "run" / f"{name}.safetensors"
+        net = network(read_weights(path))
+        assert isinstance(net.aggregation, NetVLAD)
+        model = load_model("netvlad-lite", path)
+        assert model.spec.dimension == 8
+        assert model.describe(photographs(2, 96, 64)).shape == (2, 8)
+
+
+def test_the_same_command_gives_the_same_bytes(sources: dict[str, Path], tmp_path: Path) -> None:
+    command = ["distil", "--worlds", str(sources["worlds"]), *QUICK]
+    files = []
+    for run in ("a", "b"):
+        assert main([*command, "--output", str(tmp_path / run)]) == 0
+        files.append((tmp_path / run / "last.safetensors").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_what_is_missing_is_one_clear_line(
+    sources: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ["--output", str(tmp_path / "run")]
+    assert main(["distil", *output]) == 2
+    assert "a step a scene" in capsys.readouterr().err
+    fog = ["--worlds", str(sources["worlds"]), "--clear", "fog"]
+    assert main(["distil", *fog, *output, *QUICK]) == 2
+    assert "was not seen by fog" in capsys.readouterr().err
+    assert main(["distil", "--worlds", str(sources["seasons"]), *output, *QUICK]) == 2
+    assert "is not a folder of photographs" in capsys.readouterr().err
