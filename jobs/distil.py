@@ -18,13 +18,14 @@ from tqdm import tqdm
 from jobs.command import guarded, parser, words
 from jobs.evaluation_set import read_set
 from jobs.worlds import size_of
-from models.backbones import Backbone, installed
+from models import ghost
+from models.backbones import Backbone, backbone, installed
 from models.base import Pixels
 from models.checkpoints import read_weights
 from models.distillation import Distillation, Distiller, Scenes, crops
 from models.formats import Network, network, to_bytes
 from models.pictures import Pictures, in_chunks
-from models.trainable import FORMAT, TrainableModel, learnt_aggregation
+from models.trainable import FORMAT, TrainableModel, calibrate, learnt_aggregation
 from models.training_files import BEST, CURVE, LAST, write_file
 from models.whitening import fit_reduction
 from photos.decode import decode_rgb
@@ -46,6 +47,9 @@ example:
   vladmap build --images photos --checkpoint run/best.safetensors --atlas atlas
 """
 
+GHOST = "ghost"
+
+_CALIBRATED_ON = 32
 _MOST_LEARNT_FROM = 4096  # pictures that words and reduction are learnt from
 _SIDE = 1600  # pixels of the long side that photographs are cut from
 _COLUMNS = ("step", "loss", "recall@1", "recall@5")
@@ -66,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--output", type=Path, required=True, metavar="DIR")
     options.add_argument(
         "--init", type=Path, metavar="FILE", help="teacher (default: Lite0 by ImageNet)"
+    )
+    options.add_argument(
+        "--student",
+        metavar="FILE",
+        help=f"another backbone that learns from the teacher, or `{GHOST}` for that of\n"
+        "Ghost-dil-NetVLAD from random weights (default: a copy of the teacher)",
     )
     options.add_argument(
         "--clear",
@@ -126,6 +136,7 @@ _HELP = {
     "rate": "highest learning rate",
     "weight_decay": "of AdamW",
     "clip": "largest norm of a gradient; 0: any",
+    "blend": "how far the weights go from the teacher's to the student's, 0 to 1",
     "seed": "of all that is random",
 }
 
@@ -146,10 +157,11 @@ def distil(parsed: argparse.Namespace) -> None:
     size = size_of(parsed.size)
     teacher, source = _teacher(parsed.init)
     scenes, photographs = _scenes(parsed, size), _photographs(parsed, size)
+    student = None if parsed.student is None else _student(parsed, scenes, photographs)
     with tqdm(
         total=len(scenes) + len(photographs), desc="look", unit=" scenes", disable=None
     ) as bar:
-        distiller = Distiller(teacher, scenes, photographs, settings, bar.update)
+        distiller = Distiller(teacher, scenes, photographs, settings, bar.update, student)
     about = {
         "options": json.loads(json.dumps(vars(parsed), default=str)),
         "recipe": dataclasses.asdict(settings),
@@ -160,38 +172,39 @@ def distil(parsed: argparse.Namespace) -> None:
         parsed.output / "distillation.json",
         (json.dumps(about, indent=1, sort_keys=True) + "\n").encode(),
     )
-    best = _learn(parsed, distiller, teacher)
+    best = _learn(parsed, distiller, student or teacher)
     both = [*_sample(scenes), *_sample(photographs)]
-    for name, backbone in {BEST: best, LAST: distiller.learnt()}.items():
-        net = _finished(parsed, backbone, both, settings.seed)
+    for name, learnt in {BEST: best, LAST: distiller.learnt()}.items():
+        net = _finished(parsed, learnt, both, settings.seed)
         write_file(parsed.output / name, to_bytes(net, source, half=True))
         print(f"{parsed.output / name}: {len(net.whitening.bias) if net.whitening else 0} numbers")
 
 
-def _learn(parsed: argparse.Namespace, distiller: Distiller, teacher: Backbone) -> Backbone:
+def _learn(parsed: argparse.Namespace, distiller: Distiller, start: Backbone) -> Backbone:
     """The student at its best on the validation set; the last one where there is none."""
     steps = distiller.settings.steps
     judge = None if parsed.validate is None else _Judge(parsed)
     curve: list[dict[str, float]] = []
-    best, best_recalls = teacher, (-1.0, -1.0)
+    best, best_recalls = start, (-1.0, -1.0)
     losses: list[float] = []
 
-    def note(step: int, backbone: Backbone) -> None:
+    def note(step: int, student: Backbone) -> None:
         nonlocal best, best_recalls
         row: dict[str, float] = {"step": step}
         if losses:
             row["loss"] = round(float(np.mean(losses)), 6)
-        recalls = (0.0, 0.0) if judge is None else judge.recalls(backbone)
+        recalls = (0.0, 0.0) if judge is None else judge.recalls(student)
         if judge is not None:
             row |= {"recall@1": recalls[0], "recall@5": recalls[1]}
         if recalls[::-1] > best_recalls[::-1] or judge is None:
-            best, best_recalls = backbone, recalls
+            best, best_recalls = student, recalls
         curve.append(row)
         _write_curve(parsed.output, curve)
         tqdm.write("  ".join(f"{name} {value:g}" for name, value in row.items()))
+        sys.stdout.flush()
         losses.clear()
 
-    note(0, teacher)
+    note(0, start)
     with tqdm(total=steps, desc="distil", unit=" steps", disable=None) as bar:
         for step in range(steps):
             losses.append(distiller.step(step))
@@ -219,17 +232,17 @@ class _Judge:
         self._seed: int = parsed.recipe_seed
         self._clusters: int = parsed.clusters
 
-    def recalls(self, backbone: Backbone) -> tuple[float, float]:
+    def recalls(self, student: Backbone) -> tuple[float, float]:
         """Recall@1 and @5, %, over the queries with a right answer."""
-        size = backbone.preprocessing.size
+        size = student.preprocessing.size
         sides = [
             Pictures(self._set.database.paths, size),
             Pictures(self._set.queries.paths, size),
         ]
         rows = np.arange(len(sides[0]))
         parts = (sides[0].read(part) for part in in_chunks(rows, 32))
-        aggregation = learnt_aggregation("netvlad", backbone, parts, self._clusters, self._seed)
-        model = TrainableModel(backbone, aggregation)
+        aggregation = learnt_aggregation("netvlad", student, parts, self._clusters, self._seed)
+        model = TrainableModel(student, aggregation)
         database, queries = (
             np.concatenate(
                 [model.describe(side.read(part)) for part in in_chunks(np.arange(len(side)), 32)]
@@ -246,6 +259,14 @@ def _teacher(path: Path | None) -> tuple[Backbone, bytes]:
     if path is None:
         return installed(), b""
     return network(read_weights(path)).backbone, path.read_bytes()
+
+
+def _student(parsed: argparse.Namespace, scenes: Scenes, photographs: Scenes) -> Backbone:
+    if parsed.student != GHOST:
+        return network(read_weights(Path(parsed.student))).backbone
+    pictures = [*_sample(scenes), *_sample(photographs)]
+    first = backbone(GHOST, ghost.initial_state(parsed.recipe_seed))
+    return calibrate(first, pictures[:: max(1, len(pictures) // _CALIBRATED_ON)])
 
 
 def _scenes(parsed: argparse.Namespace, size: tuple[int, int]) -> Scenes:
@@ -302,15 +323,15 @@ def _sample(scenes: Scenes) -> Iterator[Pixels]:
 
 
 def _finished(
-    parsed: argparse.Namespace, backbone: Backbone, pictures: Sequence[Pixels], seed: int
+    parsed: argparse.Namespace, learnt: Backbone, pictures: Sequence[Pixels], seed: int
 ) -> Network:
     """The whole model: words and reduction from the pictures that the backbone learnt from."""
     parts = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
-    aggregation = learnt_aggregation("netvlad", backbone, parts, parsed.clusters, seed)
-    model = TrainableModel(backbone, aggregation)
+    aggregation = learnt_aggregation("netvlad", learnt, parts, parsed.clusters, seed)
+    model = TrainableModel(learnt, aggregation)
     described = [model.describe(part) for part in tqdm(parts, desc="reduce", disable=None)]
     reduction = fit_reduction(np.concatenate(described), parsed.project)
-    return Network(FORMAT, backbone, model.network().aggregation, reduction)
+    return Network(FORMAT, learnt, model.network().aggregation, reduction)
 
 
 def _write_curve(folder: Path, curve: Sequence[dict[str, Any]]) -> None:

@@ -70,14 +70,16 @@ def moved(
 ) -> tuple[Tensor, Tensor]:
     """(B, H, W, 3) uint8 images and (B, C, h, w) feature maps of them, both seen from elsewhere.
 
-    A `share` of the images is cropped, turned and tilted, each as its seed says, and its map alike.
+    A `share` of the images is cropped to 28 to 100 % of the area, turned and tilted, each as its
+    seed says, and its map alike.
     """
     draws = _Draws([np.random.default_rng(list(seed)) for seed in seeds], 1.0)
     rows = np.flatnonzero(draws.uniform(0, 1) < share)
     if not len(rows):
         return images, maps
     x = images[rows].permute(0, 3, 1, 2).float()
-    views = _on(x, _views(draws.only(rows), x.shape[3] / x.shape[2]), len(rows), 3, 3)
+    drawn = _views(draws.only(rows), x.shape[3] / x.shape[2], cropped=0.72, jitter=0.2)
+    views = _on(x, drawn, len(rows), 3, 3)
     chosen = torch.from_numpy(rows).to(x.device)
     pictures = _seen(x, views, "reflection").round().clamp(0, 255).byte().permute(0, 2, 3, 1)
     return (
@@ -128,18 +130,19 @@ def _warped(x: Tensor, draws: _Draws) -> Tensor:
     return _seen(x, views, "reflection")
 
 
-def _views(draws: _Draws, aspect: float) -> Floats:
+def _views(draws: _Draws, aspect: float, cropped: float = 0.4, jitter: float = 0.08) -> Floats:
     """(B, 3, 3) from places in the picture that is wanted, -1 to 1 a side, to those in the one
-    there is; `aspect` is its width over its height."""
+    there is; `aspect` is its width over its height, `cropped` the largest share of its area that is
+    cut off, and corners move by `jitter` of half a side."""
     strength = min(draws.strength, 1.0)
-    scale = np.sqrt(1 - strength * draws.uniform(0, 0.4))
+    scale = np.sqrt(1 - strength * draws.uniform(0, cropped))
     stretch = np.exp(strength * draws.uniform(-0.1, 0.1))
     half = np.stack([np.minimum(scale * stretch, 1), np.minimum(scale / stretch, 1)], axis=1)
     centre = (1 - half) * draws.uniform(-1, 1, 2)
     angle = np.radians(draws.normal() * 2)
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
-    jitter = 0.08 * draws.strength * draws.uniform(-1, 1, 4, 2)
-    targets = (corners + jitter) * half[:, None] + centre[:, None]
+    shifts = jitter * draws.strength * draws.uniform(-1, 1, 4, 2)
+    targets = (corners + shifts) * half[:, None] + centre[:, None]
     cosine, sine = np.cos(angle)[:, None], np.sin(angle)[:, None]
     across, down = targets[..., 0] * aspect, targets[..., 1]
     targets = np.stack([(cosine * across - sine * down) / aspect, sine * across + cosine * down], 2)

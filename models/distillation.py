@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from models.augment import augment, moved
 from models.backbones import Backbone
-from models.base import Pixels
+from models.base import Pixels, Preprocessing
 from models.trainable import exact_convolutions
 from schemas.rejects import UserError
 
@@ -61,18 +61,22 @@ class Distillation:
     each; photographs are changed by `models.augment` at `augmentation`, rendered scenes, which have
     weather of their own, at half of it, and a share `moved` of both is seen from elsewhere.
     `temperature` is that of the softmax over cosines, `rate` the highest of AdamW's, reached after
-    a few steps and falling to nothing as a cosine does.
+    a few steps and falling to nothing as a cosine does. The weights that come out lie at `blend` of
+    the way from the teacher's to the student's: part of the way, most of what was learnt is there
+    and more of what was known (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR
+    2022).
     """
 
-    steps: int = 600
+    steps: int = 400
     scenes: int = 8
     photographs: int = 8
     temperature: float = 0.07
     augmentation: float = 1.0
-    moved: float = 0.8
+    moved: float = 0.9
     rate: float = 5e-4
     weight_decay: float = 1e-4
     clip: float = 1.0
+    blend: float = 0.7
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,7 +84,9 @@ class Distillation:
             raise UserError("a run needs a step and a step a scene, at least")
         if min(self.scenes, self.photographs) < 0 or not 0 <= self.augmentation <= 2:
             raise UserError("numbers of scenes must not be negative, augmentation is 0 to 2")
-        if not 0 <= self.moved <= 1 or not (self.rate > 0 and self.temperature > 0):
+        if not (0 <= self.moved <= 1 and 0 <= self.blend <= 1) or not (
+            self.rate > 0 and self.temperature > 0
+        ):
             raise UserError("a share lies in 0 to 1; the rate and the temperature are above 0")
 
     def rate_at(self, step: int) -> float:
@@ -89,17 +95,27 @@ class Distillation:
         return self.rate * warm * (1 + math.cos(math.pi * step / self.steps)) / 2
 
 
-def relational_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def relational_loss(
+    student: Tensor, teacher: Tensor, temperature: float, own: bool = False
+) -> Tensor:
     """Mean cross entropy of the student's relations to the teacher's locations, in nats.
 
     Both are (L, C) unit rows, row by row of the same locations. A location's relations are the
     softmax of its cosines, over `temperature`, to all L of the teacher's: as the teacher has them
-    and as the student has. Least where each row of the student is the teacher's.
+    and as the student has. Least where each row of the student is the teacher's. With `own` the
+    student's cosines are to its own locations, for one of other channels than the teacher; those
+    to itself, 1 whatever was learnt, are left out.
     """
     with torch.no_grad():
-        wanted = torch.softmax(teacher @ teacher.T / temperature, dim=1)
-    found = torch.log_softmax(student @ teacher.T / temperature, dim=1)
-    return -(wanted * found).sum(dim=1).mean()
+        cosines = teacher @ teacher.T
+    similar = student @ (student if own else teacher).T
+    if own:
+        itself = torch.eye(len(student), dtype=torch.bool, device=student.device)
+        cosines = cosines.masked_fill(itself, -torch.inf)
+        similar = similar.masked_fill(itself, -torch.inf)
+    wanted = torch.softmax(cosines / temperature, dim=1)
+    found = torch.log_softmax(similar / temperature, dim=1)
+    return -(wanted * found.nan_to_num(neginf=0.0)).sum(dim=1).mean()
 
 
 class Distiller:
@@ -112,8 +128,12 @@ class Distiller:
         photographs: Scenes,
         settings: Distillation,
         advance: Callable[[int], object] = lambda count: None,
+        student: Backbone | None = None,
     ) -> None:
         """What the teacher makes of each scene is computed here; `advance` hears of scenes done.
+
+        The student is a copy of the teacher, or another backbone of the same stride, which is then
+        never blended with it.
 
         Raises UserError where a kind of scene that a step shows is not there.
         """
@@ -123,22 +143,19 @@ class Distiller:
         ):
             if wanted and not len(given):
                 raise UserError(f"there are no {kind} to learn from")
-        self._backbone, self.settings = backbone, settings
-        mean, std = (
-            255 * torch.tensor(values)[:, None, None]
-            for values in (backbone.preprocessing.mean, backbone.preprocessing.std)
-        )
-        self._mean, self._std = mean, std
-        teacher = backbone.network.eval().requires_grad_(False)
+        self._backbone, self.settings = student or backbone, settings
+        self._known = None if student else backbone.network.state_dict()
+        backbone.network.eval().requires_grad_(False)
         self._kinds = [
-            (given, self._targets(teacher, given, advance), wanted, strength)
+            (given, _targets(backbone, given, advance), wanted, strength)
             for given, wanted, strength in (
                 (scenes, settings.scenes, settings.augmentation / 2),
                 (photographs, settings.photographs, settings.augmentation),
             )
             if wanted
         ]
-        self.student: nn.Module = copy.deepcopy(teacher).train().requires_grad_(True)
+        self.student: nn.Module = copy.deepcopy(self._backbone.network)
+        self.student.train().requires_grad_(True)
         self._parameters = list(self.student.parameters())
         self._optimiser = torch.optim.AdamW(
             self._parameters, settings.rate, weight_decay=settings.weight_decay
@@ -153,9 +170,9 @@ class Distiller:
         total = 0.0
         for x, wanted in zip(pictures.split(_AT_ONCE), targets.split(_AT_ONCE), strict=True):
             with exact_convolutions():
-                loss = relational_loss(
-                    _rows(self._maps(self.student, x)), _rows(wanted), settings.temperature
-                )
+                found = _rows(_maps(self.student, x, self._backbone.preprocessing))
+                own = self._known is None
+                loss = relational_loss(found, _rows(wanted), settings.temperature, own)
                 share = len(x) / len(pictures)
                 (loss * share).backward()
             total += loss.item() * share
@@ -168,8 +185,15 @@ class Distiller:
         return total
 
     def learnt(self) -> Backbone:
-        """The student as it is now, apart from what goes on."""
+        """The student as it is now, blended with its teacher, apart from what goes on."""
         network = copy.deepcopy(self.student).eval().requires_grad_(False)
+        if self._known is not None:
+            network.load_state_dict(
+                {
+                    name: torch.lerp(self._known[name], learnt, self.settings.blend)
+                    for name, learnt in network.state_dict().items()
+                }
+            )
         weights: dict[str, Tensor] = network.unfolded()  # type: ignore[operator]
         return dataclasses.replace(self._backbone, network=network, weights=weights)
 
@@ -195,23 +219,28 @@ class Distiller:
         order = torch.from_numpy(rng.permutation(sum(len(part) for part in pictures)))
         return torch.cat(pictures)[order], torch.cat(targets)[order]
 
-    @torch.no_grad()
-    def _targets(
-        self, teacher: nn.Module, scenes: Scenes, advance: Callable[[int], object]
-    ) -> Tensor:
-        """(N, C, h, w) of each scene: the mean over its clear views, in half precision."""
-        found = []
-        for rows in scenes.clear:
-            maps = self._maps(teacher, torch.from_numpy(scenes.pictures[rows]))
-            found.append(functional.normalize(maps.sum(0), dim=0).half())
-            advance(1)
-        return torch.stack(found)
 
-    def _maps(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        """(B, C, h, w) unit local descriptors of (B, H, W, 3) uint8 images."""
-        x = (pictures.permute(0, 3, 1, 2).float() - self._mean) / self._std
-        maps: Tensor = network(x.contiguous(memory_format=torch.channels_last))
-        return functional.normalize(maps, dim=1)
+@torch.no_grad()
+def _targets(teacher: Backbone, scenes: Scenes, advance: Callable[[int], object]) -> Tensor:
+    """(N, C, h, w) of each scene: the mean over its clear views, in half precision."""
+    found = []
+    for rows in scenes.clear:
+        pictures = torch.from_numpy(scenes.pictures[rows])
+        maps = _maps(teacher.network, pictures, teacher.preprocessing)
+        found.append(functional.normalize(maps.sum(0), dim=0).half())
+        advance(1)
+    return torch.stack(found)
+
+
+def _maps(network: nn.Module, pictures: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """(B, C, h, w) unit local descriptors of (B, H, W, 3) uint8 images."""
+    mean, std = (
+        255 * torch.tensor(values)[:, None, None]
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    x = (pictures.permute(0, 3, 1, 2).float() - mean) / std
+    maps: Tensor = network(x.contiguous(memory_format=torch.channels_last))
+    return functional.normalize(maps, dim=1)
 
 
 def _rows(maps: Tensor) -> Tensor:

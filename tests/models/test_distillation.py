@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.backbones import installed
+from models import ghost
+from models.backbones import backbone, installed
 from models.distillation import Distillation, Distiller, Scenes, crops, relational_loss
-from models.trainable import TrainableModel, learnt_aggregation
+from models.trainable import TrainableModel, calibrate, learnt_aggregation
 from schemas.rejects import UserError
 from tests.models.synthetic import photographs
 
@@ -36,6 +37,17 @@ def test_no_student_beats_the_teacher_itself() -> None:
         other = torch.Generator().manual_seed(seed + 1)
         moved = teacher + 0.3 * torch.randn(40, 8, generator=other)
         assert float(relational_loss(functional.normalize(moved, dim=1), teacher, 0.1)) > least
+
+
+def test_a_student_of_other_channels_is_compared_by_its_own_relations() -> None:
+    """Three locations, the first two alike to the teacher. By hand: the relations of the first to
+    the second and the third are softmax(1, 0), of the third to the others a half each."""
+    teacher = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    near, far = np.exp(1) / (np.exp(1) + 1), 1 / (np.exp(1) + 1)
+    least = (-2 * (near * np.log(near) + far * np.log(far)) + np.log(2)) / 3
+    alike = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    assert float(relational_loss(alike, teacher, 1.0, own=True)) == pytest.approx(least, rel=1e-5)
+    assert float(relational_loss(torch.eye(3), teacher, 1.0, own=True)) > least + 0.05
 
 
 def test_crops_are_parts_of_their_photograph_at_the_size_asked_for() -> None:
@@ -77,7 +89,7 @@ def dark() -> Scenes:
 
 def test_a_student_comes_to_find_by_night_what_it_knew_by_day(dark: Scenes) -> None:
     settings = Distillation(
-        steps=30, scenes=8, photographs=0, augmentation=0.0, moved=0.0, rate=1e-3
+        steps=30, scenes=8, photographs=0, augmentation=0.0, moved=0.0, rate=1e-3, blend=1.0
     )
     distiller = Distiller(installed(), dark, NONE, settings)
     losses = [distiller.step(number) for number in range(settings.steps)]
@@ -107,3 +119,27 @@ def test_the_same_seed_gives_the_same_student_and_the_teacher_stays(dark: Scenes
     assert all(torch.equal(students[0][name], students[1][name]) for name in students[0])
     after = teacher.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_blended_weights_lie_between_teacher_and_student(dark: Scenes) -> None:
+    found = []
+    for blend in (0.0, 0.25, 1.0):
+        settings = Distillation(steps=1, scenes=4, photographs=0, blend=blend)
+        distiller = Distiller(installed(), dark, NONE, settings)
+        distiller.step(0)
+        found.append(distiller.learnt().network.state_dict()["blocks.9.project.weight"])
+    teacher = installed().network.state_dict()["blocks.9.project.weight"]
+    assert torch.equal(found[0], teacher)
+    assert not torch.equal(found[2], teacher)
+    torch.testing.assert_close(found[1], 0.75 * teacher + 0.25 * found[2])
+
+
+def test_another_backbone_learns_from_the_teacher(dark: Scenes) -> None:
+    student = backbone("ghost", ghost.initial_state(0))
+    settings = Distillation(steps=12, scenes=8, photographs=0, augmentation=0.0, moved=0.0)
+    distiller = Distiller(
+        installed(), dark, NONE, settings, student=calibrate(student, list(dark.pictures[:8]))
+    )
+    losses = [distiller.step(number) for number in range(settings.steps)]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert distiller.learnt().name == student.name
