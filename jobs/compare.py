@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from jobs import reranking
 from jobs.command import guarded, parser, words
 from jobs.describing import described, ready
@@ -19,7 +21,7 @@ from models import MODEL_NAMES
 from photos.layouts import EvaluationSet
 from reporting.evaluation_plots import plot_comparison
 from reporting.evaluation_table import MethodRow, markdown, write_csv
-from retrieval.evaluation import KEPT, figures, rank, reordered
+from retrieval.evaluation import KEPT, Ranking, figures, rank, reordered
 from schemas.rejects import UserError
 
 METHODS = (
@@ -27,6 +29,7 @@ METHODS = (
     "bovw",
     "vlad",
     "netvlad",
+    "netvlad-imagenet",
     "netvlad-lite",
     "netvlad-lite+rapid",
     "patch-netvlad+rapid",
@@ -40,6 +43,7 @@ _LABELS = {
     "bovw": "BoVW",
     "vlad": "RootSIFT-VLAD",
     "netvlad": "NetVLAD",
+    "netvlad-imagenet": "NetVLAD, Lite0 untrained",
     "netvlad-lite": "NetVLAD, Lite0",
     "netvlad-lite+rapid": "Patch-NetVLAD, Lite0",
     "patch-netvlad+rapid": "Patch-NetVLAD",
@@ -53,8 +57,8 @@ A method is a model, with +none, +{", +".join(reranking.METHODS[1:])} to re-rank
 Milliseconds of an image are its description, reading and decoding left out; those of a query are
 the exact search and the comparisons of re-ranking. Bytes are as an atlas stores them.
 
-methods of the table: {", ".join(METHODS[:5])},
-  {", ".join(METHODS[5:])}
+methods of the table: {", ".join(METHODS[:6])},
+  {", ".join(METHODS[6:])}
 
 examples:
   vladmap compare worlds --split test --output out/comparison
@@ -81,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser(
         "compare",
         "Measure methods of place recognition side by side: recall@1 and @5, bytes an image,\n"
-        "milliseconds an image and a query.",
+        "milliseconds an image and a query, recall@1 by condition.",
         epilog=_EPILOG,
     )
     add_set_options(options)
@@ -175,7 +179,16 @@ def _measured(parsed: argparse.Namespace, chosen: EvaluationSet, method: Method)
         size,
         image_milliseconds,
         query_milliseconds,
+        by_condition=_by_condition(chosen, ranking),
     )
+
+
+def _by_condition(chosen: EvaluationSet, ranking: Ranking) -> dict[str, float]:
+    """Recall@1 of the queries of each condition; none where no name says any."""
+    names = np.array([name or "unknown" for name in chosen.queries.conditions])
+    if not any(chosen.queries.conditions):
+        return {}
+    return {name: figures(ranking, names == name).recall(1) for name in np.unique(names).tolist()}
 
 
 def _write(folder: Path, text: str, rows: list[MethodRow]) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import csv
 import math
 from pathlib import Path
 
 from reporting.evaluation import MAX_FAILURES, Evaluation, Failure, RecallRow, write_evaluation
 from reporting.evaluation_plots import plot_comparison, plot_recall
-from reporting.evaluation_table import MethodRow, markdown
+from reporting.evaluation_table import MethodRow, markdown, write_csv
 from tests.photos.bad_photos import encode, texture
 
 HOSTILE = "<script>alert(1)</script>&.jpg"
@@ -61,6 +62,23 @@ def test_the_table_aligns_what_was_measured_and_lists_what_was_left_out() -> Non
         "- left out: NetVLAD (no checkpoint)",
     ]
     assert math.isnan(rows[1].recall_1)
+
+
+def test_recall_by_condition_is_a_table_of_its_own(tmp_path: Path) -> None:
+    rows = [
+        MethodRow("VLAD", "vlad", 0.5, 0.75, 8, 1, 1, by_condition={"night": 0.25, "day": 0.75}),
+        MethodRow("BoVW", "bovw", 0.5, 0.75, 8, 1, 1, by_condition={"day": 0.5}),
+    ]
+    assert markdown(rows).splitlines()[-4:] == [
+        "| recall@1 % |  day | night |",
+        "| ---------- | ---: | ----: |",
+        "| VLAD       | 75.0 |  25.0 |",
+        "| BoVW       | 50.0 |     - |",
+    ]
+    write_csv(tmp_path / "table.csv", rows)
+    with (tmp_path / "table.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert (first["recall_1_night"], second["recall_1_night"]) == ("0.25", "")
 
 
 def test_equal_plots_are_equal_files(tmp_path: Path) -> None:
