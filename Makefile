@@ -7,7 +7,9 @@ DEMO ?= demo
 SPARK ?= out/spark
 SPARK_IMAGES ?= 120
 
-.PHONY: demo test lint bench bench-describe bench-rerank spark clean
+WEIGHTS ?= out/weights
+
+.PHONY: demo test lint bench bench-describe bench-rerank weights spark clean
 
 $(READY): setup.py beam_requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +42,15 @@ bench-describe: $(READY)
 bench-rerank: $(READY)
 	$(BIN)/python -m benchmarks.rerank
 	$(if $(PHOTOS),$(BIN)/python -m benchmarks.rerank_recall --photos $(PHOTOS))
+
+# The backbone that ships, made again: PHOTOS has the folders lund, larochelle and sped.
+weights: $(READY)
+	$(if $(PHOTOS),,$(error make weights needs PHOTOS=<folder of sets>))
+	$(BIN)/vladmap worlds $(WEIGHTS)/places --seeds 0:40 --places 100 --every 7 --aligned
+	$(BIN)/vladmap distil --worlds $(WEIGHTS)/places \
+	    --photographs $(PHOTOS)/lund $(PHOTOS)/larochelle \
+	    --validate $(PHOTOS)/sped --output $(WEIGHTS)/run
+	cp $(WEIGHTS)/run/best.safetensors models/weights/netvlad-lite.safetensors
 
 # The same build in one process and on Apache Spark: the two atlases must be equal.
 spark: $(READY)

@@ -42,7 +42,7 @@ setup(
             for below in ("", ".*")
         ]
     ),
-    package_data={"reporting": ["static/*", "templates/*"]},
+    package_data={"models": ["weights/*"], "reporting": ["static/*", "templates/*"]},
     install_requires=_requirements("beam_requirements.txt"),
     extras_require={
         "cpu": ["faiss-cpu>=1.15,<1.16"],

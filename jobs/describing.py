@@ -19,14 +19,15 @@ from models.learning import fit, images_with_words, weigh_words
 from models.local import sample
 from models.memory import one_thread_a_call, within_memory
 from models.registry import (
+    DEFAULT_DIMENSION,
     SHIPPED,
     is_complete,
     local_descriptors,
     patch_dimension,
     shipped_weights,
 )
-from models.vocabulary import Vocabulary, to_bytes, whiten_patches
-from models.whitening import IMAGES_PER_DIMENSION
+from models.vocabulary import Vocabulary, reduce, to_bytes, whiten_patches
+from models.whitening import IMAGES_PER_DIMENSION, IMAGES_PER_REDUCED
 from photos.decode import decode_rgb
 from schemas.rejects import PhotoError, RejectReason, UserError
 
@@ -41,8 +42,10 @@ _BATCH = {"cpu": 16, "cuda": 64}
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model, how it runs, and whether its words are learnt although it ships some.
+    """Which model, how it runs, and whether its words are learnt although its file has some.
 
+    `dimension` is what descriptors are reduced to where words are learnt: None for as many numbers
+    as suit the model, 0 for no reduction.
     `threads` decode; `lanes` of them describe beside each other on a CPU, and only with one is the
     time of an image its own. `patch_size` in cells and `patch_dimension` are of the patches it
     re-ranks by; 0 for none.
@@ -58,6 +61,7 @@ class ModelChoice:
     seed: int = 0
     patch_size: int = 0
     patch_dimension: int = 0
+    dimension: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,34 +131,46 @@ def ready(choice: ModelChoice, database: Sequence[Path]) -> tuple[DescriptorMode
     """The model, and the number of photographs of the database that it learnt from.
 
     That is 0 for a checkpoint that is complete, and for weights that ship with vladmap. Otherwise
-    centres, word weights and the whitening of patches are learnt from the database, as a build
-    learns them from a collection. Raises UserError where the model needs a file that is not given.
+    centres, word weights, the reduction and the whitening of patches are learnt from the database,
+    as a build learns them from a collection. Raises UserError where the model needs a file that is
+    not given.
     """
     if choice.device == "cpu":
         one_thread_a_call()
     name, checkpoint = choice.name, _read(choice.checkpoint)
-    complete = is_complete(name, checkpoint)
+    complete = not choice.learn and is_complete(name, checkpoint)
     if checkpoint is None and not choice.learn:
         checkpoint = shipped_weights(name)
         complete = checkpoint is not None
-    elif choice.learn and (complete or name == "gem"):
-        raise UserError(f"--learn: there is nothing left to learn for {name}")
+    elif choice.learn and name == "gem":
+        raise UserError("--learn: there is nothing to learn for gem")
     if complete:
         if choice.patch_size:
             patch_dimension(name, checkpoint)
         return load_model(name, checkpoint, choice.device, choice.precision), 0
     if checkpoint is None and name not in SHIPPED:
         local_descriptors(name)  # says what the model needs
-    evenly = np.linspace(0, len(database) - 1, min(LEARNING_IMAGES, len(database)))
-    paths = [database[row] for row in np.unique(evenly.round().astype(int))]
+    paths = _evenly(database, LEARNING_IMAGES)
     vocabulary = _learnt(choice, checkpoint, paths)
     model = load_model(name, to_bytes(vocabulary), choice.device, choice.precision)
+    dimension = DEFAULT_DIMENSION[name] if choice.dimension is None else choice.dimension
+    if dimension:
+        sample = _evenly(database, max(LEARNING_IMAGES, IMAGES_PER_REDUCED * dimension))
+        found = described(model, sample, choice, "learn to reduce").rows
+        vocabulary = reduce(vocabulary, found[found.any(axis=1)], dimension)
+        model = load_model(name, to_bytes(vocabulary), choice.device, choice.precision)
     if choice.patch_size:
         vocabulary = whiten_patches(
             vocabulary, _patch_sample(model, choice, paths), choice.patch_dimension
         )
         model = load_model(name, to_bytes(vocabulary), choice.device, choice.precision)
     return model, len(paths)
+
+
+def _evenly(paths: Sequence[Path], count: int) -> list[Path]:
+    """At most `count` of the paths, at even distances."""
+    rows = np.linspace(0, len(paths) - 1, min(count, len(paths)))
+    return [paths[row] for row in np.unique(rows.round().astype(int))]
 
 
 def _read(path: Path | None) -> bytes | None:

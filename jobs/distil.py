@@ -49,6 +49,7 @@ example:
 
 GHOST = "ghost"
 
+_WORDS = 64  # that the validation set is judged by, as many as a build learns
 _CALIBRATED_ON = 32
 _MOST_LEARNT_FROM = 4096  # pictures that words and reduction are learnt from
 _SIDE = 1600  # pixels of the long side that photographs are cut from
@@ -99,9 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--check", type=int, default=100, metavar="N", help="steps to a validation (default: 100)"
     )
-    options.add_argument("--clusters", type=int, default=64, metavar="K", help="(default: 64)")
     options.add_argument(
-        "--project", type=int, default=448, metavar="D", help="numbers at the end (default: 448)"
+        "--clusters", type=int, default=32, metavar="K", help="words of its own (default: 32)"
+    )
+    options.add_argument(
+        "--project", type=int, default=960, metavar="D", help="numbers at the end (default: 960)"
     )
     recipe = options.add_argument_group("the recipe")
     for field in dataclasses.fields(Distillation):
@@ -230,7 +233,6 @@ class _Judge:
             )
         )
         self._seed: int = parsed.recipe_seed
-        self._clusters: int = parsed.clusters
 
     def recalls(self, student: Backbone) -> tuple[float, float]:
         """Recall@1 and @5, %, over the queries with a right answer."""
@@ -241,7 +243,7 @@ class _Judge:
         ]
         rows = np.arange(len(sides[0]))
         parts = (sides[0].read(part) for part in in_chunks(rows, 32))
-        aggregation = learnt_aggregation("netvlad", student, parts, self._clusters, self._seed)
+        aggregation = learnt_aggregation("netvlad", student, parts, _WORDS, self._seed)
         model = TrainableModel(student, aggregation)
         database, queries = (
             np.concatenate(

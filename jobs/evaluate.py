@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--learn",
         action="store_true",
-        help="learn the words from the database although weights ship with vladmap",
+        help="learn the words from the database although the checkpoint has its own",
     )
     options.add_argument(
         "--whiten", type=int, default=0, metavar="D", help="PCA-whiten descriptors to D numbers"
@@ -98,6 +98,13 @@ def add_model_options(options: argparse.ArgumentParser) -> None:
         metavar="C",
         help="best matches that re-ranking puts in order (default: 20)",
     )
+    options.add_argument(
+        "--dimension",
+        type=int,
+        metavar="D",
+        help="numbers that a descriptor is reduced to where words are learnt, 0 for no reduction\n"
+        "(default: what suits the model)",
+    )
     options.add_argument("--patch-size", type=int, default=5, help="cells (default: 5)")
     options.add_argument(
         "--patch-dimension",
@@ -119,6 +126,8 @@ def model_choice(
     """The choice that the options of `add_model_options` make for a model."""
     if parsed.rerank_candidates < 1 or parsed.patch_size < 1 or parsed.patch_dimension < 1:
         raise UserError("--rerank-candidates, --patch-size and --patch-dimension are at least 1")
+    if parsed.dimension is not None and parsed.dimension < 0:
+        raise UserError("--dimension is at least 1, or 0 for no reduction")
     patches = rerank in reranking.BY_PATCHES
     if patches and name not in WITH_PATCHES:
         raise UserError(
@@ -136,6 +145,7 @@ def model_choice(
         parsed.seed,
         parsed.patch_size if patches else 0,
         parsed.patch_dimension if patches else 0,
+        0 if getattr(parsed, "whiten", 0) else parsed.dimension,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -41,16 +43,27 @@ _PATCH_SIZES = (2, 5, 8)  # published, with the weights 0.45, 0.15, 0.40
 class _Kind:
     """What a model's name promises: its aggregation, and which backbones it may stand on.
 
-    `ships` where the backbone's weights come with an installed package; `backbones` are the first
-    words of their names.
+    `ships` gives the backbone where its weights come with vladmap or an installed package;
+    `backbones` are the first words of their names. `dimension` is what a descriptor is reduced to
+    where its words are learnt from a collection, 0 for nothing.
     """
 
     aggregation: type[nn.Module]
     backbones: tuple[str, ...]
     patch_sizes: tuple[int, ...] = ()
-    ships: bool = False
+    ships: Callable[[], Backbone] | None = None
+    dimension: int = 0
     checkpoint: str = "a NetVLAD checkpoint"
     text: str = ""
+
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Folder of the weights that ship; each file's card is the `.md` beside it."""
+
+
+def _trained() -> Backbone:
+    """EfficientNet-Lite0 taught to see through weather by `vladmap distil`."""
+    return network(read_weights(WEIGHTS / "netvlad-lite.safetensors")).backbone
 
 
 _ANY = ("vgg16", "resnet", "efficientnet-lite0", "ghost", "dinov2")
@@ -59,8 +72,18 @@ _KINDS = {
         NetVLAD,
         ("efficientnet-lite0",),
         _PATCH_SIZES,
-        ships=True,
-        text="NetVLAD on EfficientNet-Lite0, words learnt from the collection; the default",
+        ships=_trained,
+        dimension=1024,
+        text="NetVLAD on an EfficientNet-Lite0 that was taught to see through weather, words and "
+        "reduction learnt from the collection; the default",
+    ),
+    "netvlad-imagenet": _Kind(
+        NetVLAD,
+        ("efficientnet-lite0",),
+        _PATCH_SIZES,
+        ships=installed,
+        dimension=1024,
+        text="the same on the backbone as ImageNet left it",
     ),
     "netvlad": _Kind(
         NetVLAD, _ANY, _PATCH_SIZES, text="NetVLAD on VGG16, a ResNet or another backbone"
@@ -88,7 +111,7 @@ _KINDS = {
     "gem": _Kind(
         GeM,
         _ANY,
-        ships=True,
+        ships=installed,
         checkpoint="a GeM checkpoint or a backbone's state dict",
         text="generalised-mean pooling, the plain baseline",
     ),
@@ -104,6 +127,12 @@ DEFAULT_CLUSTERS = dict.fromkeys(MODEL_NAMES, 64) | {"supervlad": 4, "bovw": 102
 """As published, for a bag of words as many as a sample of a few hundred photographs can teach; GeM
 has none and learns nothing."""
 
+
+DEFAULT_DIMENSION = {name: kind.dimension for name, kind in _KINDS.items()} | dict.fromkeys(
+    _CLASSICAL, 0
+)
+"""Numbers that descriptors are reduced to where the words are learnt, by `fit_reduction`; 0: none.
+"""
 
 SHIPPED = (*(name for name, kind in _KINDS.items() if kind.ships), *_CLASSICAL)
 """Models that need no file of the user's."""
@@ -169,8 +198,8 @@ def local_descriptors(
     """The source of the local descriptors that the model `name` aggregates.
 
     Those of a backbone come from `checkpoint`, in any layout of `models.formats` or a vocabulary,
-    or from an installed package. Raises UserError for an unknown name, unsound weights or a missing
-    GPU.
+    whatever it aggregates them by; else from the weights that ship or an installed package. Raises
+    UserError for an unknown name, unsound weights or a missing GPU.
     """
     _check(name)
     if name in _CLASSICAL:
@@ -180,13 +209,13 @@ def local_descriptors(
     if checkpoint is not None:
         file = checkpoint if isinstance(checkpoint, WeightFile) else read_weights(checkpoint)
     if file is None or (is_vocabulary(file) and not _carries_backbone(file)):
-        if not kind.ships:
+        if kind.ships is None:
             raise UserError(
                 f"the model {name} needs a checkpoint: {kind.checkpoint}, or a backbone's state "
                 "dict to learn its clusters on"
             )
-        return LocalSource(installed().features(device, precision))
-    own = _carried(file) if is_vocabulary(file) else _fitting(name, file, whole=False).backbone
+        return LocalSource(kind.ships().features(device, precision))
+    own = _carried(file) if is_vocabulary(file) else _backbone_of(name, file)
     return LocalSource(own.features(device, precision), own)
 
 
@@ -242,9 +271,8 @@ def _fitting(name: str, file: WeightFile, whole: bool = True) -> Network:
 
     `whole` where it must have its aggregation.
     """
+    _backbone_of(name, file)
     kind, found = _KINDS[name], network(file)
-    if not found.backbone.name.startswith(kind.backbones):
-        raise UserError(f"{file.label} holds {found.backbone.name}, which is not {name}'s backbone")
     aggregation = found.aggregation
     if aggregation is None and whole and kind.aggregation is not GeM:
         raise UserError(
@@ -256,6 +284,14 @@ def _fitting(name: str, file: WeightFile, whole: bool = True) -> Network:
             f"{file.label} ends in {type(aggregation).__name__}, {name} needs "
             f"{kind.aggregation.__name__}"
         )
+    return found
+
+
+def _backbone_of(name: str, file: WeightFile) -> Backbone:
+    """The backbone in a file, whatever comes after it; UserError where it is not the model's."""
+    found = network(file).backbone
+    if not found.name.startswith(_KINDS[name].backbones):
+        raise UserError(f"{file.label} holds {found.name}, which is not {name}'s backbone")
     return found
 
 

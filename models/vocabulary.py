@@ -30,7 +30,7 @@ from models.checkpoints import (
     preprocessing_of,
     read_weights,
 )
-from models.whitening import Whitening, fit_whitening, whitening_arrays
+from models.whitening import Whitening, fit_reduction, fit_whitening, whitening_arrays
 from schemas import SCHEMA_VERSION
 from schemas.rejects import UserError
 
@@ -63,6 +63,15 @@ def whiten(vocabulary: Vocabulary, descriptors: Floats, dimension: int) -> Vocab
     Raises UserError below ten images a dimension: see `models.whitening.fit_whitening`.
     """
     return dataclasses.replace(vocabulary, whitening=fit_whitening(descriptors, dimension))
+
+
+def reduce(vocabulary: Vocabulary, descriptors: Floats, dimension: int) -> Vocabulary:
+    """The vocabulary with the reduction to at most `dimension` numbers of `fit_reduction`.
+
+    It is fitted on (n, K * D) global descriptors; too few of them leave it as it is.
+    """
+    fitted = fit_reduction(descriptors, dimension)
+    return dataclasses.replace(vocabulary, whitening=fitted)
 
 
 def whiten_patches(vocabulary: Vocabulary, patches: Floats, dimension: int) -> Vocabulary:

@@ -13,7 +13,7 @@ _STAGE_VERSIONS = {
     "plan": 1,
     "scan": 1,
     "ingest": 1,
-    "vocabulary": 3,
+    "vocabulary": 4,
     "describe": 3,
     "index": 1,
     "pair": 1,

@@ -16,9 +16,12 @@ from typing import Any
 
 import yaml
 
-from models.registry import MODEL_NAMES, SHIPPED, WITH_PATCHES
+from models.registry import DEFAULT_DIMENSION, MODEL_NAMES, SHIPPED, WITH_PATCHES
 from retrieval.rerank import METHODS as BY_PATCHES
 from schemas.rejects import UserError
+
+AS_PUBLISHED = -1
+"""In place of a number of dimensions: what suits the model."""
 
 
 def _option(
@@ -81,6 +84,19 @@ class BuildOptions:
         "PCA-whiten descriptors to this dimension, where ten times as many images were sampled",
         stages="describe",
         metavar="D",
+    )
+    dimension: int = _option(
+        AS_PUBLISHED,
+        "numbers that descriptors are reduced to by PCA, whitened by half, learnt from the\n"
+        "collection; at most as many as it has images; 0: leave them whole, -1: what is best for "
+        "the model",
+        stages="describe",
+        metavar="D",
+    )
+    learn: bool = _option(
+        False,
+        "learn the words from the collection although the checkpoint has its own",
+        stages="describe",
     )
     vocabulary_images: int = _option(
         256, "photographs that the visual words are learnt from", stages="describe"
@@ -295,6 +311,10 @@ def _check(options: BuildOptions) -> None:
         raise UserError("--tile-images must be at least 20")
     if options.clusters < 0:
         raise UserError("--clusters must be at least 1, or 0 for as many as published")
+    if options.dimension < AS_PUBLISHED:
+        raise UserError("--dimension must be at least 1, 0 for none or -1 for the model's own")
+    if options.dimension > 0 and (options.whiten or options.model == "bovw"):
+        raise UserError("--dimension is neither for bovw nor together with --whiten")
     if options.model not in SHIPPED and not options.checkpoint and options.atlas:
         raise UserError(
             f"--model {options.model} needs --checkpoint FILE: `vladmap models` says which"
@@ -306,6 +326,13 @@ def _check(options: BuildOptions) -> None:
             f"--model {options.model} has no patches for --rerank {options.rerank}: choose "
             f"`features`, or one of the models {', '.join(WITH_PATCHES)}"
         )
+
+
+def reduced_to(options: BuildOptions) -> int:
+    """Numbers that descriptors are reduced to where they are learnt; 0 for none."""
+    if options.dimension != AS_PUBLISHED:
+        return options.dimension
+    return 0 if options.whiten else DEFAULT_DIMENSION[options.model]
 
 
 def worker_threads(options: BuildOptions, in_process: bool) -> int:

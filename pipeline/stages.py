@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from mapping.cameras import TRIAL_IMAGES, camera_keys
 from models.registry import is_complete, patch_dimension, shipped_weights
-from models.whitening import IMAGES_PER_DIMENSION
+from models.whitening import IMAGES_PER_DIMENSION, IMAGES_PER_REDUCED
 from photos.cells import ring
 from pipeline.collection import list_collection
 from pipeline.fingerprints import fingerprint
-from pipeline.options import worker_threads
+from pipeline.options import reduced_to, worker_threads
 from pipeline.planning import plan
 from pipeline.run import Run
 from retrieval.index import choose_factory
@@ -266,6 +266,7 @@ def describe_name(run: Run) -> str:
 def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
     """The model's weights in the atlas; once learnt they stay, however the collection grows."""
     options, root = run.options, run.atlas.root
+    dimension = reduced_to(options)
     stage = f"vocabulary-{options.model}"
     checkpoint = _read_checkpoint(options.checkpoint)
     identity = fingerprint(
@@ -274,6 +275,8 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
         checkpoint=storage.digest(checkpoint) if checkpoint else "",
         clusters=options.clusters,
         whiten=options.whiten,
+        dimension=dimension,
+        learn=options.learn,
         images=options.vocabulary_images,
         seed=options.seed,
         patches=(options.patch_dimension, options.patch_size) if settings.patch_size else None,
@@ -282,7 +285,11 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
     if committed and committed.fingerprint == identity and not options.relearn:
         return committed
     path = f"index/{options.model}/model.safetensors"
-    complete = checkpoint and is_complete(options.model, storage.local_copy(options.checkpoint))
+    complete = (
+        checkpoint
+        and not options.learn
+        and is_complete(options.model, storage.local_copy(options.checkpoint))
+    )
     whole = checkpoint if complete else None if checkpoint else shipped_weights(options.model)
     if whole:
         if settings.patch_size:
@@ -296,7 +303,11 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
     ]
     # Ids are digests of names: the lowest ones are a fair sample, and the same in every run.
     rows.sort(key=lambda row: row["image_id"])
-    wanted = max(options.vocabulary_images, IMAGES_PER_DIMENSION * options.whiten)
+    wanted = max(
+        options.vocabulary_images,
+        IMAGES_PER_DIMENSION * options.whiten,
+        IMAGES_PER_REDUCED * dimension,
+    )
     sample = pa.Table.from_pylist(rows[:wanted])
     listed = f"work/vocabulary/{options.model}.parquet"
     storage.commit_table(root, listed, sample)
@@ -312,6 +323,8 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
             options.whiten,
             options.seed,
             options.patch_dimension if settings.patch_size else 0,
+            options.vocabulary_images,
+            dimension,
         ),
         unit="images",
         count=lambda task: sample.num_rows,

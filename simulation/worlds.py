@@ -114,6 +114,8 @@ def write_worlds(
     if not conditions or (not queries and not aligned):
         raise UserError("the database and the queries need at least one condition each")
     _check(seeds, split, places, half, (*conditions, *queries), size, sigma)
+    if not 1 <= every <= places:
+        raise UserError(f"of {places} places each {every}th cannot be kept")
     worlds = [
         _World(
             seed,

@@ -31,7 +31,7 @@ from models.learning import fit, images_with_words, weigh_words
 from models.local import sample
 from models.memory import one_thread_a_call, within_memory
 from models.registry import local_descriptors
-from models.vocabulary import from_bytes, to_bytes
+from models.vocabulary import from_bytes, reduce, to_bytes
 from models.whitening import Whitening
 from retrieval.patches import StoredPatches, stored
 from schemas import tables
@@ -253,9 +253,11 @@ def descriptor_matrix(table: pa.Table) -> NDArray[np.float32]:
 class LearnVocabulary(beam.PTransform):
     """One task -> the model's weights in the atlas, learnt from a sample of its photographs.
 
-    The sample's local descriptors cross one shuffle: `per_image` rows for each of a few hundred
-    images, whatever the size of the collection. A whitening, where one is wanted, is fitted on ten
-    times as many descriptors as it has dimensions, which no worker ever holds together.
+    The local descriptors of its first `words_from` images cross one shuffle: `per_image` rows for
+    each of a few hundred images, whatever the size of the collection. So do the descriptors of all
+    of it where they are reduced to `dimension`, some two thousand. A whitening, where one is
+    wanted, is fitted on ten times as many descriptors as it has dimensions, which no worker ever
+    holds together.
     """
 
     root: str
@@ -265,13 +267,16 @@ class LearnVocabulary(beam.PTransform):
     whiten: int
     seed: int
     patch_dimension: int = 0
+    words_from: int = 256
+    dimension: int = 0
     per_image: int = 256
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
         parts = tasks | "Sample" >> beam.FlatMap(_sample_parts, self.root) | beam.Reshuffle()
         local = _Sample(self.root, self.settings, self.per_image, self.seed)
+        first = parts | "First" >> beam.Filter(lambda part, end: part[1] < end, self.words_from)
         weights = (
-            parts
+            first
             | "Local descriptors" >> beam.ParDo(local)
             | "Gather" >> beam.GroupByKey()
             | "Fit" >> beam.Map(self._fit)
@@ -292,6 +297,14 @@ class LearnVocabulary(beam.PTransform):
                 | "Fit whitening" >> FitWhitening(self.whiten, self.seed)
             )
             weights |= "Whiten" >> beam.Map(_put, "whitening", beam.pvalue.AsSingleton(whitening))
+        if self.dimension:
+            learnt = beam.pvalue.AsSingleton(weights)
+            weights = (
+                parts
+                | "Describe to reduce" >> beam.ParDo(_Rows(self.root, self.settings), learnt)
+                | "Gather descriptors" >> beam.GroupByKey()
+                | "Reduce" >> beam.Map(self._reduce, learnt)
+            )
         if self.patch_dimension:
             learnt = beam.pvalue.AsSingleton(weights)
             describe = _PatchSample(self.root, self.settings, self.patch_dimension, self.seed)
@@ -316,6 +329,12 @@ class LearnVocabulary(beam.PTransform):
             seed=self.seed,
         )
         return task, to_bytes(vocabulary)
+
+    def _reduce(
+        self, group: tuple[str, Iterable[_Part]], learnt: tuple[Task, bytes]
+    ) -> tuple[Task, bytes]:
+        task, descriptors = _gathered(group)
+        return task, to_bytes(reduce(from_bytes(learnt[1]), descriptors, self.dimension))
 
     def _weigh_words(
         self, group: tuple[str, Iterable[_Part]], learnt: tuple[Task, bytes]
@@ -417,6 +436,17 @@ class _DescribeSample(beam.DoFn):
         self, model: DescriptorModel, images: list[NDArray[np.uint8]], task: Task, start: int
     ) -> NDArray[np.float32]:
         return model.describe(images)
+
+
+class _Rows(_DescribeSample):
+    """Global descriptors with the place of their part in the sample."""
+
+    def process(  # type: ignore[override]
+        self, part: tuple[Task, int, list[dict[str, Any]]], learnt: tuple[Task, bytes]
+    ) -> Iterator[tuple[str, _Part]]:
+        task, start, _ = part
+        for descriptors in super().process(part, learnt):
+            yield task.shard, (task, start, descriptors)
 
 
 class _PatchSample(_DescribeSample):

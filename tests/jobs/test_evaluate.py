@@ -205,7 +205,7 @@ def test_patches_put_the_right_place_first(places: Path, tmp_path: Path) -> None
         (["{set}", "--split", "val"], "splits of {set}: test"),
         (["{set}", "--model", "netvlad"], "needs a checkpoint"),
         (["{set}", "--model", "gem", "--checkpoint", "no.pth"], "checkpoint no.pth: No such file"),
-        (["{set}", "--model", "gem", "--learn"], "nothing left to learn"),
+        (["{set}", "--model", "gem", "--learn"], "nothing to learn for gem"),
         (["{set}", "--model", "gem", "--rerank", "rapid"], "no patches"),
         (["{set}", "--model", "gem", "--whiten", "16"], "needs at least 160 images"),
         (["{set}", "--positives-m", "0"], "must be more than 0"),

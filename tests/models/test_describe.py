@@ -207,13 +207,13 @@ def test_the_benchmark_names_a_folder_without_photographs(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "recall"), [("sped", 64.0), ("gardens-point", 94.0)])
+@pytest.mark.parametrize(("name", "recall"), [("sped", 75.0), ("gardens-point", 90.0)])
 def test_recall_on_real_photographs(
     name: str, recall: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not (PHOTOS / name).is_dir():
         pytest.skip(f"the photographs of {name} are not at hand: set VLADMAP_PHOTOS")
-    assert main(["--photos", str(PHOTOS), "--set", name]) == 0
+    assert main(["--photos", str(PHOTOS), "--set", name, "--seeds", "2"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert float(line.split()[3]) >= recall
 

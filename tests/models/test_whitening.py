@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models import whitening as module
-from models.whitening import WhiteningLayer, add_up, first_basis, fit_whitening
+from models.whitening import WhiteningLayer, add_up, first_basis, fit_reduction, fit_whitening
 from schemas.rejects import UserError
 
 
@@ -82,3 +82,31 @@ def test_sums_are_the_same_to_the_last_bit_in_any_order() -> None:
     assert forward.count == backward.count == 60
     assert np.array_equal(forward.products, backward.products)
     assert np.array_equal(forward.total, backward.total)
+
+
+@pytest.mark.parametrize(("count", "full"), [(120, 300), (300, 40)])
+def test_reduced_by_half_each_number_has_the_square_root_of_its_variance(
+    count: int, full: int
+) -> None:
+    data = decaying(count, full)
+    fitted = fit_reduction(data, 30)
+    assert fitted is not None
+    exact = data.astype(np.float64)
+    variances = np.linalg.eigvalsh(np.cov(exact.T))[::-1][:30]
+    projected = exact @ fitted.weight.T.astype(np.float64) + fitted.bias
+    found = np.cov(projected.T)
+    # lambda over the square of its fourth root, in units in which the first stays what it is.
+    np.testing.assert_allclose(np.diag(found), np.sqrt(variances * variances[0]), rtol=1e-3)
+    assert np.abs(found - np.diag(np.diag(found))).max() < 1e-3 * found.max()
+
+
+def test_a_reduction_is_as_wide_as_the_images_span_and_few_are_left_whole() -> None:
+    data = decaying(120, 300)
+    fitted = fit_reduction(data, 1024)
+    assert fitted is not None
+    assert fitted.weight.shape == (119, 300)
+    twice = fit_reduction(np.repeat(data[:60], 2, axis=0), 1024)
+    assert twice is not None
+    assert len(twice.bias) == 59
+    assert fit_reduction(data[:99], 16) is None
+    assert fit_reduction(np.repeat(data[:1], 100, axis=0), 16) is None
