@@ -153,16 +153,17 @@ def ready(choice: ModelChoice, database: Sequence[Path]) -> tuple[DescriptorMode
     paths = _evenly(database, LEARNING_IMAGES)
     vocabulary = _learnt(choice, checkpoint, paths)
     model = load_model(name, to_bytes(vocabulary), choice.device, choice.precision)
-    dimension = DEFAULT_DIMENSION[name] if choice.dimension is None else choice.dimension
-    if dimension:
-        sample = _evenly(database, max(LEARNING_IMAGES, IMAGES_PER_REDUCED * dimension))
-        found = described(model, sample, choice, "learn to reduce").rows
-        vocabulary = reduce(vocabulary, found[found.any(axis=1)], dimension)
-        model = load_model(name, to_bytes(vocabulary), choice.device, choice.precision)
+    # Before descriptors are shortened: patches are projected from their full length.
     if choice.patch_size:
         vocabulary = whiten_patches(
             vocabulary, _patch_sample(model, choice, paths), choice.patch_dimension
         )
+        model = load_model(name, to_bytes(vocabulary), choice.device, choice.precision)
+    dimension = DEFAULT_DIMENSION[name] if choice.dimension is None else choice.dimension
+    if dimension:
+        shown = _evenly(database, max(LEARNING_IMAGES, IMAGES_PER_REDUCED * dimension))
+        found = described(model, shown, choice, "learn to reduce").rows
+        vocabulary = reduce(vocabulary, found[found.any(axis=1)], dimension)
         model = load_model(name, to_bytes(vocabulary), choice.device, choice.precision)
     return model, len(paths)
 

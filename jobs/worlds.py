@@ -130,6 +130,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def size_of(text: str) -> tuple[int, int]:
+    """(width, height) in pixels of `WxH`; UserError where the text is none."""
     try:
         width, height = (int(part) for part in text.lower().split("x"))
     except ValueError:

@@ -289,6 +289,19 @@ class LearnVocabulary(beam.PTransform):
                 | "Gather counts" >> beam.GroupByKey()
                 | "Weigh words" >> beam.Map(self._weigh_words, learnt)
             )
+        # Before the descriptors are shortened: patches are projected from their full length.
+        if self.patch_dimension:
+            learnt = beam.pvalue.AsSingleton(weights)
+            describe = _PatchSample(self.root, self.settings, self.patch_dimension, self.seed)
+            whitening = (
+                parts
+                | "Patches of sample" >> beam.ParDo(describe, learnt)
+                | "Fit whitening of patches"
+                >> FitWhitening(self.patch_dimension, self.seed, "patches")
+            )
+            weights |= "Whiten patches" >> beam.Map(
+                _put, "patch_whitening", beam.pvalue.AsSingleton(whitening)
+            )
         if self.whiten:
             learnt = beam.pvalue.AsSingleton(weights)
             whitening = (
@@ -304,18 +317,6 @@ class LearnVocabulary(beam.PTransform):
                 | "Describe to reduce" >> beam.ParDo(_Rows(self.root, self.settings), learnt)
                 | "Gather descriptors" >> beam.GroupByKey()
                 | "Reduce" >> beam.Map(self._reduce, learnt)
-            )
-        if self.patch_dimension:
-            learnt = beam.pvalue.AsSingleton(weights)
-            describe = _PatchSample(self.root, self.settings, self.patch_dimension, self.seed)
-            whitening = (
-                parts
-                | "Patches of sample" >> beam.ParDo(describe, learnt)
-                | "Fit whitening of patches"
-                >> FitWhitening(self.patch_dimension, self.seed, "patches")
-            )
-            weights |= "Whiten patches" >> beam.Map(
-                _put, "patch_whitening", beam.pvalue.AsSingleton(whitening)
             )
         return weights | "Commit" >> beam.Map(self._commit)
 
