@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from jobs.describing import ModelChoice, ready
+from models.aggregated import AggregatedModel
+from models.whitening import LEAST_REDUCED
+from tests.models.synthetic import photographs
+
+
+def test_reduced_descriptors_and_patches_of_a_collection_go_together(tmp_path: Path) -> None:
+    """Patches are projected from their full length, whatever the descriptors are reduced to."""
+    paths = []
+    for n, pixels in enumerate(photographs(LEAST_REDUCED, 96, 72)):
+        paths.append(tmp_path / f"{n}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    model, learnt_from = ready(ModelChoice("netvlad-lite", patch_size=5, patch_dimension=8), paths)
+    assert isinstance(model, AggregatedModel)
+    assert learnt_from == len(paths)
+    assert model.spec.dimension <= LEAST_REDUCED - 1
+    found, patches = model.describe_with_patches(photographs(1, 96, 72), (5,))
+    assert found.shape == (1, model.spec.dimension)
+    assert patches.descriptors[0].shape[2] == 8
