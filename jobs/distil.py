@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
-import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -26,7 +23,7 @@ from models.distillation import Distillation, Distiller, Scenes, crops
 from models.formats import Network, network, to_bytes
 from models.pictures import Pictures, in_chunks
 from models.trainable import FORMAT, TrainableModel, calibrate, learnt_aggregation
-from models.training_files import BEST, CURVE, LAST, write_file
+from models.training_files import BEST, LAST, write_curve, write_file
 from models.whitening import fit_reduction
 from photos.decode import decode_rgb
 from photos.places import list_photos
@@ -202,7 +199,7 @@ def _learn(parsed: argparse.Namespace, distiller: Distiller, start: Backbone) ->
         if recalls[::-1] > best_recalls[::-1] or judge is None:
             best, best_recalls = student, recalls
         curve.append(row)
-        _write_curve(parsed.output, curve)
+        write_curve(parsed.output, curve, _COLUMNS)
         tqdm.write("  ".join(f"{name} {value:g}" for name, value in row.items()))
         sys.stdout.flush()
         losses.clear()
@@ -334,14 +331,6 @@ def _finished(
     described = [model.describe(part) for part in tqdm(parts, desc="reduce", disable=None)]
     reduction = fit_reduction(np.concatenate(described), parsed.project)
     return Network(FORMAT, learnt, model.network().aggregation, reduction)
-
-
-def _write_curve(folder: Path, curve: Sequence[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(curve)
-    write_file(folder / CURVE, text.getvalue().encode())
 
 
 if __name__ == "__main__":

@@ -137,10 +137,12 @@ def load_state(
     return Progress(epoch, remembered, curve)
 
 
-def write_curve(folder: Path, curve: Sequence[Mapping[str, float]]) -> None:
-    """The curve as a CSV: a row for the start and one an epoch."""
+def write_curve(
+    folder: Path, curve: Sequence[Mapping[str, float]], columns: Sequence[str] = _COLUMNS
+) -> None:
+    """The curve as a CSV of `columns`: a row for the start and one for each time it was judged."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(curve)
     write_file(folder / CURVE, text.getvalue().encode())
