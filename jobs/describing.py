@@ -21,6 +21,7 @@ from models.memory import one_thread_a_call, within_memory
 from models.registry import (
     DEFAULT_DIMENSION,
     SHIPPED,
+    default_clusters,
     is_complete,
     local_descriptors,
     patch_dimension,
@@ -192,7 +193,9 @@ def _learnt(choice: ModelChoice, checkpoint: bytes | None, paths: Sequence[Path]
     ]
     if not drawn:
         raise UserError("no photograph of the database can be read: there is nothing to learn from")
-    vocabulary = fit(choice.name, checkpoint, np.concatenate(drawn), seed=choice.seed)
+    reduced = choice.dimension != 0 and not choice.patch_size
+    clusters = default_clusters(choice.name, reduced)
+    vocabulary = fit(choice.name, checkpoint, np.concatenate(drawn), clusters, choice.seed)
     if choice.name != "bovw":
         return vocabulary
     counts = [

@@ -13,7 +13,7 @@ from models.base import Floats, Pixels
 from models.checkpoints import CheckpointSource
 from models.local import sample
 from models.netvlad import initial_alpha
-from models.registry import DEFAULT_CLUSTERS, local_descriptors, spare_clusters
+from models.registry import default_clusters, local_descriptors, spare_clusters
 from models.vocabulary import Vocabulary
 from retrieval.bovw import inverse_document_frequency, word_counts
 from retrieval.kmeans import kmeans
@@ -45,7 +45,7 @@ def fit(
 ) -> Vocabulary:
     """Centres by k-means on (M, D) local descriptors that `sample_local_descriptors` drew.
 
-    `clusters` are as many as the model is published with where none are given. The order of the
+    `clusters` are as many as `default_clusters` says where none are given. The order of the
     rows does not matter. Raises UserError where there are fewer rows than clusters.
     """
     source = local_descriptors(model_name, checkpoint)
@@ -54,7 +54,7 @@ def fit(
             f"{model_name} has local descriptors of {source.features.dimension} numbers, "
             f"got {descriptors.shape[1]}"
         )
-    wanted = (clusters or DEFAULT_CLUSTERS[model_name]) + spare_clusters(model_name)
+    wanted = (clusters or default_clusters(model_name)) + spare_clusters(model_name)
     centres = kmeans(descriptors, wanted, seed)
     alpha = 0.0
     if wanted > 1:

@@ -53,6 +53,17 @@ class NetVLAD(nn.Module):
         exact = centres.double()
         return cls(centres, 2 * alpha * exact, -alpha * exact.square().sum(dim=1), floor)
 
+    @classmethod
+    def of_words(cls, centres: Tensor) -> NetVLAD:
+        """Of (K, D) centres that nobody trained.
+
+        The softmax is all but VLAD's hard assignment, which measured best (recall@1 on 303 pairs:
+        57 % at alpha 10, 66 at 30, 69 at 100, 68 hard), and yet continuous, so that rounding in
+        the backbone cannot move a location from one cluster to another at a stroke. The floor
+        keeps the clusters that hold next to nothing small, as they are in VLAD.
+        """
+        return cls.v2(centres, 100.0, 1.0)
+
     @property
     def clusters(self) -> int:
         return self.centres.shape[0]

@@ -27,11 +27,6 @@ AGGREGATIONS = ("netvlad", "supervlad", "gem")
 
 FORMAT = "vladmap"
 
-# Where training starts is where descriptors without training do best: an assignment that is all but
-# hard, and clusters that hold next to nothing kept small.
-_ALPHA = 100.0
-_FLOOR = 1.0
-
 _LOCAL_AN_IMAGE = 100
 _STILL = 1e-6  # of a channel that no image moves
 
@@ -206,7 +201,7 @@ def learnt_aggregation(
     ghosts = 1 if kind == "supervlad" else 0
     centres = torch.from_numpy(kmeans(local, clusters + ghosts, seed))
     if kind == "netvlad":
-        return NetVLAD.v2(centres, _ALPHA, _FLOOR)
+        return NetVLAD.of_words(centres)
     return SuperVLAD.from_centres(centres, initial_alpha(torch.from_numpy(local), centres), ghosts)
 
 

@@ -76,7 +76,8 @@ class BuildOptions:
     )
     clusters: int = _option(
         0,
-        "visual words learnt from the collection; 0: as many as the model is published with",
+        "visual words learnt from the collection; 0: as many as the model is published with, and\n"
+        "twice as many where descriptors are reduced and no patches wanted",
         stages="describe",
     )
     whiten: int = _option(
@@ -310,7 +311,7 @@ def _check(options: BuildOptions) -> None:
     if options.tile_images < 20:
         raise UserError("--tile-images must be at least 20")
     if options.clusters < 0:
-        raise UserError("--clusters must be at least 1, or 0 for as many as published")
+        raise UserError("--clusters must be at least 1, or 0 for as many as suit the model")
     if options.dimension < AS_PUBLISHED:
         raise UserError("--dimension must be at least 1, 0 for none or -1 for the model's own")
     if options.dimension > 0 and (options.whiten or options.model == "bovw"):

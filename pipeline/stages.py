@@ -15,7 +15,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from mapping.cameras import TRIAL_IMAGES, camera_keys
-from models.registry import is_complete, patch_dimension, shipped_weights
+from models.registry import default_clusters, is_complete, patch_dimension, shipped_weights
 from models.whitening import IMAGES_PER_DIMENSION, IMAGES_PER_REDUCED
 from photos.cells import ring
 from pipeline.collection import list_collection
@@ -267,6 +267,7 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
     """The model's weights in the atlas; once learnt they stay, however the collection grows."""
     options, root = run.options, run.atlas.root
     dimension = reduced_to(options)
+    reduced = (dimension > 0 or options.whiten > 0) and not settings.patch_size
     stage = f"vocabulary-{options.model}"
     checkpoint = _read_checkpoint(options.checkpoint)
     identity = fingerprint(
@@ -319,7 +320,7 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
             root,
             stage,
             settings,
-            options.clusters,
+            options.clusters or default_clusters(options.model, reduced),
             options.whiten,
             options.seed,
             options.patch_dimension if settings.patch_size else 0,
