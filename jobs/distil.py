@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jobs.command import guarded, parser, words
@@ -17,14 +18,14 @@ from jobs.evaluation_set import read_set
 from jobs.worlds import size_of
 from models import ghost
 from models.backbones import Backbone, backbone, installed
-from models.base import Pixels
+from models.base import Floats, Pixels
 from models.checkpoints import read_weights
 from models.distillation import Distillation, Distiller, Scenes, crops
 from models.formats import Network, network, to_bytes
 from models.pictures import Pictures, in_chunks
 from models.trainable import FORMAT, TrainableModel, calibrate, learnt_aggregation
 from models.training_files import BEST, LAST, write_curve, write_file
-from models.whitening import fit_reduction
+from models.whitening import Whitening, fit_reduction
 from photos.decode import decode_rgb
 from photos.places import list_photos
 from photos.scenes import aligned_scenes
@@ -46,7 +47,9 @@ example:
 
 GHOST = "ghost"
 
-_WORDS = 64  # that the validation set is judged by, as many as a build learns
+_WORDS = 128  # that the validation set is judged by, as many as a build learns
+_NUMBERS = 1024  # to which descriptors are reduced, at most, as there
+_VOCABULARIES = 3
 _CALIBRATED_ON = 32
 _MOST_LEARNT_FROM = 4096  # pictures that words and reduction are learnt from
 _SIDE = 1600  # pixels of the long side that photographs are cut from
@@ -95,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options.add_argument("--frames-tolerance", type=int, default=0, metavar="N")
     options.add_argument(
-        "--check", type=int, default=100, metavar="N", help="steps to a validation (default: 100)"
+        "--check", type=int, default=200, metavar="N", help="steps to a validation (default: 200)"
     )
     options.add_argument(
         "--clusters", type=int, default=32, metavar="K", help="words of its own (default: 32)"
@@ -130,6 +133,7 @@ _HELP = {
     "steps": "steps",
     "scenes": "rendered scenes of a step",
     "photographs": "photographs of a step",
+    "hardness": "how much more often a scene is shown in the light that changes it more; 0: not",
     "temperature": "of the softmax over cosines",
     "augmentation": "strength of the changes to photographs; half of it to rendered scenes",
     "moved": "share that is seen from elsewhere",
@@ -215,7 +219,8 @@ def _learn(parsed: argparse.Namespace, distiller: Distiller, start: Backbone) ->
 
 
 class _Judge:
-    """Recall on photographs of places, with words learnt from their database."""
+    """Recall on photographs of places, as a build makes descriptors of them: words and reduction
+    learnt from the database. The mean over some vocabularies, which differ by a point or two."""
 
     def __init__(self, parsed: argparse.Namespace) -> None:
         self._set = read_set(
@@ -238,20 +243,34 @@ class _Judge:
             Pictures(self._set.database.paths, size),
             Pictures(self._set.queries.paths, size),
         ]
-        rows = np.arange(len(sides[0]))
-        parts = (sides[0].read(part) for part in in_chunks(rows, 32))
-        aggregation = learnt_aggregation("netvlad", student, parts, _WORDS, self._seed)
-        model = TrainableModel(student, aggregation)
-        database, queries = (
-            np.concatenate(
-                [model.describe(side.read(part)) for part in in_chunks(np.arange(len(side)), 32)]
-            )
-            for side in sides
-        )
-        found = rank(queries, database, self._set.positives).first()
         asked = np.array([len(rows) > 0 for rows in self._set.positives])
-        one, five = (round(100 * float((found[asked] < k).mean()), 2) for k in (1, 5))
+        found = []
+        for seed in range(self._seed, self._seed + _VOCABULARIES):
+            parts = (sides[0].read(part) for part in _chunks(sides[0]))
+            aggregation = learnt_aggregation("netvlad", student, parts, _WORDS, seed)
+            model = TrainableModel(student, aggregation)
+            database, queries = (
+                np.concatenate([model.describe(side.read(part)) for part in _chunks(side)])
+                for side in sides
+            )
+            reduction = fit_reduction(database, _NUMBERS)
+            if reduction is not None:
+                database, queries = (
+                    _reduced_by(reduction, database),
+                    _reduced_by(reduction, queries),
+                )
+            found.append(rank(queries, database, self._set.positives).first()[asked])
+        one, five = (round(100 * float((np.stack(found) < k).mean()), 2) for k in (1, 5))
         return one, five
+
+
+def _chunks(pictures: Pictures) -> list[NDArray[np.int64]]:
+    return in_chunks(np.arange(len(pictures)), 32)
+
+
+def _reduced_by(reduction: Whitening, descriptors: Floats) -> Floats:
+    found = descriptors @ reduction.weight.T + reduction.bias
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def _teacher(path: Path | None) -> tuple[Backbone, bytes]:

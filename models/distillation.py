@@ -34,6 +34,7 @@ from models.trainable import exact_convolutions
 from schemas.rejects import UserError
 
 _WARM_UP = 20  # steps
+_STILL = 1e-6  # least change of a view from its scene
 _AT_ONCE = 4  # images in one forward pass, whose locations are compared with each other
 
 
@@ -58,8 +59,10 @@ class Distillation:
     """How a student learns: every number that a run depends on.
 
     A step shows `scenes` of the first kind (rendered) and `photographs` of the second, one view of
-    each; photographs are changed by `models.augment` at `augmentation`, rendered scenes, which have
-    weather of their own, at half of it, and a share `moved` of both is seen from elsewhere.
+    each: in proportion to how far a view takes the teacher from the clear ones, one less their mean
+    cosine, to the power `hardness`; at 0 all alike. Photographs are changed by `models.augment` at
+    `augmentation`, rendered scenes, which have weather of their own, at half of it, and a share
+    `moved` of both is seen from elsewhere.
     `temperature` is that of the softmax over cosines, `rate` the highest of AdamW's, reached after
     a few steps and falling to nothing as a cosine does. The weights that come out lie at `blend` of
     the way from the teacher's to the student's: part of the way, most of what was learnt is there
@@ -70,6 +73,7 @@ class Distillation:
     steps: int = 400
     scenes: int = 8
     photographs: int = 8
+    hardness: float = 2.0
     temperature: float = 0.07
     augmentation: float = 1.0
     moved: float = 0.9
@@ -82,8 +86,10 @@ class Distillation:
     def __post_init__(self) -> None:
         if min(self.steps, self.scenes + self.photographs) < 1:
             raise UserError("a run needs a step and a step a scene, at least")
-        if min(self.scenes, self.photographs) < 0 or not 0 <= self.augmentation <= 2:
-            raise UserError("numbers of scenes must not be negative, augmentation is 0 to 2")
+        if min(self.scenes, self.photographs, self.hardness) < 0:
+            raise UserError("numbers of scenes and the hardness must not be negative")
+        if not 0 <= self.augmentation <= 2:
+            raise UserError("an augmentation lies in 0 to 2")
         if not (0 <= self.moved <= 1 and 0 <= self.blend <= 1) or not (
             self.rate > 0 and self.temperature > 0
         ):
@@ -118,6 +124,16 @@ def relational_loss(
     return -(wanted * found.nan_to_num(neginf=0.0)).sum(dim=1).mean()
 
 
+def view_shares(maps: Tensor, target: Tensor, hardness: float) -> NDArray[np.float64]:
+    """(V,) shares in which the V views of a scene are to be shown; they add up to 1.
+
+    `maps` (V, C, h, w) are unit local descriptors of the views and `target` (C, h, w) of the scene.
+    """
+    change = (1 - (maps * target).sum(1)).mean(dim=(1, 2)).double().clamp(min=_STILL)
+    weights: NDArray[np.float64] = (change**hardness).numpy()
+    return weights / weights.sum()
+
+
 class Distiller:
     """A student and its teacher, step by step."""
 
@@ -147,7 +163,7 @@ class Distiller:
         self._known = None if student else backbone.network.state_dict()
         backbone.network.eval().requires_grad_(False)
         self._kinds = [
-            (given, _targets(backbone, given, advance), wanted, strength)
+            (given, *_targets(backbone, given, settings.hardness, advance), wanted, strength)
             for given, wanted, strength in (
                 (scenes, settings.scenes, settings.augmentation / 2),
                 (photographs, settings.photographs, settings.augmentation),
@@ -202,9 +218,9 @@ class Distiller:
         settings = self.settings
         rng = np.random.default_rng([settings.seed, number])
         pictures, targets = [], []
-        for kind, (given, taught, wanted, strength) in enumerate(self._kinds):
+        for kind, (given, taught, odds, wanted, strength) in enumerate(self._kinds):
             scenes = rng.permutation(len(given))[:wanted]
-            rows = [given.views[scene][rng.integers(len(given.views[scene]))] for scene in scenes]
+            rows = [rng.choice(given.views[scene], p=odds[scene]) for scene in scenes]
             seeds = [[settings.seed, number, kind, place] for place in range(len(scenes))]
             x, y = moved(
                 torch.from_numpy(given.pictures[rows]),
@@ -221,15 +237,20 @@ class Distiller:
 
 
 @torch.no_grad()
-def _targets(teacher: Backbone, scenes: Scenes, advance: Callable[[int], object]) -> Tensor:
-    """(N, C, h, w) of each scene: the mean over its clear views, in half precision."""
-    found = []
-    for rows in scenes.clear:
-        pictures = torch.from_numpy(scenes.pictures[rows])
+def _targets(
+    teacher: Backbone, scenes: Scenes, hardness: float, advance: Callable[[int], object]
+) -> tuple[Tensor, list[NDArray[np.float64]]]:
+    """(N, C, h, w) of each scene, the mean over its clear views, in half precision; and for each
+    the shares in which its views are to be shown."""
+    targets, shares = [], []
+    for views, clear in zip(scenes.views, scenes.clear, strict=True):
+        pictures = torch.from_numpy(scenes.pictures[views])
         maps = _maps(teacher.network, pictures, teacher.preprocessing)
-        found.append(functional.normalize(maps.sum(0), dim=0).half())
+        target = functional.normalize(maps[np.isin(views, clear)].sum(0), dim=0)
+        targets.append(target.half())
+        shares.append(view_shares(maps, target, hardness))
         advance(1)
-    return torch.stack(found)
+    return torch.stack(targets), shares
 
 
 def _maps(network: nn.Module, pictures: Tensor, preprocessing: Preprocessing) -> Tensor:

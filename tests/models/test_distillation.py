@@ -9,7 +9,14 @@ from torch.nn import functional
 
 from models import ghost
 from models.backbones import backbone, installed
-from models.distillation import Distillation, Distiller, Scenes, crops, relational_loss
+from models.distillation import (
+    Distillation,
+    Distiller,
+    Scenes,
+    crops,
+    relational_loss,
+    view_shares,
+)
 from models.trainable import TrainableModel, calibrate, learnt_aggregation
 from schemas.rejects import UserError
 from tests.models.synthetic import photographs
@@ -119,6 +126,16 @@ def test_the_same_seed_gives_the_same_student_and_the_teacher_stays(dark: Scenes
     assert all(torch.equal(students[0][name], students[1][name]) for name in students[0])
     after = teacher.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_shares_of_views_grow_with_what_they_change_by_hand() -> None:
+    """Cosines of 1, 0.5 and 0 to the scene: changes of 0, 0.5 and 1, squared 0, 0.25 and 1."""
+    target = torch.tensor([1.0, 0.0])[:, None, None].expand(2, 3, 4)
+    half = torch.tensor([0.5, 0.75**0.5])[:, None, None].expand(2, 3, 4)
+    views = torch.stack([target, half, target.flip(0)])
+    assert view_shares(views, target, 2.0) == pytest.approx([0.0, 0.2, 0.8], abs=1e-6)
+    assert view_shares(views, target, 0.0) == pytest.approx([1 / 3, 1 / 3, 1 / 3])
+    assert view_shares(target[None], target, 2.0) == pytest.approx([1.0])
 
 
 def test_blended_weights_lie_between_teacher_and_student(dark: Scenes) -> None:
