@@ -220,7 +220,10 @@ class Distiller:
         pictures, targets = [], []
         for kind, (given, taught, odds, wanted, strength) in enumerate(self._kinds):
             scenes = rng.permutation(len(given))[:wanted]
-            rows = [rng.choice(given.views[scene], p=odds[scene]) for scene in scenes]
+            rows = [
+                rng.choice(given.views[scene], p=odds[scene] if settings.hardness else None)
+                for scene in scenes
+            ]
             seeds = [[settings.seed, number, kind, place] for place in range(len(scenes))]
             x, y = moved(
                 torch.from_numpy(given.pictures[rows]),

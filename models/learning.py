@@ -58,7 +58,9 @@ def fit(
     centres = kmeans(descriptors, wanted, seed)
     alpha = 0.0
     if wanted > 1:
-        alpha = initial_alpha(torch.from_numpy(descriptors), torch.from_numpy(centres))
+        found = initial_alpha(torch.from_numpy(descriptors), torch.from_numpy(centres))
+        # A sum over the rows in whatever order they come: its last digits are no one's.
+        alpha = float(np.float32(found))
     own = source.own
     return Vocabulary(
         model_name,

@@ -105,7 +105,7 @@ def test_a_vocabulary_of_another_backbone_is_refused(learnt: Vocabulary) -> None
 
 
 def test_fewer_descriptors_than_clusters_are_refused() -> None:
-    with pytest.raises(UserError, match="64 clusters need at least as many"):
+    with pytest.raises(UserError, match="128 clusters need at least as many"):
         learning.fit("netvlad-lite", None, np.ones((10, 112), np.float32))
 
 
