@@ -18,14 +18,15 @@ from jobs.evaluation_set import read_set
 from jobs.worlds import size_of
 from models import ghost
 from models.backbones import Backbone, backbone, installed
-from models.base import Floats, Pixels
+from models.base import Pixels
 from models.checkpoints import read_weights
 from models.distillation import Distillation, Distiller, Scenes, crops
 from models.formats import Network, network, to_bytes
 from models.pictures import Pictures, in_chunks
+from models.registry import DEFAULT_DIMENSION, default_clusters
 from models.trainable import FORMAT, TrainableModel, calibrate, learnt_aggregation
 from models.training_files import BEST, LAST, write_curve, write_file
-from models.whitening import Whitening, fit_reduction
+from models.whitening import fit_reduction, whitened
 from photos.decode import decode_rgb
 from photos.places import list_photos
 from photos.scenes import aligned_scenes
@@ -47,8 +48,7 @@ example:
 
 GHOST = "ghost"
 
-_WORDS = 128  # that the validation set is judged by, as many as a build learns
-_NUMBERS = 1024  # to which descriptors are reduced, at most, as there
+_AS = "netvlad-lite"  # whose words and reduction in a build the validation set is judged by
 _VOCABULARIES = 3
 _CALIBRATED_ON = 32
 _MOST_LEARNT_FROM = 4096  # pictures that words and reduction are learnt from
@@ -247,18 +247,15 @@ class _Judge:
         found = []
         for seed in range(self._seed, self._seed + _VOCABULARIES):
             parts = (sides[0].read(part) for part in _chunks(sides[0]))
-            aggregation = learnt_aggregation("netvlad", student, parts, _WORDS, seed)
+            aggregation = learnt_aggregation("netvlad", student, parts, default_clusters(_AS), seed)
             model = TrainableModel(student, aggregation)
             database, queries = (
                 np.concatenate([model.describe(side.read(part)) for part in _chunks(side)])
                 for side in sides
             )
-            reduction = fit_reduction(database, _NUMBERS)
+            reduction = fit_reduction(database, DEFAULT_DIMENSION[_AS])
             if reduction is not None:
-                database, queries = (
-                    _reduced_by(reduction, database),
-                    _reduced_by(reduction, queries),
-                )
+                database, queries = (whitened(rows, reduction) for rows in (database, queries))
             found.append(rank(queries, database, self._set.positives).first()[asked])
         one, five = (round(100 * float((np.stack(found) < k).mean()), 2) for k in (1, 5))
         return one, five
@@ -266,11 +263,6 @@ class _Judge:
 
 def _chunks(pictures: Pictures) -> list[NDArray[np.int64]]:
     return in_chunks(np.arange(len(pictures)), 32)
-
-
-def _reduced_by(reduction: Whitening, descriptors: Floats) -> Floats:
-    found = descriptors @ reduction.weight.T + reduction.bias
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def _teacher(path: Path | None) -> tuple[Backbone, bytes]:

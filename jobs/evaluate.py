@@ -8,9 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from jobs import reranking
 from jobs.command import guarded, parser, words
 from jobs.describing import Described, ModelChoice, described, ready
@@ -18,7 +15,7 @@ from jobs.evaluation_output import Measured, results_of, table, write
 from jobs.evaluation_set import add_set_options, read_set
 from models import MODEL_NAMES, DescriptorModel
 from models.registry import WITH_PATCHES
-from models.whitening import Whitening, fit_whitening
+from models.whitening import Whitening, fit_whitening, whitened
 from retrieval.evaluation import KEPT, rank, reordered
 from schemas.rejects import UserError
 
@@ -170,7 +167,7 @@ def evaluate(parsed: argparse.Namespace) -> None:
     whitening = None
     if parsed.whiten:
         whitening = _whitening(parsed, model, choice, database)
-        found = [_whitened(rows, whitening) for rows in found]
+        found = [whitened(rows, whitening) for rows in found]
     ranking = rank(
         found[1],
         found[0],
@@ -197,14 +194,6 @@ def _whitening(
         other = read_set(argparse.Namespace(**vars(parsed) | {"split": parsed.whiten_split}))
         rows = described(model, other.database.paths, choice, parsed.whiten_split).rows
     return fit_whitening(rows[rows.any(axis=1)], parsed.whiten, seed=parsed.seed)
-
-
-def _whitened(rows: NDArray[np.float32], whitening: Whitening) -> NDArray[np.float32]:
-    """Unit vectors; what was not described stays zero."""
-    found = rows @ whitening.weight.T + whitening.bias
-    found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-    found[~np.asarray(rows.any(axis=1))] = 0
-    return found
 
 
 if __name__ == "__main__":

@@ -220,10 +220,7 @@ class Distiller:
         pictures, targets = [], []
         for kind, (given, taught, odds, wanted, strength) in enumerate(self._kinds):
             scenes = rng.permutation(len(given))[:wanted]
-            rows = [
-                rng.choice(given.views[scene], p=odds[scene] if settings.hardness else None)
-                for scene in scenes
-            ]
+            rows = [rng.choice(given.views[scene], p=odds[scene]) for scene in scenes]
             seeds = [[settings.seed, number, kind, place] for place in range(len(scenes))]
             x, y = moved(
                 torch.from_numpy(given.pictures[rows]),
@@ -242,16 +239,17 @@ class Distiller:
 @torch.no_grad()
 def _targets(
     teacher: Backbone, scenes: Scenes, hardness: float, advance: Callable[[int], object]
-) -> tuple[Tensor, list[NDArray[np.float64]]]:
+) -> tuple[Tensor, list[NDArray[np.float64] | None]]:
     """(N, C, h, w) of each scene, the mean over its clear views, in half precision; and for each
-    the shares in which its views are to be shown."""
+    the shares in which its views are to be shown, None for all alike."""
     targets, shares = [], []
     for views, clear in zip(scenes.views, scenes.clear, strict=True):
-        pictures = torch.from_numpy(scenes.pictures[views])
+        seen = views if hardness else clear
+        pictures = torch.from_numpy(scenes.pictures[seen])
         maps = _maps(teacher.network, pictures, teacher.preprocessing)
-        target = functional.normalize(maps[np.isin(views, clear)].sum(0), dim=0)
+        target = functional.normalize(maps[np.isin(seen, clear)].sum(0), dim=0)
         targets.append(target.half())
-        shares.append(view_shares(maps, target, hardness))
+        shares.append(view_shares(maps, target, hardness) if hardness else None)
         advance(1)
     return torch.stack(targets), shares
 

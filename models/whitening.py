@@ -182,6 +182,14 @@ def _fixed(values: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.rint(values / _UNIT).astype(np.int64)
 
 
+def whitened(descriptors: NDArray[np.float32], whitening: Whitening) -> NDArray[np.float32]:
+    """(N, D) descriptors -> (N, d) of unit norm; rows of zeros, which stand for none, stay so."""
+    found = descriptors @ whitening.weight.T + whitening.bias
+    found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    found[~np.asarray(descriptors.any(axis=1))] = 0
+    return found
+
+
 class WhiteningLayer(nn.Module):
     """(N, D) -> (N, d) of unit norm, as published checkpoints end in."""
 

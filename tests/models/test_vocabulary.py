@@ -11,6 +11,7 @@ import torch
 
 from models import learning, load_model, vocabulary
 from models.local import sample
+from models.registry import default_clusters
 from models.vocabulary import Vocabulary
 from schemas.rejects import UserError
 from tests.models.synthetic import photographs, saved, vgg16_state
@@ -102,6 +103,11 @@ def test_a_vocabulary_of_another_backbone_is_refused(learnt: Vocabulary) -> None
     foreign = Vocabulary("netvlad-lite", "0" * 32, 0, learnt.centres)
     with pytest.raises(UserError, match="other weights of the backbone"):
         load_model("netvlad-lite", vocabulary.to_bytes(foreign))
+
+
+def test_words_are_twice_as_many_where_descriptors_are_reduced_and_nowhere_else() -> None:
+    assert [default_clusters("netvlad-lite", reduced) for reduced in (True, False)] == [128, 64]
+    assert [default_clusters("netvlad", reduced) for reduced in (True, False)] == [64, 64]
 
 
 def test_fewer_descriptors_than_clusters_are_refused() -> None:

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from models import whitening as module
-from models.whitening import WhiteningLayer, add_up, first_basis, fit_reduction, fit_whitening
+from models.whitening import (
+    Whitening,
+    WhiteningLayer,
+    add_up,
+    first_basis,
+    fit_reduction,
+    fit_whitening,
+    whitened,
+)
 from schemas.rejects import UserError
 
 
@@ -110,3 +118,10 @@ def test_a_reduction_is_as_wide_as_the_images_span_and_few_are_left_whole() -> N
     assert len(twice.bias) == 59
     assert fit_reduction(data[:99], 16) is None
     assert fit_reduction(np.repeat(data[:1], 100, axis=0), 16) is None
+
+
+def test_whitened_rows_by_hand_and_those_that_stand_for_none_stay_zero() -> None:
+    """2 x and y + 1 of (1, 0) are (2, 1), of length sqrt(5)."""
+    whitening = Whitening(np.diag([2.0, 1.0]).astype(np.float32), np.array([0, 1], np.float32))
+    found = whitened(np.array([[1, 0], [0, 0]], np.float32), whitening)
+    np.testing.assert_allclose(found, [[2 / 5**0.5, 1 / 5**0.5], [0, 0]], rtol=1e-6)
