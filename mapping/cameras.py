@@ -51,7 +51,9 @@ _FAMILIES: dict[str, tuple[float, ...]] = {
 _LADDER = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "OPENCV", "SIMPLE_RADIAL_FISHEYE", "OPENCV_FISHEYE")
 # A richer model must raise the score by this share for each parameter that it adds.
 _GAIN_PER_PARAMETER = 0.01
-# EXIF's focal length stands if the map it gives scores this share of the best trial's at least.
+# EXIF's focal length stands if a map whose focal length is within this share of it (that of a
+# 35 mm equivalent is rounded to whole millimetres) scores this share of the best trial's at least.
+_PRIOR_TOLERANCE = 0.05
 _PRIOR_STANDS = 0.9
 _ROUNDS = 2
 _TIME_LIMIT_S = 900.0
@@ -206,8 +208,28 @@ def choose_camera_model(
     if not trials:
         return CameraChoice(initial, len(features))
     trials.sort(key=lambda item: -item[0].score)
-    camera = _climb(*trials[0], initial if _prior_stands(initial, trials) else None)
-    return CameraChoice(camera, len(features), [trial for trial, _ in trials])
+    told = [trial for trial, _ in trials]
+    camera = _climb(*trials[0], initial if prior_stands(initial, told) else None)
+    return CameraChoice(camera, len(features), told)
+
+
+def prior_stands(initial: Camera, trials: Sequence[Trial]) -> bool:
+    """Return whether EXIF's focal length maps about as well as the best of `trials` does.
+
+    Along a street the focal length is hardly observed (11 images of one scored alike at 425 and at
+    948 px), and one and the same map comes out half as large by chance. So it counts also when the
+    trial refined from it stays by it.
+    """
+    if not initial["has_prior_focal_length"]:
+        return False
+    focal = initial["params"][0]
+    own = [
+        trial.score
+        for trial in trials
+        if trial.camera["model"] == "SIMPLE_RADIAL"
+        and abs(trial.camera["params"][0] - focal) <= _PRIOR_TOLERANCE * focal
+    ]
+    return bool(own) and max(own) >= _PRIOR_STANDS * max(trial.score for trial in trials)
 
 
 def choose_cameras(
@@ -303,19 +325,6 @@ def _refined(model: pycolmap.Reconstruction) -> Camera | None:
     if not (np.all(np.isfinite(camera["params"])) and low < focal < high):
         return None
     return camera
-
-
-def _prior_stands(initial: Camera, trials: Sequence[tuple[Trial, pycolmap.Reconstruction]]) -> bool:
-    """Whether EXIF's focal length, undistorted, maps about as well as the best there is."""
-    if not initial["has_prior_focal_length"]:
-        return False
-    own = [
-        trial.score
-        for trial, _ in trials
-        if trial.camera["model"] == "SIMPLE_RADIAL"
-        and trial.camera["params"][0] == initial["params"][0]
-    ]
-    return bool(own) and max(own) >= _PRIOR_STANDS * trials[0][0].score
 
 
 def _climb(trial: Trial, model: pycolmap.Reconstruction, prior: Camera | None) -> Camera:

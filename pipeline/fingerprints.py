@@ -19,7 +19,7 @@ _STAGE_VERSIONS = {
     "pair": 1,
     "features": 1,
     "verify": 2,
-    "cameras": 2,
+    "cameras": 3,
     "reconstruct": 2,
     "merge": 2,
 }

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mapping.cameras import camera_key, initial_camera, trial_subset
+from mapping.cameras import Trial, camera_key, initial_camera, prior_stands, trial_subset
 
 
 def test_images_share_a_camera_by_maker_model_size_and_focal_length() -> None:
@@ -26,3 +26,19 @@ def test_the_trial_subset_grows_from_the_heaviest_pair_along_the_heaviest_links(
     assert trial_subset(pair_a, pair_b, weight, 3) == ["a", "b", "c"]
     assert trial_subset(pair_a, pair_b, weight, 10) == ["a", "b", "c", "d"]
     assert trial_subset([], [], np.zeros(0)) == []
+
+
+def _trial(model: str, focal: float, score: float) -> Trial:
+    camera = {"model": model, "width": 640, "height": 480, "params": [focal, 320.0, 240.0, 0.0]}
+    return Trial(camera, 11, int(score), 0.4, score)
+
+
+def test_exifs_focal_length_stands_by_its_own_map_or_by_one_refined_from_it() -> None:
+    known, best = initial_camera(640, 480, 425.0), _trial("SIMPLE_RADIAL_FISHEYE", 810.0, 1000.0)
+    half, whole = _trial("SIMPLE_RADIAL", 425.0, 600.0), _trial("SIMPLE_RADIAL", 425.0, 900.0)
+    assert prior_stands(known, [best, whole])
+    assert not prior_stands(known, [best, half])
+    assert prior_stands(known, [best, _trial("SIMPLE_RADIAL", 418.0, 950.0), half])
+    assert not prior_stands(known, [best, _trial("SIMPLE_RADIAL", 948.0, 950.0), half])
+    assert not prior_stands(known, [best])
+    assert not prior_stands(initial_camera(640, 480, None), [best, whole])
