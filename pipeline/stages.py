@@ -31,6 +31,7 @@ from transforms import cameras as cameras_stage
 from transforms import describe as describe_stage
 from transforms import index as index_stage
 from transforms import ingest as ingest_stage
+from transforms import learn as learn_stage
 from transforms import pair as pair_stage
 from transforms import storage
 from transforms import verify as verify_stage
@@ -316,7 +317,7 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
     ledger = run.execute(
         stage,
         [Task("weights", NO_CELL, path, identity, (("sample", listed),))],
-        describe_stage.LearnVocabulary(
+        learn_stage.LearnVocabulary(
             root,
             stage,
             settings,
