@@ -6,8 +6,9 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,15 @@ from models.formats import Network, network, to_bytes
 from models.pictures import Pictures, in_chunks
 from models.registry import DEFAULT_DIMENSION, default_clusters
 from models.trainable import FORMAT, TrainableModel, calibrate, learnt_aggregation
-from models.training_files import BEST, LAST, write_curve, write_file
+from models.training_files import (
+    BEST,
+    LAST,
+    STATE,
+    read_state,
+    write_curve,
+    write_file,
+    write_state,
+)
 from models.whitening import fit_reduction, whitened
 from photos.decode import decode_rgb
 from photos.places import list_photos
@@ -40,9 +49,10 @@ whole model: the backbone, and words and a reduction learnt from the same pictur
 need descriptors that no collection has a part in. A build takes its backbone and learns the rest
 from the collection.
 
-example:
+examples:
   vladmap worlds places --seeds 0:40 --places 100 --every 7 --aligned
   vladmap distil --worlds places --photographs streets --validate seasons --output run
+  vladmap distil --worlds places --photographs streets --validate seasons --output run --resume
   vladmap build --images photos --checkpoint run/best.safetensors --atlas atlas
 """
 
@@ -69,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--photographs", type=Path, nargs="+", default=[], metavar="DIR", help="folders of them"
     )
     options.add_argument("--output", type=Path, required=True, metavar="DIR")
+    options.add_argument("--resume", action="store_true", help="go on after the last validation")
     options.add_argument(
         "--init", type=Path, metavar="FILE", help="teacher (default: Lite0 by ImageNet)"
     )
@@ -149,6 +160,8 @@ def distil(parsed: argparse.Namespace) -> None:
     """Learn, validate, and write the model with words and a reduction of its own."""
     if parsed.check < 1 or parsed.crops < 1 or parsed.clusters < 2 or parsed.project < 1:
         raise UserError("--check, --crops and --project are at least 1, --clusters 2")
+    if (parsed.output / STATE).exists() and not parsed.resume:
+        raise UserError(f"{parsed.output} holds a run: go on by --resume, or name another folder")
     given = {
         field.name: getattr(parsed, f"recipe_{field.name}")
         for field in dataclasses.fields(Distillation)
@@ -166,8 +179,9 @@ def distil(parsed: argparse.Namespace) -> None:
         total=len(scenes) + len(photographs), desc="look", unit=" scenes", disable=None
     ) as bar:
         distiller = Distiller(teacher, scenes, photographs, settings, bar.update, student)
+    told = {key: value for key, value in vars(parsed).items() if key not in {"output", "resume"}}
     about = {
-        "options": json.loads(json.dumps(vars(parsed), default=str)),
+        "options": json.loads(json.dumps(told, default=str)),
         "recipe": dataclasses.asdict(settings),
         "scenes": len(scenes),
         "photographs": len(photographs),
@@ -176,7 +190,7 @@ def distil(parsed: argparse.Namespace) -> None:
         parsed.output / "distillation.json",
         (json.dumps(about, indent=1, sort_keys=True) + "\n").encode(),
     )
-    best = _learn(parsed, distiller, student or teacher)
+    best = _learn(parsed, distiller, about)
     both = [*_sample(scenes), *_sample(photographs)]
     for name, learnt in {BEST: best, LAST: distiller.learnt()}.items():
         net = _finished(parsed, learnt, both, settings.seed)
@@ -184,38 +198,61 @@ def distil(parsed: argparse.Namespace) -> None:
         print(f"{parsed.output / name}: {len(net.whitening.bias) if net.whitening else 0} numbers")
 
 
-def _learn(parsed: argparse.Namespace, distiller: Distiller, start: Backbone) -> Backbone:
+def _learn(parsed: argparse.Namespace, distiller: Distiller, about: Mapping[str, Any]) -> Backbone:
     """The student at its best on the validation set; the last one where there is none."""
     steps = distiller.settings.steps
     judge = None if parsed.validate is None else _Judge(parsed)
     curve: list[dict[str, float]] = []
-    best, best_recalls = start, (-1.0, -1.0)
+    best = distiller.learnt()
     losses: list[float] = []
 
     def note(step: int, student: Backbone) -> None:
-        nonlocal best, best_recalls
+        nonlocal best
         row: dict[str, float] = {"step": step}
         if losses:
             row["loss"] = round(float(np.mean(losses)), 6)
-        recalls = (0.0, 0.0) if judge is None else judge.recalls(student)
         if judge is not None:
-            row |= {"recall@1": recalls[0], "recall@5": recalls[1]}
-        if recalls[::-1] > best_recalls[::-1] or judge is None:
-            best, best_recalls = student, recalls
+            row["recall@1"], row["recall@5"] = judge.recalls(student)
         curve.append(row)
+        if curve[_best(curve)] is row:
+            best = student
         write_curve(parsed.output, curve, _COLUMNS)
+        kept = {f"best.{name}": tensor for name, tensor in best.network.state_dict().items()}
+        content = {"about": about, "curve": curve}
+        write_state(parsed.output, step, distiller.state() | kept, content)
         tqdm.write("  ".join(f"{name} {value:g}" for name, value in row.items()))
         sys.stdout.flush()
         losses.clear()
 
-    note(0, start)
-    with tqdm(total=steps, desc="distil", unit=" steps", disable=None) as bar:
-        for step in range(steps):
+    if parsed.resume:
+        content, tensors = read_state(parsed.output, about)
+        curve += content["curve"]
+        distiller.restore(tensors)
+        best = distiller.backbone(
+            {
+                name.removeprefix("best."): tensor
+                for name, tensor in tensors.items()
+                if name.startswith("best.")
+            }
+        )
+    else:
+        note(0, best)
+    done = int(curve[-1]["step"])
+    with tqdm(total=steps, initial=done, desc="distil", unit=" steps", disable=None) as bar:
+        for step in range(done, steps):
             losses.append(distiller.step(step))
             bar.update()
             if (step + 1) % parsed.check == 0 or step + 1 == steps:
                 note(step + 1, distiller.learnt())
     return best
+
+
+def _best(curve: Sequence[Mapping[str, float]]) -> int:
+    """The row of the highest recall@5, of those of the highest recall@1, of those the first; the
+    last row where nothing was validated."""
+    if "recall@5" not in curve[-1]:
+        return len(curve) - 1
+    return max(range(len(curve)), key=lambda n: (curve[n]["recall@5"], curve[n]["recall@1"], -n))
 
 
 class _Judge:

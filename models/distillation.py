@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ from models.augment import augment, moved
 from models.backbones import Backbone
 from models.base import Pixels, Preprocessing
 from models.trainable import exact_convolutions
+from models.training_files import load_optimiser, optimiser_tensors
 from schemas.rejects import UserError
 
 _WARM_UP = 20  # steps
@@ -202,16 +203,39 @@ class Distiller:
 
     def learnt(self) -> Backbone:
         """The student as it is now, blended with its teacher, apart from what goes on."""
-        network = copy.deepcopy(self.student).eval().requires_grad_(False)
-        if self._known is not None:
-            network.load_state_dict(
-                {
-                    name: torch.lerp(self._known[name], learnt, self.settings.blend)
-                    for name, learnt in network.state_dict().items()
-                }
-            )
+        learnt = self.student.state_dict()
+        if self._known is None:
+            return self.backbone(learnt)
+        blend = self.settings.blend
+        return self.backbone(
+            {name: torch.lerp(known, learnt[name], blend) for name, known in self._known.items()}
+        )
+
+    def backbone(self, state: Mapping[str, Tensor]) -> Backbone:
+        """A backbone like the student's, of the tensors in `state`, which are copied."""
+        network = copy.deepcopy(self._backbone.network).eval().requires_grad_(False)
+        network.load_state_dict(state)
         weights: dict[str, Tensor] = network.unfolded()  # type: ignore[operator]
         return dataclasses.replace(self._backbone, network=network, weights=weights)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, beside its number."""
+        learnt = {f"student.{name}": tensor for name, tensor in self.student.state_dict().items()}
+        return learnt | optimiser_tensors(self._optimiser)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to what `state` said; UserError where it is of another network."""
+        try:
+            self.student.load_state_dict(
+                {
+                    name.removeprefix("student."): tensor
+                    for name, tensor in state.items()
+                    if name.startswith("student.")
+                }
+            )
+            load_optimiser(self._optimiser, state)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"the state does not belong to this run: {error}") from error
 
     def _shown(self, number: int) -> tuple[Tensor, Tensor]:
         """The images of a step and what the teacher made of their scenes."""

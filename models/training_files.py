@@ -65,30 +65,19 @@ def save_state(
     scaler: torch.amp.GradScaler,
     about: Mapping[str, Any],
 ) -> None:
-    """Everything that the next epoch depends on, in `state.json` and the tensors that it names.
-
-    `about` says which run it is. A run killed while it writes keeps the state before.
-    """
+    """Everything that the next epoch of `vladmap train` depends on; `about` says what run it is."""
     tensors: dict[str, Tensor] = {
         f"model.{name}": p for name, p in model.named_parameters() if p.requires_grad
     }
-    for index, entries in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{key}": value for key, value in entries.items()}
+    tensors |= optimiser_tensors(optimiser)
     tensors["remembered"] = torch.from_numpy(progress.remembered)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    name = f"state-{progress.epoch:04d}.safetensors"
-    write_file(folder / name, to_safetensors(tensors))
     content = {
         "about": about,
         "epoch": progress.epoch,
-        "tensors": name,
         "scaler": scaler.state_dict(),
         "curve": progress.curve,
     }
-    write_file(folder / STATE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
-    for old in folder.glob("state-*.safetensors"):
-        if old.name != name:
-            old.unlink(missing_ok=True)
+    write_state(folder, progress.epoch, tensors, content)
 
 
 def load_state(
@@ -98,43 +87,82 @@ def load_state(
     scaler: torch.amp.GradScaler,
     about: Mapping[str, Any],
 ) -> Progress:
-    """Bring a run back to where it was saved.
+    """Bring a run of `vladmap train` back to where it was saved; errors as of `read_state`."""
+    content, tensors = read_state(folder, about)
+    try:
+        progress = Progress(
+            int(content["epoch"]), tensors["remembered"].numpy(), list(content["curve"])
+        )
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(tensors[f"model.{key}"])
+        load_optimiser(optimiser, tensors)
+        scaler.load_state_dict(content["scaler"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"the state in {folder} does not belong to this run: {error}") from error
+    return progress
+
+
+def write_state(
+    folder: Path, done: int, tensors: Mapping[str, Tensor], content: Mapping[str, Any]
+) -> None:
+    """A run's state after `done` epochs or steps: `content` and the name of the file of `tensors`
+    in `state.json`. `content["about"]` says which run it is, `content["curve"]` how it went.
+
+    A run killed while it writes keeps the state before.
+    """
+    name = f"state-{done:04d}.safetensors"
+    whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    write_file(folder / name, to_safetensors(whole))
+    said = json.dumps({**content, "tensors": name}, indent=1, sort_keys=True)
+    write_file(folder / STATE, (said + "\n").encode())
+    for old in folder.glob("state-*.safetensors"):
+        if old.name != name:
+            old.unlink(missing_ok=True)
+
+
+def read_state(
+    folder: Path, about: Mapping[str, Any]
+) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    """The content and the tensors that `write_state` left.
 
     Raises UserError where there is nothing to go on from, or it is of other options or data.
     """
     path = folder / STATE
     try:
-        content = json.loads(path.read_bytes())
-        before = content["about"]
-        name, scale, epoch = content["tensors"], content["scaler"], int(content["epoch"])
-        curve = list(content["curve"])
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        before, name, _ = content["about"], content["tensors"], content["curve"][-1]
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no run to resume: leave out --resume") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path} is damaged: train again into another folder") from error
     now = json.loads(json.dumps(about))
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if changed:
         told = ", ".join(f"{key} was {before.get(key)}" for key in changed)
         raise UserError(f"{folder} cannot be resumed with other options or data: {told}")
-    tensors = read_weights(folder / name).tensors
+    return content, read_weights(folder / name).tensors
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser remembers of each parameter, under names that `load_optimiser` knows."""
+    return {
+        f"optimiser.{index}.{key}": value
+        for index, entries in optimiser.state_dict()["state"].items()
+        for key, value in entries.items()
+    }
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser back what `optimiser_tensors` said of it."""
     state: dict[int, dict[str, Tensor]] = {}
-    try:
-        with torch.no_grad():
-            for key, parameter in model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(tensors[f"model.{key}"])
-        for key, tensor in tensors.items():
-            if key.startswith("optimiser."):
-                _, index, entry = key.split(".")
-                state.setdefault(int(index), {})[entry] = tensor
-        remembered = tensors["remembered"].numpy()
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise UserError(f"{folder / name} does not belong to this run: {error}") from error
+    for key, tensor in tensors.items():
+        if key.startswith("optimiser."):
+            _, index, entry = key.split(".")
+            state.setdefault(int(index), {})[entry] = tensor
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
-    scaler.load_state_dict(scale)
-    return Progress(epoch, remembered, curve)
 
 
 def write_curve(

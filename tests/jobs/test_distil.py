@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from PIL import Image
 
 from jobs.main import main
 from models import load_model
+from models.backbones import Backbone
 from models.checkpoints import read_weights
+from models.distillation import Distiller
 from models.formats import network
 from models.netvlad import NetVLAD
 from tests.models.scenes import seen_twice
@@ -71,6 +74,51 @@ def test_the_same_command_gives_the_same_bytes(sources: dict[str, Path], tmp_pat
         assert main([*command, "--output", str(tmp_path / run)]) == 0
         files.append((tmp_path / run / "last.safetensors").read_bytes())
     assert files[0] == files[1]
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+    sources: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["distil", "--worlds", str(sources["worlds"]), *QUICK]
+    command += ["--validate", str(sources["seasons"]), "--steps", "3"]
+    assert main([*command, "--output", str(tmp_path / "whole")]) == 0
+
+    run = ["--output", str(tmp_path / "run")]
+    assert main([*command, *run, "--resume"]) == 2
+    assert "no run to resume" in capsys.readouterr().err
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Distiller, "learnt", _stop_after(1, Distiller.learnt))
+        with pytest.raises(_StoppedError):
+            main([*command, *run])
+    assert not (tmp_path / "run" / "last.safetensors").exists()
+    assert main([*command, *run]) == 2
+    assert "go on by --resume" in capsys.readouterr().err
+    assert main([*command, *run, "--rate", "1e-3", "--resume"]) == 2
+    assert "other options" in capsys.readouterr().err
+    assert main([*command, *run, "--resume"]) == 0
+    for name in ("best.safetensors", "last.safetensors", "curve.csv", "distillation.json"):
+        whole, resumed = (tmp_path / folder / name for folder in ("whole", "run"))
+        assert whole.read_bytes() == resumed.read_bytes(), name
+
+
+class _StoppedError(Exception):
+    pass
+
+
+def _stop_after(calls: int, method: Callable[[Distiller], Backbone]) -> Callable[..., Backbone]:
+    """The method, which after so many calls ends the run as a kill would."""
+    left = [calls]
+
+    def stopping(self: Distiller) -> Backbone:
+        if not left[0]:
+            raise _StoppedError
+        left[0] -= 1
+        return method(self)
+
+    return stopping
 
 
 def test_what_is_missing_is_one_clear_line(
