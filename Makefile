@@ -49,7 +49,7 @@ weights: $(READY)
 	$(BIN)/vladmap worlds $(WEIGHTS)/places --seeds 0:40 --places 100 --every 7 --aligned
 	$(BIN)/vladmap distil --worlds $(WEIGHTS)/places \
 	    --photographs $(PHOTOS)/lund $(PHOTOS)/larochelle \
-	    --validate $(PHOTOS)/sped --hardness 0 --check 400 --output $(WEIGHTS)/run
+	    --validate $(PHOTOS)/sped --output $(WEIGHTS)/run
 	cp $(WEIGHTS)/run/best.safetensors models/weights/netvlad-lite.safetensors
 
 # The same build in one process and on Apache Spark: the two atlases must be equal.
