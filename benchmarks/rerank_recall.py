@@ -133,7 +133,9 @@ def table(name: str, folder: Path, city: Path, candidates: int, dimension: int) 
     model = _model(database, dimension)
     described, database_patches = _described(model, database)
     asked, query_patches = _described(model, queries)
-    best = np.argsort(-(asked @ described.T), axis=1, kind="stable")[:, :candidates]
+    cosines = asked @ described.T
+    best = np.argsort(-cosines, axis=1, kind="stable")[:, :candidates]
+    similarity = np.take_along_axis(cosines, best, axis=1)
     centroids = [
         kmeans(np.concatenate([p.descriptors[s][0][::7] for p in database_patches]), 64)
         for s in range(len(model.spec.patch_sizes))
@@ -172,10 +174,14 @@ def table(name: str, folder: Path, city: Path, candidates: int, dimension: int) 
         for q in range(len(queries)):
             counts[q] = [_inliers(ours[q], theirs[row]) for row in best[q]]
         milliseconds = 1000 * (time.perf_counter() - started) / best.size
-        for floor in (0, 15, 30):
-            first = [best[q][by_inliers(counts[q], floor)[0]] for q in range(len(queries))]
+        orders = {
+            "alone": [np.argsort(-count, kind="stable") for count in counts],
+            "and cosine": [by_inliers(counts[q], similarity[q]) for q in range(len(queries))],
+        }
+        for label, order in orders.items():
+            first = [best[q][order[q][0]] for q in range(len(queries))]
             recall = 100 * float(np.mean([right[q, row] for q, row in enumerate(first)]))
-            label = f"{detector}, floor {floor}"
+            label = f"{detector} {label}"
             print(f"{name:14s} {label:22s} {recall:5.1f}  {milliseconds:7.2f} ms/pair", flush=True)
 
 

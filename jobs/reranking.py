@@ -21,7 +21,7 @@ from models.aggregated import AggregatedModel
 from photos.layouts import EvaluationSet
 from retrieval.evaluation import Ranking
 from retrieval.patches import StoredPatches, bytes_an_image, stored
-from retrieval.rerank import FEATURE_FLOOR, by_inliers, scores_of_each
+from retrieval.rerank import by_inliers, scores_of_each
 from schemas.rejects import PhotoError
 
 BY_PATCHES = ("rapid", "ransac")
@@ -77,8 +77,11 @@ class Evidence(ABC):
         """One score a candidate, larger being better."""
 
     @abstractmethod
-    def order(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Places of the candidates, best first; they come best first by descriptor."""
+    def order(
+        self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        """Places of the candidates, best first, by these scores and the cosines of descriptors, by
+        which they come best first."""
 
     @abstractmethod
     def _target(self) -> Callable[[int, int], tuple[int, int]]: ...
@@ -104,8 +107,10 @@ class FeatureEvidence(Evidence):
             np.float64,
         )
 
-    def order(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
-        return by_inliers(np.nan_to_num(scores, nan=0.0).astype(np.int64), FEATURE_FLOOR)
+    def order(
+        self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        return by_inliers(np.nan_to_num(scores, nan=0.0).astype(np.int64), similarity)
 
     def _target(self) -> Callable[[int, int], tuple[int, int]]:
         return _FEATURE_SIZE.target
@@ -126,7 +131,9 @@ class PatchEvidence(Evidence):
     def scores(self, query: StoredPatches, candidates: Sequence[Any]) -> NDArray[np.float64]:
         return scores_of_each(query, candidates, self._method)
 
-    def order(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    def order(
+        self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
         return np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
 
     def _target(self) -> Callable[[int, int], tuple[int, int]]:
@@ -175,6 +182,6 @@ def new_order(
         started = time.perf_counter()
         scores = np.full(head, np.nan)
         scores[known] = by.scores(ours, [theirs[place] for place in known])
-        order[query] = by.order(scores)
+        order[query] = by.order(scores, ranking.similarity[query, :head])
         seconds += time.perf_counter() - started
     return order, 1000 * seconds / max(1, len(order))

@@ -16,7 +16,7 @@ _STAGE_VERSIONS = {
     "vocabulary": 4,
     "describe": 3,
     "index": 1,
-    "pair": 1,
+    "pair": 2,
     "features": 1,
     "verify": 2,
     "cameras": 3,

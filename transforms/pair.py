@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.utils.shared import Shared
+from numpy.typing import NDArray
 
 from retrieval.candidates import (
     GLOBAL,
@@ -175,14 +176,15 @@ class _Pair(beam.DoFn):
         index, ids = box.index
         end = int(self._ends[self._names.index(shard)])
         wanted = max(settings.everywhere, settings.rerank.candidates if self._evidence else 0)
-        _, rows = search(index, query.vectors, wanted + 1, below=end)
-        hits = {
-            image: [row for row in found.tolist() if row >= 0 and ids[row] != image][:wanted]
-            for image, found in zip(query.ids.tolist(), rows, strict=True)
-        }
+        similarity, rows = search(index, query.vectors, wanted + 1, below=end)
+        hits: dict[str, list[int]] = {}
+        alike: dict[str, NDArray[np.float32]] = {}
+        for image, found, cosines in zip(query.ids.tolist(), rows, similarity, strict=True):
+            others = np.flatnonzero([row >= 0 and ids[row] != image for row in found])[:wanted]
+            hits[image], alike[image] = found[others].tolist(), cosines[others]
         known: defaultdict[str, list[tuple[str, str, str]]] = defaultdict(list)
-        for image, others in hits.items():
-            for row in others:
+        for image, candidates in hits.items():
+            for row in candidates:
                 place = int(np.searchsorted(self._ends, row, side="right"))
                 known[self._names[place]].append((GLOBAL, image, ids[row]))
         if self._evidence is None:
@@ -192,10 +194,10 @@ class _Pair(beam.DoFn):
             pairs = [(image, candidate) for _, image, candidate in members]
             scores |= zip(pairs, self._evidence.scores(shard, other, pairs), strict=True)
         kept = set()
-        for image, others in hits.items():
-            found = np.array([scores[image, ids[row]] for row in others])
-            best = self._evidence.order(found)[: settings.everywhere]
-            kept |= {(image, ids[others[place]]) for place in best}
+        for image, candidates in hits.items():
+            found = np.array([scores[image, ids[row]] for row in candidates])
+            best = self._evidence.order(found, alike[image])[: settings.everywhere]
+            kept |= {(image, ids[candidates[place]]) for place in best}
         # An emptied list still says that the shard was looked at.
         for members in known.values():
             members[:] = [member for member in members if member[1:] in kept]

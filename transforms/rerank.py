@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mapping.feature_table import read_features
 from mapping.features import LocalFeatures
 from mapping.matching import fundamental_inliers, match
-from retrieval.rerank import FEATURE_FLOOR, by_inliers, scores_of_each
+from retrieval.rerank import by_inliers, scores_of_each
 from transforms import storage
 from transforms.patches import PatchTable, read_patches
 
@@ -87,8 +87,11 @@ class Evidence(ABC):
         return self._read(storage.join(self._root, self._paths[shard]))
 
     @abstractmethod
-    def order(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Positions of one query's candidates, best first; they come best first by descriptor."""
+    def order(
+        self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        """Positions of one query's candidates, best first, by these scores and the cosines of
+        descriptors, by which they come best first."""
 
     @abstractmethod
     def _read(self, path: str) -> dict[str, Any]: ...
@@ -100,8 +103,10 @@ class Evidence(ABC):
 class FeatureEvidence(Evidence):
     """The inliers of a fundamental matrix over the matches of local features."""
 
-    def order(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
-        return by_inliers(scores.astype(np.int64), FEATURE_FLOOR)
+    def order(
+        self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        return by_inliers(scores.astype(np.int64), similarity)
 
     def _read(self, path: str) -> dict[str, tuple[LocalFeatures, float]]:
         table = storage.read_table(path)
@@ -134,7 +139,9 @@ def _strongest(features: LocalFeatures) -> LocalFeatures:
 class PatchEvidence(Evidence):
     """The score of patches; of images whose grids differ too."""
 
-    def order(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    def order(
+        self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
         return np.argsort(-scores, kind="stable")
 
     def _read(self, path: str) -> PatchTable:
