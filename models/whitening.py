@@ -140,9 +140,10 @@ def fit_reduction(descriptors: NDArray[np.float32], dimension: int) -> Whitening
     Each axis is divided by the fourth root of its variance, where whitening divides by the square
     root: frequent structure counts less, and yet the small variances, which few images leave to
     chance, are not blown up. So it bears few images, and gives at most one number less than there
-    are images. Recall@1 with 128 words of the backbone that ships, whole, whitened by half and
-    in full: on 303 places in another season or hour 78, 81 and 83 %; on a walk of 200 frames, where
-    neighbours show one place, 94, 92 and 91 %; in rendered cities in snow 74, 72 and 62 %.
+    are images. Recall@1 with 128 words of a backbone distilled with all lights alike, descriptors
+    whole, whitened by half and in full: on 303 places in another season or hour 78, 81 and 83 %; on
+    a walk of 200 frames, where neighbours show one place, 94, 92 and 91 %; in rendered cities in
+    snow 74, 72 and 62 %.
 
     None below `LEAST_REDUCED` images. The same rows in the same order give the same numbers.
     """
