@@ -16,7 +16,7 @@ from jobs import reranking
 from jobs.command import guarded, parser, words
 from jobs.describing import described, ready
 from jobs.evaluate import add_model_options, model_choice
-from jobs.evaluation_set import add_set_options, read_set
+from jobs.evaluation_set import Smoothing, add_set_options, read_set, read_smoothing
 from models import MODEL_NAMES
 from photos.layouts import EvaluationSet
 from reporting.evaluation_plots import plot_comparison
@@ -117,16 +117,18 @@ def compare(parsed: argparse.Namespace) -> None:
         named = [own.pop((each.model, each.rerank), each) for each in table]
         methods = [*named, *own.values()]
     chosen = read_set(parsed)
+    smoothing = read_smoothing(parsed, chosen)
     rows = []
     for method in methods:
         print(method.label, file=sys.stderr, flush=True)
         try:
-            rows.append(_measured(parsed, chosen, method))
+            rows.append(_measured(parsed, chosen, method, smoothing))
         except UserError as error:
             rows.append(MethodRow(method.label, method.model, left_out=str(error)))
     text = (
         f"{len(chosen.queries)} queries in {len(chosen.database)} photographs, right "
-        f"{chosen.protocol}; recall over all queries\n\n{markdown(rows)}"
+        f"{chosen.protocol}; {smoothing}; recall over all queries\n\n"
+        f"{markdown(rows)}"
     )
     print(text, end="")
     if parsed.output is not None:
@@ -145,7 +147,9 @@ def _method(text: str) -> Method:
     return Method(model, rerank, Path(file) if file else None)
 
 
-def _measured(parsed: argparse.Namespace, chosen: EvaluationSet, method: Method) -> MethodRow:
+def _measured(
+    parsed: argparse.Namespace, chosen: EvaluationSet, method: Method, smoothing: Smoothing
+) -> MethodRow:
     choice = model_choice(parsed, method.model, method.checkpoint, method.rerank)
     model, _ = ready(choice, chosen.database.paths)
     by = reranking.evidence(method.rerank, model, parsed.patch_size)
@@ -153,10 +157,11 @@ def _measured(parsed: argparse.Namespace, chosen: EvaluationSet, method: Method)
     queries = database
     if not chosen.leave_one_out:
         queries = described(model, chosen.queries.paths, choice, "queries")
+    searched = smoothing.of(database.rows, chosen.database)
     started = time.perf_counter()
     ranking = rank(
         queries.rows,
-        database.rows,
+        searched,
         chosen.positives,
         keep=max(KEPT, parsed.rerank_candidates),
         leave_one_out=chosen.leave_one_out,

@@ -12,7 +12,7 @@ from jobs import reranking
 from jobs.command import guarded, parser, words
 from jobs.describing import Described, ModelChoice, described, ready
 from jobs.evaluation_output import Measured, results_of, table, write
-from jobs.evaluation_set import add_set_options, read_set
+from jobs.evaluation_set import add_set_options, read_set, read_smoothing
 from models import MODEL_NAMES, DescriptorModel
 from models.registry import WITH_PATCHES
 from models.whitening import Whitening, fit_whitening, whitened
@@ -149,6 +149,7 @@ def model_choice(
 def evaluate(parsed: argparse.Namespace) -> None:
     """Measure, print the table, and write what `--output` asks for."""
     chosen = read_set(parsed)
+    smoothing = read_smoothing(parsed, chosen)
     choice = model_choice(
         parsed,
         parsed.model,
@@ -170,7 +171,7 @@ def evaluate(parsed: argparse.Namespace) -> None:
         found = [whitened(rows, whitening) for rows in found]
     ranking = rank(
         found[1],
-        found[0],
+        smoothing.of(found[0], chosen.database),
         chosen.positives,
         keep=max(KEPT, parsed.rerank_candidates),
         factory=parsed.index,
@@ -180,7 +181,7 @@ def evaluate(parsed: argparse.Namespace) -> None:
         order, _ = reranking.new_order(ranking, chosen, by, parsed.rerank_candidates)
         ranking = reordered(ranking, order)
     measured = Measured(chosen, ranking, database, queries)
-    results = results_of(parsed, measured, model, learnt_from, whitening)
+    results = results_of(parsed, measured, model, learnt_from, whitening, smoothing)
     print(table(measured, results))
     if parsed.output is not None:
         write(parsed.output, parsed.source, measured, results)

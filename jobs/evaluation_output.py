@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from jobs import reranking
 from jobs.describing import Described
+from jobs.evaluation_set import Smoothing
 from models import DescriptorModel
 from models.base import digest
 from models.whitening import Whitening
@@ -71,6 +73,7 @@ def results_of(
     model: DescriptorModel,
     learnt_from: int,
     whitening: Whitening | None,
+    smoothing: Smoothing,
 ) -> dict[str, Any]:
     """All that is needed to know what was measured; the same inputs give the same results."""
     chosen, spec = measured.chosen, model.spec
@@ -107,6 +110,7 @@ def results_of(
             ),
         },
         "search": parsed.index or "exact",
+        "smoothing": dataclasses.asdict(smoothing),
         "rerank": None
         if parsed.rerank == "none"
         else {
@@ -161,7 +165,7 @@ def table(measured: Measured, results: dict[str, Any]) -> str:
     lines = [
         about,
         f"{counts['queries']} queries in {counts['database']} photographs, right "
-        f"{measured.chosen.protocol}",
+        f"{measured.chosen.protocol}; {Smoothing(**results['smoothing'])}",
         *_notes(measured),
         "",
     ]
@@ -326,7 +330,7 @@ def _page(source: Path, measured: Measured, results: dict[str, Any]) -> Evaluati
         ("Model", f"{model['name']}, fingerprint {model['fingerprint']}"),
         ("Numbers of a descriptor", f"{results['dimension']:,}"),
         ("Words learnt from", f"{model['learnt_from_images']} photographs of the database"),
-        ("Search", results["search"]),
+        ("Search", f"{results['search']}, {Smoothing(**results['smoothing'])}"),
         ("Re-ranking", json.dumps(results["rerank"]) if results["rerank"] else "none"),
         ("Device", f"{model['device']}, {model['precision']}"),
     ]

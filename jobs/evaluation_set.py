@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from photos.layouts import (
     LAYOUTS,
@@ -18,9 +21,14 @@ from photos.layouts import (
     read_utm,
     split_by_time,
 )
+from photos.places import Places
 from pipeline.atlas import Atlas
+from retrieval.smoothing import SIGMA_M, smooth
 from schemas.rejects import UserError
 from transforms import storage
+
+_FRAMES_SIGMA = 1.5
+"""Sigma of the smoothing of frames, in tolerances. Measured: 1.25 to 2 are equally good."""
 
 _ATLAS_COLUMNS = [
     "image_id",
@@ -75,6 +83,14 @@ def add_set_options(options: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of frame-aligned folders: frames that a match may be off (default: 0)",
     )
+    options.add_argument(
+        "--smooth",
+        type=float,
+        metavar="S",
+        help="metres (or frames) over which the database's descriptors are smoothed with those of\n"
+        f"photographs taken beside them, 0 for none (default: {SIGMA_M:g}, at most a quarter of\n"
+        f"--positives-m; of frames {_FRAMES_SIGMA:g} times --frames-tolerance)",
+    )
 
 
 def read_set(parsed: argparse.Namespace) -> EvaluationSet:
@@ -96,6 +112,49 @@ def read_set(parsed: argparse.Namespace) -> EvaluationSet:
     if layout == "frames":
         return read_frames(source, parsed.frames_tolerance)
     return split_by_time(_images(source), metres, _instant(parsed.since), parsed.last_share)
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """How far the descriptors of a database are smoothed: `sigma` in metres or frames, 0 not."""
+
+    sigma: float
+    unit: str
+
+    def __str__(self) -> str:
+        over = f"over {self.sigma:g} {self.unit}"
+        return f"database smoothed {over}" if self.sigma else "database not smoothed"
+
+    def of(self, rows: NDArray[np.float32], database: Places) -> NDArray[np.float32]:
+        """The rows (N, D) of the database's photographs, smoothed."""
+        if not self.sigma:
+            return rows
+        if self.unit == "m":
+            return smooth(rows, database.positions, database.headings, self.sigma)
+        # Frames follow each other along one way.
+        frames = np.arange(len(rows), dtype=np.float64)[:, None]
+        return smooth(rows, frames, np.zeros(len(rows)), self.sigma)
+
+
+def read_smoothing(parsed: argparse.Namespace, chosen: EvaluationSet) -> Smoothing:
+    """The smoothing that `--smooth` asks for or leaves to the set.
+
+    Where the queries are the database there is none: each would be mixed into its neighbours.
+    Raises UserError for a sigma that cannot be.
+    """
+    given: float | None = parsed.smooth
+    unit = "frames" if chosen.metres is None else "m"
+    if given is not None and not 0 <= given < float("inf"):
+        raise UserError("--smooth is at least 0")
+    if given and chosen.leave_one_out:
+        raise UserError(
+            "--smooth wants queries apart from the database: here they are the same photographs"
+        )
+    if given is not None or chosen.leave_one_out:
+        return Smoothing(given or 0.0, unit)
+    if chosen.metres is not None:
+        return Smoothing(min(SIGMA_M, chosen.metres / 4), unit)
+    return Smoothing(_FRAMES_SIGMA * (chosen.frames or 0), unit)
 
 
 def _images(source: Path) -> pa.Table:

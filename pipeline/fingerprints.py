@@ -16,6 +16,7 @@ _STAGE_VERSIONS = {
     "vocabulary": 4,
     "describe": 3,
     "index": 1,
+    "places": 1,
     "pair": 2,
     "features": 1,
     "verify": 2,

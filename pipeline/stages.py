@@ -25,6 +25,7 @@ from pipeline.planning import plan
 from pipeline.run import Run
 from retrieval.index import choose_factory
 from retrieval.rerank import METHODS as BY_PATCHES
+from retrieval.smoothing import SIGMA_M
 from schemas.records import NO_CELL, LedgerEntry, Task, shard_cell
 from schemas.rejects import UserError
 from transforms import cameras as cameras_stage
@@ -398,14 +399,30 @@ def index(run: Run) -> None:
         count=lambda task: described[task.shard].file.rows,
         label="index",
     )
+    smoothed_stage = f"index-{model}-places"
+    smoothed = run.execute(
+        smoothed_stage,
+        _places(run, described, train, (stage, identity)),
+        index_stage.AddSmoothed(root, smoothed_stage),
+        unit="vectors",
+        count=lambda task: described[task.shard].file.rows,
+        label="index places",
+    )
     merged_stage = index_name(run)
     merge = Task(
         "global",
         NO_CELL,
         f"index/{model}/global.faiss",
         identity,
-        reads=(*((f"index/{shard}", made[shard].file.path) for shard in shards), *reads),
-        inputs=inputs_of(run, parts_stage, shards),
+        reads=(
+            *((f"index/{shard}", made[shard].file.path) for shard in shards),
+            *((f"places/{shard}", smoothed[shard].file.path) for shard in shards),
+            *reads,
+        ),
+        inputs=(
+            *inputs_of(run, parts_stage, shards),
+            *inputs_of(run, smoothed_stage, shards),
+        ),
     )
     described_as = (
         ("factory", factory),
@@ -422,6 +439,43 @@ def index(run: Run) -> None:
         count=lambda task: count,
         label="merge index",
     )
+
+
+def _places(
+    run: Run, described: dict[str, LedgerEntry], train: Task, trained: tuple[str, str]
+) -> list[Task]:
+    """Tasks of the index of smoothed descriptors; `trained` is the stage of the empty index and its
+    fingerprint."""
+    stage, index = trained
+    identity = fingerprint("places", index=index, sigma_m=SIGMA_M)
+    by_cell: dict[str, list[str]] = defaultdict(list)
+    for shard in described:
+        by_cell[shard_cell(shard)].append(shard)
+    tasks = []
+    for shard, entry in described.items():
+        cell = shard_cell(shard)
+        at = [] if cell == NO_CELL else ring(cell)
+        around = sorted({near for one in at for near in by_cell.get(one, [])} - {shard})
+        read = [shard, *around]
+        tasks.append(
+            Task(
+                shard,
+                cell,
+                f"work/index/{run.options.model}/places-{shard}.faiss",
+                identity,
+                reads=(
+                    ("descriptors", entry.file.path),
+                    ("trained", train.output),
+                    *((f"around/{near}", described[near].file.path) for near in around),
+                ),
+                inputs=(
+                    *inputs_of(run, describe_name(run), read),
+                    *inputs_of(run, ingest_stage.STAGE, read),
+                    *inputs_of(run, stage, ["trained"]),
+                ),
+            )
+        )
+    return tasks
 
 
 def index_name(run: Run) -> str:

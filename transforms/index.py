@@ -1,7 +1,8 @@
 """Index: train on a sample, add each shard on its own, merge in the shards' order.
 
 The merged index equals the one that a single process would have built; only the merge holds it
-whole in memory.
+whole in memory. Beside the index of the descriptors stands one of the descriptors smoothed over
+the photographs taken beside each other, for photographs of another time.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from photos.places import earth_centred
 from retrieval import index as faiss_index
+from retrieval.smoothing import SIGMA_M, smooth, within_reach
 from schemas import tables
-from schemas.records import LedgerEntry, Task
+from schemas.records import LedgerEntry, Task, shard_cell
 from transforms import progress, storage
 from transforms.commit import StageCounters, commit_entry
 from transforms.describe import descriptor_matrix
@@ -82,10 +86,69 @@ class AddShards(beam.PTransform):
 
 
 @dataclass(eq=False)
-class MergeIndex(beam.PTransform):
-    """One task that reads all partial indices -> `global.faiss`, `ids.parquet`, `index.json`.
+class AddSmoothed(beam.PTransform):
+    """Tasks of descriptor shards -> partial indices of their smoothed descriptors.
 
-    `about` is what `index.json` says of the model and the index beside what is measured here.
+    A task reads its own shard and those in the cells around (`around/<shard>`), whose images may
+    be neighbours of its own.
+    """
+
+    root: str
+    stage: str
+
+    def expand(self, tasks: beam.PCollection) -> beam.PCollection:
+        return tasks | beam.Map(self._add)
+
+    def _add(self, task: Task) -> LedgerEntry:
+        own = self._placed(task.shard, task.read("descriptors"))
+        parts = [own]
+        for role, path in task.reads:
+            kind, _, shard = role.partition("/")
+            if kind == "around":
+                others = self._placed(shard, path)
+                near = within_reach(others.positions, own.positions, SIGMA_M)
+                parts.append(
+                    _Placed(others.vectors[near], others.positions[near], others.headings[near])
+                )
+        vectors, positions, headings = map(np.concatenate, zip(*parts, strict=True))
+        smoothed = smooth(vectors, positions, headings, SIGMA_M, first=len(own.vectors))
+        trained = faiss_index.from_bytes(
+            storage.read_bytes(storage.join(self.root, task.read("trained")))
+        )
+        part = faiss_index.to_bytes(faiss_index.add_shard(trained, smoothed))
+        file = storage.commit_file(self.root, task.output, part, len(smoothed))
+        progress.advance(len(smoothed))
+        return commit_entry(self.root, self.stage, task, [file])
+
+    def _placed(self, shard: str, path: str) -> _Placed:
+        described = storage.read_table(storage.join(self.root, path))
+        images = storage.read_table(
+            storage.join(self.root, f"images/cell={shard_cell(shard)}/{shard}.parquet"),
+            ["image_id", "latitude", "longitude", "heading_deg"],
+        ).sort_by("image_id")
+        rows = np.searchsorted(images["image_id"].to_numpy(), described["image_id"].to_numpy())
+        latitude, longitude, headings = (
+            images[name].to_numpy().astype(np.float64)[rows]
+            for name in ("latitude", "longitude", "heading_deg")
+        )
+        return _Placed(descriptor_matrix(described), earth_centred(latitude, longitude), headings)
+
+
+class _Placed(NamedTuple):
+    """Descriptors (N, D), earth-centred metres (N, 3) and headings (N,); NaN where unknown."""
+
+    vectors: NDArray[np.float32]
+    positions: NDArray[np.float64]
+    headings: NDArray[np.float64]
+
+
+@dataclass(eq=False)
+class MergeIndex(beam.PTransform):
+    """One task that reads all partial indices -> the files of `index/<model>/`.
+
+    These are `global.faiss` (of `index/<shard>`), `places.faiss` (of `places/<shard>`, smoothed),
+    `ids.parquet` and `index.json`, of which `about` is what it says of the model and the index
+    beside what is measured here.
     """
 
     root: str
@@ -98,20 +161,27 @@ class MergeIndex(beam.PTransform):
 
     def _merge(self, task: Task) -> LedgerEntry:
         folder = task.output.rpartition("/")[0]
-        parts = [path for role, path in task.reads if role.startswith("index/")]
         shards = [path for role, path in task.reads if role.startswith("descriptors/")]
-        merged = faiss_index.merge(
-            faiss_index.from_bytes(storage.read_bytes(storage.join(self.root, path)))
-            for path in parts
-        )
+        merged = self._merged(task, "index/")
         ids = _image_ids(self.root, shards)
         id_table = pa.Table.from_arrays(
             [pa.array(np.arange(len(ids), dtype=np.int64)), pa.array(ids)], schema=tables.INDEX_IDS
         )
         recall = self._self_recall(merged, ids, shards)
-        about = {**dict(self.about), "count": len(ids), "metric": "inner_product", **recall}
+        about = {
+            **dict(self.about),
+            "count": len(ids),
+            "metric": "inner_product",
+            "places_sigma_m": SIGMA_M,
+            **recall,
+        }
         files = [
             storage.commit_file(self.root, task.output, faiss_index.to_bytes(merged), len(ids)),
+        ]
+        del merged  # one whole index in memory at a time
+        places = faiss_index.to_bytes(self._merged(task, "places/"))
+        files += [
+            storage.commit_file(self.root, f"{folder}/places.faiss", places, len(ids)),
             storage.commit_table(self.root, f"{folder}/ids.parquet", id_table),
             storage.commit_file(
                 self.root,
@@ -121,6 +191,13 @@ class MergeIndex(beam.PTransform):
             ),
         ]
         return commit_entry(self.root, self.stage, task, files, counts={"vectors": len(ids)})
+
+    def _merged(self, task: Task, kind: str) -> faiss_index.Index:
+        return faiss_index.merge(
+            faiss_index.from_bytes(storage.read_bytes(storage.join(self.root, path)))
+            for role, path in task.reads
+            if role.startswith(kind)
+        )
 
     def _self_recall(
         self, index: faiss_index.Index, ids: list[str], shards: Iterable[str]

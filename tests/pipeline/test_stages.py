@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from photos.ids import image_id
+from photos.places import earth_centred
 from pipeline import stages
 from pipeline.atlas import Atlas
 from pipeline.options import BuildOptions
 from pipeline.run import Run
+from retrieval.smoothing import SIGMA_M, smooth
 from schemas import tables
 from schemas.rejects import UserError
 from tests.drives import write_drive
@@ -274,6 +276,50 @@ def test_index_holds_every_descriptor_and_finds_each_image_itself(atlas: Path) -
     vectors = np.stack(described["descriptor"].to_numpy())
     _, found = index.search(vectors, 1)
     assert [ids[row] for row in found[:, 0]] == described["image_id"].to_pylist()
+
+
+def smoothed_at_once(atlas: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Ids, and what `places.faiss` must hold of them and does hold."""
+    import faiss
+
+    folder = atlas / "index" / "netvlad-lite"
+    ids = pq.read_table(folder / "ids.parquet")["image_id"].to_pylist()
+    images = pq.read_table(atlas / "images").to_pandas().set_index("image_id").loc[ids]
+    described = pq.read_table(atlas / "descriptors" / "netvlad-lite")
+    row_of = {image: row for row, image in enumerate(described["image_id"].to_pylist())}
+    vectors = np.stack(described["descriptor"].to_numpy())[[row_of[image] for image in ids]]
+    vectors = vectors.astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    positions = earth_centred(images["latitude"].to_numpy(), images["longitude"].to_numpy())
+    headings = images["heading_deg"].to_numpy(np.float64)
+    index = faiss.read_index(str(folder / "places.faiss"))
+    return ids, smooth(vectors, positions, headings, SIGMA_M), index.reconstruct_n(0, len(ids))
+
+
+def test_the_index_of_places_is_smoothed_across_shards(atlas: Path) -> None:
+    ids, wanted, held = smoothed_at_once(atlas)
+    assert len(ids) == 20
+    np.testing.assert_allclose(held, wanted, atol=1e-3)  # descriptors are kept in half precision
+    vectors = np.stack(pq.read_table(atlas / "descriptors")["descriptor"].to_numpy())
+    assert np.abs(np.sort(vectors @ vectors.T) - np.sort(held @ held.T)).max() > 0.01
+    about = json.loads((atlas / "index" / "netvlad-lite" / "index.json").read_text())
+    assert about["places_sigma_m"] == SIGMA_M
+
+
+def test_a_photograph_that_comes_later_is_mixed_into_its_neighbours_too(
+    drive: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    names = sorted(path.name for path in drive.iterdir())
+    for chosen in (names[:9], names):
+        for name in chosen:
+            (photos / name).write_bytes((drive / name).read_bytes())
+        run = build(photos, tmp_path / "atlas", upto=3)
+    _, wanted, held = smoothed_at_once(tmp_path / "atlas")
+    np.testing.assert_allclose(held, wanted, atol=1e-3)
+    assert done(run)["index places"] == 20
+    assert done(build(photos, tmp_path / "atlas", upto=3))["index places"] == 0
 
 
 def test_geopandas_reads_the_images_as_geometries(atlas: Path) -> None:
