@@ -20,7 +20,7 @@ from jobs.worlds import size_of
 from models import ghost
 from models.backbones import Backbone, backbone, installed
 from models.base import Pixels
-from models.checkpoints import read_weights
+from models.checkpoints import part_of, read_weights
 from models.distillation import Distillation, Distiller, Scenes, crops
 from models.formats import Network, network, to_bytes
 from models.pictures import Pictures, in_chunks
@@ -228,13 +228,7 @@ def _learn(parsed: argparse.Namespace, distiller: Distiller, about: Mapping[str,
         content, tensors = read_state(parsed.output, about)
         curve += content["curve"]
         distiller.restore(tensors)
-        best = distiller.backbone(
-            {
-                name.removeprefix("best."): tensor
-                for name, tensor in tensors.items()
-                if name.startswith("best.")
-            }
-        )
+        best = distiller.backbone(part_of(tensors, "best."))
     else:
         note(0, best)
     done = int(curve[-1]["step"])

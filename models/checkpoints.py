@@ -44,6 +44,15 @@ class WeightFile:
     metadata: Mapping[str, Any]
 
 
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
 def read_weights(source: CheckpointSource) -> WeightFile:
     """The tensors of a file on the CPU: safetensors, written by torch.save, or a MATLAB .mat.
 

@@ -30,6 +30,7 @@ from torch.nn import functional
 from models.augment import augment, moved
 from models.backbones import Backbone
 from models.base import Pixels, Preprocessing
+from models.checkpoints import part_of
 from models.trainable import exact_convolutions
 from models.training_files import load_optimiser, optimiser_tensors
 from schemas.rejects import UserError
@@ -226,13 +227,7 @@ class Distiller:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` said; UserError where it is of another network."""
         try:
-            self.student.load_state_dict(
-                {
-                    name.removeprefix("student."): tensor
-                    for name, tensor in state.items()
-                    if name.startswith("student.")
-                }
-            )
+            self.student.load_state_dict(part_of(state, "student."))
             load_optimiser(self._optimiser, state)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"the state does not belong to this run: {error}") from error

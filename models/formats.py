@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from models.backbones import Backbone, backbone, is_backbone
 from models.base import InputSize, Preprocessing
-from models.checkpoints import METADATA_KEY, WeightFile, preprocessing_of
+from models.checkpoints import METADATA_KEY, WeightFile, part_of, preprocessing_of
 from models.gem import GeM
 from models.netvlad import NetVLAD
 from models.supervlad import SuperVLAD
@@ -143,7 +143,7 @@ def _own(label: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{label} has a damaged model card: {error!r}") from error
     preprocessing = preprocessing_of(label, metadata)
-    found = backbone(label, _part(tensors, "backbone."), preprocessing)
+    found = backbone(label, part_of(tensors, "backbone."), preprocessing)
     if about is None:
         return Network(format_name, found)
     floor, ghosts, normalise_locals = settings
@@ -166,7 +166,7 @@ def _own(label: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any])
 
 
 def _pytorch_netvlad(label: str, tensors: Mapping[str, Tensor]) -> Network:
-    found = backbone(label, _part(tensors, "encoder."), prefix="encoder.")
+    found = backbone(label, part_of(tensors, "encoder."), prefix="encoder.")
     aggregation = _netvlad(label, tensors, "pool.", found)
     whitening = _whitening(label, tensors, "WPCA.0", aggregation.dimension)
     name = "pytorch-NetVlad" if whitening is None else "Patch-NetVLAD"
@@ -176,7 +176,7 @@ def _pytorch_netvlad(label: str, tensors: Mapping[str, Tensor]) -> Network:
 def _openibl(label: str, tensors: Mapping[str, Tensor]) -> Network:
     preprocessing = Preprocessing(_OPENIBL_MEAN, (1 / 255,) * 3, InputSize(_AS_GIVEN, 640))
     prefix = "base_model.base." if "base_model.base.0.weight" in tensors else "base_model."
-    found = backbone(label, _part(tensors, prefix), preprocessing, prefix)
+    found = backbone(label, part_of(tensors, prefix), preprocessing, prefix)
     aggregation = _netvlad(label, tensors, "net_vlad.", found)
     whitening = _whitening(label, tensors, "pca_layer", aggregation.dimension)
     return Network("OpenIBL", found, aggregation, whitening)
@@ -188,9 +188,9 @@ def _geo_localization_benchmark(label: str, tensors: Mapping[str, Tensor]) -> Ne
             f"{label} ends in a cross-image encoder, which makes a descriptor depend on the other "
             "images of its batch: use a checkpoint that was trained without it"
         )
-    layers = _part(tensors, "backbone.")
+    layers = part_of(tensors, "backbone.")
     found = backbone(label, _torchvision_names(layers), prefix="backbone.")
-    head = _part(tensors, "aggregation.")
+    head = part_of(tensors, "aggregation.")
     if "conv.weight" in head and "centroids" not in head:
         assignment = head["conv.weight"].flatten(1)
         _expect(label, "aggregation.conv.weight", assignment, (len(assignment), found.channels))
@@ -256,7 +256,9 @@ def _matconvnet(label: str, tensors: Mapping[str, Tensor]) -> Network:
 
 
 def _torchvision(label: str, tensors: Mapping[str, Tensor]) -> Network:
-    return Network("torchvision", backbone(label, _part(tensors, "features."), prefix="features."))
+    return Network(
+        "torchvision", backbone(label, part_of(tensors, "features."), prefix="features.")
+    )
 
 
 def _backbone_alone(label: str, tensors: Mapping[str, Tensor]) -> Network:
@@ -320,14 +322,6 @@ def _whitening(
     _expect(label, f"{name}.weight", weight, (len(weight), inputs, *(1,) * (weight.ndim - 2)))
     _expect(label, f"{name}.bias", bias, (len(weight),))
     return Whitening(weight.flatten(1).float().numpy(), bias.float().numpy())
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
 
 
 def _entry(label: str, tensors: Mapping[str, Tensor], name: str) -> Tensor:

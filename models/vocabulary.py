@@ -27,6 +27,7 @@ from models.checkpoints import (
     CheckpointSource,
     WeightFile,
     is_vocabulary,
+    part_of,
     preprocessing_of,
     read_weights,
 )
@@ -148,11 +149,7 @@ def parse(file: WeightFile) -> Vocabulary:
         centres=centres.float().numpy(),
         whitening=_whitening(file, "whitening", centres.numel()),
         patch_whitening=_whitening(file, "patch_whitening", centres.numel()),
-        backbone={
-            name.removeprefix(BACKBONE_PREFIX): tensor
-            for name, tensor in file.tensors.items()
-            if name.startswith(BACKBONE_PREFIX)
-        },
+        backbone=part_of(file.tensors, BACKBONE_PREFIX),
         preprocessing=preprocessing_of(file.label, card),
         alpha=float(card.get("alpha", 0.0)),
         idf=None if idf is None else idf.float().numpy(),
