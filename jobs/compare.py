@@ -161,7 +161,7 @@ def _measured(
     started = time.perf_counter()
     ranking = rank(
         queries.rows,
-        searched,
+        searched if by is None else database.rows,
         chosen.positives,
         keep=max(KEPT, parsed.rerank_candidates),
         leave_one_out=chosen.leave_one_out,
@@ -170,7 +170,9 @@ def _measured(
     size = float(database.rows[0].nbytes)
     image_milliseconds = database.milliseconds
     if by is not None:
-        order, milliseconds = reranking.new_order(ranking, chosen, by, parsed.rerank_candidates)
+        order, milliseconds = reranking.new_order(
+            ranking, chosen, by, parsed.rerank_candidates, queries.rows, searched
+        )
         ranking = reordered(ranking, order)
         query_milliseconds += milliseconds
         image_milliseconds += by.milliseconds_an_image

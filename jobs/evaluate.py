@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--rerank",
         default="none",
         choices=reranking.METHODS,
-        help="order the best by patches (rapid, ransac) or local features; features are XFeat's",
+        help="order the best by patches (rapid, ransac) or local features (features, which are\n"
+        "XFeat's, sift, or lighterglue: XFeat's matched by a network, 25 times the time)",
     )
     options.add_argument("--output", type=Path, metavar="DIR", help="write results and pages there")
     parsed = options.parse_args(words(argv))
@@ -159,7 +160,7 @@ def evaluate(parsed: argparse.Namespace) -> None:
         lanes=os.cpu_count() or 1,
     )
     model, learnt_from = ready(choice, chosen.database.paths)
-    by = reranking.evidence(parsed.rerank, model, parsed.patch_size)
+    by = reranking.evidence(parsed.rerank, model, parsed.patch_size, os.cpu_count() or 1)
     database = described(model, chosen.database.paths, choice, "database")
     queries = database
     if not chosen.leave_one_out:
@@ -169,16 +170,20 @@ def evaluate(parsed: argparse.Namespace) -> None:
     if parsed.whiten:
         whitening = _whitening(parsed, model, choice, database)
         found = [whitened(rows, whitening) for rows in found]
+    searched = smoothing.of(found[0], chosen.database)
     ranking = rank(
         found[1],
-        smoothing.of(found[0], chosen.database),
+        # Smoothing puts the first match right more often, and has fewer places among the best.
+        searched if by is None else found[0],
         chosen.positives,
         keep=max(KEPT, parsed.rerank_candidates),
         factory=parsed.index,
         leave_one_out=chosen.leave_one_out,
     )
     if by is not None:
-        order, _ = reranking.new_order(ranking, chosen, by, parsed.rerank_candidates)
+        order, _ = reranking.new_order(
+            ranking, chosen, by, parsed.rerank_candidates, found[1], searched
+        )
         ranking = reordered(ranking, order)
     measured = Measured(chosen, ranking, database, queries)
     results = results_of(parsed, measured, model, learnt_from, whitening, smoothing)

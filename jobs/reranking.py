@@ -6,6 +6,7 @@ import functools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from jobs.describing import read_pixels
 from mapping.features import LocalFeatureExtractor, LocalFeatures, RootSift
-from mapping.matching import fundamental_inliers, match
+from mapping.matching import fundamental_inliers, load_matcher
 from models import DescriptorModel, InputSize
 from models.aggregated import AggregatedModel
 from photos.layouts import EvaluationSet
@@ -25,7 +26,7 @@ from retrieval.rerank import by_inliers, scores_of_each
 from schemas.rejects import PhotoError
 
 BY_PATCHES = ("rapid", "ransac")
-BY_FEATURES = ("features", "sift", "xfeat")
+BY_FEATURES = ("features", "sift", "xfeat", "lighterglue")
 METHODS = ("none", *BY_PATCHES, *BY_FEATURES)
 
 # Measured: a thousand of an image's features order candidates as well as all, in a tenth the time;
@@ -80,8 +81,7 @@ class Evidence(ABC):
     def order(
         self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        """Places of the candidates, best first, by these scores and the cosines of descriptors, by
-        which they come best first."""
+        """Places of the candidates, best first, by these scores and the cosines of descriptors."""
 
     @abstractmethod
     def _target(self) -> Callable[[int, int], tuple[int, int]]: ...
@@ -94,23 +94,25 @@ class Evidence(ABC):
 class FeatureEvidence(Evidence):
     """The inliers of a fundamental matrix over the matches of local features."""
 
-    def __init__(self, extractor: LocalFeatureExtractor) -> None:
+    def __init__(
+        self, extractor: LocalFeatureExtractor, matcher: str = "nearest", threads: int = 1
+    ) -> None:
         super().__init__()
-        self._extractor = extractor
+        self._extractor, self._matcher = extractor, matcher
+        self._match = load_matcher(matcher)
+        self._pool = ThreadPoolExecutor(threads)
 
     def scores(self, query: Any, candidates: Sequence[Any]) -> NDArray[np.float64]:
-        return np.array(
-            [
-                fundamental_inliers(query, other, match(query, other), _ERROR_PX)
-                for other in candidates
-            ],
-            np.float64,
-        )
+        def inliers(other: Any) -> int:
+            return fundamental_inliers(query, other, self._match(query, other), _ERROR_PX)
+
+        return np.array(list(self._pool.map(inliers, candidates)), np.float64)
 
     def order(
         self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        return by_inliers(np.nan_to_num(scores, nan=0.0).astype(np.int64), similarity)
+        inliers = np.nan_to_num(scores, nan=0.0).astype(np.int64)
+        return by_inliers(inliers, similarity, self._matcher)
 
     def _target(self) -> Callable[[int, int], tuple[int, int]]:
         return _FEATURE_SIZE.target
@@ -145,29 +147,40 @@ class PatchEvidence(Evidence):
         return patches, bytes_an_image([count], dimension, "int8")
 
 
-def evidence(method: str, model: DescriptorModel, patch_size: int) -> Evidence | None:
+def evidence(
+    method: str, model: DescriptorModel, patch_size: int, threads: int = 1
+) -> Evidence | None:
     """What `method`, one of METHODS, orders by; None where the order by descriptor stands.
 
-    `features` are XFeat's. Raises UserError where its package is missing.
+    `features` are XFeat's, which `lighterglue` matches as well; `threads` compare a query with its
+    candidates. Raises UserError where a package is missing.
     """
     if method == "none":
         return None
     if method in BY_PATCHES:
         return PatchEvidence(model, method, patch_size)
     if method == "sift":
-        return FeatureEvidence(RootSift(_FEATURES, _FEATURE_SIZE.largest))
+        return FeatureEvidence(RootSift(_FEATURES, _FEATURE_SIZE.largest), threads=threads)
     from models.xfeat import XFeat
 
-    return FeatureEvidence(XFeat(_FEATURES, _FEATURE_SIZE.largest))
+    matcher = "lighterglue" if method == "lighterglue" else "nearest"
+    return FeatureEvidence(XFeat(_FEATURES, _FEATURE_SIZE.largest), matcher, threads)
 
 
 def new_order(
-    ranking: Ranking, chosen: EvaluationSet, by: Evidence, candidates: int
+    ranking: Ranking,
+    chosen: EvaluationSet,
+    by: Evidence,
+    candidates: int,
+    queries: NDArray[np.float32],
+    database: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], float]:
     """Places (Q, C) of each query's C best in their new order, and the milliseconds a query.
 
-    These are of the comparisons alone. A candidate without evidence scores lowest; the order of a
-    query without stays.
+    These are of the comparisons alone. The cosines that weigh in are those of the descriptors
+    `queries` (Q, D) and `database` (N, D), which may be smoothed where those that chose the
+    candidates were not. A candidate without evidence scores lowest; the order of a query without
+    stays.
     """
     head = min(candidates, ranking.rows.shape[1])
     order = np.tile(np.arange(head), (len(ranking.rows), 1))
@@ -182,6 +195,7 @@ def new_order(
         started = time.perf_counter()
         scores = np.full(head, np.nan)
         scores[known] = by.scores(ours, [theirs[place] for place in known])
-        order[query] = by.order(scores, ranking.similarity[query, :head])
+        cosines = np.where(rows >= 0, database[rows] @ queries[query], -np.inf)
+        order[query] = by.order(scores, cosines)
         seconds += time.perf_counter() - started
     return order, 1000 * seconds / max(1, len(order))

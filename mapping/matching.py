@@ -8,7 +8,7 @@ are exact and do not depend on how BLAS splits the work.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,9 @@ _VERIFIED = frozenset(
 )
 
 Matches = NDArray[np.uint32]
+Matcher = Callable[[LocalFeatures, LocalFeatures], Matches]
+
+MATCHER_NAMES = ("nearest", "lighterglue")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,23 @@ class TwoView:
     def verified(self) -> bool:
         """Whether the two images see the same scene, by the geometry of their matches."""
         return self.configuration in _VERIFIED and len(self.inliers) >= MIN_INLIERS
+
+
+def load_matcher(name: str) -> Matcher:
+    """The matcher called `name`, one of MATCHER_NAMES; `lighterglue` is for XFeat's features.
+
+    Raises:
+        ValueError: there is no matcher of that name.
+        UserError: `lighterglue` was asked for and its packages are not installed.
+    """
+    if name == "nearest":
+        return match
+    if name != "lighterglue":
+        raise ValueError(f"unknown matcher {name!r}; known are {', '.join(MATCHER_NAMES)}")
+    from models.lighterglue import LighterGlue
+
+    glue = LighterGlue()
+    return lambda a, b: glue.match(a.keypoints, a.descriptors, b.keypoints, b.descriptors)
 
 
 def match(a: LocalFeatures, b: LocalFeatures) -> Matches:

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from models.registry import DEFAULT_DIMENSION, MODEL_NAMES, SHIPPED, WITH_PATCHES
+from retrieval.rerank import BY_FEATURES
 from retrieval.rerank import METHODS as BY_PATCHES
 from schemas.rejects import UserError
 
@@ -146,10 +147,11 @@ class BuildOptions:
     following: int = _option(5, "neighbours before it in the image's sequence", stages="pair")
     rerank: str = _option(
         "none",
-        "order the neighbours in the whole collection by the inliers of local features, or by "
-        "patches (rapid score, RANSAC); what each is worth: docs/performance.md",
+        "order the neighbours in the whole collection by the inliers of local features (those of "
+        "XFeat matched by LighterGlue: 25 times the time), or by patches (rapid score, RANSAC); "
+        "what each is worth: docs/performance.md",
         stages="describe pair",
-        choices=("none", *BY_PATCHES, "features"),
+        choices=("none", *BY_PATCHES, *BY_FEATURES),
     )
     rerank_candidates: int = _option(
         20, "neighbours by descriptor that are put in order", stages="pair"
@@ -322,6 +324,8 @@ def _check(options: BuildOptions) -> None:
         )
     if options.model == "bovw" and options.whiten:
         raise UserError("--whiten is not for bovw: whitened counts are no longer tf-idf")
+    if options.rerank == "lighterglue" and options.features != "xfeat":
+        raise UserError("--rerank lighterglue matches XFeat's features: add --features xfeat")
     if options.rerank in BY_PATCHES and options.model not in WITH_PATCHES:
         raise UserError(
             f"--model {options.model} has no patches for --rerank {options.rerank}: choose "

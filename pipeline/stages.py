@@ -24,6 +24,7 @@ from pipeline.options import reduced_to, worker_threads
 from pipeline.planning import plan
 from pipeline.run import Run
 from retrieval.index import choose_factory
+from retrieval.rerank import BY_FEATURES
 from retrieval.rerank import METHODS as BY_PATCHES
 from retrieval.smoothing import SIGMA_M
 from schemas.records import NO_CELL, LedgerEntry, Task, shard_cell
@@ -575,7 +576,7 @@ def _rerank_choice(run: Run) -> tuple[str, ...] | None:
     options = run.options
     if options.rerank == "none":
         return None
-    evidence = options.features if options.rerank == "features" else f"size {options.patch_size}"
+    evidence = options.features if options.rerank in BY_FEATURES else f"size {options.patch_size}"
     return options.rerank, evidence, str(options.rerank_candidates)
 
 
@@ -584,7 +585,7 @@ def _rerank(run: Run) -> RerankSettings:
     options = run.options
     if options.rerank == "none":
         return RerankSettings()
-    if options.rerank == "features":
+    if options.rerank in BY_FEATURES:
         ledger_name, entries = features_name(run), extract_features(run)
         paths = {shard: entry.file.path for shard, entry in entries.items()}
     else:

@@ -19,8 +19,10 @@ from torch import Tensor
 from retrieval.patches import Patches, StoredPatches
 
 METHODS = ("rapid", "ransac")
-INLIERS_A_COSINE = 200
-"""Inliers of local features that weigh as much as a cosine of 1. Measured: docs/performance.md."""
+BY_FEATURES = ("features", "lighterglue")
+INLIERS_A_COSINE = {"nearest": 200, "lighterglue": 250}
+"""Inliers that weigh as much as a cosine of 1, by the matcher that found the matches of local
+features. Measured: docs/performance.md."""
 
 _PUBLISHED_WEIGHTS = {3: (0.45, 0.15, 0.40)}  # of sizes 2, 5 and 8
 _INLIER_CELLS = 1.5  # a homography's inliers, in cells of the feature map
@@ -133,7 +135,9 @@ def scores_of_each(
     return found
 
 
-def by_inliers(inliers: NDArray[np.int64], similarity: NDArray[np.floating]) -> NDArray[np.int64]:
+def by_inliers(
+    inliers: NDArray[np.int64], similarity: NDArray[np.floating], matcher: str = "nearest"
+) -> NDArray[np.int64]:
     """The order (C,) of candidates, best first, by the `inliers` (C,) of their local features and
     the cosines `similarity` (C,) of their descriptors.
 
@@ -141,7 +145,7 @@ def by_inliers(inliers: NDArray[np.int64], similarity: NDArray[np.floating]) -> 
     and must not outweigh descriptors that are clearly more alike. Equals keep the order in which
     they were given.
     """
-    return np.argsort(-(similarity + inliers / INLIERS_A_COSINE), kind="stable")
+    return np.argsort(-(similarity + inliers / INLIERS_A_COSINE[matcher]), kind="stable")
 
 
 class _Side(NamedTuple):

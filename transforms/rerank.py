@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from mapping.feature_table import read_features
 from mapping.features import LocalFeatures
-from mapping.matching import fundamental_inliers, match
-from retrieval.rerank import by_inliers, scores_of_each
+from mapping.matching import fundamental_inliers, load_matcher
+from models.memory import one_thread_a_call
+from retrieval.rerank import BY_FEATURES, by_inliers, scores_of_each
 from transforms import storage
 from transforms.patches import PatchTable, read_patches
 
@@ -29,7 +30,7 @@ _ERROR_LONG_SIDE_PX = 800
 
 @dataclass(frozen=True)
 class RerankSettings:
-    """`none`, `features` or a method of `retrieval.rerank` over each query's best `candidates`.
+    """`none`, or what puts each query's best `candidates` in order: a method of `retrieval.rerank`.
 
     `evidence` is every shard that has patches or features, as (name, path, identity), and `stage`
     the ledger it stands in.
@@ -103,10 +104,17 @@ class Evidence(ABC):
 class FeatureEvidence(Evidence):
     """The inliers of a fundamental matrix over the matches of local features."""
 
+    def __init__(self, root: str, settings: RerankSettings) -> None:
+        super().__init__(root, settings)
+        self._matcher = "lighterglue" if settings.method == "lighterglue" else "nearest"
+        if self._matcher == "lighterglue":
+            one_thread_a_call()  # sums, and so matches, do not depend on how many threads there are
+        self._match = load_matcher(self._matcher)
+
     def order(
         self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        return by_inliers(scores.astype(np.int64), similarity)
+        return by_inliers(scores.astype(np.int64), similarity, self._matcher)
 
     def _read(self, path: str) -> dict[str, tuple[LocalFeatures, float]]:
         table = storage.read_table(path)
@@ -122,7 +130,7 @@ class FeatureEvidence(Evidence):
     def _query(self, query: Any, candidates: list[Any]) -> list[float]:
         ours, error = query
         return [
-            float(fundamental_inliers(ours, theirs, match(ours, theirs), max(error, other)))
+            float(fundamental_inliers(ours, theirs, self._match(ours, theirs), max(error, other)))
             for theirs, other in candidates
         ]
 
@@ -155,5 +163,5 @@ def evidence(root: str, settings: RerankSettings) -> Evidence | None:
     """The evidence that `settings` ask for; None where the order by descriptor stands."""
     if settings.method == "none":
         return None
-    kind = FeatureEvidence if settings.method == "features" else PatchEvidence
+    kind = FeatureEvidence if settings.method in BY_FEATURES else PatchEvidence
     return kind(root, settings)

@@ -7,24 +7,44 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pytest
 
 from jobs import reranking
 from mapping.features import RootSift
+from models import DescriptorModel
 from photos.layouts import EvaluationSet
 from retrieval.evaluation import rank
+from tests.photos.bad_photos import texture
 from transforms import rerank as in_a_build
 
-INLIERS = [10.0, 30.0, 70.0]
+INLIERS = [10.0, 30.0, 75.0]
 COSINES = [0.91, 0.7, 0.6]
-ORDER = [0, 2, 1]  # by hand: 0.91 + 0.05, 0.7 + 0.15 and 0.6 + 0.35
+ORDERS = {
+    "features": [2, 0, 1],  # by hand: 0.91 + 0.05, 0.7 + 0.15 and 0.6 + 0.375
+    "lighterglue": [0, 2, 1],  # 0.91 + 0.04, 0.7 + 0.12 and 0.6 + 0.3
+}
 
 
-def test_an_evaluation_and_a_build_order_by_the_same_sum() -> None:
+@pytest.mark.parametrize("method", ["features", "lighterglue"])
+def test_an_evaluation_and_a_build_order_by_the_same_sum(method: str) -> None:
+    if method == "lighterglue":
+        pytest.importorskip("kornia")
     scores, similarity = np.array(INLIERS), np.array(COSINES, np.float32)
-    ours = reranking.FeatureEvidence(RootSift(8))
-    theirs = in_a_build.FeatureEvidence("", in_a_build.RerankSettings("features", 3))
-    assert ours.order(scores, similarity).tolist() == ORDER
-    assert theirs.order(scores, similarity).tolist() == ORDER
+    model = cast(DescriptorModel, None)  # features need none
+    ours = reranking.evidence(method, model, 0)
+    theirs = in_a_build.evidence("", in_a_build.RerankSettings(method, 3))
+    assert ours is not None
+    assert theirs is not None
+    assert ours.order(scores, similarity).tolist() == ORDERS[method]
+    assert theirs.order(scores, similarity).tolist() == ORDERS[method]
+
+
+def test_candidates_compared_by_several_threads_have_the_scores_of_one() -> None:
+    walls = [RootSift(64).extract(texture(seed, 160, 120)) for seed in range(4)]
+    one, three = (reranking.FeatureEvidence(RootSift(64), threads=n) for n in (1, 3))
+    scores = one.scores(walls[0], walls)
+    assert scores[0] > 20 > scores[1:].max()
+    assert three.scores(walls[0], walls).tolist() == scores.tolist()
 
 
 def test_each_query_is_ordered_with_the_cosines_of_its_own_candidates() -> None:
@@ -44,6 +64,26 @@ def test_each_query_is_ordered_with_the_cosines_of_its_own_candidates() -> None:
 
     sides = [SimpleNamespace(paths=[Path(f"{n}.jpg") for n in range(count)]) for count in (2, 3)]
     chosen = cast(EvaluationSet, SimpleNamespace(queries=sides[0], database=sides[1]))
-    order, _ = reranking.new_order(ranking, chosen, Known(RootSift(8)), 3)
+    order, _ = reranking.new_order(ranking, chosen, Known(RootSift(8)), 3, queries, database)
     # cos 0, 0.1 and 1.2 are 1, 0.995 and 0.362; cos 0, 1.1 and 1.2 are 1, 0.454 and 0.362.
     assert order.tolist() == [[1, 0, 2], [0, 1, 2]]
+
+
+def test_candidates_of_the_descriptors_are_ordered_by_the_cosines_of_the_smoothed() -> None:
+    database = np.eye(3, dtype=np.float32)[:2]
+    queries = np.array([[0.8, 0.6, 0.0]], np.float32)
+    ranking = rank(queries, database, [np.array([1])])
+    assert ranking.rows.tolist() == [[0, 1]]
+
+    class Nothing(reranking.FeatureEvidence):
+        def of(self, path: Path) -> str:
+            return path.name
+
+        def scores(self, query: Any, candidates: Any) -> Any:
+            return np.zeros(len(candidates))
+
+    sides = [SimpleNamespace(paths=[Path(f"{n}.jpg") for n in range(count)]) for count in (1, 2)]
+    chosen = cast(EvaluationSet, SimpleNamespace(queries=sides[0], database=sides[1]))
+    smoothed = np.array([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]], np.float32)  # cosines 0.48 and 0.6
+    order, _ = reranking.new_order(ranking, chosen, Nothing(RootSift(8)), 2, queries, smoothed)
+    assert order.tolist() == [[1, 0]]

