@@ -122,6 +122,7 @@ assert model.num_reg_images() == (poses["model"] == 0).sum()
 folder = f"{atlas}/index/netvlad-lite"
 index = faiss.read_index(f"{folder}/global.faiss")
 assert index.ntotal == pq.read_table(f"{folder}/ids.parquet").num_rows == len(images)
+assert faiss.read_index(f"{folder}/places.faiss").ntotal == index.ntotal
 for table in ("images", "descriptors/netvlad-lite", "features/sift", "pairs", "two_views"):
     assert pq.read_table(f"{atlas}/{table}").num_rows > 0
 assert not {"transforms", "schemas", "models"} & set(sys.modules)
