@@ -7,7 +7,7 @@ place looks like stays, and a query from a little further on or aside finds more
 Turcot and Lowe, "Better matching with fewer features" (ICCV workshops 2009), and Arandjelovic and
 Zisserman, "Three things everyone should know to improve object retrieval" (CVPR 2012), augment
 images of a database by those that show the same; here their positions say which do. What it is
-worth is measured in docs/performance.md.
+worth is measured in docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _SAME_WAY_DEG = 45.0
 # Photographs from one spot may look different ways. Where their headings are not known, their
 # descriptors say: unrelated ones have cosines around 0, whitened or not.
 _SAME_WAY_COSINE = 0.15
+_NOTHING = 1e-3
 _NUMBERS_AT_ONCE = 1 << 23
 
 
@@ -72,7 +73,9 @@ def smooth(
         cosines = np.einsum("nkd,nd->nk", theirs, descriptors[own])
         weights *= _same_way(headings[own, None], headings[others], cosines)
         mixed = descriptors[own] + np.einsum("nk,nkd->nd", weights.astype(np.float32), theirs)
-        smoothed[own] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+        length = np.linalg.norm(mixed, axis=1, keepdims=True)
+        # Opposites cancel out: such a photograph keeps its own.
+        smoothed[own] = np.where(length > _NOTHING, mixed / length.clip(_NOTHING), descriptors[own])
     return smoothed
 
 

@@ -86,6 +86,11 @@ def test_what_has_no_descriptor_or_no_position_neither_gives_nor_takes() -> None
     np.testing.assert_array_equal(rows, smooth(rows, np.full((4, 1), np.nan), np.zeros(4), 6.0))
 
 
+def test_descriptors_that_cancel_out_stay_as_they_are() -> None:
+    rows = np.array([[1, 0], [-1, 0]], np.float32)
+    np.testing.assert_array_equal(smooth(rows, line(3.0, 3.0), np.zeros(2), 6.0), rows)
+
+
 def test_a_crowd_that_states_one_position_is_mixed_within_bounds_and_never_twice_with_itself() -> (
     None
 ):
