@@ -56,6 +56,7 @@ _STAGE_ORDER = (
     "describe",
     "train index",
     "index",
+    "index places",
     "merge index",
     "pair",
     "features",
