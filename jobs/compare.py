@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from models import MODEL_NAMES
 from photos.layouts import EvaluationSet
 from reporting.evaluation_plots import plot_comparison
 from reporting.evaluation_table import MethodRow, markdown, write_csv
-from retrieval.evaluation import KEPT, Ranking, figures, rank, reordered
+from retrieval.evaluation import Ranking, figures
 from schemas.rejects import UserError
 
 METHODS = (
@@ -157,24 +156,12 @@ def _measured(
     queries = database
     if not chosen.leave_one_out:
         queries = described(model, chosen.queries.paths, choice, "queries")
-    searched = smoothing.of(database.rows, chosen.database)
-    started = time.perf_counter()
-    ranking = rank(
-        queries.rows,
-        searched if by is None else database.rows,
-        chosen.positives,
-        keep=max(KEPT, parsed.rerank_candidates),
-        leave_one_out=chosen.leave_one_out,
+    ranking, query_milliseconds = reranking.ranked(
+        queries.rows, database.rows, chosen, smoothing, by, parsed.rerank_candidates
     )
-    query_milliseconds = 1000 * (time.perf_counter() - started) / len(queries.rows)
     size = float(database.rows[0].nbytes)
     image_milliseconds = database.milliseconds
     if by is not None:
-        order, milliseconds = reranking.new_order(
-            ranking, chosen, by, parsed.rerank_candidates, queries.rows, searched
-        )
-        ranking = reordered(ranking, order)
-        query_milliseconds += milliseconds
         image_milliseconds += by.milliseconds_an_image
         size += by.bytes_an_image
     found = figures(ranking)

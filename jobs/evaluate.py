@@ -16,7 +16,6 @@ from jobs.evaluation_set import add_set_options, read_set, read_smoothing
 from models import MODEL_NAMES, DescriptorModel
 from models.registry import WITH_PATCHES
 from models.whitening import Whitening, fit_whitening, whitened
-from retrieval.evaluation import KEPT, rank, reordered
 from schemas.rejects import UserError
 
 _EPILOG = """\
@@ -170,23 +169,11 @@ def evaluate(parsed: argparse.Namespace) -> None:
     if parsed.whiten:
         whitening = _whitening(parsed, model, choice, database)
         found = [whitened(rows, whitening) for rows in found]
-    searched = smoothing.of(found[0], chosen.database)
-    ranking = rank(
-        found[1],
-        # Smoothing puts the first match right more often, and has fewer places among the best.
-        searched if by is None else found[0],
-        chosen.positives,
-        keep=max(KEPT, parsed.rerank_candidates),
-        factory=parsed.index,
-        leave_one_out=chosen.leave_one_out,
+    ranking, _ = reranking.ranked(
+        found[1], found[0], chosen, smoothing, by, parsed.rerank_candidates, parsed.index
     )
-    if by is not None:
-        order, _ = reranking.new_order(
-            ranking, chosen, by, parsed.rerank_candidates, found[1], searched
-        )
-        ranking = reordered(ranking, order)
-    measured = Measured(chosen, ranking, database, queries)
-    results = results_of(parsed, measured, model, learnt_from, whitening, smoothing)
+    measured = Measured(chosen, ranking, database, queries, smoothing)
+    results = results_of(parsed, measured, model, learnt_from, whitening)
     print(table(measured, results))
     if parsed.output is not None:
         write(parsed.output, parsed.source, measured, results)

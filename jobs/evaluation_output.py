@@ -42,10 +42,15 @@ class Measured:
     """A ranking with what follows from it for each query."""
 
     def __init__(
-        self, chosen: EvaluationSet, ranking: Ranking, database: Described, queries: Described
+        self,
+        chosen: EvaluationSet,
+        ranking: Ranking,
+        database: Described,
+        queries: Described,
+        smoothing: Smoothing,
     ) -> None:
         self.chosen, self.ranking = chosen, ranking
-        self.database, self.queries = database, queries
+        self.database, self.queries, self.smoothing = database, queries, smoothing
         self.best = ranking.rows[:, 0]
         self.first = ranking.first()
         self.positives = ranking.positives()
@@ -73,7 +78,6 @@ def results_of(
     model: DescriptorModel,
     learnt_from: int,
     whitening: Whitening | None,
-    smoothing: Smoothing,
 ) -> dict[str, Any]:
     """All that is needed to know what was measured; the same inputs give the same results."""
     chosen, spec = measured.chosen, model.spec
@@ -110,7 +114,7 @@ def results_of(
             ),
         },
         "search": parsed.index or "exact",
-        "smoothing": dataclasses.asdict(smoothing),
+        "smoothing": dataclasses.asdict(measured.smoothing),
         "rerank": None
         if parsed.rerank == "none"
         else {
@@ -165,7 +169,7 @@ def table(measured: Measured, results: dict[str, Any]) -> str:
     lines = [
         about,
         f"{counts['queries']} queries in {counts['database']} photographs, right "
-        f"{measured.chosen.protocol}; {Smoothing(**results['smoothing'])}",
+        f"{measured.chosen.protocol}; {measured.smoothing}",
         *_notes(measured),
         "",
     ]
@@ -330,7 +334,7 @@ def _page(source: Path, measured: Measured, results: dict[str, Any]) -> Evaluati
         ("Model", f"{model['name']}, fingerprint {model['fingerprint']}"),
         ("Numbers of a descriptor", f"{results['dimension']:,}"),
         ("Words learnt from", f"{model['learnt_from_images']} photographs of the database"),
-        ("Search", f"{results['search']}, {Smoothing(**results['smoothing'])}"),
+        ("Search", f"{results['search']}, {measured.smoothing}"),
         ("Re-ranking", json.dumps(results["rerank"]) if results["rerank"] else "none"),
         ("Device", f"{model['device']}, {model['precision']}"),
     ]

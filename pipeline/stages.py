@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -455,9 +455,7 @@ def _places(
     tasks = []
     for shard, entry in described.items():
         cell = shard_cell(shard)
-        at = [] if cell == NO_CELL else ring(cell)
-        around = sorted({near for one in at for near in by_cell.get(one, [])} - {shard})
-        read = [shard, *around]
+        read = _around(shard, by_cell)
         tasks.append(
             Task(
                 shard,
@@ -467,7 +465,11 @@ def _places(
                 reads=(
                     ("descriptors", entry.file.path),
                     ("trained", train.output),
-                    *((f"around/{near}", described[near].file.path) for near in around),
+                    *(
+                        (f"around/{near}", described[near].file.path)
+                        for near in read
+                        if near != shard
+                    ),
                 ),
                 inputs=(
                     *inputs_of(run, describe_name(run), read),
@@ -477,6 +479,13 @@ def _places(
             )
         )
     return tasks
+
+
+def _around(shard: str, by_cell: Mapping[str, list[str]]) -> list[str]:
+    """The shard and those of `by_cell` in its cell and around it, sorted; itself without a cell."""
+    cell = shard_cell(shard)
+    cells = [] if cell == NO_CELL else ring(cell)
+    return sorted({shard, *(near for at in cells for near in by_cell.get(at, []))})
 
 
 def index_name(run: Run) -> str:
@@ -535,10 +544,7 @@ def pair(run: Run) -> None:
         cell = shard_cell(shard)
         by_cell[cell].append(shard)
         # Shards come in the order of their names: what is in `by_cell` came before, or is itself.
-        around = (
-            [] if cell == NO_CELL else [near for at in ring(cell) for near in by_cell.get(at, [])]
-        )
-        around = sorted({*around, shard})
+        around = _around(shard, by_cell)
         tasks.append(
             Task(
                 shard,

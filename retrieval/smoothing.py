@@ -68,7 +68,9 @@ def smooth(
         # Photographs of one position come in any order: the own one need not be the first.
         others = placed[found]
         weights = np.exp(-((apart / sigma) ** 2) / 2)
-        weights[(apart > _REACH * sigma) | (others == own[:, None])] = 0.0
+        itself = others == own[:, None]
+        itself[~itself.any(axis=1), -1] = True  # its place is taken: the last is one too many
+        weights[(apart > _REACH * sigma) | itself] = 0.0
         theirs = descriptors[others]
         cosines = np.einsum("nkd,nd->nk", theirs, descriptors[own])
         weights *= _same_way(headings[own, None], headings[others], cosines)

@@ -240,3 +240,15 @@ def descriptor_matrix(table: pa.Table) -> NDArray[np.float32]:
     dimension = column.type.list_size
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return np.ascontiguousarray(flat.reshape(-1, dimension), dtype=np.float32)
+
+
+def numbers_of(
+    described: pa.Table, images: pa.Table, names: Sequence[str]
+) -> list[NDArray[np.float64]]:
+    """Columns (N,) float64 of `images`, for each of the N images `described`, NaN where null.
+
+    Each image described is among `images`, whose order does not matter.
+    """
+    places = images.sort_by("image_id")
+    rows = np.searchsorted(places["image_id"].to_numpy(), described["image_id"].to_numpy())
+    return [places[name].to_numpy().astype(np.float64)[rows] for name in names]

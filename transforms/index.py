@@ -24,7 +24,7 @@ from schemas import tables
 from schemas.records import LedgerEntry, Task, shard_cell
 from transforms import progress, storage
 from transforms.commit import StageCounters, commit_entry
-from transforms.describe import descriptor_matrix
+from transforms.describe import descriptor_matrix, numbers_of
 
 STAGE = "index"
 
@@ -125,11 +125,9 @@ class AddSmoothed(beam.PTransform):
         images = storage.read_table(
             storage.join(self.root, f"images/cell={shard_cell(shard)}/{shard}.parquet"),
             ["image_id", "latitude", "longitude", "heading_deg"],
-        ).sort_by("image_id")
-        rows = np.searchsorted(images["image_id"].to_numpy(), described["image_id"].to_numpy())
-        latitude, longitude, headings = (
-            images[name].to_numpy().astype(np.float64)[rows]
-            for name in ("latitude", "longitude", "heading_deg")
+        )
+        latitude, longitude, headings = numbers_of(
+            described, images, ("latitude", "longitude", "heading_deg")
         )
         return _Placed(descriptor_matrix(described), earth_centred(latitude, longitude), headings)
 

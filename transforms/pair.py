@@ -32,7 +32,7 @@ from retrieval.index import search
 from schemas.records import LedgerEntry, Task, shard_cell
 from transforms import progress, storage
 from transforms.commit import StageCounters, commit_shard
-from transforms.describe import descriptor_matrix
+from transforms.describe import descriptor_matrix, numbers_of
 from transforms.index import load_index
 from transforms.rerank import RerankSettings, evidence
 
@@ -226,11 +226,8 @@ def gallery(descriptors: pa.Table | None, images: pa.Table | None, gps_sigma_m: 
         none = np.zeros(0)
         return Gallery(np.zeros(0, "U32"), np.zeros((0, 0), np.float32), none, none, none)
     ids = descriptors["image_id"].to_numpy()
-    places = images.sort_by("image_id")
-    rows = np.searchsorted(places["image_id"].to_numpy(), ids)
-    latitude, longitude, accuracy = (
-        places[name].to_numpy().astype(np.float64)[rows]
-        for name in ("latitude", "longitude", "gps_accuracy_m")
+    latitude, longitude, accuracy = numbers_of(
+        descriptors, images, ("latitude", "longitude", "gps_accuracy_m")
     )
     return Gallery(
         ids.astype(str),

@@ -171,6 +171,8 @@ def test_the_database_is_smoothed_as_far_as_the_set_says_or_the_option(tmp_path:
         (["--frames-tolerance", "2"], 3.0, True),
         (["--frames-tolerance", "2", "--smooth", "0"], 0.0, False),
         (["--smooth", "1"], 1.0, True),
+        # Candidates that features put in order are those of the descriptors themselves.
+        (["--frames-tolerance", "2", "--rerank", "sift"], 3.0, False),
     ):
         assert main([*command, *words]) == 0
         assert results(tmp_path / "out")["smoothing"] == {"sigma": sigma, "unit": "frames"}

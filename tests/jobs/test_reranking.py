@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jobs import reranking
+from jobs.evaluation_set import Smoothing
 from mapping.features import RootSift
 from models import DescriptorModel
 from photos.layouts import EvaluationSet
@@ -87,3 +88,29 @@ def test_candidates_of_the_descriptors_are_ordered_by_the_cosines_of_the_smoothe
     smoothed = np.array([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]], np.float32)  # cosines 0.48 and 0.6
     order, _ = reranking.new_order(ranking, chosen, Nothing(RootSift(8)), 2, queries, smoothed)
     assert order.tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(("weighs", "first"), [(True, 0), (False, 1)])
+def test_smoothing_chooses_the_candidates_where_it_has_no_part_in_their_order(
+    weighs: bool, first: int
+) -> None:
+    database = np.eye(3, dtype=np.float32)[:2]
+    queries = np.array([[0.8, 0.6, 0.0]], np.float32)
+    smoothed = np.array([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]], np.float32)  # cosines 0.48 and 0.6
+
+    class Nothing(reranking.FeatureEvidence):
+        weighs_cosines = weighs
+
+        def of(self, path: Path) -> None:
+            return None
+
+    sides = [SimpleNamespace(paths=[Path(f"{n}.jpg") for n in range(count)]) for count in (1, 2)]
+    chosen = cast(
+        EvaluationSet,
+        SimpleNamespace(
+            queries=sides[0], database=sides[1], positives=[np.array([1])], leave_one_out=False
+        ),
+    )
+    mixed = cast(Smoothing, SimpleNamespace(of=lambda rows, places: smoothed))
+    found, _ = reranking.ranked(queries, database, chosen, mixed, Nothing(RootSift(8)), 1)
+    assert found.rows[0, 0] == first

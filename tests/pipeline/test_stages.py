@@ -306,16 +306,15 @@ def test_the_index_of_places_is_smoothed_across_shards(atlas: Path) -> None:
     assert about["places_sigma_m"] == SIGMA_M
 
 
-def test_a_photograph_that_comes_later_is_mixed_into_its_neighbours_too(
-    drive: Path, tmp_path: Path
+def test_a_photograph_that_comes_later_is_mixed_into_its_neighbours_that_look_the_same_way_too(
+    tmp_path: Path,
 ) -> None:
     photos = tmp_path / "photos"
-    photos.mkdir()
-    names = sorted(path.name for path in drive.iterdir())
-    for chosen in (names[:9], names):
-        for name in chosen:
-            (photos / name).write_bytes((drive / name).read_bytes())
+    for count in (9, 20):
+        write_drive(photos, count, headings=(0.0, 180.0))
         run = build(photos, tmp_path / "atlas", upto=3)
+    images = pq.read_table(tmp_path / "atlas" / "images")
+    assert set(images["heading_deg"].to_pylist()) == {0.0, 180.0}
     _, wanted, held = smoothed_at_once(tmp_path / "atlas")
     np.testing.assert_allclose(held, wanted, atol=1e-3)
     assert done(run)["index places"] == 20
