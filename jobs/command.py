@@ -7,16 +7,36 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
+from pipeline.suggest import unknown
 from schemas.rejects import UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
-def parser(job: str, text: str, *, epilog: str = "") -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong, and names what was meant."""
+
+    def flags(self) -> list[str]:
+        return [flag for action in self._actions for flag in action.option_strings]
+
+    def error(self, message: str) -> NoReturn:
+        """One line on stderr and exit code 2."""
+        self.exit(EXIT_USER_ERROR, f"vladmap: {message} (see `{self.prog} --help`)\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """All words; one that no option takes is an error."""
+        parsed, left = self.parse_known_args(args, namespace)
+        if left:
+            self.error(unknown(left[0], self.flags()))
+        return parsed
+
+
+def parser(job: str, text: str, *, epilog: str = "") -> Parser:
     """A parser whose help names the command as people type it."""
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"vladmap {job}",
         description=text,
         epilog=epilog or None,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs.command import EXIT_USER_ERROR, words
+from pipeline.suggest import did_you_mean
 
 _JOBS = {
     "build": "photographs in, atlas out: every stage",
@@ -54,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if arguments else EXIT_USER_ERROR
     name, *rest = arguments
     if name not in _JOBS:
-        print(f"vladmap: no job is called {name!r}; see `vladmap --help`", file=sys.stderr)
+        hint = did_you_mean(name, _JOBS)
+        print(f"vladmap: no job is called {name!r}{hint} (see `vladmap --help`)", file=sys.stderr)
         return EXIT_USER_ERROR
     job = importlib.import_module(f"jobs.{name.replace('-', '_')}")
     code: int = job.main(rest)

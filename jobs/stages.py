@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.command import guarded, parser, words
+from jobs.command import Parser, guarded, parser, words
 from pipeline.atlas import Atlas
 from pipeline.build import describe_work, run_stages
-from pipeline.options import add_options, parse_options
+from pipeline.options import END, add_options, parse_options, stages_with
 from schemas.rejects import UserError
 
 _EPILOG = """\
-Every word that is not listed here goes to Apache Beam, so that --runner, --region,
---temp_location and the like work as Beam's users expect. Without --runner the build runs in this
+Options of Apache Beam work as Beam's users expect: --runner, --region, --temp_location and the
+like. What stands after a bare `--` goes to Beam unchecked. Without --runner the build runs in this
 process. The same command again goes on where the last one stopped, and does only what is new.
 
 examples:
@@ -28,10 +28,14 @@ def run_job(
         job, text, epilog=_EPILOG.format(examples="\n".join(f"  {line}" for line in examples))
     )
     add_options(options_parser, stages)
-    parsed, unknown = options_parser.parse_known_args(words(argv))
+    given = words(argv)
+    # After a bare `--` all is Beam's.
+    end = given.index(END) if END in given else len(given)
+    parsed, left = options_parser.parse_known_args(given[:end])
 
     def work() -> int:
-        options, beam_words = parse_options(parsed, unknown)
+        options, configured = parse_options(parsed)
+        beam_words = _for_beam(options_parser, parsed.config, configured, left + given[end:])
         if not options.atlas:
             raise UserError("--atlas DIR is needed: the folder of the atlas")
         if "ingest" in stages and not options.images:
@@ -44,3 +48,22 @@ def run_job(
         return 0
 
     return guarded(work)
+
+
+def _for_beam(
+    known: Parser, path: str | None, configured: Sequence[str], given: Sequence[str]
+) -> list[str]:
+    """The words for Beam, those of the `--config` file first.
+
+    Raises UserError for a word that neither this job nor Beam knows.
+    """
+    if not configured and not given:
+        return []
+    # Takes a second: only where there is something to look up.
+    from pipeline.beam_words import checked
+
+    own = known.flags()
+    for flag in (word.partition("=")[0] for word in given):
+        if flag not in own and (stages := stages_with(flag)):
+            raise UserError(f"{flag} is no option of `{known.prog}`, but of {', '.join(stages)}")
+    return [*checked(configured, own, f"--config {path}, beam: "), *checked(given, own)]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import os
 import shlex
 from collections.abc import Sequence
@@ -17,9 +16,13 @@ from typing import Any
 import yaml
 
 from models.registry import DEFAULT_DIMENSION, MODEL_NAMES, SHIPPED, WITH_PATCHES
+from pipeline.suggest import did_you_mean
 from retrieval.rerank import BY_FEATURES
 from retrieval.rerank import METHODS as BY_PATCHES
 from schemas.rejects import UserError
+
+END = "--"
+"""What stands after it goes to Beam as it is: options that only a job server of one's own knows."""
 
 AS_PUBLISHED = -1
 """In place of a number of dimensions: what suits the model."""
@@ -185,7 +188,7 @@ def add_options(parser: argparse.ArgumentParser, stages: Sequence[str]) -> None:
         wanted = option.metadata["stages"].split()
         if "*" not in wanted and not set(wanted) & set(stages):
             continue
-        flag = "--" + option.name.replace("_", "-")
+        flag = _flag(option)
         text = option.metadata["help"].replace("%", "%%")
         if option.type == "bool":
             parser.add_argument(flag, action="store_true", default=None, help=text)
@@ -210,10 +213,20 @@ def add_options(parser: argparse.ArgumentParser, stages: Sequence[str]) -> None:
     )
 
 
-def parse_options(
-    parsed: argparse.Namespace, unknown: Sequence[str]
-) -> tuple[BuildOptions, list[str]]:
-    """Options of a command line over those of its `--config`, and the words meant for Beam.
+def stages_with(flag: str) -> list[str]:
+    """Stages that read the option `--flag`; none where no stage does."""
+    for option in dataclasses.fields(BuildOptions):
+        if flag == _flag(option):
+            return str(option.metadata["stages"]).split()
+    return []
+
+
+def _flag(option: dataclasses.Field[Any]) -> str:
+    return "--" + option.name.replace("_", "-")
+
+
+def parse_options(parsed: argparse.Namespace) -> tuple[BuildOptions, list[str]]:
+    """Options of a command line over those of its `--config`, and the file's words for Beam.
 
     Raises UserError for a file that cannot be used or a value out of range.
     """
@@ -224,7 +237,7 @@ def parse_options(
             values[option.name] = given
     options = BuildOptions(**values)
     _check(options)
-    return options, [*beam_words, *unknown]
+    return options, beam_words
 
 
 def _read_config(path: str) -> tuple[dict[str, Any], list[str]]:
@@ -243,8 +256,7 @@ def _read_config(path: str) -> tuple[dict[str, Any], list[str]]:
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0].replace('_', '-')}?" if close else ""
+            hint = did_you_mean(name, [each.replace("_", "-") for each in known])
             raise UserError(
                 f"--config {path}: unknown option {key!r}{hint} (Beam's own go under `beam:`)"
             )

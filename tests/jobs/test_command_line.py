@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.main import main
+from pipeline.beam_words import checked
 from tests.drives import write_drive
 
 
@@ -87,3 +88,56 @@ def test_help_of_every_job_teaches(job: str, capsys: pytest.CaptureFixture[str])
 def test_an_unknown_job_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["biuld"]) == 2
     assert "biuld" in capsys.readouterr().err
+
+
+MISTYPED = [
+    (["build", "--tile-imags", "300"], "unknown option --tile-imags; did you mean --tile-images?"),
+    (["build", "--max-reject", "0.1"], "unknown option --max-reject; did you mean --max-reject-ra"),
+    (["build", "--tile_images=300"], "unknown option --tile_images; did you mean --tile-images?"),
+    (["build", "--rnner", "FnApiRunner"], "unknown option --rnner; did you mean --runner?"),
+    (["build", "--region", "x", "--tmp_location=y"], "did you mean --temp_location?"),
+    (["build", "a-second-folder"], "unexpected word 'a-second-folder'"),
+    (["build", "--experiments=x", "a-second-folder"], "unexpected word 'a-second-folder'"),
+    (["build", "--direct_num_workers", "two"], "--direct_num_workers: invalid int value: 'two'"),
+    (["build", "-x"], "unknown option -x"),
+    (["ingest", "--tile-images", "300"], "no option of `vladmap ingest`, but of reconstruct"),
+    (["build", "--config", "{tmp}/beam.yaml"], "did you mean --region?"),
+    (["build", "--runner", "FnApiRuner"], "no such runner; did you mean FnApiRunner?"),
+    (["build", "--runner", "nowhere.Runner"], "No module named 'nowhere'"),
+    (["check-map", "--atlas", "a", "--truht", "b"], "--truth"),
+    (["sample", "city", "town"], "unexpected word 'town'"),
+    (["sample", "city", "--imags", "3"], "unknown option --imags; did you mean --images?"),
+    (["evaluate", "set", "--modle", "vlad"], "unknown option --modle; did you mean --model?"),
+    (["compare", "set", "--metod=vlad"], "unknown option --metod; did you mean --method?"),
+    (["models", "--verbos"], "unknown option --verbos"),
+    (["train", "--data", "a", "--output", "b", "--epoch", "3"], "did you mean --epochs?"),
+    (["biuld"], "no job is called 'biuld'; did you mean build?"),
+    (["chek-map"], "did you mean check-map?"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MISTYPED)
+def test_a_mistyped_word_is_refused_with_the_name_that_was_meant(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Issue 19, 20: it was passed over, and the build ran with the default."""
+    write_drive(tmp_path / "drive", 2)
+    (tmp_path / "beam.yaml").write_text("beam: [--regionn=europe-west1]\n")
+    if words[0] in ("build", "ingest"):
+        words = [*words, "--images", str(tmp_path / "drive"), "--atlas", str(tmp_path / "a")]
+    try:
+        code = main([word.format(tmp=tmp_path) for word in words])
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    err = capsys.readouterr().err
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert said in err
+    assert not (tmp_path / "a").exists()
+
+
+def test_beams_own_options_and_what_stands_after_two_dashes_go_to_beam() -> None:
+    """Issue 19, 20: a job server of one's own may know options that Beam's classes do not."""
+    words = ["--runner=FnApiRunner", "--experiments", "a", "--experiments=b", "--job_name", "c"]
+    assert checked([*words, "--", "--of_my_server=1"]) == [*words, "--of_my_server=1"]
+    assert checked(words) == words

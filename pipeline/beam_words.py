@@ -1,0 +1,64 @@
+"""The words of a command line that are meant for Beam: which it knows, and which runner they name.
+
+Beam itself passes over a word that it does not know, and a mistyped option would silently be its
+default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NoReturn
+
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import _BeamArgumentParser as BeamArgumentParser
+from apache_beam.runners.runner import create_runner
+
+from pipeline.options import END
+from pipeline.suggest import did_you_mean, unknown
+from schemas.rejects import UserError
+
+
+def checked(words: Sequence[str], own: Collection[str] = (), strange: str = "") -> list[str]:
+    """The words for Beam, each an option of its own classes, those of the runner among them.
+
+    `own` are vladmap's options, for the name that was meant; `strange` goes before what is said.
+
+    Raises UserError for a word that Beam does not know, a value that it does not take, and a runner
+    that is not there.
+    """
+    cut = list(words).index(END) if END in words else len(words)
+    known, unchecked = list(words[:cut]), list(words[cut + 1 :])
+    parser = _Parser(allow_abbrev=False, add_help=False)
+    StandardOptions._add_argparse_args(parser)
+    _require_runner(parser.parse_known_args(known + unchecked)[0].runner)
+    # Only now: a runner's module may bring option classes of its own.
+    parser = _Parser(allow_abbrev=False, add_help=False)
+    for options in {str(each): each for each in PipelineOptions.__subclasses__()}.values():
+        options._add_argparse_args(parser)
+    left = parser.parse_known_args(known)[1]
+    if left:
+        names = [*own, *(flag for action in parser._actions for flag in action.option_strings)]
+        raise UserError(strange + unknown(left[0], names))
+    return known + unchecked
+
+
+def _require_runner(name: str | None) -> None:
+    if not name:
+        return
+    try:
+        create_runner(name)
+    except ImportError as error:
+        raise UserError(f"--runner {name}: {error}") from error
+    except Exception as error:  # a class that is none, or one that cannot be made
+        known = [path.rpartition(".")[2] for path in StandardOptions.ALL_KNOWN_RUNNERS]
+        hint = did_you_mean(name, known)
+        raise UserError(
+            f"--runner {name}: there is no such runner{hint or ': ' + ', '.join(known)}"
+        ) from error
+
+
+class _Parser(BeamArgumentParser):
+    """Beam's parser, which would print its usage and end the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
