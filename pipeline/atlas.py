@@ -116,7 +116,7 @@ class Atlas:
         return self._ledgers[stage]
 
     def _read_ledger(self, stage: str) -> dict[str, LedgerEntry]:
-        paths = storage.list_files(self.path("ledger", stage, "*.json"))
+        paths = storage.list_files(self.path("ledger", stage), ".json")
         with ThreadPoolExecutor(16) as pool:
             entries = [entry for entry in pool.map(_read_entry, paths) if entry is not None]
         files = [file for entry in entries for file in entry.files]

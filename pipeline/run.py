@@ -138,10 +138,10 @@ class Run:
         started = time.time()
 
         def committed() -> int:
-            pattern = self.atlas.path("ledger", stage, "*.json")
+            found = storage.list_modified(self.atlas.path("ledger", stage), ".json")
             return sum(
-                sizes.get(name, 0)
-                for name, modified in storage.list_modified(pattern)
+                sizes.get(path.rpartition("/")[2].removesuffix(".json"), 0)
+                for path, modified in found
                 if modified >= started
             )
 

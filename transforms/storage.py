@@ -6,9 +6,12 @@ that a killed worker leaves nothing that looks finished.
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import io
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable
@@ -98,7 +101,14 @@ def write_atomic(path: str, data: bytes) -> None:
 
 def delete(path: str) -> None:
     """Delete a file or folder; nothing happens where there is none."""
-    if exists(path):
+    if is_local(path):
+        # Not Beam's: it takes a name with brackets for a pattern.
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+    elif exists(path):
         FileSystems.delete([path])
 
 
@@ -112,23 +122,29 @@ def sizes(paths: Iterable[str]) -> dict[str, int]:
         elif os.path.isfile(path):
             found[path] = os.path.getsize(path)
     if remote:
-        for match in FileSystems.match(remote):
+        for match in FileSystems.match([glob.escape(path) for path in remote]):
             found.update((item.path, item.size_in_bytes) for item in match.metadata_list)
     return found
 
 
-def list_files(pattern: str) -> list[str]:
-    """Sorted paths that match a glob; empty where the folder does not exist."""
-    return sorted(item.path for item in FileSystems.match([pattern])[0].metadata_list)
+def list_files(folder: str, ending: str) -> list[str]:
+    """Sorted paths of the files in a folder whose names end so; none where there is no folder."""
+    return sorted(path for path, _ in list_modified(folder, ending))
 
 
-def list_modified(pattern: str) -> list[tuple[str, float]]:
-    """(name without its ending, seconds since the epoch) of the files that match a glob."""
-    found = FileSystems.match([pattern])[0].metadata_list
-    return [
-        (item.path.rpartition("/")[2].rpartition(".")[0], item.last_updated_in_seconds or 0.0)
-        for item in found
-    ]
+def list_modified(folder: str, ending: str) -> list[tuple[str, float]]:
+    """(path, seconds since the epoch) of the files in a folder whose names end so."""
+    if not is_local(folder):
+        found = FileSystems.match([join(glob.escape(folder), "*" + ending)])[0].metadata_list
+        return [(item.path, item.last_updated_in_seconds or 0.0) for item in found]
+    # Not Beam's, which takes brackets in the folder's own name for a pattern.
+    files = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(ending) and not entry.name.startswith("."):
+                with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                    files.append((join(folder, entry.name), entry.stat().st_mtime))
+    return files
 
 
 def table_bytes(table: pa.Table) -> bytes:
