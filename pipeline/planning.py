@@ -7,7 +7,8 @@ grown collection gets shards of its own beside those it has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -43,10 +44,10 @@ def plan(atlas: Atlas, listing: Listing, chunk_images: int, *, write: bool) -> P
 
     With `write` false nothing is written: the plan then only counts.
     """
-    entries = [entry for _, entry in sorted(atlas.ledger(STAGE).items())]
+    entries = dict(sorted(atlas.ledger(STAGE).items()))
     known: dict[tuple[object, ...], tuple[str, str]] = {}
     planned: list[tuple[str, str]] = []
-    for entry in entries:
+    for entry in entries.values():
         for file in entry.files:
             chunk = _chunk_name(file.path)
             for row in storage.read_table(atlas.path(file.path)).to_pylist():
@@ -56,21 +57,23 @@ def plan(atlas: Atlas, listing: Listing, chunk_images: int, *, write: bool) -> P
     rows = listing.table.to_pylist()
     alive = {known[key] for row in rows if (key := tuple(row.values())) in known}
     fresh = [row for row in rows if tuple(row.values()) not in known]
-    if fresh and write:
-        entry = _write_generation(atlas, len(entries), fresh, chunk_images)
-        entries.append(entry)
-        atlas.ledger(STAGE)[entry.shard] = entry
     counts: dict[str, int] = {}
     for chunk, _ in alive:
         counts[chunk] = counts.get(chunk, 0) + 1
     if fresh and write:
-        for start, file in zip(range(0, len(fresh), chunk_images), entries[-1].files, strict=True):
+        entry = _write_generation(atlas, _free_name(entries), fresh, chunk_images)
+        entries[entry.shard] = atlas.ledger(STAGE)[entry.shard] = entry
+        for start, file in zip(range(0, len(fresh), chunk_images), entry.files, strict=True):
             counts[_chunk_name(file.path)] = len(fresh[start : start + chunk_images])
     dead = sorted(place for place in planned if place not in alive)
     table = pa.Table.from_pylist(
         [dict(zip(DEAD.names, place, strict=True)) for place in dead], DEAD
     )
-    chunks = [(_chunk_name(file.path), file.path) for entry in entries for file in entry.files]
+    chunks = [
+        (_chunk_name(file.path), file.path)
+        for _, entry in sorted(entries.items())
+        for file in entry.files
+    ]
     return Plan(chunks, counts, table, len(fresh))
 
 
@@ -78,10 +81,18 @@ def _chunk_name(path: str) -> str:
     return path.rpartition("/")[2].removesuffix(".parquet")
 
 
+def _free_name(taken: Container[str]) -> str:
+    """The first name of a generation that no plan has.
+
+    A plan that was lost leaves its name free. Its files are the fresh ones then, and become the
+    same chunks again: what was made of them still stands.
+    """
+    return next(name for number in itertools.count() if (name := f"g{number:04d}") not in taken)
+
+
 def _write_generation(
-    atlas: Atlas, generation: int, rows: list[dict[str, object]], chunk_images: int
+    atlas: Atlas, name: str, rows: list[dict[str, object]], chunk_images: int
 ) -> LedgerEntry:
-    name = f"g{generation:04d}"
     files = []
     for number, start in enumerate(range(0, len(rows), chunk_images)):
         table = pa.Table.from_pylist(rows[start : start + chunk_images], schema=LISTING)
