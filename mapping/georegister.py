@@ -72,24 +72,40 @@ class Similarity:
 class Georegistration:
     """A similarity from model to ENU and how well GPS bears it out.
 
-    `residuals` (n,) metres: the distance from GPS, horizontal where there is no altitude; NaN
-    without a position. `inliers` (n,) bool.
+    Distances from GPS in metres, each (n,): `horizontal` is NaN without a position, `spatial`, in
+    three dimensions, without an altitude too. `inliers` (n,) bool.
     """
 
     enu_from_model: Similarity
-    residuals: Array
+    horizontal: Array
+    spatial: Array
     inliers: NDArray[np.bool_]
 
     def quality(self) -> dict[str, Any]:
-        """Return the figures that go into a tile's report."""
-        known = self.residuals[np.isfinite(self.residuals)]
+        """Return the figures that go into the report of a tile or a merge.
+
+        `gps_residual_horizontal_*` is of `gps_positions` images, `gps_residual_3d_*` of those
+        `gps_altitudes` that have an altitude too; it is left out where none has.
+        """
         return {
-            "gps_positions": len(known),
+            "gps_positions": int(np.isfinite(self.horizontal).sum()),
+            "gps_altitudes": int(np.isfinite(self.spatial).sum()),
             "gps_inliers": int(self.inliers.sum()),
-            "gps_residual_median_m": float(np.median(known)),
-            "gps_residual_p95_m": float(np.quantile(known, 0.95)),
-            "gps_residual_max_m": float(known.max()),
+            **_spread("gps_residual_horizontal", self.horizontal),
+            **_spread("gps_residual_3d", self.spatial),
         }
+
+
+def _spread(name: str, residuals: Array) -> dict[str, float]:
+    """Median, 95th percentile and maximum of the residuals that are known."""
+    known = residuals[np.isfinite(residuals)]
+    if len(known) == 0:
+        return {}
+    return {
+        f"{name}_median_m": float(np.median(known)),
+        f"{name}_p95_m": float(np.quantile(known, 0.95)),
+        f"{name}_max_m": float(known.max()),
+    }
 
 
 def choose_origin(latitude: Array, longitude: Array, altitude: Array) -> tuple[float, float, float]:
@@ -154,11 +170,10 @@ def georegister(centres: Array, world_from_camera: Array, gps: Positions) -> Geo
 
     offset = similarity.apply(centres) - gps.enu
     horizontal = np.hypot(offset[:, 0], offset[:, 1])
-    residuals = np.hypot(horizontal, np.where(np.isfinite(offset[:, 2]), offset[:, 2], 0.0))
     inliers = known & (np.nan_to_num(horizontal, nan=np.inf) < _INLIER_SIGMAS * gps.sigma)
     if inliers.sum() < MIN_POSITIONS:
         return None
-    return Georegistration(similarity, np.where(known, residuals, np.nan), inliers)
+    return Georegistration(similarity, horizontal, np.hypot(horizontal, offset[:, 2]), inliers)
 
 
 def centres_and_rotations(model: pycolmap.Reconstruction) -> tuple[list[str], Array, Array]:

@@ -137,8 +137,13 @@ def _join(
     scale, rotation, shift = best_similarity(source[inliers], target[inliers])
     carried = pycolmap.Reconstruction(other.model)
     carried.transform(pycolmap.Sim3d(scale, pycolmap.Rotation3d(rotation), shift))
-    count, moved, turned, extent = _disagreement(base.model, carried)
-    decision |= {"common_images": count, "residual_median_m": moved, "turn_median_deg": turned}
+    count, moved, furthest, turned, extent = _disagreement(base.model, carried)
+    decision |= {
+        "common_images": count,
+        "residual_median_m": moved,
+        "residual_max_m": furthest,
+        "turn_median_deg": turned,
+    }
     limit = _MAX_SHIFT_M if base.georegistered else _MAX_SHIFT_SHARE * extent
     if moved > limit or turned > _MAX_TURN_DEG:
         reason = f"common images differ by {moved:.2f} (limit {limit:.2f}) and {turned:.1f} degrees"
@@ -157,7 +162,10 @@ def _join(
         after = float(np.median([after_join.get(name, np.inf) for name in own]))
         grown = after > _MAX_GPS_GROWTH * before + _GPS_SLACK_M
         if grown or part is base:
-            decision |= {"gps_residual_before_m": before, "gps_residual_after_m": _number(after)}
+            decision |= {
+                "gps_residual_horizontal_before_m": before,
+                "gps_residual_horizontal_after_m": _number(after),
+            }
         if grown:
             reason = f"GPS residuals of {part.name} would grow from {before:.2f} m to {after:.2f} m"
             return None, {**decision, "reason": reason}
@@ -171,7 +179,7 @@ def _number(value: float) -> float | None:
 def _gps_residuals(
     tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
 ) -> dict[str, float]:
-    """Metres between where a georegistered model and where GPS has each image."""
+    """Horizontal metres between where a georegistered model and where GPS has each image."""
     if not tile.georegistered:
         return {}
     names, centres, rotations = centres_and_rotations(tile.model)
@@ -179,7 +187,7 @@ def _gps_residuals(
     found = georegister(centres, rotations, gps)
     if found is None:
         return {}
-    known = zip(names, found.residuals.tolist(), strict=True)
+    known = zip(names, found.horizontal.tolist(), strict=True)
     return {name: residual for name, residual in known if np.isfinite(residual)}
 
 
@@ -212,8 +220,9 @@ def common_points(
 
 def _disagreement(
     a: pycolmap.Reconstruction, b: pycolmap.Reconstruction
-) -> tuple[int, float, float, float]:
-    """Common images, their median distance and turn (degrees), and how far apart they lie."""
+) -> tuple[int, float, float, float, float]:
+    """Common images, their median and largest distance, their median turn (degrees), and how far
+    apart they lie."""
     names_a, centres_a, rotations_a = centres_and_rotations(a)
     names_b, centres_b, rotations_b = centres_and_rotations(b)
     common = sorted(set(names_a) & set(names_b))
@@ -226,6 +235,7 @@ def _disagreement(
     return (
         len(common),
         float(np.median(distance)),
+        float(distance.max()),
         float(np.median(np.degrees(np.arccos(cosine)))),
         extent,
     )

@@ -230,7 +230,7 @@ def gps_outliers(
     found = georegister(centres, rotations, gps)
     if found is None:
         return 0
-    return int((np.isfinite(found.residuals) & ~found.inliers).sum())
+    return int((np.isfinite(found.horizontal) & ~found.inliers).sum())
 
 
 def calibrate(model: pycolmap.Reconstruction, long_side_px: int) -> pycolmap.Reconstruction:

@@ -35,7 +35,7 @@ from reporting.report import render
 from reporting.summary import terminal_summary
 from retrieval.index import search
 from schemas import tables
-from schemas.records import NO_CELL, Task
+from schemas.records import NO_CELL, LedgerEntry, Task
 from transforms import ingest as ingest_stage
 from transforms import pair as pair_stage
 from transforms import storage
@@ -113,7 +113,7 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
         pairs=_tables(run, _files(run, pair_stage.STAGE), tables.PAIRS),
         two_views=_two_views(run),
         poses=_poses(run),
-        tiles=[_tile(run, path) for path in _files(run, "reconstruct")],
+        tiles=[_tile(run, entry) for _, entry in sorted(run.atlas.ledger("reconstruct").items())],
         merges=_merges(run),
         stages=_timings(run),
         index=_index(run),
@@ -171,20 +171,24 @@ def _json(run: Run, path: str) -> dict[str, Any]:
     return found
 
 
-def _tile(run: Run, path: str) -> TileQuality:
+def _tile(run: Run, entry: LedgerEntry) -> TileQuality:
     """A tile's figures; residuals are those of its largest model."""
-    said = _json(run, path)
+    said = _json(run, entry.file.path)
+    milliseconds = entry.counts.get("milliseconds")
     models = said.get("models", [])
     largest = models[0] if models else {}
     return TileQuality(
-        name=said.get("tile", path),
+        name=said.get("tile", entry.shard),
         images=said.get("images", 0),
         registered=sum(model["images"] for model in models),
         models=len(models),
         points=sum(model["points"] for model in models),
         reprojection_error_px=largest.get("reprojection_error_px"),
-        gps_residual_median_m=largest.get("gps_residual_median_m"),
-        gps_residual_max_m=largest.get("gps_residual_max_m"),
+        gps_residual_horizontal_median_m=largest.get("gps_residual_horizontal_median_m"),
+        gps_residual_horizontal_max_m=largest.get("gps_residual_horizontal_max_m"),
+        gps_residual_3d_median_m=largest.get("gps_residual_3d_median_m"),
+        gps_residual_3d_max_m=largest.get("gps_residual_3d_max_m"),
+        seconds=None if milliseconds is None else milliseconds / 1000,
         failure=said.get("failure"),
     )
 

@@ -42,8 +42,10 @@ class TileQuality(_TileName, total=False):
     models: int
     points: int
     reprojection_error_px: float | None
-    gps_residual_median_m: float | None
-    gps_residual_max_m: float | None
+    gps_residual_horizontal_median_m: float | None
+    gps_residual_horizontal_max_m: float | None
+    gps_residual_3d_median_m: float | None
+    gps_residual_3d_max_m: float | None
     seconds: float | None
     failure: str | None
 
@@ -51,7 +53,8 @@ class TileQuality(_TileName, total=False):
 class MergeDecision(TypedDict, total=False):
     """One attempt to join two models; residuals are of their common images.
 
-    GPS residuals are medians of the images of `a`, or of those of `b` where they speak against it.
+    GPS residuals are horizontal, medians of the images of `a`, or of those of `b` where they speak
+    against it.
     """
 
     a: str
@@ -60,8 +63,9 @@ class MergeDecision(TypedDict, total=False):
     common_images: int
     residual_median_m: float | None
     residual_max_m: float | None
-    gps_residual_before_m: float | None
-    gps_residual_after_m: float | None
+    turn_median_deg: float | None
+    gps_residual_horizontal_before_m: float | None
+    gps_residual_horizontal_after_m: float | None
     reason: str
 
 

@@ -53,8 +53,10 @@ class ModelFigures:
     images: int
     points_median: float
     reprojection_error_px: float
-    gps_residual_median_m: float
-    gps_residual_max_m: float
+    gps_residual_horizontal_median_m: float
+    gps_residual_horizontal_max_m: float
+    gps_residual_3d_median_m: float
+    gps_residual_3d_max_m: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,8 @@ class Facts:
     rejected: NDArray[np.bool_]
     duplicate: NDArray[np.bool_]
     has_gps: NDArray[np.bool_]
-    gps_residual_m: Floats  # horizontal; NaN without GPS or without a pose
+    gps_residual_horizontal_m: Floats  # NaN without GPS or without a pose on Earth
+    gps_residual_3d_m: Floats  # NaN without an altitude, too
     verified_pairs: pa.Table  # the verified rows of two_views, sorted by ids
     rejects: Sequence[RejectFigures]
     rejects_unread: int  # rejects that are not among the images: nothing else is known of them
@@ -103,8 +106,12 @@ class Facts:
         return self.registered_total / self.distinct if self.distinct else float("nan")
 
     @functools.cached_property
-    def gps_residual_median_m(self) -> float:
-        return _median(self.gps_residual_m)
+    def gps_residual_horizontal_median_m(self) -> float:
+        return _median(self.gps_residual_horizontal_m)
+
+    @functools.cached_property
+    def gps_residual_3d_median_m(self) -> float:
+        return _median(self.gps_residual_3d_m)
 
 
 def facts_of(data: ReportData) -> Facts:
@@ -115,14 +122,12 @@ def facts_of(data: ReportData) -> Facts:
     pose_row = rows_of(ids, poses["image_id"].combine_chunks())
     registered = pose_row >= 0
     gps = floats(images, "latitude"), floats(images, "longitude")
-    residual = np.full(len(ids), np.nan)
-    at = pose_row[registered]
-    residual[registered] = distance_m(
-        gps[0][registered],
-        gps[1][registered],
-        floats(poses, "latitude")[at],
-        floats(poses, "longitude")[at],
+    latitude, longitude, altitude = (
+        np.append(floats(poses, name), np.nan)[pose_row]
+        for name in ("latitude", "longitude", "altitude")
     )
+    horizontal = distance_m(*gps, latitude, longitude)
+    spatial = np.hypot(horizontal, altitude - floats(images, "altitude"))
     rejected_ids = data.rejects["image_id"].combine_chunks()
     return Facts(
         images=images,
@@ -132,11 +137,12 @@ def facts_of(data: ReportData) -> Facts:
         rejected=(rows_of(ids, rejected_ids) >= 0) & ~registered,
         duplicate=strings(images, "duplicate_of") != None,  # noqa: E711 - elementwise
         has_gps=np.isfinite(gps[0]) & np.isfinite(gps[1]),
-        gps_residual_m=residual,
+        gps_residual_horizontal_m=horizontal,
+        gps_residual_3d_m=spatial,
         verified_pairs=_verified(data.two_views),
         rejects=_reject_figures(data.rejects),
         rejects_unread=int((rows_of(data.rejects["image_id"], ids) < 0).sum()),
-        models=_model_figures(poses, images, residual),
+        models=_model_figures(poses, images, horizontal, spatial),
     )
 
 
@@ -158,9 +164,12 @@ def _reject_figures(rejects: pa.Table) -> list[RejectFigures]:
     return sorted(figures, key=lambda group: (-group.count, group.reason))
 
 
-def _model_figures(poses: pa.Table, images: pa.Table, residual: Floats) -> list[ModelFigures]:
+def _model_figures(
+    poses: pa.Table, images: pa.Table, horizontal: Floats, spatial: Floats
+) -> list[ModelFigures]:
     image_row = rows_of(poses["image_id"], images["image_id"].combine_chunks())
-    residual_of_pose = np.where(image_row >= 0, np.append(residual, np.nan)[image_row], np.nan)
+    # -1, of a pose without an image, takes the NaN that is appended.
+    of_pose = [np.append(residual, np.nan)[image_row] for residual in (horizontal, spatial)]
     model_of_pose = floats(poses, "model")
     points = floats(poses, "points")
     error = floats(poses, "reprojection_error_px")
@@ -170,20 +179,25 @@ def _model_figures(poses: pa.Table, images: pa.Table, residual: Floats) -> list[
         # Each image's mean error counts by its points: the mean over the model's observations.
         weight = np.where(np.isfinite(error[of_model]), np.nan_to_num(points[of_model]), 0.0)
         mean = float(np.nansum(error[of_model] * weight) / weight.sum()) if weight.any() else np.nan
-        residuals = residual_of_pose[of_model]
+        flat, deep = (residual[of_model] for residual in of_pose)
         figures.append(
             ModelFigures(
                 model=int(model),
                 images=int(of_model.sum()),
                 points_median=_median(points[of_model]),
                 reprojection_error_px=mean,
-                gps_residual_median_m=_median(residuals),
-                gps_residual_max_m=float(np.nanmax(residuals, initial=-1.0))
-                if np.isfinite(residuals).any()
-                else float("nan"),
+                gps_residual_horizontal_median_m=_median(flat),
+                gps_residual_horizontal_max_m=_max(flat),
+                gps_residual_3d_median_m=_median(deep),
+                gps_residual_3d_max_m=_max(deep),
             )
         )
     return sorted(figures, key=lambda figure: (-figure.images, figure.model))
+
+
+def _max(values: Floats) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.max()) if known.size else float("nan")
 
 
 def _median(values: Floats) -> float:

@@ -50,7 +50,7 @@ _STREET = 30.0  # metres; or the units of models without GPS, which are drawn 10
 # Bokeh fills the columns in as text, escaped; its own table of labels is too pale on white.
 _TOOLTIP = """
 <div style="max-width: 22rem; overflow-wrap: anywhere; line-height: 1.45">
-<b>@name</b><br>@state, model @model<br>sequence @sequence<br>GPS residual @residual
+<b>@name</b><br>@state, model @model<br>sequence @sequence<br>GPS residual, horizontal @residual
 </div>
 """
 
@@ -270,7 +270,7 @@ def _headings(facts: Facts, geographic: bool) -> Floats:
 
 def _hover_columns(facts: Facts) -> Columns:
     model = np.append(floats(facts.poses, "model"), np.nan)[facts.pose_row]
-    residual = facts.gps_residual_m
+    residual = facts.gps_residual_horizontal_m
     state = np.select(
         [facts.registered, facts.rejected], ["registered", "rejected"], "not registered"
     )

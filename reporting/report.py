@@ -65,7 +65,7 @@ def render(data: ReportData) -> str:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    for name in ("count", "share", "metres", "pixels", "decimals", "duration", "rate"):
+    for name in ("count", "share", "metres", "degrees", "pixels", "decimals", "duration", "rate"):
         environment.filters[name] = getattr(formats, name)
     return environment.get_template("report.html.j2").render(
         title=data.title,
@@ -81,6 +81,9 @@ def render(data: ReportData) -> str:
         seconds=seconds,
         models=facts.models[:MAX_ROWS],
         models_left=max(0, len(facts.models) - MAX_ROWS),
+        # A collection without altitudes has no residual in space: no column of dashes.
+        models_have_3d=any(math.isfinite(each.gps_residual_3d_median_m) for each in facts.models),
+        tiles_have_3d=any(each["gps_residual_3d_median_m"] is not None for each in tiles),
         tiles=tiles,
         tiles_left=tiles_left,
         merges=[_filled(MergeDecision, merge) for merge in merges[:MAX_ROWS]],
@@ -128,7 +131,7 @@ def _cards(data: ReportData, facts: Facts) -> list[_Card]:
     aside += f", {duplicates:,} duplicates" if duplicates else ""
     largest = facts.models[0].images if facts.models else 0
     reasons = ", ".join(group.reason for group in facts.rejects[:2])
-    known = facts.gps_residual_m[np.isfinite(facts.gps_residual_m)]
+    known = facts.gps_residual_horizontal_m[np.isfinite(facts.gps_residual_horizontal_m)]
     cards = [
         _Card("Images", formats.count(facts.images.num_rows), aside),
         _Card(
@@ -143,8 +146,8 @@ def _cards(data: ReportData, facts: Facts) -> list[_Card]:
             f"of {data.pairs.num_rows:,} candidates",
         ),
         _Card(
-            "GPS residual",
-            formats.metres(facts.gps_residual_median_m),
+            "GPS residual, horizontal",
+            formats.metres(facts.gps_residual_horizontal_median_m),
             f"median; 95 %: {formats.metres(np.percentile(known, 95))}"
             if known.size
             else "no registered image with GPS",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 from reporting import formats
@@ -40,7 +41,7 @@ def _figures(data: ReportData, facts: Facts) -> list[str]:
         ),
         ("registered", registered),
         ("models", f"{len(facts.models):,}" + (f" (images: {models}{more})" if models else "")),
-        ("GPS residual", f"{formats.metres(facts.gps_residual_median_m)} (median)"),
+        ("GPS residual", _gps_residual(facts)),
     ]
     failed = [tile["name"] for tile in data.tiles if tile.get("failure")]
     if failed:
@@ -48,6 +49,14 @@ def _figures(data: ReportData, facts: Facts) -> list[str]:
         rows.append(("tiles failed", f"{len(failed):,} of {len(data.tiles):,}: {shown}"))
     width = max(len(name) for name, _ in rows)
     return [f"{_printable(name):<{width}}  {_printable(text)}" for name, text in rows]
+
+
+def _gps_residual(facts: Facts) -> str:
+    """Medians, in the plane and where altitudes are known in space, each by its name."""
+    horizontal = f"{formats.metres(facts.gps_residual_horizontal_median_m)} horizontal"
+    spatial = facts.gps_residual_3d_median_m
+    shown = f"{horizontal}, {formats.metres(spatial)} 3-D" if math.isfinite(spatial) else horizontal
+    return f"{shown} (median)"
 
 
 def _stages(data: ReportData) -> list[str]:

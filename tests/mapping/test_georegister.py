@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from mapping.georegister import Positions, choose_origin, georegister, positions_of
+from mapping.georegister import (
+    Georegistration,
+    Positions,
+    Similarity,
+    choose_origin,
+    georegister,
+    positions_of,
+)
 
 Array = np.ndarray
 
@@ -89,9 +96,11 @@ def test_images_without_position_or_altitude_take_part_as_they_can() -> None:
     gps.enu[1::3, 2] = np.nan
     found = georegister(*disguised(centres, rotations), gps)
     assert found is not None
-    assert np.isnan(found.residuals[::3]).all()
+    assert np.isnan(found.horizontal[::3]).all()
     assert not found.inliers[::3].any()
-    assert np.isfinite(found.residuals[1::3]).all()
+    assert np.isfinite(found.horizontal[1::3]).all()
+    assert np.isnan(found.spatial[1::3]).all()
+    assert np.isfinite(found.spatial[2::3]).all()
     assert error_after(centres, rotations, gps).max() < 2.0
 
 
@@ -146,3 +155,30 @@ def test_positions_take_the_stated_accuracy_or_the_default() -> None:
     assert gps.enu[1, 2] == pytest.approx(2.0)
     assert np.isnan(gps.enu[0, 2])
     assert np.isnan(gps.enu[2]).all()
+
+
+def test_residuals_are_named_by_their_dimensions() -> None:
+    """Issue 19, 13: horizontal and 3-D residuals by hand, each of the images that have it."""
+    unchanged = Similarity(1.0, np.eye(3), np.zeros(3))
+    horizontal = np.array([3.0, 5.0, 1.0, np.nan])
+    rise = np.array([4.0, 12.0, np.nan, np.nan])
+    figures = Georegistration(
+        unchanged, horizontal, np.hypot(horizontal, rise), np.array([True, True, True, False])
+    ).quality()
+    assert (figures["gps_positions"], figures["gps_altitudes"], figures["gps_inliers"]) == (3, 2, 3)
+    assert figures["gps_residual_horizontal_median_m"] == 3.0
+    assert figures["gps_residual_horizontal_max_m"] == 5.0
+    assert figures["gps_residual_3d_median_m"] == 9.0  # of 5 and 13
+    assert figures["gps_residual_3d_max_m"] == 13.0
+    level = Georegistration(unchanged, horizontal, horizontal * np.nan, np.ones(4, bool)).quality()
+    assert not [name for name in level if "3d" in name], "no altitude, no residual in space"
+
+
+def test_a_georegistration_has_both_residuals() -> None:
+    centres, rotations = drive(60, loop=True)
+    gps = noisy(centres, 1.0)
+    found = georegister(centres, rotations, gps)
+    assert found is not None
+    offset = found.enu_from_model.apply(centres) - gps.enu
+    np.testing.assert_allclose(found.horizontal, np.linalg.norm(offset[:, :2], axis=1))
+    np.testing.assert_allclose(found.spatial, np.linalg.norm(offset, axis=1))

@@ -199,6 +199,10 @@ def test_overlapping_tiles_become_one_model_in_its_place() -> None:
     error = np.linalg.norm(centres - street()[0][[int(name[:3]) for name in names]], axis=1)
     assert np.median(error) < 1.0, "half a metre of noise in GPS, averaged over 24 images"
     assert merged.reports[0]["images"] == 24
+    [decision] = merged.decisions
+    assert decision["residual_max_m"] >= decision["residual_median_m"] > 0, "issue 19, 13: filled"
+    for when in ("before", "after"):
+        assert 0 < decision[f"gps_residual_horizontal_{when}_m"] < 2
 
 
 def test_a_chain_of_three_tiles_becomes_one_whatever_their_order() -> None:

@@ -171,8 +171,8 @@ def loop_report(
                 "models": 2,
                 "points": 48_211,
                 "reprojection_error_px": 0.71,
-                "gps_residual_median_m": 2.84,
-                "gps_residual_max_m": 9.6,
+                "gps_residual_horizontal_median_m": 2.84,
+                "gps_residual_horizontal_max_m": 9.6,
                 "seconds": 84.2,
             },
             {
@@ -193,8 +193,9 @@ def loop_report(
                 "common_images": 3,
                 "residual_median_m": 4.81,
                 "residual_max_m": 22.4,
-                "gps_residual_before_m": 2.84,
-                "gps_residual_after_m": 7.9,
+                "turn_median_deg": 1.2,
+                "gps_residual_horizontal_before_m": 2.84,
+                "gps_residual_horizontal_after_m": 7.9,
                 "reason": "GPS residual would rise from 2.84 m to 7.90 m",
             },
             {
@@ -204,8 +205,8 @@ def loop_report(
                 "common_images": 24,
                 "residual_median_m": 0.08,
                 "residual_max_m": 0.31,
-                "gps_residual_before_m": 2.84,
-                "gps_residual_after_m": 2.82,
+                "gps_residual_horizontal_before_m": 2.84,
+                "gps_residual_horizontal_after_m": 2.82,
             },
         ],
         stages=[

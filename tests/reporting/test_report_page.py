@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import html
 import html.parser
 import json
 import pathlib
@@ -159,13 +160,59 @@ def test_residuals_verified_pairs_and_models_of_a_collection_worked_out_by_hand(
             two_views=two_views,
         )
     )
-    np.testing.assert_allclose(facts.gps_residual_m, [3, 4, 5], rtol=1e-5)
-    assert facts.gps_residual_median_m == pytest.approx(4, rel=1e-5)
+    np.testing.assert_allclose(facts.gps_residual_horizontal_m, [3, 4, 5], rtol=1e-5)
+    assert facts.gps_residual_horizontal_median_m == pytest.approx(4, rel=1e-5)
     assert facts.verified_pairs.num_rows == 1
     first, second = facts.models
     assert (first.model, first.images, second.model, second.images) == (0, 2, 1, 1)
     assert first.reprojection_error_px == pytest.approx((100 * 1.0 + 300 * 0.6) / 400)
-    assert first.gps_residual_max_m == pytest.approx(4, rel=1e-5)
+    assert first.gps_residual_horizontal_max_m == pytest.approx(4, rel=1e-5)
+
+
+def columns(page: str, label: str) -> dict[str, list[str]]:
+    """The cells under each heading of one of the page's tables."""
+    table = re.search(rf'aria-label="{label}">(.*?)</table>', page, re.S)
+    assert table is not None
+    head, body = table[1].split("<tbody>")
+    names = [html.unescape(name) for name in re.findall(r"<th [^>]*>(.*?)</th>", head)]
+    rows = [
+        [re.sub(r"<[^>]*>", "", cell).strip() for cell in re.findall(r"<t[hd][ >].*?</t[hd]>", row)]
+        for row in body.split("</tr>")[:-1]
+    ]
+    return dict(zip(names, zip(*rows, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("label", ["Models", "Tiles", "Merges"])
+def test_no_column_of_a_table_is_empty_in_every_row(label: str) -> None:
+    """Issue 19, 13: a figure that nothing fills is no column."""
+    for data in (loop_report(), with_altitudes(loop_report())):
+        found = columns(render(data), label)
+        assert not [name for name, cells in found.items() if set(cells) <= {"—", ""}]
+
+
+def test_residuals_of_the_models_are_named_horizontal_and_3d() -> None:
+    """Issue 19, 13: the 3-D columns are there where altitudes are known, else dropped."""
+    assert [name for name in columns(render(loop_report()), "Models") if "GPS" in name] == [
+        "GPS horizontal, median", "GPS horizontal, max",
+    ]  # fmt: skip
+    data = with_altitudes(loop_report())
+    found = columns(render(data), "Models")
+    assert [name for name in found if "GPS" in name][2:] == ["GPS 3-D, median", "GPS 3-D, max"]
+    facts = facts_of(data)
+    known = np.isfinite(facts.gps_residual_3d_m)
+    assert known.sum() == 112
+    np.testing.assert_allclose(
+        facts.gps_residual_3d_m[known], np.hypot(facts.gps_residual_horizontal_m[known], 4.0)
+    )
+
+
+def with_altitudes(data: Any) -> Any:
+    """Every image 4 m above the 30 m at which it was mapped."""
+    at = data.images.column_names.index("altitude")
+    heights = pa.array([34.0] * data.images.num_rows)
+    images = data.images.set_column(at, data.images.schema.field(at), heights)
+    tiles = [{**data.tiles[0], "gps_residual_3d_median_m": 5.0, "gps_residual_3d_max_m": 9.0}]
+    return dataclasses.replace(data, images=images, tiles=[*tiles, *data.tiles[1:]])
 
 
 def test_layers_count_each_image_once_by_its_state() -> None:

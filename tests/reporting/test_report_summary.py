@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import pytest
 
@@ -21,6 +22,8 @@ def test_the_summary_says_what_was_done_and_where_the_report_is() -> None:
     assert reasons == [["no_features", "3"], ["empty_file", "1"], ["not_an_image", "1"]]
     assert said["registered"].endswith("113 of 120 (94.2 %)")
     assert said["models"].endswith("2 (images: 90, 23)")
+    residual = said["GPS residual"].split(maxsplit=2)[2]
+    assert re.fullmatch(r"\d\.\d\d m horizontal \(median\)", residual), "issue 19, 13"
     assert said["tiles failed"].endswith("1 of 2: 8b1f1-000")
     assert said["verify"].split()[1:4] == ["1", "min", "06"]
     assert lines[-1] == "Report: atlas/report/index.html"
