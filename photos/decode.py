@@ -9,7 +9,7 @@ from PIL import Image, ImageFile
 
 from photos.exif import read_orientation
 from photos.formats import MAX_PIXELS, decoding_errors, open_photo
-from photos.header import Header, header_of, upright_size
+from photos.header import Header, header_of, judged_by_pixels, upright_size
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -80,8 +80,11 @@ def inspect(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Header, float
             # A PNG may keep its metadata behind the pixels.
             image.load()
         header = header_of(image)
-        grey = _load(image, _within(image.size, SHARPNESS_LONG_SIDE), mode="L")
-        return header, _laplacian_variance(np.asarray(grey.convert("L")))
+        picture = _load(image, _within(image.size, SHARPNESS_LONG_SIDE), mode="L")
+        grey = np.asarray(picture.convert("L"))
+        # A wide picture closes or not, whichever way round its sides are.
+        turned = (header.width < header.height) != (grey.shape[1] < grey.shape[0])
+        return judged_by_pixels(header, grey.T if turned else grey), _laplacian_variance(grey)
 
 
 def sharpness(grey: np.ndarray) -> float:

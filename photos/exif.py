@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 
 from photos.facts import Facts, clean_text, plausible_time, to_utc
 from photos.positions import ALTITUDE_RANGE_M, between, finite, is_valid_position
+from photos.projection import CYLINDRICAL
 
 _ALTITUDE_REFERENCES = {
     0: (1.0, "sea_level"),
@@ -19,6 +20,7 @@ _ALTITUDE_REFERENCES = {
     2: (1.0, "ellipsoid"),
     3: (-1.0, "ellipsoid"),
 }
+_CUSTOM_RENDERED, _PANORAMA_SWEEP = 0xA401, 6
 _ORIENTATIONS = range(1, 9)
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 
@@ -78,6 +80,8 @@ def read_exif(image: Image.Image) -> Exif:
         model=clean_text(base.get(ExifTags.Base.Model)),
         focal_mm=between(details.get(ExifTags.Base.FocalLength), 0.1, 5_000.0),
         focal_35mm=between(details.get(ExifTags.Base.FocalLengthIn35mmFilm), 1.0, 10_000.0),
+        # Apple's cameras mark what was swept over the scene.
+        projection=CYLINDRICAL if details.get(_CUSTOM_RENDERED) == _PANORAMA_SWEEP else None,
         notes=tuple(notes),
     )
     return Exif(

@@ -17,7 +17,7 @@ class Facts:
 
     `position` is (latitude, longitude) and has been validated; `position_invalid` says that the
     source wrote one that cannot be used. `captured_at` is an instant whose zone is known,
-    `captured_local` a wall-clock time in an unknown zone.
+    `captured_local` a wall-clock time in an unknown zone. `projection` is one of photos.projection.
     """
 
     position: tuple[float, float] | None = None
@@ -35,7 +35,7 @@ class Facts:
     focal_mm: float | None = None
     focal_35mm: float | None = None
     sequence: str | None = None
-    panorama: bool = False
+    projection: str | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TypeVar
 
+import numpy as np
 from PIL import ImageFile
 
 from photos.exif import FocalPlane, read_exif
 from photos.formats import MAX_PIXELS, decoding_errors, open_photo
 from photos.mapillary import read_mapillary
+from photos.projection import PERSPECTIVE, UNKNOWN, by_camera, by_pixels, two_circles
 from photos.xmp import read_xmp
 
 _T = TypeVar("_T")
@@ -39,6 +41,8 @@ class Header:
     heading_deg: direction of view in [0, 360), clockwise from true north; from a magnetic compass
         (noted as `heading_magnetic`) where nothing else is written.
     sequence: id of the drive, as Mapillary's tools wrote it.
+    projection: of photos.projection; without a look at the pixels what metadata says. Notes tell
+        what it was taken from: `panorama` (written), `panorama_by_camera`, `panorama_by_pixels`.
     notes: what was found wrong and left out, e.g. `position_invalid`; sorted.
     """
 
@@ -59,6 +63,7 @@ class Header:
     gps_accuracy_m: float | None = None
     heading_deg: float | None = None
     sequence: str | None = None
+    projection: str = PERSPECTIVE
     notes: tuple[str, ...] = ()
 
 
@@ -116,9 +121,13 @@ def header_of(image: ImageFile.ImageFile) -> Header:
         accuracy = dop * DOP_TO_METRES
 
     width, height = upright_size(image, exif.orientation)
-    panorama = any(source.panorama for source in sources)
-    if panorama:
+    make = _first(source.make for source in sources)
+    model = _first(source.model for source in sources)
+    projection = _first(source.projection for source in sources)
+    if projection not in (None, PERSPECTIVE):
         notes.add("panorama")
+    elif projection is None and (projection := by_camera(width, height, make, model)) is not None:
+        notes.add("panorama_by_camera")
     focal_mm = _first(source.focal_mm for source in sources)
     focal_35mm = _first(source.focal_35mm for source in sources)
     return Header(
@@ -126,10 +135,12 @@ def header_of(image: ImageFile.ImageFile) -> Header:
         height=height,
         format=image.format or "",
         orientation=exif.orientation,
-        make=_first(source.make for source in sources),
-        model=_first(source.model for source in sources),
+        make=make,
+        model=model,
         focal_px=(
-            None if panorama else _focal_px(width, height, exif.focal_plane, focal_mm, focal_35mm)
+            _focal_px(width, height, exif.focal_plane, focal_mm, focal_35mm)
+            if projection in (None, PERSPECTIVE)
+            else None
         ),
         focal_35mm=focal_35mm,
         focal_mm=focal_mm,
@@ -141,8 +152,27 @@ def header_of(image: ImageFile.ImageFile) -> Header:
         gps_accuracy_m=accuracy,
         heading_deg=heading,
         sequence=_first(source.sequence for source in sources),
+        projection=projection or PERSPECTIVE,
         notes=tuple(sorted(notes)),
     )
+
+
+def judged_by_pixels(header: Header, grey: np.ndarray) -> Header:
+    """The header with the projection that its pixels prove where nothing is written of it.
+
+    `grey` is the (h, w) uint8 picture, upright, of any size. Two circles of an all-round camera,
+    not stitched yet, are UNKNOWN.
+    """
+    if "panorama" in header.notes:
+        return header
+    if "panorama_by_camera" in header.notes:
+        projection = UNKNOWN if two_circles(grey) else header.projection
+        return dataclasses.replace(header, projection=projection)
+    proven = by_pixels(grey)
+    if proven is None:
+        return header
+    notes = tuple(sorted({*header.notes, "panorama_by_pixels"}))
+    return dataclasses.replace(header, projection=proven, focal_px=None, notes=notes)
 
 
 def upright_size(image: ImageFile.ImageFile, orientation: int) -> tuple[int, int]:

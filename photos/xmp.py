@@ -9,6 +9,7 @@ from xml.parsers import expat
 
 from photos.facts import Facts, clean_text, plausible_time
 from photos.positions import ALTITUDE_RANGE_M, between, finite, is_valid_position
+from photos.projection import stated
 
 MAX_BYTES = 4_000_000
 """Above this a packet carries pictures, not facts, and is not parsed."""
@@ -17,10 +18,11 @@ _EXIF = "http://ns.adobe.com/exif/1.0/"
 _EXIF_EX = "http://cipa.jp/exif/1.0/"
 _TIFF = "http://ns.adobe.com/tiff/1.0/"
 _PANO = "http://ns.google.com/photos/1.0/panorama/"
+_SPHERE = "http://ns.google.com/videos/1.0/spherical/"
 _DJI = "http://www.dji.com/drone-dji/1.0/"
 _XMP = "http://ns.adobe.com/xap/1.0/"
 _PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
-_NAMESPACES = frozenset({_EXIF, _EXIF_EX, _TIFF, _PANO, _DJI, _XMP, _PHOTOSHOP})
+_NAMESPACES = frozenset({_EXIF, _EXIF_EX, _TIFF, _PANO, _SPHERE, _DJI, _XMP, _PHOTOSHOP})
 
 _Properties = dict[tuple[str, str], str]
 
@@ -70,7 +72,9 @@ def read_xmp(packet: bytes | str | None) -> Facts:
         model=clean_text(properties.get((_TIFF, "Model"))),
         focal_mm=between(focal_mm, 0.1, 5_000.0),
         focal_35mm=between(focal_35mm, 1.0, 10_000.0),
-        panorama=(properties.get((_PANO, "ProjectionType")) or "").lower() == "equirectangular",
+        projection=stated(
+            properties.get((_PANO, "ProjectionType")) or properties.get((_SPHERE, "ProjectionType"))
+        ),
     )  # fmt: skip
 
 

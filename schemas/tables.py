@@ -39,6 +39,12 @@ IMAGES = _schema(
         _field("make", pa.string(), nullable=True),
         _field("model", pa.string(), nullable=True),
         _field("focal_px", pa.float64(), "px", nullable=True),
+        _field(
+            "projection",
+            pa.string(),
+            note="perspective (one lens, fisheye or not), equirectangular, cylindrical or unknown;"
+            " only perspective is mapped",
+        ),
         _field("captured_at", _TIMESTAMP, "UTC", nullable=True),
         _field("latitude", pa.float64(), "degree", nullable=True, note="WGS84"),
         _field("longitude", pa.float64(), "degree", nullable=True, note="WGS84, -180 to 180"),

@@ -55,6 +55,7 @@ _HEADER_FIELDS = [
     "altitude",
     "gps_accuracy_m",
     "heading_deg",
+    "projection",
 ]
 
 HEADERS = pa.schema(
@@ -92,6 +93,7 @@ _IDENTITY = [
     "width",
     "height",
     "focal_px",
+    "projection",
     "uri",
 ]
 

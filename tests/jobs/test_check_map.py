@@ -75,6 +75,7 @@ def atlas(tmp_path: Path) -> Path:
             "image_id": name, "uri": f"{name}.jpg", "content_hash": name, "width": 4, "height": 3,
             "captured_at": START + timedelta(seconds=5 * row), "sequence_id": DRIVES[row],
             "sequence_index": row % 2, "cell": "none", "sharpness": 1.0,
+            "projection": "perspective",
         }
         for row, name in enumerate(NAMES)
     ]  # fmt: skip

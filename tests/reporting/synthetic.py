@@ -86,6 +86,7 @@ def loop_report(
             "content_hash": ids,
             "width": [640] * count,
             "height": [480] * count,
+            "projection": ["perspective"] * count,
             "captured_at": [start + datetime.timedelta(seconds=int(i)) for i in step],
             "latitude": [float(v) if ok else None for v, ok in zip(lat, placed, strict=True)],
             "longitude": [float(v) if ok else None for v, ok in zip(lon, placed, strict=True)],
