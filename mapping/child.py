@@ -1,7 +1,7 @@
 """A function call in a process of its own: a crash or a hang of COLMAP costs that call alone.
 
 The child is a fresh interpreter, not a fork: COLMAP and BLAS keep threads, which a fork would
-leave half-copied.
+leave half-copied. It ends when the process that started it does, however that ends.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+from photos.processes import end_with, uninterrupted
 
 Result = TypeVar("Result")
 
@@ -45,13 +47,21 @@ def call(function: Callable[..., Result], *arguments: Any, time_limit_s: float) 
             part for part in (root, environment.get("PYTHONPATH")) if part
         )
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mapping.child", str(job), str(result)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-            )
+            with uninterrupted():
+                process = subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-m",
+                        "mapping.child",
+                        str(job),
+                        str(result),
+                        str(os.getpid()),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                )
             try:
                 code = process.wait(time_limit_s)
             except subprocess.TimeoutExpired:
@@ -74,7 +84,8 @@ def _explain(code: int, log: Path) -> str:
 
 def main() -> None:
     """Run the call that a job file describes and leave its result beside it."""
-    job, result = Path(sys.argv[1]), Path(sys.argv[2])
+    job, result, parent = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    end_with(parent)
     module, name, path, arguments = _load(job)
     sys.path[:] = path
     function = getattr(__import__(module, fromlist=[name]), name)

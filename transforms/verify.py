@@ -6,10 +6,9 @@ shards that its images lie in, two at a time.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -21,6 +20,7 @@ from mapping.cameras import camera_keys
 from mapping.feature_table import feature_table, read_features
 from mapping.features import LocalFeatures, load_extractor
 from mapping.matching import TwoView, match, two_view_table, verify
+from photos.processes import WorkerDied, WorkerPool
 from schemas.records import LedgerEntry, Task
 from schemas.rejects import PhotoError, RejectReason
 from transforms import progress, storage
@@ -78,25 +78,27 @@ class _Extract(beam.DoFn):
         self._max_pixels, self._processes = max_pixels, processes
 
     def setup(self) -> None:
-        self._pool: Executor
-        if self._processes > 1 and self._detector == "sift":
-            # Spawned, not forked: a fork would inherit the locks of BLAS and of gRPC.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._processes, context)
-        else:
-            self._pool = ThreadPoolExecutor(1)
+        apart = self._processes > 1 and self._detector == "sift"
+        self._pool = WorkerPool(self._processes) if apart else None
 
     def teardown(self) -> None:
-        self._pool.shutdown()
+        if self._pool is not None:
+            self._pool.close()
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         rows = shard_rows(self._root, task.read("images"))
         found, rejects = [], []
-        waiting = [
-            self._pool.submit(extract_photo, row, self._detector, self._max_pixels) for row in rows
-        ]
-        for future in waiting:
-            row, features, error = future.result()
+        extract = partial(extract_photo, detector=self._detector, max_pixels=self._max_pixels)
+        apply = map if self._pool is None else self._pool.map
+        for row, outcome in zip(rows, apply(extract, rows), strict=True):
+            features: LocalFeatures | None = None
+            error: PhotoError | None
+            if isinstance(outcome, WorkerDied):
+                error = PhotoError(
+                    RejectReason.CRASHED, "the process that looked for features in it died twice"
+                )
+            else:
+                _, features, error = outcome
             if features is not None:
                 found.append((row["image_id"], row["width"], row["height"], features))
             elif error is not None:
