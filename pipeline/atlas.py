@@ -128,10 +128,11 @@ class Atlas:
         }
 
     def content(self, key: str) -> str | None:
-        """Identity that `<stage>/<shard>` has now, as later stages see it."""
+        """Identity that `<stage>/<shard>` or its `:<part>` has now, as later stages see it."""
         stage, _, shard = key.rpartition("/")
+        shard, _, part = shard.partition(":")
         entry = self.ledger(stage).get(shard)
-        return entry.content if entry else None
+        return entry.identity(part) if entry else None
 
     def forget(self, stage: str, shard: str, keep: frozenset[str] = frozenset()) -> None:
         """Take a shard out of the ledger and delete its files, but those in `keep`."""

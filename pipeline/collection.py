@@ -85,7 +85,7 @@ def _list_folder(source: str) -> Listing:
     for error in unreadable:
         if error.filename == root:
             raise UserError(f"{source} cannot be read: {error.strerror}")
-        rows.append(_row(root, str(error.filename), 0, 0.0, "unreadable"))
+        rows.append(_row(root, str(error.filename), kind="unreadable"))
     return Listing(root, _table(rows), ignored)
 
 
@@ -93,12 +93,19 @@ def _local_row(root: str, path: str) -> dict[str, Any]:
     try:
         found = os.stat(path)
     except OSError:
-        return _row(root, path, 0, 0.0, "missing")
+        return _row(root, path, kind="missing")
     kind = "file" if stat.S_ISREG(found.st_mode) else "not_a_file"
-    return _row(root, path, found.st_size, found.st_mtime, kind)
+    return _row(root, path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, kind)
 
 
-def _row(root: str, uri: str, size: int, modified: float, kind: str) -> dict[str, Any]:
+def _row(
+    root: str,
+    uri: str,
+    size: int = 0,
+    modified_ns: int = 0,
+    changed_ns: int | None = None,
+    kind: str = "file",
+) -> dict[str, Any]:
     path = uri[len(root) :].lstrip("/\\") if uri.startswith(root) else uri
     path = path.replace(os.sep, "/")
     try:
@@ -111,7 +118,8 @@ def _row(root: str, uri: str, size: int, modified: float, kind: str) -> dict[str
         "path": path,
         "uri": uri,
         "size": size,
-        "modified": modified,
+        "modified_ns": modified_ns,
+        "changed_ns": changed_ns,
         "kind": kind,
         "overrides": None,
     }
@@ -130,11 +138,15 @@ def _list_matches(source: str) -> Listing:
     rows = [
         _local_row(root, item.path)
         if storage.is_local(item.path)
-        else _row(root, item.path, item.size_in_bytes, item.last_updated_in_seconds or 0.0, "file")
+        else _row(root, item.path, item.size_in_bytes, _nanoseconds(item.last_updated_in_seconds))
         for item in found
         if is_image_name(item.path)
     ]
     return Listing(root, _table(rows), len(found) - len(rows))
+
+
+def _nanoseconds(seconds: float | None) -> int:
+    return round(1e9 * (seconds or 0.0))
 
 
 def _list_manifest(source: str) -> Listing:
@@ -151,7 +163,7 @@ def _list_manifest(source: str) -> Listing:
         uri = record.pop("uri")
         if storage.is_local(uri):
             uri = os.path.normpath(os.path.join(root, uri))
-        row = _local_row(root, uri) if storage.is_local(uri) else _row(root, uri, 0, 0.0, "file")
+        row = _local_row(root, uri) if storage.is_local(uri) else _row(root, uri)
         row["overrides"] = to_json(record)
         rows[row["path"]] = row
     return Listing(root, _table(list(rows.values())), manifest.num_rows - len(rows))

@@ -130,7 +130,7 @@ def _tile_task(run: Run, graph: _Graph, tile: Tile) -> Task:
         ledger = run.atlas.ledger(stage)
         found = [shard for shard in _unique(shards) if shard in ledger]
         reads[role] = [ledger[shard].file.path for shard in found]
-        inputs.extend(inputs_of(run, stage, found))
+        inputs.extend(inputs_of(run, stage, found, "map" if role == "images" else ""))
     return Task(
         tile.name,
         NO_CELL,

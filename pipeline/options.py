@@ -21,6 +21,9 @@ from retrieval.rerank import BY_FEATURES
 from retrieval.rerank import METHODS as BY_PATCHES
 from schemas.rejects import UserError
 
+DETECTORS = ("sift", "xfeat")
+"""Kinds of local features."""
+
 END = "--"
 """What stands after it goes to Beam as it is: options that only a job server of one's own knows."""
 
@@ -173,7 +176,7 @@ class BuildOptions:
         stages="pair reconstruct merge",
     )
     features: str = _option(
-        "sift", "local features", stages="pair verify reconstruct", choices=("sift", "xfeat")
+        "sift", "local features", stages="pair verify reconstruct", choices=DETECTORS
     )
     tile_images: int = _option(500, "images in a tile, overlap included", stages="reconstruct")
     tile_minutes: float = _option(

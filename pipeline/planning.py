@@ -8,18 +8,20 @@ grown collection gets shards of its own beside those it has.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
+from photos.ids import image_id
 from pipeline.atlas import Atlas
 from pipeline.collection import Listing
 from pipeline.fingerprints import fingerprint
 from schemas.records import NO_CELL, LedgerEntry, Task
 from transforms import storage
 from transforms.commit import commit_entry
-from transforms.ingest import LISTING
+from transforms.ingest import LISTING, PLANNED, SCAN
 
 STAGE = "plan"
 
@@ -39,28 +41,39 @@ class Plan:
     fresh: int
 
 
-def plan(atlas: Atlas, listing: Listing, chunk_images: int, *, write: bool) -> Plan:
+def plan(
+    atlas: Atlas,
+    listing: Listing,
+    chunk_images: int,
+    *,
+    write: bool,
+    doubtful: Set[str] = frozenset(),
+) -> Plan:
     """Extend the atlas's plans by the files that are new or changed.
 
-    With `write` false nothing is written: the plan then only counts.
+    `doubtful` are ids of images that a later stage could not read as they had been read: they
+    count as changed, whatever the listing says. With `write` false nothing is written: the plan
+    then only counts.
     """
     entries = dict(sorted(atlas.ledger(STAGE).items()))
     known: dict[tuple[object, ...], tuple[str, str]] = {}
     planned: list[tuple[str, str]] = []
-    for entry in entries.values():
-        for file in entry.files:
-            chunk = _chunk_name(file.path)
-            for row in storage.read_table(atlas.path(file.path)).to_pylist():
-                # The same state of the same file keeps its first place.
-                known.setdefault(tuple(row.values()), (chunk, row["path"]))
-                planned.append((chunk, row["path"]))
+    for chunk, row in _planned(atlas, entries.values()):
+        # A state that was planned twice was doubted: what was read last counts.
+        known[_state(row)] = (chunk, row["path"])
+        planned.append((chunk, row["path"]))
     rows = listing.table.to_pylist()
-    alive = {known[key] for row in rows if (key := tuple(row.values())) in known}
-    fresh = [row for row in rows if tuple(row.values()) not in known]
+    again = {row["path"] for row in rows if doubtful and image_id(row["path"]) in doubtful}
+    fresh = [row for row in rows if row["path"] in again or _state(row) not in known]
+    alive = {
+        known[key] for row in rows if row["path"] not in again and (key := _state(row)) in known
+    }
     counts: dict[str, int] = {}
     for chunk, _ in alive:
         counts[chunk] = counts.get(chunk, 0) + 1
     if fresh and write:
+        homes = _homes(atlas, entries.values(), {row["path"] for row in fresh} - again)
+        fresh = [{**row, **homes.get(row["path"], _NO_HOME)} for row in fresh]
         entry = _write_generation(atlas, _free_name(entries), fresh, chunk_images)
         entries[entry.shard] = atlas.ledger(STAGE)[entry.shard] = entry
         for start, file in zip(range(0, len(fresh), chunk_images), entry.files, strict=True):
@@ -77,6 +90,47 @@ def plan(atlas: Atlas, listing: Listing, chunk_images: int, *, write: bool) -> P
     return Plan(chunks, counts, table, len(fresh))
 
 
+def _planned(atlas: Atlas, entries: Iterable[LedgerEntry]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(chunk, row) of every plan, the oldest first."""
+    for entry in entries:
+        for file in entry.files:
+            for row in storage.read_table(atlas.path(file.path)).to_pylist():
+                yield _chunk_name(file.path), row
+
+
+def _state(row: Mapping[str, object]) -> tuple[object, ...]:
+    """What a file has to be like to count as read. A plan of an older vladmap knew less of it: none
+    of its files is like that, and each is read once more."""
+    return tuple(row.get(name) for name in LISTING.names)
+
+
+_NO_HOME: dict[str, str | None] = {"home": None, "home_hash": None}
+
+
+def _homes(
+    atlas: Atlas, entries: Iterable[LedgerEntry], paths: Set[str]
+) -> dict[str, dict[str, str | None]]:
+    """`home` and `home_hash` of the paths that were read before, by what was read last."""
+    homes: dict[str, dict[str, str | None]] = {}
+    last: dict[str, set[str]] = {}
+    for chunk, row in _planned(atlas, entries):
+        path = row["path"]
+        if path in paths:
+            # Of a plan whose files nobody came to read there is what was known when it was made.
+            homes.setdefault(path, _NO_HOME)
+            if row.get("home"):
+                homes[path] = {name: row[name] for name in _NO_HOME}
+            last.setdefault(chunk, set()).add(path)
+    for chunk, entry in sorted(atlas.ledger(SCAN).items()):
+        if chunk not in last:
+            continue
+        for row in storage.read_table(atlas.path(entry.file.path)).to_pylist():
+            if row["path"] in last[chunk] and row["content_hash"]:
+                home = row.get("home") or chunk
+                homes[row["path"]] = {"home": home, "home_hash": row["content_hash"]}
+    return homes
+
+
 def _chunk_name(path: str) -> str:
     return path.rpartition("/")[2].removesuffix(".parquet")
 
@@ -91,11 +145,11 @@ def _free_name(taken: Container[str]) -> str:
 
 
 def _write_generation(
-    atlas: Atlas, name: str, rows: list[dict[str, object]], chunk_images: int
+    atlas: Atlas, name: str, rows: list[dict[str, Any]], chunk_images: int
 ) -> LedgerEntry:
     files = []
     for number, start in enumerate(range(0, len(rows), chunk_images)):
-        table = pa.Table.from_pylist(rows[start : start + chunk_images], schema=LISTING)
+        table = pa.Table.from_pylist(rows[start : start + chunk_images], schema=PLANNED)
         path = f"work/plan/{name}-{number:05d}.parquet"
         files.append(storage.commit_table(atlas.root, path, table))
     task = Task(name, NO_CELL, files[0].path, fingerprint(STAGE))

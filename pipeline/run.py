@@ -76,8 +76,12 @@ class Run:
             entry is not None
             and entry.fingerprint == task.fingerprint
             and set(task.inputs) <= set(entry.inputs.items())
-            and all(self.atlas.content(key) == value for key, value in entry.inputs.items())
+            and self.is_current(entry)
         )
+
+    def is_current(self, entry: LedgerEntry) -> bool:
+        """Whether all that an entry was made from is still what it was."""
+        return all(self.atlas.content(key) == value for key, value in entry.inputs.items())
 
     def execute(
         self,

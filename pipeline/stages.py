@@ -9,26 +9,34 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mapping.cameras import TRIAL_IMAGES, camera_keys
-from models.registry import default_clusters, is_complete, patch_dimension, shipped_weights
+from models.registry import (
+    MODEL_NAMES,
+    default_clusters,
+    is_complete,
+    patch_dimension,
+    shipped_weights,
+)
 from models.whitening import IMAGES_PER_DIMENSION, IMAGES_PER_REDUCED
 from photos.cells import ring
 from pipeline.collection import list_collection
 from pipeline.fingerprints import fingerprint
-from pipeline.options import reduced_to, worker_threads
+from pipeline.options import DETECTORS, reduced_to, worker_threads
 from pipeline.planning import plan
+from pipeline.progress import counted
 from pipeline.run import Run
 from retrieval.index import choose_factory
 from retrieval.rerank import BY_FEATURES
 from retrieval.rerank import METHODS as BY_PATCHES
 from retrieval.smoothing import SIGMA_M
 from schemas.records import NO_CELL, LedgerEntry, Task, shard_cell
-from schemas.rejects import UserError
+from schemas.rejects import RejectReason, UserError
 from transforms import cameras as cameras_stage
 from transforms import describe as describe_stage
 from transforms import index as index_stage
@@ -96,7 +104,13 @@ def ingest(run: Run) -> None:
     """
     options = run.options
     listing = list_collection(options.images)
-    planned = plan(run.atlas, listing, options.shard_images, write=True)
+    doubtful = unreadable_since_ingest(run)
+    if doubtful:
+        log.info(
+            "ingest: %s read again: a later stage did not find them as they were",
+            counted(len(doubtful), "photographs"),
+        )
+    planned = plan(run.atlas, listing, options.shard_images, write=True, doubtful=doubtful)
     if listing.ignored:
         log.info("ingest: %d files without the name of a photograph are left out", listing.ignored)
     scans = [
@@ -126,6 +140,35 @@ def ingest(run: Run) -> None:
     ledger = run.atlas.ledger(ingest_stage.STAGE).values()
     accepted = sum(entry.counts["images"] for entry in shards)
     check_rejects(run, "ingest", sum(entry.counts.get("rejects", 0) for entry in ledger), accepted)
+
+
+_NOT_AS_READ = pa.array(
+    [RejectReason.CHANGED.value, RejectReason.MISSING.value, RejectReason.UNREADABLE.value]
+)
+
+
+def unreadable_since_ingest(run: Run) -> set[str]:
+    """Ids of images that a later stage rejected because it did not find the bytes of ingest.
+
+    The listing cannot always tell: a file may change while a run is at work, or in a way that
+    leaves its size and times; a network drive may have been away. Such files are read again.
+    """
+    stages = [
+        *(f"{describe_stage.STAGE}-{model}" for model in MODEL_NAMES),
+        *(f"features-{detector}" for detector in DETECTORS),
+    ]
+    found: set[str] = set()
+    for stage in stages:
+        for entry in run.atlas.ledger(stage).values():
+            if entry.counts.get("rejects") and run.is_current(entry):
+                for file in entry.files:
+                    if file.path.startswith("rejects/"):
+                        table = storage.read_table(
+                            run.atlas.path(file.path), ["image_id", "reason"]
+                        )
+                        table = table.filter(pc.is_in(table["reason"], _NOT_AS_READ))
+                        found.update(table["image_id"].to_pylist())
+    return found
 
 
 def _organise(run: Run, chunks: Sequence[str], dead: pa.Table) -> None:
@@ -182,10 +225,16 @@ def check_rejects(run: Run, stage: str, rejected: int, accepted: int) -> None:
         )
 
 
-def inputs_of(run: Run, stage: str, shards: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """What the ledger says of another stage's shards now, as a task's inputs."""
+def inputs_of(
+    run: Run, stage: str, shards: Iterable[str], part: str = ""
+) -> tuple[tuple[str, str], ...]:
+    """What the ledger says of another stage's shards now, as a task's inputs.
+
+    With `part` they are inputs in that part of them alone.
+    """
     ledger = run.atlas.ledger(stage)
-    return tuple((f"{stage}/{shard}", ledger[shard].content) for shard in shards)
+    key = f":{part}" if part else ""
+    return tuple((f"{stage}/{shard}{key}", ledger[shard].identity(part)) for shard in shards)
 
 
 def _cell_path(folder: str, shard: str) -> str:
@@ -212,7 +261,7 @@ def _per_image_shard(
             _cell_path(folder, shard),
             identity,
             reads=(("images", entry.file.path),),
-            inputs=(*inputs_of(run, ingest_stage.STAGE, [shard]), *extra),
+            inputs=(*inputs_of(run, ingest_stage.STAGE, [shard], "pixels"), *extra),
         )
         for shard, entry in image_shards(run).items()
     ]
@@ -473,7 +522,7 @@ def _places(
                 ),
                 inputs=(
                     *inputs_of(run, describe_name(run), read),
-                    *inputs_of(run, ingest_stage.STAGE, read),
+                    *inputs_of(run, ingest_stage.STAGE, read, "directions"),
                     *inputs_of(run, stage, ["trained"]),
                 ),
             )

@@ -27,8 +27,9 @@ class LedgerEntry:
 
     `fingerprint` covers the stage's configuration; `inputs` names every committed thing that was
     read, with the identity it had then. An entry holds as long as both still agree. `content` is
-    the identity that later stages depend on: for most the file's digest, for images a digest of
-    the columns that pixels depend on, so that a changed sequence number recomputes no descriptor.
+    the identity that later stages depend on, for most the file's digest. `parts` are identities of
+    parts of it, for stages that depend on no more: a changed sequence number recomputes no
+    descriptor.
     """
 
     stage: str
@@ -38,6 +39,11 @@ class LedgerEntry:
     files: tuple[FileRef, ...]
     content: str
     counts: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    def identity(self, part: str = "") -> str:
+        """`content`, or the identity of a part; an older entry has none of its parts."""
+        return self.parts.get(part, self.content) if part else self.content
 
     @property
     def file(self) -> FileRef:
@@ -58,6 +64,7 @@ class LedgerEntry:
             "others": [asdict(other) for other in others],
             "content": self.content,
             "counts": dict(sorted(self.counts.items())),
+            "parts": dict(sorted(self.parts.items())),
         }
         return (json.dumps(record, indent=1) + "\n").encode()
 
@@ -75,6 +82,7 @@ class LedgerEntry:
                 files=(main, *(FileRef(**other) for other in record["others"])),
                 content=record["content"],
                 counts=record["counts"],
+                parts=record.get("parts", {}),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a ledger entry: {error}") from error

@@ -37,6 +37,7 @@ def commit_shard(
     *,
     content: str | None = None,
     counts: Mapping[str, int] | None = None,
+    parts: Mapping[str, str] | None = None,
     inputs: Mapping[str, str] | None = None,
     others: Iterable[FileRef] = (),
 ) -> LedgerEntry:
@@ -53,7 +54,9 @@ def commit_shard(
         files.append(storage.commit_table(root, reject_path, reject_table))
     else:
         storage.delete(storage.join(root, reject_path))
-    return commit_entry(root, stage, task, files, content=content, counts=counts, inputs=inputs)
+    return commit_entry(
+        root, stage, task, files, content=content, counts=counts, parts=parts, inputs=inputs
+    )
 
 
 def commit_entry(
@@ -64,6 +67,7 @@ def commit_entry(
     *,
     content: str | None = None,
     counts: Mapping[str, int] | None = None,
+    parts: Mapping[str, str] | None = None,
     inputs: Mapping[str, str] | None = None,
 ) -> LedgerEntry:
     """Enter files that are already in place."""
@@ -76,6 +80,7 @@ def commit_entry(
         files=committed,
         content=content or committed[0].digest,
         counts=counts or {},
+        parts=parts or {},
     )
     storage.write_atomic(storage.join(root, ledger_path(stage, task.shard)), entry.to_json())
     return entry

@@ -36,12 +36,23 @@ LISTING = pa.schema(
         ("path", pa.string()),
         ("uri", pa.string()),
         ("size", pa.int64()),
-        ("modified", pa.float64()),
+        ("modified_ns", pa.int64()),
+        ("changed_ns", pa.int64()),
         ("kind", pa.string()),
         ("overrides", pa.string()),
     ]
 )
-"""One file of a collection; `kind` is `file`, or why it is none; `overrides` JSON of a manifest."""
+"""One file of a collection; `kind` is `file`, or why it is none; `overrides` JSON of a manifest.
+
+Times are nanoseconds since 1970. `modified_ns` is what programs that correct a photograph in place
+like to restore; `changed_ns` (ctime) is the file system's own and nobody's to set. It is null where
+there is none: an object store's modification time is its own already.
+"""
+
+PLANNED = pa.schema([*LISTING, ("home", pa.string()), ("home_hash", pa.string())])
+"""A listed file in a plan. `home` is the chunk where it stood with the bytes of `home_hash`: found
+to be those bytes still, it stays there, so that a touched or moved file costs no descriptor.
+"""
 
 _HEADER_FIELDS = [
     "width",
@@ -61,6 +72,7 @@ _HEADER_FIELDS = [
 HEADERS = pa.schema(
     [
         ("path", pa.string()),
+        ("home", pa.string()),
         ("given_sequence", pa.string()),
         ("notes", pa.string()),
         ("reason", pa.string()),
@@ -80,22 +92,26 @@ _NOT_FILES = {
     "name_not_utf8": (RejectReason.UNREADABLE, "the file's name is not UTF-8: rename it"),
 }
 
-_IDENTITY = [
-    "image_id",
-    "content_hash",
-    "duplicate_of",
-    "latitude",
-    "longitude",
-    "altitude",
-    "gps_accuracy_m",
-    "make",
-    "model",
-    "width",
-    "height",
-    "focal_px",
-    "projection",
-    "uri",
-]
+_CAMERA = ["make", "model", "width", "height", "focal_px", "projection"]
+
+PARTS = {
+    # What is computed from pixels alone: descriptors, patches, local features.
+    "pixels": ["image_id", "content_hash", "width", "height", "duplicate_of"],
+    # The index of places.
+    "directions": ["image_id", "latitude", "longitude", "heading_deg"],
+    # Pairs; `pipeline.stages.pair` sees to the sequences, which cross shards.
+    "places": ["image_id", "latitude", "longitude", "gps_accuracy_m"],
+    # Two-view geometry.
+    "cameras": ["image_id", *_CAMERA],
+    # Tiles: all but the sequences, the uri (a model has names in the collection) and the sharpness.
+    "map": [
+        *("image_id", "content_hash", "duplicate_of", *_CAMERA, "captured_at"),
+        *("latitude", "longitude", "altitude", "gps_accuracy_m", "heading_deg"),
+    ],
+}
+"""Columns of `images/` that later stages read, by the name under which the ledger keeps their
+identity: a stage depends on its own and no others. The identity of a whole shard is its file's.
+"""
 
 # Shards of one block are made together: a group of a shuffle holds at most this many chunks.
 _CHUNKS_PER_BLOCK = 50
@@ -136,7 +152,14 @@ class _Scan(beam.DoFn):
         except PhotoError as error:
             row = {"reason": error.reason.value, "detail": error.detail}
         progress.advance()
-        return {"path": item["path"], "uri": item["uri"], "image_id": image_id(item["path"]), **row}
+        known = item["home"] and item["home_hash"] == row.get("content_hash")
+        return {
+            "path": item["path"],
+            "uri": item["uri"],
+            "image_id": image_id(item["path"]),
+            "home": item["home"] if known else None,
+            **row,
+        }
 
 
 def read_photo(item: dict[str, Any], max_pixels: int) -> dict[str, Any]:
@@ -225,11 +248,14 @@ class _ReadHeaders(beam.DoFn):
         )
 
     def process(self, task: Task) -> Iterator[dict[str, Any]]:
-        generation, number = task.shard.split("-")
-        block = f"{generation}-{int(number) // _CHUNKS_PER_BLOCK:03d}"
         for row in storage.read_table(storage.join(self._root, task.read("headers"))).to_pylist():
             if (task.shard, row["path"]) not in self._removed:
-                yield {**row, "block": block}
+                yield {**row, "block": _block(row.get("home") or task.shard)}
+
+
+def _block(chunk: str) -> str:
+    generation, number = chunk.split("-")
+    return f"{generation}-{int(number) // _CHUNKS_PER_BLOCK:03d}"
 
 
 def _order(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -321,16 +347,23 @@ class _WriteImages(beam.DoFn):
 
     def _write(self, task: Task, rows: list[dict[str, Any]]) -> LedgerEntry:
         table = images_table(rows)
-        # What later stages depend on: pixels, place and camera, but no sequence number.
-        identity = zip(*(table[name].to_pylist() for name in _IDENTITY), strict=True)
-        content = storage.combined_digest(str(row) for row in identity)
         counts = {
             "images": len(rows),
             "duplicates": len(rows) - table["duplicate_of"].null_count,
             "without_position": len(rows) if task.cell == NO_CELL else 0,
             "invalid_positions": sum("position_invalid" in row["notes"] for row in rows),
         }
-        return commit_shard(self._root, STAGE, task, table, content=content, counts=counts)
+        return commit_shard(self._root, STAGE, task, table, parts=_parts(table), counts=counts)
+
+
+def _parts(table: pa.Table) -> dict[str, str]:
+    columns = {name: table[name].to_pylist() for name in set().union(*PARTS.values())}
+    return {
+        part: storage.combined_digest(
+            str(row) for row in zip(*(columns[name] for name in names), strict=True)
+        )
+        for part, names in PARTS.items()
+    }
 
 
 def images_table(rows: list[dict[str, Any]]) -> pa.Table:
