@@ -28,7 +28,7 @@ from mapping.georegister import (
 from mapping.graph import connected_components
 from mapping.mapper import bundle_adjust
 from mapping.reconstruct import place
-from photos.geometry import points_wkb, with_geo_metadata
+from photos.geometry import boxes, points_wkb, with_geo_metadata
 from schemas import tables
 
 Array = NDArray[np.float64]
@@ -389,6 +389,7 @@ def poses_table(models: Sequence[TileModel], by_name: Mapping[str, Mapping[str, 
             quaternion = wxyz(pose.rotation).tolist()
             rows[row["image_id"]] = {
                 "image_id": row["image_id"],
+                "name": image.name,
                 "uri": row["uri"],
                 "model": number,
                 **dict(zip(("latitude", "longitude", "altitude"), place_on_earth, strict=True)),
@@ -397,9 +398,15 @@ def poses_table(models: Sequence[TileModel], by_name: Mapping[str, Mapping[str, 
                 "reprojection_error_px": float(np.mean(errors)) if errors else 0.0,
             }
     ordered = [rows[image] for image in sorted(rows)]
-    latitude, longitude = (
-        np.array([row[name] for row in ordered], np.float64) for name in ("latitude", "longitude")
+    latitude, longitude, altitude = (
+        np.array([row[name] for row in ordered], np.float64)
+        for name in ("latitude", "longitude", "altitude")
     )
-    geometry = points_wkb(latitude, longitude)
-    complete = [{**row, "geometry": point} for row, point in zip(ordered, geometry, strict=True)]
-    return with_geo_metadata(pa.Table.from_pylist(complete, schema=tables.POSES))
+    table = pa.Table.from_pylist(ordered, schema=tables.POSES)
+    for name, column in (
+        ("geometry", points_wkb(latitude, longitude, altitude)),
+        ("bbox", boxes(latitude, longitude)),
+    ):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), column)
+    return with_geo_metadata(table)

@@ -11,18 +11,42 @@ import shapely
 
 from photos.positions import valid_positions
 
+Column = Sequence[float | None] | np.ndarray
 
-def points_wkb(
-    latitude: Sequence[float | None] | np.ndarray, longitude: Sequence[float | None] | np.ndarray
-) -> pa.Array:
-    """WKB points (x = longitude, y = latitude, degrees) of n positions, null where not valid."""
-    lat = np.asarray(latitude, dtype=np.float64)
-    lon = np.asarray(longitude, dtype=np.float64)
+
+def points_wkb(latitude: Column, longitude: Column, altitude: Column | None = None) -> pa.Array:
+    """WKB points (x = longitude, y = latitude, degrees) of n positions, null where not valid.
+
+    A point has a z, in metres, where its altitude is finite.
+    """
+    lat, lon = np.asarray(latitude, dtype=np.float64), np.asarray(longitude, dtype=np.float64)
+    high = np.full(lat.shape, np.nan) if altitude is None else np.asarray(altitude, np.float64)
     valid = valid_positions(lat, lon)
+    solid = valid & np.isfinite(high)
+    flat = valid & ~solid
     wkb = np.full(lat.shape, None, dtype=object)
-    # Little-endian on every machine: the same atlas has the same bytes.
-    wkb[valid] = shapely.to_wkb(shapely.points(lon[valid], lat[valid]), byte_order=1)
+    # Little-endian on every machine: the same atlas has the same bytes. ISO's numbers of types with
+    # a z, as GeoParquet asks.
+    for chosen, points in (
+        (flat, shapely.points(lon[flat], lat[flat])),
+        (solid, shapely.points(lon[solid], lat[solid], high[solid])),
+    ):
+        wkb[chosen] = shapely.to_wkb(points, byte_order=1, flavor="iso")
     return pa.array(wkb, pa.binary())
+
+
+def boxes(latitude: Column, longitude: Column) -> pa.Array:
+    """Struct column of GeoParquet's covering of n points: xmin, ymin, xmax, ymax, in degrees.
+
+    Null where the position is not valid.
+    """
+    lat, lon = np.asarray(latitude, dtype=np.float64), np.asarray(longitude, dtype=np.float64)
+    sides = {"xmin": lon, "ymin": lat, "xmax": lon, "ymax": lat}
+    return pa.StructArray.from_arrays(
+        [pa.array(side) for side in sides.values()],
+        names=list(sides),
+        mask=pa.array(~valid_positions(lat, lon)),
+    )
 
 
 def bounding_box(longitude: np.ndarray, latitude: np.ndarray) -> list[float] | None:
@@ -43,19 +67,29 @@ def bounding_box(longitude: np.ndarray, latitude: np.ndarray) -> list[float] | N
     return [float(west), float(latitude.min()), float(east), float(latitude.max())]
 
 
-def geo_metadata(bounds: Sequence[float] | None, column: str = "geometry") -> str:
+def geo_metadata(
+    bounds: Sequence[float] | None,
+    column: str = "geometry",
+    *,
+    types: Sequence[str] = ("Point",),
+    covering: str | None = None,
+) -> str:
     """JSON for the file metadata key `geo` of a table of WKB points.
 
-    `bounds` is [west, south, east, north], None for a table without positions. The coordinate
-    reference system is left out, which the specification defines as OGC:CRS84: longitude, latitude
-    on WGS84.
+    `bounds` is [west, south, east, north], with the heights between where points have one: [west,
+    south, lowest, east, north, highest]; None for a table without positions. `types` are those of
+    its geometries, `covering` the column of `boxes`. The coordinate reference system is left out,
+    which the specification defines as OGC:CRS84: longitude, latitude on WGS84.
     """
     described: dict[str, object] = {
         "encoding": "WKB",
-        "geometry_types": ["Point"] if bounds is not None else [],
+        "geometry_types": list(types) if bounds is not None else [],
     }
     if bounds is not None:
         described["bbox"] = list(bounds)
+    if covering is not None:
+        sides = ("xmin", "ymin", "xmax", "ymax")
+        described["covering"] = {"bbox": {side: [covering, side] for side in sides}}
     return json.dumps(
         {"version": "1.1.0", "primary_column": column, "columns": {column: described}},
         sort_keys=True,
@@ -65,10 +99,19 @@ def geo_metadata(bounds: Sequence[float] | None, column: str = "geometry") -> st
 def with_geo_metadata(table: pa.Table, column: str = "geometry") -> pa.Table:
     """The table with the `geo` metadata that makes its file GeoParquet; its columns untouched.
 
-    `column` holds WKB points in OGC:CRS84, nulls allowed. Other schema metadata is kept.
+    `column` holds WKB points in OGC:CRS84, nulls allowed; a column `bbox` is its covering. Other
+    schema metadata is kept.
     """
-    wkb = table.column(column).drop_null().to_numpy(zero_copy_only=False)
-    coordinates = shapely.get_coordinates(shapely.from_wkb(wkb))
-    bounds = bounding_box(coordinates[:, 0], coordinates[:, 1])
-    metadata = {**(table.schema.metadata or {}), b"geo": geo_metadata(bounds, column).encode()}
+    points = shapely.from_wkb(table.column(column).drop_null().to_numpy(zero_copy_only=False))
+    x, y, z = shapely.get_coordinates(points, include_z=True).T
+    bounds = bounding_box(x, y)
+    high = z[np.isfinite(z)]
+    if bounds is not None and high.size:
+        bounds = [*bounds[:2], float(high.min()), *bounds[2:], float(high.max())]
+    kinds = [
+        name for name, there in (("Point", high.size < z.size), ("Point Z", high.size)) if there
+    ]
+    covering = "bbox" if "bbox" in table.column_names else None
+    described = geo_metadata(bounds, column, types=kinds, covering=covering)
+    metadata = {**(table.schema.metadata or {}), b"geo": described.encode()}
     return table.replace_schema_metadata(metadata)

@@ -12,7 +12,7 @@ from transforms import storage
 _STAGE_VERSIONS = {
     "plan": 1,
     "scan": 2,
-    "ingest": 2,
+    "ingest": 3,
     "vocabulary": 4,
     "describe": 3,
     "index": 1,
@@ -22,7 +22,7 @@ _STAGE_VERSIONS = {
     "verify": 2,
     "cameras": 3,
     "reconstruct": 3,
-    "merge": 3,
+    "merge": 4,
 }
 
 

@@ -100,7 +100,6 @@ def reconstruct(run: Run) -> None:
         tasks,
         reconstruct_stage.ReconstructTiles(
             root,
-            str(run.atlas.manifest["collection"]),
             60 * options.tile_minutes,
             options.gps_sigma_m,
         ),
@@ -173,9 +172,7 @@ def merge(run: Run) -> None:
     run.execute(
         merge_stage.STAGE,
         [task],
-        merge_stage.MergeTiles(
-            run.atlas.root, str(run.atlas.manifest["collection"]), run.options.gps_sigma_m
-        ),
+        merge_stage.MergeTiles(run.atlas.root, run.options.gps_sigma_m),
         unit="tiles",
         count=lambda task: len(tiles),
     )

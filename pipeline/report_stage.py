@@ -130,7 +130,7 @@ def _files(run: Run, stage: str) -> list[str]:
 
 def _tables(run: Run, paths: Iterable[str], schema: pa.Schema) -> pa.Table:
     found = [storage.read_table(run.atlas.path(path)).cast(schema) for path in paths]
-    return pa.concat_tables([schema.empty_table(), *found]).unify_dictionaries()
+    return pa.concat_tables([schema.empty_table(), *found])
 
 
 def _rejects(run: Run) -> pa.Table:

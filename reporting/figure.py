@@ -276,7 +276,7 @@ def _hover_columns(facts: Facts) -> Columns:
     )
     sequence = strings(facts.images, "sequence_id")
     return {
-        "name": strings(facts.images, "uri"),
+        "name": strings(facts.images, "name"),
         "state": state,
         "sequence": np.where(sequence == None, "—", sequence),  # noqa: E711 - elementwise
         "model": np.where(np.isfinite(model), np.char.mod("%.0f", model), "—"),

@@ -239,7 +239,7 @@ def _names(ids: set[str], images: pa.Table) -> dict[str, str]:
     chosen = images.filter(
         pc.is_in(images["image_id"], value_set=pa.array(sorted(ids), pa.string()))
     )
-    return dict(zip(chosen["image_id"].to_pylist(), chosen["uri"].to_pylist(), strict=True))
+    return dict(zip(chosen["image_id"].to_pylist(), chosen["name"].to_pylist(), strict=True))
 
 
 def _pairs_among(ids: set[str], pairs: pa.Table) -> set[frozenset[str]]:

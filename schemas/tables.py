@@ -3,6 +3,10 @@
 Nullable fields are optional facts; everything else is always there. Angles are degrees, lengths
 metres, times UTC, image coordinates pixels with COLMAP's origin (the upper-left corner of the
 upper-left pixel, whose centre is 0.5, 0.5).
+
+The files of `images/`, `descriptors/`, `patches/` and `features/` lie in folders `cell=<h3>`. That
+column is in the path alone: readers of hive-named folders differ in the type that they give it, and
+those of one type refuse a file with the other.
 """
 
 from __future__ import annotations
@@ -28,11 +32,32 @@ def _schema(name: str, fields: list[pa.Field], **metadata: str) -> pa.Schema:
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 
+_NAME = _field(
+    "name",
+    pa.string(),
+    note="relative to the collection; the image name of COLMAP models. Of a photograph outside the"
+    " folder of its manifest, the uri",
+)
+_GEOMETRY = _field(
+    "geometry",
+    pa.binary(),
+    nullable=True,
+    note="WKB point, OGC:CRS84; its z is the altitude, where that is known",
+)
+_BBOX = _field(
+    "bbox",
+    pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")]),
+    "degree",
+    nullable=True,
+    note="GeoParquet's covering of the geometry, by which readers leave out what lies elsewhere",
+)
+
 IMAGES = _schema(
     "images",
     [
         _field("image_id", pa.string(), note="BLAKE2b-128, hex, of the collection-relative path"),
-        _field("uri", pa.string()),
+        _NAME,
+        _field("uri", pa.string(), note="where it was read; absolute"),
         _field("content_hash", pa.string(), note="BLAKE2b-128 of the file's bytes, hex"),
         _field("width", pa.int32(), "px", note="after EXIF orientation"),
         _field("height", pa.int32(), "px", note="after EXIF orientation"),
@@ -53,16 +78,10 @@ IMAGES = _schema(
         _field("heading_deg", pa.float64(), "degree", nullable=True, note="clockwise from north"),
         _field("sequence_id", pa.string(), nullable=True),
         _field("sequence_index", pa.int32(), nullable=True),
-        # Dictionary-encoded as readers of hive-named folders expect it: with a plain string the
-        # folder `images/` could not be read as one data set.
-        _field(
-            "cell",
-            pa.dictionary(pa.int32(), pa.string()),
-            note="H3 cell, or `none` without a position",
-        ),
         _field("duplicate_of", pa.string(), nullable=True, note="image_id with the same bytes"),
         _field("sharpness", pa.float64(), "grey level^2", note="variance of the Laplacian"),
-        _field("geometry", pa.binary(), nullable=True, note="WKB point, OGC:CRS84"),
+        _GEOMETRY,
+        _BBOX,
     ],
 )
 
@@ -119,7 +138,8 @@ POSES = _schema(
     "poses",
     [
         _field("image_id", pa.string()),
-        _field("uri", pa.string()),
+        _NAME,
+        _field("uri", pa.string(), note="where it was read; absolute"),
         _field("model", pa.int32(), note="the folder under model/"),
         _field(
             "latitude",
@@ -142,7 +162,8 @@ POSES = _schema(
         _field("qz", pa.float64()),
         _field("points", pa.int32(), note="triangulated keypoints"),
         _field("reprojection_error_px", pa.float64(), "px", note="mean over its points"),
-        _field("geometry", pa.binary(), nullable=True, note="WKB point, OGC:CRS84"),
+        _GEOMETRY,
+        _BBOX,
     ],
 )
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from photos.cells import assign_cells
 from photos.decode import inspect
-from photos.geometry import points_wkb, with_geo_metadata
+from photos.geometry import boxes, points_wkb, with_geo_metadata
 from photos.ids import content_hash, image_id
 from photos.manifest import from_json, override
 from photos.sequences import assign_sequences, sequence_group
@@ -368,12 +368,22 @@ def _parts(table: pa.Table) -> dict[str, str]:
 
 def images_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Rows as a GeoParquet table of schemas.tables.IMAGES."""
-    latitude, longitude = (
-        np.array([row[name] for row in rows], dtype=float) for name in ("latitude", "longitude")
+    latitude, longitude, altitude = (
+        np.array([row[name] for row in rows], dtype=float)
+        for name in ("latitude", "longitude", "altitude")
     )
-    geometry = points_wkb(latitude, longitude)
-    complete = [{**row, "geometry": point} for row, point in zip(rows, geometry, strict=True)]
-    return with_geo_metadata(pa.Table.from_pylist(complete, schema=tables.IMAGES))
+    made = {
+        "name": pa.array([row["path"] for row in rows], pa.string()),
+        "geometry": points_wkb(latitude, longitude, altitude),
+        "bbox": boxes(latitude, longitude),
+    }
+    columns = [
+        made[field.name]
+        if field.name in made
+        else pa.array([row[field.name] for row in rows], field.type)
+        for field in tables.IMAGES
+    ]
+    return with_geo_metadata(pa.table(columns, schema=tables.IMAGES))
 
 
 class _WriteRejects(beam.DoFn):

@@ -15,7 +15,6 @@ from mapping.merge import Merged, TileModel, merge_tiles, poses_table, read_mode
 from schemas.records import FileRef, LedgerEntry, Task
 from transforms import progress, storage
 from transforms.commit import StageCounters, commit_entry
-from transforms.reconstruct import image_name
 
 STAGE = "merge"
 
@@ -25,16 +24,15 @@ class MergeTiles(beam.PTransform):
     """One task that reads `images/<shard>` and `tiles/<tile>/<n>` -> `model/`, `poses.parquet`."""
 
     root: str
-    collection: str
     gps_sigma_m: float
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        return tasks | beam.ParDo(_Merge(self.root, self.collection, self.gps_sigma_m))
+        return tasks | beam.ParDo(_Merge(self.root, self.gps_sigma_m))
 
 
 class _Merge(beam.DoFn):
-    def __init__(self, root: str, collection: str, gps_sigma_m: float) -> None:
-        self._root, self._collection, self._gps_sigma_m = root, collection, gps_sigma_m
+    def __init__(self, root: str, gps_sigma_m: float) -> None:
+        self._root, self._gps_sigma_m = root, gps_sigma_m
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         by_name = self._images(task)
@@ -59,6 +57,7 @@ class _Merge(beam.DoFn):
     def _images(self, task: Task) -> dict[str, dict[str, Any]]:
         columns = [
             "image_id",
+            "name",
             "uri",
             "latitude",
             "longitude",
@@ -70,7 +69,7 @@ class _Merge(beam.DoFn):
         for role, path in task.reads:
             if role.startswith("images/"):
                 for row in storage.read_table(storage.join(self._root, path), columns).to_pylist():
-                    found[image_name(row["uri"], self._collection)] = row
+                    found[row["name"]] = row
         return found
 
     def _tiles(self, task: Task, folder: Path) -> list[TileModel]:

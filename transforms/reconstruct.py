@@ -39,11 +39,10 @@ class ReconstructTiles(beam.PTransform):
     """Tasks of tiles -> ledger entries of `tiles/`.
 
     A task reads `members`, and `images/<shard>`, `features/<shard>`, `two_views/<shard>` and
-    `cameras/<name>` of all that its images need. `collection` is what image names are relative to.
+    `cameras/<name>` of all that its images need.
     """
 
     root: str
-    collection: str
     time_limit_s: float
     gps_sigma_m: float
 
@@ -51,23 +50,18 @@ class ReconstructTiles(beam.PTransform):
         options = MapperOptions(
             max_runtime_s=int(self.time_limit_s * 0.8), gps_sigma_m=self.gps_sigma_m
         )
-        return tasks | beam.ParDo(
-            _Reconstruct(self.root, self.collection, self.time_limit_s, options)
-        )
+        return tasks | beam.ParDo(_Reconstruct(self.root, self.time_limit_s, options))
 
 
 class _Reconstruct(beam.DoFn):
-    def __init__(
-        self, root: str, collection: str, time_limit_s: float, options: MapperOptions
-    ) -> None:
-        self._root, self._collection = root, collection
-        self._time_limit_s, self._options = time_limit_s, options
+    def __init__(self, root: str, time_limit_s: float, options: MapperOptions) -> None:
+        self._root, self._time_limit_s, self._options = root, time_limit_s, options
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         started = time.monotonic()
         members = storage.read_table(storage.join(self._root, task.read("members")))
         wanted = members["image_id"].combine_chunks()
-        images = named_images(self._rows(task, "images", wanted), self._collection)
+        images = named_images(self._rows(task, "images", wanted))
         keypoints = self._keypoints(task, set(wanted.to_pylist()))
         # A photograph that was rejected after ingest has no keypoints and takes no part.
         images = images.filter(
@@ -100,7 +94,7 @@ class _Reconstruct(beam.DoFn):
         for path in _paths(task, role):
             table = storage.read_table(storage.join(self._root, path))
             parts.append(table.filter(pc.is_in(table["image_id"], wanted)))
-        return pa.concat_tables(parts).unify_dictionaries()
+        return pa.concat_tables(parts)
 
     def _keypoints(self, task: Task, wanted: set[str]) -> dict[str, LocalFeatures]:
         found: dict[str, LocalFeatures] = {}
@@ -155,14 +149,7 @@ def _paths(task: Task, role: str) -> list[str]:
     return [path for name, path in task.reads if name.startswith(f"{role}/")]
 
 
-def image_name(uri: str, collection: str) -> str:
-    """COLMAP's name of an image: its path in the collection, so that models outlive a move."""
-    inside = collection.rstrip("/") + "/"
-    return uri.removeprefix(inside)
-
-
-def named_images(images: pa.Table, collection: str) -> pa.Table:
-    """The table with COLMAP's names in its `uri` column."""
-    names = [image_name(uri, collection) for uri in images["uri"].to_pylist()]
+def named_images(images: pa.Table) -> pa.Table:
+    """The table with COLMAP's names in its `uri` column: they outlive a move of the collection."""
     place = images.schema.get_field_index("uri")
-    return images.set_column(place, images.schema.field(place), pa.array(names, pa.string()))
+    return images.set_column(place, images.schema.field(place), images["name"])

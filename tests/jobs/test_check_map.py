@@ -72,10 +72,10 @@ def atlas(tmp_path: Path) -> Path:
     Atlas.open(str(root), create=True)
     images = [
         {
-            "image_id": name, "uri": f"{name}.jpg", "content_hash": name, "width": 4, "height": 3,
+            "image_id": name, "name": f"{name}.jpg", "uri": f"{name}.jpg",
+            "content_hash": name, "width": 4, "height": 3,
             "captured_at": START + timedelta(seconds=5 * row), "sequence_id": DRIVES[row],
-            "sequence_index": row % 2, "cell": "none", "sharpness": 1.0,
-            "projection": "perspective",
+            "sequence_index": row % 2, "sharpness": 1.0, "projection": "perspective",
         }
         for row, name in enumerate(NAMES)
     ]  # fmt: skip
@@ -90,7 +90,8 @@ def atlas(tmp_path: Path) -> Path:
     write_descriptors(root, ANGLES)
     poses = [
         {
-            "image_id": name, "uri": f"{name}.jpg", "model": 0, "latitude": lat, "longitude": lon,
+            "image_id": name, "name": f"{name}.jpg", "uri": f"{name}.jpg",
+            "model": 0, "latitude": lat, "longitude": lon,
             "altitude": alt, **turned(LEVEL), "points": 1, "reprojection_error_px": 0.5,
         }
         for name, (lat, lon, alt) in zip(NAMES, geodetic((3, 4, 0)), strict=True)

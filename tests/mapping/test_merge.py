@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import geopandas
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import shapely
 
 from mapping.colmap import pycolmap
 from mapping.geodesy import enu_to_geodetic
@@ -280,6 +284,23 @@ def test_an_image_of_two_models_has_the_pose_of_the_larger() -> None:
     places = np.array([table[name].to_numpy()[:14] for name in ("latitude", "longitude")]).T
     expected = enu_to_geodetic(street()[0][:14], ORIGIN)[:, :2]
     np.testing.assert_allclose(places, expected, atol=1e-9)
+
+
+def test_poses_are_read_by_a_box_with_names_and_heights() -> None:
+    """Issue 19, 23: the covering, COLMAP's names, altitudes in the geometry."""
+    models = [tile("large", range(14)), tile("small", range(12, 20), georegistered=False)]
+    table = poses_table(models, rows())
+    assert table["name"].to_pylist() == [name_of(number) for number in range(20)]
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    frame = geopandas.read_parquet(buffer)
+    assert (
+        shapely.get_z(np.asarray(frame.geometry.array)[:14]).tolist()
+        == (table["altitude"].to_pylist()[:14])
+    )
+    x, y = frame.geometry.x[3], frame.geometry.y[3]
+    box = (x - 1e-7, y - 1e-7, x + 1e-7, y + 1e-7)
+    assert geopandas.read_parquet(buffer, bbox=box)["name"].tolist() == [name_of(3)]
 
 
 def test_nothing_to_merge_is_an_empty_map() -> None:

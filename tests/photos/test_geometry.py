@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from photos.geometry import bounding_box, points_wkb, with_geo_metadata
+from photos.geometry import bounding_box, boxes, points_wkb, with_geo_metadata
 from schemas.tables import IMAGES, POSES
 
 
@@ -89,3 +89,26 @@ def test_the_same_positions_give_the_same_metadata_in_any_order():
     a = with_geo_metadata(table([1.0, 2.0], [3.0, 4.0])).schema.metadata[b"geo"]
     b = with_geo_metadata(table([2.0, 1.0], [4.0, 3.0])).schema.metadata[b"geo"]
     assert a == b
+
+
+def test_a_point_with_an_altitude_is_iso_wkb_with_a_z():
+    """Issue 19, 23."""
+    wkb = points_wkb([55.7, 55.7], [13.19, 13.19], [52.0, None]).to_pylist()
+    assert wkb[0] == struct.pack("<BIddd", 1, 1001, 13.19, 55.7, 52.0)
+    assert wkb[1] == struct.pack("<BIdd", 1, 1, 13.19, 55.7)
+
+
+def test_the_metadata_tell_the_kinds_of_points_the_heights_and_the_covering():
+    """Issue 19, 23."""
+    lat, lon, up = [55.7, 55.8, None], [13.1, 13.3, 1.0], [52.0, None, 3.0]
+    columns = {"geometry": points_wkb(lat, lon, up), "bbox": boxes(lat, lon)}
+    marked = with_geo_metadata(pa.table(columns))
+    described = json.loads(marked.schema.metadata[b"geo"])["columns"]["geometry"]
+    assert described["geometry_types"] == ["Point", "Point Z"]
+    assert described["bbox"] == [13.1, 55.7, 52.0, 13.3, 55.8, 52.0]
+    assert described["covering"]["bbox"]["ymax"] == ["bbox", "ymax"]
+    assert marked["bbox"].to_pylist() == [
+        {"xmin": 13.1, "ymin": 55.7, "xmax": 13.1, "ymax": 55.7},
+        {"xmin": 13.3, "ymin": 55.8, "xmax": 13.3, "ymax": 55.8},
+        None,
+    ]

@@ -172,7 +172,8 @@ class TestParquet:
         row = dict.fromkeys(IMAGES.names)
         row |= {
             "image_id": "0", "uri": "a.jpg", "content_hash": "1", "width": 10, "height": 10,
-            "latitude": 55.7, "longitude": 13.19, "sharpness": 1.0, "cell": "none",
+            "latitude": 55.7, "longitude": 13.19, "sharpness": 1.0,
+            "name": "a.jpg", "projection": "perspective",
             "captured_at": datetime(2024, 5, 1, 8, tzinfo=UTC),
             "geometry": points_wkb([55.7], [13.19])[0].as_py(),
         }  # fmt: skip

@@ -82,7 +82,8 @@ def loop_report(
         tables.IMAGES,
         {
             "image_id": ids,
-            "uri": uris,
+            "name": uris,
+            "uri": [f"/photos/{name}" for name in uris],
             "content_hash": ids,
             "width": [640] * count,
             "height": [480] * count,
@@ -93,7 +94,6 @@ def loop_report(
             "heading_deg": heading if gps else [None] * count,
             "sequence_id": [f"drive-{int(v) % 2}" for v in leg],
             "sequence_index": step,
-            "cell": ["8b1f0"] * count,
             "sharpness": [120.0] * count,
         },
     )
@@ -107,7 +107,8 @@ def loop_report(
         tables.POSES,
         {
             "image_id": ids[:mapped],
-            "uri": uris[:mapped],
+            "name": uris[:mapped],
+            "uri": [f"/photos/{name}" for name in uris[:mapped]],
             "model": np.where(leg[:mapped] == 3, 1, 0),
             "latitude": true_lat[:mapped] if gps else placeless,
             "longitude": true_lon[:mapped] if gps else placeless,
