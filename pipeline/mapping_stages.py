@@ -110,7 +110,8 @@ def reconstruct(run: Run) -> None:
 def _tile_task(run: Run, graph: _Graph, tile: Tile) -> Task:
     members = np.array([graph.rows[image] for image in tile.image_ids])
     table = pa.Table.from_arrays(
-        [pa.array(tile.image_ids), pa.array(tile.core)], schema=reconstruct_stage.MEMBERS
+        [pa.array(tile.image_ids, pa.string()), pa.array(tile.core, pa.bool_())],
+        schema=reconstruct_stage.MEMBERS,
     )
     inside = np.zeros(len(graph.ids), bool)
     inside[members] = True

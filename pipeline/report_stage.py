@@ -237,14 +237,18 @@ def _retrievals(run: Run, images: pa.Table) -> list[Retrieval]:
     vectors: dict[str, NDArray[np.float32]] = {}
     for path in _files(run, describe_name(run)):
         table = storage.read_table(run.atlas.path(path))
-        table = table.filter(pc.is_in(table["image_id"], pa.array(sorted(chosen))))
+        table = table.filter(pc.is_in(table["image_id"], pa.array(sorted(chosen), pa.string())))
         vectors |= dict(zip(table["image_id"].to_pylist(), descriptor_matrix(table), strict=True))
     queries = sorted(vectors)
+    if not queries:
+        return []
     similarity, rows = search(index, np.stack([vectors[image] for image in queries]), _MATCHES + 1)
     shown = {ids[row] for row in rows.ravel() if row >= 0} | set(queries)
     facts = {
         row["image_id"]: row
-        for row in images.filter(pc.is_in(images["image_id"], pa.array(sorted(shown)))).to_pylist()
+        for row in images.filter(
+            pc.is_in(images["image_id"], pa.array(sorted(shown), pa.string()))
+        ).to_pylist()
     }
     retrievals = []
     for image, scores, found in zip(queries, similarity, rows, strict=True):

@@ -46,7 +46,7 @@ from transforms import pair as pair_stage
 from transforms import storage
 from transforms import verify as verify_stage
 from transforms.commit import commit_entry
-from transforms.photos import shard_rows
+from transforms.photos import SHARD_ROWS, shard_rows
 from transforms.rerank import RerankSettings
 
 log = logging.getLogger("vladmap")
@@ -214,14 +214,21 @@ def _organise(run: Run, chunks: Sequence[str], dead: pa.Table) -> None:
     )
 
 
-def check_rejects(run: Run, stage: str, rejected: int, accepted: int) -> None:
-    """Raises UserError where more is rejected than `--max-reject-rate` allows."""
+def check_rejects(run: Run, stage: str, rejected: int, accepted: int, folder: str = "") -> None:
+    """Raises UserError where more is rejected than `--max-reject-rate` allows, or all of it.
+
+    `folder` of `rejects/` says why, where it is not named after the stage.
+    """
     total = rejected + accepted
+    listed = run.atlas.path("rejects", folder or stage)
+    if total and not accepted:
+        raise UserError(
+            f"{stage}: none of {total} photographs can be used: see {listed} for the reason of each"
+        )
     if total and rejected / total > run.options.max_reject_rate:
         raise UserError(
             f"{stage}: {rejected} of {total} photographs rejected, more than --max-reject-rate "
-            f"{run.options.max_reject_rate:g}: see {run.atlas.path('rejects', stage)}, mend the "
-            "collection or raise the limit"
+            f"{run.options.max_reject_rate:g}: see {listed}, mend the collection or raise the limit"
         )
 
 
@@ -302,12 +309,16 @@ def describe(run: Run) -> None:
         device=options.device,
         label="describe",
     )
-    _check_ledger_rejects(run, "describe", ledger)
+    _check_ledger_rejects(run, "describe", stage, ledger)
 
 
-def _check_ledger_rejects(run: Run, stage: str, ledger: dict[str, LedgerEntry]) -> None:
-    rejected = sum(entry.counts["rejects"] for entry in ledger.values())
-    check_rejects(run, stage, rejected, sum(entry.counts["images"] for entry in ledger.values()))
+def _check_ledger_rejects(
+    run: Run, stage: str, folder: str, ledger: dict[str, LedgerEntry]
+) -> None:
+    rejected, accepted = (
+        sum(entry.counts[name] for entry in ledger.values()) for name in ("rejects", "images")
+    )
+    check_rejects(run, stage, rejected, accepted, folder)
 
 
 def describe_name(run: Run) -> str:
@@ -361,7 +372,7 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
         IMAGES_PER_DIMENSION * options.whiten,
         IMAGES_PER_REDUCED * dimension,
     )
-    sample = pa.Table.from_pylist(rows[:wanted])
+    sample = pa.Table.from_pylist(rows[:wanted], schema=SHARD_ROWS)
     listed = f"work/vocabulary/{options.model}.parquet"
     storage.commit_table(root, listed, sample)
     run.atlas.forget(stage, "weights")
@@ -684,7 +695,7 @@ def extract_features(run: Run) -> dict[str, LedgerEntry]:
         count=_image_count(run),
         label="features",
     )
-    _check_ledger_rejects(run, "verify", extracted)
+    _check_ledger_rejects(run, "verify", stage, extracted)
     return extracted
 
 

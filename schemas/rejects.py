@@ -36,6 +36,10 @@ class PhotoError(Exception):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type[PhotoError], tuple[RejectReason, str]]:
+        # By default an exception is remade from its message alone, which breaks a pool's process.
+        return type(self), (self.reason, self.detail)
+
 
 class UserError(Exception):
     """What the person who started the run can mend: printed as one line, exit code 2."""

@@ -48,13 +48,15 @@ class _Choose(beam.DoFn):
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         key = task.read("key")
         images = self._table(task, "images", IMAGE_COLUMNS)
-        images = images.filter(pa.array([found == key for found in camera_keys(images)]))
+        images = images.filter(
+            pa.array([found == key for found in camera_keys(images)], pa.bool_())
+        )
         features = read_features(
             self._table(task, "features", ["image_id", "keypoints", "descriptors"]),
             set(images["image_id"].to_pylist()),
         )
         pairs = self._table(task, "pairs", ["image_id_a", "image_id_b", "similarity"])
-        ids = pa.array(sorted(features))
+        ids = pa.array(sorted(features), pa.string())
         inside = pc.and_(pc.is_in(pairs["image_id_a"], ids), pc.is_in(pairs["image_id_b"], ids))
         pairs = pairs.filter(inside)
         choice = choose_cameras(

@@ -163,7 +163,8 @@ class MergeIndex(beam.PTransform):
         merged = self._merged(task, "index/")
         ids = _image_ids(self.root, shards)
         id_table = pa.Table.from_arrays(
-            [pa.array(np.arange(len(ids), dtype=np.int64)), pa.array(ids)], schema=tables.INDEX_IDS
+            [pa.array(np.arange(len(ids), dtype=np.int64)), pa.array(ids, pa.string())],
+            schema=tables.INDEX_IDS,
         )
         recall = self._self_recall(merged, ids, shards)
         about = {

@@ -169,9 +169,9 @@ class _Sample(beam.DoFn):
     def process(self, part: tuple[Task, int, list[dict[str, Any]]]) -> Iterator[tuple[str, _Part]]:
         task, start, rows = part
         images = _pixels(rows, self._settings, self._features.input_size.target)
-        if images:
-            found = sample(self._features, images, self._per_image, self._seed)
-            yield task.shard, (task, start, found)
+        # No rows where no photograph could be read: the fit says that there are too few.
+        found = sample(self._features, images, self._per_image, self._seed)
+        yield task.shard, (task, start, found)
         progress.advance(len(rows))
 
 

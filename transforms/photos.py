@@ -9,17 +9,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from photos.decode import decode_rgb
 from photos.ids import content_hash
+from schemas import tables
 from schemas.rejects import PhotoError, RejectReason
 from transforms import storage
 
 Target = Callable[[int, int], tuple[int, int]]
 
-_COLUMNS = ["image_id", "uri", "content_hash", "width", "height", "duplicate_of"]
+SHARD_ROWS = pa.schema(
+    [
+        tables.IMAGES.field(name)
+        for name in ("image_id", "uri", "content_hash", "width", "height", "duplicate_of")
+    ]
+)
+"""What `load_photo` needs of a row of `images/`."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Photo:
 
 def shard_rows(root: str, path: str) -> list[dict[str, Any]]:
     """Rows of an image shard that have pixels of their own: exact duplicates stand for nothing."""
-    table = storage.read_table(storage.join(root, path), _COLUMNS)
+    table = storage.read_table(storage.join(root, path), SHARD_ROWS.names)
     return table.filter(pc.is_null(table["duplicate_of"])).to_pylist()
 
 

@@ -22,6 +22,7 @@ from models.whitening import (
     next_basis,
     whitening_from,
 )
+from schemas.rejects import UserError
 
 Basis = NDArray[np.float64] | None
 
@@ -55,10 +56,12 @@ class FitWhitening(beam.PTransform):
         return (
             descriptors
             | f"Pass {number}" >> beam.ParDo(add, basis)
-            | f"Add up {number}" >> beam.CombineGlobally(_added).without_defaults()
+            | f"Add up {number}" >> beam.CombineGlobally(_added)
         )
 
-    def _step(self, sums: Sums, basis: Basis) -> NDArray[np.float64]:
+    def _step(self, sums: Sums | None, basis: Basis) -> NDArray[np.float64]:
+        if sums is None:
+            raise UserError(f"PCA-whitening: there are no {self.of} to learn it from")
         return next_basis(sums, _basis(basis, len(sums.total), self.dimension, self.seed))
 
     def _finish(self, sums: Sums, basis: NDArray[np.float64]) -> Whitening:

@@ -1,0 +1,179 @@
+"""Builds of one photograph, of all but one rejected, and of all rejected: one clear end each."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pickle
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from setuptools import find_packages
+
+from jobs import build
+from jobs.command import EXIT_USER_ERROR
+from jobs.stages import run_job
+from pipeline.build import STAGES
+from schemas.rejects import PhotoError, RejectReason
+from tests.drives import write_drive
+from tests.photos.bad_photos import encode
+
+ROOT = Path(__file__).parents[2]
+
+
+def exceptions() -> Iterator[type[BaseException]]:
+    """Every exception class of the project's own packages."""
+    packages = find_packages(str(ROOT), exclude=["tests*", "benchmarks*", "spark*"])
+    for package in packages:
+        for module in pkgutil.iter_modules([str(ROOT / package.replace(".", "/"))]):
+            if module.name.startswith("__"):
+                continue
+            name = f"{package}.{module.name}"
+            for _, found in inspect.getmembers(importlib.import_module(name), inspect.isclass):
+                if issubclass(found, BaseException) and found.__module__ == name:
+                    yield found
+
+
+def made(kind: type[BaseException]) -> BaseException:
+    """An instance, each of its arguments a text that can be recognised."""
+    if kind is PhotoError:
+        return PhotoError(RejectReason.NO_FEATURES, "nothing in it")
+    if not inspect.isfunction(kind.__init__):
+        return kind("said")
+    _, *arguments = inspect.signature(kind.__init__).parameters.values()
+    needed = [
+        f"said {place}"
+        for place, each in enumerate(arguments)
+        if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+    ]
+    return kind(*(needed or ["said"]))
+
+
+def test_every_exception_of_ours_survives_the_way_between_processes() -> None:
+    """Issue 19, 14: an exception that does not unpickle breaks the pool that it was raised in."""
+    kinds = set(exceptions())
+    assert {"PhotoError", "UserError", "ChildFailed"} <= {kind.__name__ for kind in kinds}
+    for kind in kinds:
+        error = made(kind)
+        back = pickle.loads(pickle.dumps(error))
+        assert (type(back), str(back), vars(back)) == (kind, str(error), vars(error))
+
+
+def run(photos: Path, atlas: Path, *options: str) -> int:
+    words = ["--images", str(photos), "--atlas", str(atlas), "--max-reject-rate", "1"]
+    return build.main([*words, "--threads", "1", *options])
+
+
+def rejected(atlas: Path) -> dict[str, str]:
+    """name -> reason."""
+    return {
+        Path(row["uri"]).name: row["reason"]
+        for path in sorted((atlas / "rejects").rglob("*.parquet"))
+        for row in pq.read_table(path).to_pylist()
+    }
+
+
+@functools.cache
+def black() -> bytes:
+    return encode(np.zeros((192, 256, 3), np.uint8))
+
+
+def write(folder: Path, good: int, *, bad: dict[str, bytes]) -> Path:
+    """The first `good` photographs of a drive, and others."""
+    write_drive(folder, good)
+    for name, data in bad.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+MODELS = {
+    "shipped": (),
+    "learnt": ("--learn", "--clusters", "2", "--dimension", "4"),
+    "vlad": ("--model", "vlad", "--clusters", "2"),
+    "bovw": ("--model", "bovw", "--clusters", "2"),
+    "whitened": ("--model", "vlad", "--clusters", "2", "--whiten", "2"),
+    "by features": ("--rerank", "features"),
+}
+PATCHES = ("--learn", "--clusters", "2", "--rerank", "rapid", "--patch-dimension", "2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("left", ["none", "one", "a black one"])
+def test_one_photograph_or_none_ends_in_one_line(
+    model: str, left: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Issue 19, 14: nothing left to map is the user's to know, and no traceback."""
+    bad = black() if left == "a black one" else b"no photograph"
+    photos = write(tmp_path / "photos", int(left == "one"), bad={"z.jpg": bad})
+    for _ in range(2):  # on a retry as well
+        assert run(photos, tmp_path / "atlas", *MODELS[model]) == EXIT_USER_ERROR
+        one_line(capsys)
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("vladmap: ")
+    assert "shards are not in the ledger" not in last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gone", ["all", "all but one"])
+@pytest.mark.parametrize(
+    ("stage", "model"),
+    [("describe", model) for model in (*MODELS, "by patches")]
+    + [("verify", "shipped"), ("verify", "by patches")],
+)
+def test_photographs_that_are_gone_after_ingest_end_in_one_line(
+    gone: str, model: str, stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Issue 19, 14: stages after ingest read the pixels again, and may find none."""
+    photos = write(tmp_path / "photos", 3, bad={})
+    names = list(STAGES)
+    place = names.index(stage)
+    words = ["--images", str(photos), "--atlas", str(tmp_path / "atlas"), "--threads", "1"]
+    words += ["--max-reject-rate", "1", *MODELS.get(model, PATCHES)]
+    assert run_job("build", names[:place], "", [], words) == 0
+    for path in sorted(photos.iterdir())[0 if gone == "all" else 1 :]:
+        path.unlink()
+    for _ in range(2):
+        assert run_job("build", names[place:], "", [], words[2:]) == EXIT_USER_ERROR
+        one_line(capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("shipped", ("--threads", "2")),
+        ("vlad", ("--shard-images", "1")),
+        ("by features", ("--shard-images", "1")),
+        ("by patches", ("--shard-images", "1")),
+    ],
+)
+def test_a_black_frame_among_good_ones_is_one_reject(
+    model: str, options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Issue 19, 14 (cases/blank): the black one is told, the others go on, in one shard or many."""
+    photos = write(tmp_path / "photos", 6, bad={"black.jpg": black()})
+    code = run(photos, tmp_path / "atlas", *MODELS.get(model, PATCHES), *options)
+    assert code == 0, capsys.readouterr().err
+    assert rejected(tmp_path / "atlas").keys() == {"black.jpg"}
+    assert pq.read_table(tmp_path / "atlas" / "features" / "sift").num_rows == 6
+
+
+@pytest.mark.slow
+def test_two_photographs_that_match_and_make_no_model_end_clearly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Issue 19, 14: a tile that fails leaves `merge` and `report` with no model at all."""
+    photos = write(tmp_path / "photos", 2, bad={})
+    code = run(photos, tmp_path / "atlas")
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert "registered      0 of 2" in said.out
