@@ -80,11 +80,18 @@ def map_incrementally(
     with COLMAP's own, 2 of 29 photographs of one street were registered, with these all 29.
     Intrinsics stay as given: such motion barely constrains them, and they would drag the map along.
     """
+    settings = _incremental_options(long_side_px)
+    settings.min_model_size = options.min_model_size
+    settings.max_runtime_seconds = options.max_runtime_s
+    pycolmap.set_random_seed(SEED)
+    models = pycolmap.incremental_mapping(database, work, _output(work), settings)
+    return largest_first(models.values(), options.min_model_size)
+
+
+def _incremental_options(long_side_px: int) -> pycolmap.IncrementalPipelineOptions:
     settings = pycolmap.IncrementalPipelineOptions(
         num_threads=1,
         random_seed=SEED,
-        min_model_size=options.min_model_size,
-        max_runtime_seconds=options.max_runtime_s,
         extract_colors=False,
         ba_refine_focal_length=False,
         ba_refine_extra_params=False,
@@ -109,15 +116,17 @@ def map_incrementally(
     settings.triangulation.ignore_two_view_tracks = False
     settings.triangulation.merge_max_reproj_error *= pixels
     settings.triangulation.complete_max_reproj_error *= pixels
-    pycolmap.set_random_seed(SEED)
-    models = pycolmap.incremental_mapping(database, work, _output(work), settings)
-    return largest_first(models.values(), options.min_model_size)
+    return settings
 
 
 def map_globally(
     database: Path, work: Path, long_side_px: int, options: MapperOptions
 ) -> list[pycolmap.Reconstruction]:
-    """Return COLMAP's global (GLOMAP) reconstructions of a database, most images first."""
+    """Return COLMAP's global (GLOMAP) reconstructions of a database, most images first.
+
+    It keeps tracks that help to place cameras, of one street a third of those that its poses bear
+    out: the others are triangulated afterwards.
+    """
     settings = pycolmap.GlobalPipelineOptions(
         num_threads=1, random_seed=SEED, min_model_size=options.min_model_size
     )
@@ -130,7 +139,22 @@ def map_globally(
     settings.mapper.bundle_adjustment.refine_extra_params = False
     pycolmap.set_random_seed(SEED)
     models = pycolmap.global_mapping(database, work, _output(work), settings)
-    return largest_first(models.values(), options.min_model_size)
+    kept = largest_first(models.values(), options.min_model_size)
+    return [_triangulated(model, database, work, long_side_px) for model in kept]
+
+
+def _triangulated(
+    model: pycolmap.Reconstruction, database: Path, work: Path, long_side_px: int
+) -> pycolmap.Reconstruction:
+    """Return the model with all points that the database's pairs and its poses give."""
+    settings = _incremental_options(long_side_px)
+    pycolmap.set_random_seed(SEED)
+    more = pycolmap.triangulate_points(
+        model, database, work, _output(work), clear_points=False, options=settings,
+        refine_intrinsics=False,
+    )  # fmt: skip
+    bundle_adjust(more, refine_focal=False, refine_distortion=False)
+    return more
 
 
 def largest_first(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mapping.check import best_similarity
 from mapping.colmap import SEED, pycolmap, wxyz
+from mapping.evidence import keep_evident
 from mapping.geodesy import enu_to_geodetic
 from mapping.georegister import (
     DEFAULT_ACCURACY_M,
@@ -26,7 +27,7 @@ from mapping.georegister import (
     positions_of,
 )
 from mapping.graph import connected_components
-from mapping.mapper import bundle_adjust
+from mapping.mapper import MapperOptions, bundle_adjust
 from mapping.reconstruct import place
 from photos.geometry import boxes, points_wkb, with_geo_metadata
 from schemas import tables
@@ -58,11 +59,15 @@ class TileModel:
 
 @dataclass(frozen=True)
 class Merged:
-    """What became of the tiles: models with most images first, their figures, every decision."""
+    """What became of the tiles: models with most images first, their figures, every decision.
+
+    `unregistered` says why an image of some tile's model (its name) is in none of these.
+    """
 
     models: list[TileModel]
     reports: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
+    unregistered: dict[str, str]
 
 
 def read_model(folder: Path, name: str, origin: Sequence[float], georegistered: bool) -> TileModel:
@@ -76,12 +81,14 @@ def merge_tiles(
     tiles: Sequence[TileModel],
     by_name: Mapping[str, Mapping[str, Any]],
     gps_sigma_m: float = DEFAULT_ACCURACY_M,
+    min_model_size: int = MapperOptions.min_model_size,
 ) -> Merged:
     """Join models that share images, largest first, as long as the joins hold.
 
     `by_name` gives each COLMAP image name its row of IMAGES. A join is kept only where the common
     images agree in place and direction and neither part's GPS residuals grow; a refused one is
-    reported with its figures. What is joined is adjusted and georegistered as a whole.
+    reported with its figures. What is joined is adjusted and georegistered as a whole, about an
+    origin of its own. Images that have no evidence in the result are taken out of it.
     """
     waiting = sorted(tiles, key=lambda tile: (-tile.model.num_reg_images(), tile.name))
     decisions: list[dict[str, Any]] = []
@@ -98,10 +105,44 @@ def merge_tiles(
             waiting.remove(partner)
             base, refused = joined, set()
         finished.append(base)
-    finished = _once_each(finished)
+    finished, unregistered = _evident(_once_each(finished), by_name, gps_sigma_m, min_model_size)
     finished.sort(key=lambda tile: (-tile.model.num_reg_images(), tile.name))
     reports = [_report(tile, by_name, gps_sigma_m) for tile in finished]
-    return Merged(finished, reports, decisions)
+    return Merged(finished, reports, decisions, unregistered)
+
+
+def _evident(
+    tiles: Sequence[TileModel],
+    by_name: Mapping[str, Mapping[str, Any]],
+    gps_sigma_m: float,
+    min_model_size: int,
+) -> tuple[list[TileModel], dict[str, str]]:
+    """The models without the images that joining left without evidence, and why those."""
+    kept: list[TileModel] = []
+    dropped: dict[str, str] = {}
+    for tile in tiles:
+        images = tile.model.num_reg_images()
+        result = keep_evident([tile.model], min_model_size)
+        dropped |= result.dropped
+        for number, model in enumerate(result.models):
+            name = f"{tile.name}-{number}" if number else tile.name
+            part = TileModel(name, model, tile.origin, tile.georegistered)
+            if model.num_reg_images() < images:
+                _place(part, by_name, gps_sigma_m)
+            kept.append(part)
+    registered = {name for tile in kept for name in _names(tile)}
+    return kept, {name: dropped[name] for name in sorted(set(dropped) - registered)}
+
+
+def _place(
+    tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
+) -> dict[str, Any]:
+    """Carry a model, in place, into the ENU frame at the origin amid its images."""
+    figures = place(tile.model, by_name, gps_sigma_m)
+    latitude, longitude, altitude = figures["origin"]
+    tile.origin = latitude, longitude, altitude
+    tile.georegistered = bool(figures["georegistered"])
+    return figures
 
 
 def _names(tile: TileModel) -> set[str]:
@@ -151,8 +192,7 @@ def _join(
     model = join_models(base.model, carried)
     bundle_adjust(model, refine_focal=False, refine_distortion=False)
     joined = TileModel(base.name, model, base.origin, base.georegistered)
-    report = place(model, by_name, base.origin, gps_sigma_m)
-    joined.georegistered = bool(report["georegistered"])
+    _place(joined, by_name, gps_sigma_m)
     after_join = _gps_residuals(joined, by_name, gps_sigma_m)
     for part in (base, other):
         own = _gps_residuals(part, by_name, gps_sigma_m)
@@ -356,8 +396,7 @@ def _once_each(tiles: list[TileModel]) -> list[TileModel]:
 def _report(
     tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
 ) -> dict[str, Any]:
-    copy = pycolmap.Reconstruction(tile.model)
-    figures = place(copy, by_name, tile.origin, gps_sigma_m)
+    figures = place(pycolmap.Reconstruction(tile.model), by_name, gps_sigma_m)
     return {**figures, "name": tile.name, "origin": list(tile.origin)}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mapping.aliasing import collapsed, implausible
 from mapping.cameras import camera_keys
 from mapping.child import ChildFailed, call
 from mapping.colmap import Camera, pycolmap
+from mapping.evidence import Kept, keep_evident, turning_views
 from mapping.features import LocalFeatures
 from mapping.georegister import (
     centres_and_rotations,
@@ -29,6 +31,7 @@ from mapping.graph import connected_components
 from mapping.mapper import (
     MapperOptions,
     bundle_adjust,
+    image_names,
     map_globally,
     map_incrementally,
     model_score,
@@ -45,6 +48,9 @@ _MAX_FOCAL_CHANGE = 0.1
 _MIN_IMAGES_TO_CALIBRATE = 10
 # Each round maps again without the pairs that the last one showed to be aliases.
 _ALIAS_ROUNDS = 3
+_NO_PAIR = "no verified pair with another photograph of its tile"
+_TURNED = "no parallax: a turn on the spot explains every verified pair"
+_NOT_PLACED = "the mapper found no place for it among the others"
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,11 @@ def reconstruct_tile(
     `images` are the tile's rows of IMAGES, `two_views` those of TWO_VIEWS among them (others are
     left out), `cameras` the camera of each `mapping.cameras.camera_key`. COLMAP runs in a child
     process, on a database on local disk. A crash or a hang is a failure of this tile: it is
-    returned, not raised. Every model of at least `options.min_model_size` images is kept, largest
-    first; one that GPS places is in the ENU frame of tile.json's origin, in metres, and one that
-    it cannot place is marked and stays in a frame of its own. The same inputs give the same bytes.
+    returned, not raised. Every model of at least `options.min_model_size` images that have evidence
+    (see `mapping.evidence`) is kept, largest first; one that GPS places is in the ENU frame of its
+    own origin, in metres, and one that it cannot place is marked and stays in a frame of its own.
+    `unregistered` of the report says of each image that is in no model why. The same inputs give
+    the same bytes.
     """
     options = options or MapperOptions(max_runtime_s=int(time_limit_s * 0.8))
     rows = images.sort_by("image_id").to_pylist()
@@ -83,13 +91,26 @@ def reconstruct_tile(
         for view in two_views_of(two_views)
         if view.verified and view.image_id_a in members and view.image_id_b in members
     ]
-    origin = _origin(rows)
+    origin = origin_of(rows)
     aliased = implausible(views, rows, origin, options.gps_sigma_m)
     views = [view for view, bad in zip(views, aliased, strict=True) if not bad]
     keys = dict(zip(images["image_id"].to_pylist(), camera_keys(images), strict=True))
     linked = {image_id for view in views for image_id in (view.image_id_a, view.image_id_b)}
     if len(linked) < options.min_model_size:
-        return TileResult(name, failure=f"only {len(linked)} images have verified pairs")
+        failure = f"only {len(linked)} images have verified pairs"
+        return _failed(name, rows, dict.fromkeys(linked, failure), failure)
+    features = {image_id: read_features(image_id) for image_id in sorted(linked)}
+    turning = turning_views(views, features, {image: cameras[keys[image]] for image in linked})
+    moving = {
+        image_id
+        for view, turns in zip(views, turning, strict=True)
+        if not turns
+        for image_id in (view.image_id_a, view.image_id_b)
+    }
+    # Of an image whose every pair is a turn, that is why, whatever the mapper makes of it.
+    turned = dict.fromkeys(linked - moving, _TURNED)
+    if not moving:
+        return _failed(name, rows, turned, f"{_TURNED}: {len(views)} pairs of {len(linked)} images")
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="vladmap-tile-") as folder:
         work = Path(folder)
@@ -98,57 +119,101 @@ def reconstruct_tile(
             {image_id: row["uri"] for row in rows if (image_id := row["image_id"]) in linked},
             cameras,
             keys,
-            {image_id: read_features(image_id) for image_id in sorted(linked)},
+            features,
             views,
         )
         try:
             report = call(_map_tile, work, rows, options, time_limit_s=time_limit_s)
         except ChildFailed as error:
-            return TileResult(name, failure=f"mapping failed: {error}")
+            failure = f"mapping failed: {error}"
+            return _failed(name, rows, dict.fromkeys(linked, failure), failure)
+        ids = {row["uri"]: row["image_id"] for row in rows}
+        dropped = {ids[uri]: reason for uri, reason in report.pop("dropped").items()}
+        registered = {ids[uri] for uri in report.pop("registered")}
+        reasons = dict.fromkeys(linked - registered, _NOT_PLACED) | dropped | turned
         if not report["models"]:
-            return TileResult(name, failure="no pair of images starts a model")
+            return _failed(name, rows, reasons, _why_none(dropped))
         shutil.rmtree(output / "sparse", ignore_errors=True)
         shutil.copytree(work / "models", output / "sparse")
     report |= {"tile": name, "images": len(rows), "linked_images": len(linked)}
+    report["unregistered"] = _unregistered(rows, registered, reasons)
     report["aliased_pairs"] += int(aliased.sum())
     (output / "tile.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
     return TileResult(name, report)
+
+
+def _failed(
+    name: str, rows: list[dict[str, Any]], reasons: Mapping[str, str], failure: str
+) -> TileResult:
+    report = {"unregistered": _unregistered(rows, set(), reasons)}
+    return TileResult(name, report, failure)
+
+
+def _unregistered(
+    rows: list[dict[str, Any]], registered: set[str], reasons: Mapping[str, str]
+) -> dict[str, str]:
+    """Why each image of the tile that is in none of its models is not."""
+    missing = (row["image_id"] for row in rows if row["image_id"] not in registered)
+    return {image_id: reasons.get(image_id, _NO_PAIR) for image_id in missing}
+
+
+def _why_none(dropped: Mapping[str, str]) -> str:
+    """One line on why a tile has no model: what was told most often of the images taken out."""
+    if not dropped:
+        return "no pair of images starts a model"
+    kinds = Counter(reason.partition(":")[0] for reason in dropped.values())
+    kind, count = max(kinds.items(), key=lambda item: (item[1], item[0]))
+    example = next(reason for reason in dropped.values() if reason.startswith(kind))
+    return (
+        f"no model has evidence; {count} of the {len(dropped)} images that were mapped: {example}"
+    )
 
 
 def _map_tile(work: Path, rows: list[dict[str, Any]], options: MapperOptions) -> dict[str, Any]:
     """Map the database in `work`, write models to `work`/models/<n>, return the report."""
     database = work / "database.db"
     long_side = max(max(row["width"], row["height"]) for row in rows)
-    origin = _origin(rows)
     by_name = {row["uri"]: row for row in rows}
 
     def verdict(models: list[pycolmap.Reconstruction]) -> tuple[int, float]:
         largest = models[0]
-        outliers = gps_outliers(largest, by_name, origin, options.gps_sigma_m)
+        outliers = gps_outliers(largest, by_name, options.gps_sigma_m)
         return largest.num_reg_images() - outliers, model_score(largest, long_side)
 
-    models, aliased = _map_without_aliases(database, work, by_name, origin, long_side, options)
+    mapped, aliased = _map_without_aliases(database, work, by_name, long_side, options)
+    found = keep_evident(mapped, options.min_model_size)
     mapper = "incremental"
-    sound = verdict(models)[0] if models else 0
+    sound = verdict(found.models)[0] if found.models else 0
     if sound < _ENOUGH_SOUND * _largest_component(database):
         # Rotations averaged over all pairs at once do not break where one weak link would break
         # the incremental map; its tracks are fewer, so it is the second choice.
-        alternative = map_globally(database, work / "global", long_side, options)
-        if alternative and (not models or verdict(alternative) > verdict(models)):
-            models, mapper = alternative, "global"
+        mapped = map_globally(database, work / "global", long_side, options)
+        other = keep_evident(mapped, options.min_model_size)
+        if other.models and (not found.models or verdict(other.models) > verdict(found.models)):
+            found, mapper = other, "global"
+        elif not found.models:
+            found = Kept([], other.dropped | found.dropped)
+    # Adjusting moves points.
+    adjusted = [calibrate(model, long_side) for model in found.models]
+    kept = keep_evident(adjusted, options.min_model_size)
     reports = []
-    for number, mapped in enumerate(models):
-        model = calibrate(mapped, long_side)
-        report = place(model, by_name, origin, options.gps_sigma_m)
+    for number, model in enumerate(kept.models):
+        report = place(model, by_name, options.gps_sigma_m)
         folder = work / "models" / str(number)
         folder.mkdir(parents=True)
         model.write_binary(folder)
         reports.append({"model": number, **report})
+    registered = sorted({name for model in kept.models for name in image_names(model)})
     return {
         "mapper": mapper,
-        "origin": list(origin),
         "models": reports,
         "aliased_pairs": aliased,
+        "registered": registered,
+        "dropped": {
+            name: reason
+            for name, reason in (found.dropped | kept.dropped).items()
+            if name not in registered
+        },
     }
 
 
@@ -156,7 +221,6 @@ def _map_without_aliases(
     database: Path,
     work: Path,
     by_name: Mapping[str, Mapping[str, Any]],
-    origin: tuple[float, float, float],
     long_side: int,
     options: MapperOptions,
 ) -> tuple[list[pycolmap.Reconstruction], int]:
@@ -167,7 +231,8 @@ def _map_without_aliases(
         if not models or attempt == _ALIAS_ROUNDS:
             break
         largest = pycolmap.Reconstruction(models[0])
-        if not place(largest, by_name, origin, options.gps_sigma_m)["georegistered"]:
+        placed = place(largest, by_name, options.gps_sigma_m)
+        if not placed["georegistered"]:
             break
         with pycolmap.Database.open(database) as opened:
             names = {image.image_id: image.name for image in opened.read_all_images()}
@@ -175,7 +240,7 @@ def _map_without_aliases(
             ids, _ = opened.read_two_view_geometry_num_inliers()
             ends = [pycolmap.pair_id_to_image_pair(pair) for pair in ids]
             pairs = [(names[a], names[b]) for a, b in ends]
-            wrong = collapsed(largest, pairs, by_name, origin, options.gps_sigma_m)
+            wrong = collapsed(largest, pairs, by_name, placed["origin"], options.gps_sigma_m)
             for a, b in wrong:
                 opened.delete_two_view_geometry(numbers[a], numbers[b])
         dropped += len(wrong)
@@ -184,7 +249,8 @@ def _map_without_aliases(
     return models, dropped
 
 
-def _origin(rows: list[dict[str, Any]]) -> tuple[float, float, float]:
+def origin_of(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]:
+    """Return the ENU origin amid the GPS of rows of IMAGES; see `choose_origin`."""
     latitude, longitude, altitude = (
         _column(rows, name) for name in ("latitude", "longitude", "altitude")
     )
@@ -192,18 +258,18 @@ def _origin(rows: list[dict[str, Any]]) -> tuple[float, float, float]:
 
 
 def place(
-    model: pycolmap.Reconstruction,
-    by_name: Mapping[str, Mapping[str, Any]],
-    origin: tuple[float, float, float],
-    gps_sigma_m: float,
+    model: pycolmap.Reconstruction, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
 ) -> dict[str, Any]:
-    """Carry `model`, in place, into the ENU frame at `origin` by GPS; return its figures.
+    """Carry `model`, in place, by GPS into the ENU frame at its own `origin`; return its figures.
 
-    Without enough GPS the model stays in its own frame and `georegistered` is false.
+    The origin is amid the GPS of the model's own images: the up of an ENU frame is that of its
+    origin alone, and leans by a degree for each 111 km from there. Without enough GPS the model
+    stays in its own frame and `georegistered` is false.
     """
     names, centres, rotations = centres_and_rotations(model)
-    gps = positions_of([by_name[name] for name in names], origin, gps_sigma_m)
-    found = georegister(centres, rotations, gps)
+    rows = [by_name[name] for name in names]
+    origin = origin_of(rows)
+    found = georegister(centres, rotations, positions_of(rows, origin, gps_sigma_m))
     if found is not None:
         model.transform(found.enu_from_model.to_colmap())
     model.update_point_3d_errors()
@@ -214,6 +280,7 @@ def place(
         "mean_track_length": model.compute_mean_track_length(),
         "reprojection_error_px": model.compute_mean_reprojection_error(),
         "georegistered": found is not None,
+        "origin": list(origin),
         **(found.quality() if found is not None else {}),
     }
 
@@ -221,13 +288,12 @@ def place(
 def gps_outliers(
     model: pycolmap.Reconstruction,
     by_name: Mapping[str, Mapping[str, Any]],
-    origin: tuple[float, float, float],
     gps_sigma_m: float,
 ) -> int:
     """Return how many of a model's images lie elsewhere than their GPS says, by 3 sigma."""
     names, centres, rotations = centres_and_rotations(model)
-    gps = positions_of([by_name[name] for name in names], origin, gps_sigma_m)
-    found = georegister(centres, rotations, gps)
+    rows = [by_name[name] for name in names]
+    found = georegister(centres, rotations, positions_of(rows, origin_of(rows), gps_sigma_m))
     if found is None:
         return 0
     return int((np.isfinite(found.horizontal) & ~found.inliers).sum())
@@ -262,5 +328,5 @@ def _largest_component(database: Path) -> int:
     return int(np.bincount(connected_components(total + 1, pairs[:, 0], pairs[:, 1])).max())
 
 
-def _column(rows: list[dict[str, Any]], name: str) -> NDArray[np.float64]:
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
     return np.array([np.nan if row[name] is None else row[name] for row in rows], np.float64)

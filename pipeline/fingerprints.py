@@ -21,8 +21,8 @@ _STAGE_VERSIONS = {
     "features": 1,
     "verify": 2,
     "cameras": 3,
-    "reconstruct": 3,
-    "merge": 4,
+    "reconstruct": 4,
+    "merge": 5,
 }
 
 

@@ -39,7 +39,10 @@ class _Merge(beam.DoFn):
         with tempfile.TemporaryDirectory(prefix="vladmap-merge-") as folder:
             merged = merge_tiles(self._tiles(task, Path(folder)), by_name, self._gps_sigma_m)
             poses = poses_table(merged.models, by_name)
-            files = self._publish(task, merged, Path(folder))
+            reasons = {
+                by_name[name]["image_id"]: reason for name, reason in merged.unregistered.items()
+            }
+            files = self._publish(task, merged, reasons, Path(folder))
         files.append(storage.commit_table(self._root, "poses.parquet", poses))
         counters = StageCounters(STAGE)
         counters.add("models", len(merged.models))
@@ -87,15 +90,21 @@ class _Merge(beam.DoFn):
             read_model(
                 folder / "tiles" / name / "sparse" / str(model["model"]),
                 f"{name}/{model['model']}",
-                report["origin"],
+                model["origin"],
                 model["georegistered"],
             )
             for name, report in sorted(reports.items())
             for model in report.get("models", [])
         ]
 
-    def _publish(self, task: Task, merged: Merged, folder: Path) -> list[FileRef]:
-        report = {"models": merged.reports, "decisions": merged.decisions}
+    def _publish(
+        self, task: Task, merged: Merged, unregistered: dict[str, str], folder: Path
+    ) -> list[FileRef]:
+        report = {
+            "models": merged.reports,
+            "decisions": merged.decisions,
+            "unregistered": unregistered,
+        }
         data = (json.dumps(report, indent=1, sort_keys=True) + "\n").encode()
         files = [storage.commit_file(self._root, task.output, data, len(merged.models))]
         for number, tile in enumerate(merged.models):

@@ -14,9 +14,10 @@ import pytest
 import shapely
 
 from mapping.colmap import pycolmap
-from mapping.geodesy import enu_to_geodetic
+from mapping.geodesy import enu_to_geodetic, geodetic_to_enu, great_circle_m
 from mapping.georegister import centres_and_rotations
 from mapping.merge import TileModel, common_points, join_models, merge_tiles, poses_table
+from mapping.reconstruct import place
 from schemas import tables
 
 ORIGIN = (48.0, 16.0, 100.0)
@@ -123,6 +124,13 @@ def shape_error(model: pycolmap.Reconstruction) -> float:
     return float(np.linalg.norm(found * centres - truth, axis=1).max())
 
 
+def keys(model: pycolmap.Reconstruction, number: int) -> list[tuple[str, int]]:
+    return [
+        (model.image(element.image_id).name, element.point2D_idx)
+        for element in model.point3D(number).track.elements
+    ]
+
+
 def test_points_that_share_a_keypoint_are_one_place_in_both_frames() -> None:
     a, b = model_of(range(14)), model_of(range(10, 24))
     similarity = disguise(b)
@@ -200,13 +208,39 @@ def test_overlapping_tiles_become_one_model_in_its_place() -> None:
     assert model.model.num_reg_images() == 24
     assert shape_error(model.model) < 0.01
     names, centres, _ = centres_and_rotations(model.model)
-    error = np.linalg.norm(centres - street()[0][[int(name[:3]) for name in names]], axis=1)
+    there = geodetic_to_enu(enu_to_geodetic(centres, model.origin), ORIGIN)
+    error = np.linalg.norm(there - street()[0][[int(name[:3]) for name in names]], axis=1)
     assert np.median(error) < 1.0, "half a metre of noise in GPS, averaged over 24 images"
     assert merged.reports[0]["images"] == 24
     [decision] = merged.decisions
     assert decision["residual_max_m"] >= decision["residual_median_m"] > 0, "issue 19, 13: filled"
     for when in ("before", "after"):
         assert 0 < decision[f"gps_residual_horizontal_{when}_m"] < 2
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_model_far_from_its_tile_stands_upright_about_an_origin_of_its_own(joined: bool) -> None:
+    """Issue 19, 5: eight degrees of latitude away, up leaned by as many degrees."""
+    ours, far = rows(sigma=0.0), (ORIGIN[0] + 8.0, ORIGIN[1], ORIGIN[2])
+    for number, at in enumerate(enu_to_geodetic(street()[0], far).tolist()):
+        ours[name_of(number)] |= dict(zip(("latitude", "longitude", "altitude"), at, strict=True))
+    parts = [range(14), range(10, 24)] if joined else [range(24)]
+    tiles = [tile(f"part{number}", part, False) for number, part in enumerate(parts)]
+    for part in tiles:
+        disguise(part.model)
+        figures = place(part.model, ours, 1.0)
+        latitude, longitude, altitude = figures["origin"]
+        part.origin, part.georegistered = (latitude, longitude, altitude), True
+    merged = merge_tiles(tiles, ours)
+    [model], [report] = merged.models, merged.reports
+    assert great_circle_m(*model.origin[:2], *far[:2]) < 100
+    assert report["origin"] == list(model.origin)
+    names, _, rotations = centres_and_rotations(model.model)
+    down_here = rotations[:, :, 1]
+    np.testing.assert_allclose(down_here, np.tile([0.0, 0.0, -1.0], (len(names), 1)), atol=2e-3)
+    table = poses_table(merged.models, ours)
+    found = np.array([table[name].to_numpy() for name in ("latitude", "longitude")]).T
+    np.testing.assert_allclose(found, enu_to_geodetic(street()[0], far)[:, :2], atol=2e-6)
 
 
 def test_a_chain_of_three_tiles_becomes_one_whatever_their_order() -> None:
@@ -230,7 +264,13 @@ def test_tiles_without_gps_join_in_a_frame_of_their_own() -> None:
 
 def test_tiles_that_share_too_few_points_stay_apart() -> None:
     right = tile("right", range(10, 24))
-    for number in list(right.model.points3D)[20:]:
+    common = set(map(name_of, range(10, 14)))
+    shared = [
+        number
+        for number in sorted(right.model.points3D)
+        if common & {name for name, _ in keys(right.model, number)}
+    ]
+    for number in shared[20:]:
         right.model.delete_point3D(number)
     merged = merge_tiles([tile("left", range(14)), right], rows())
     assert len(merged.models) == 2
@@ -238,16 +278,18 @@ def test_tiles_that_share_too_few_points_stay_apart() -> None:
     assert "30 are needed" in merged.decisions[0]["reason"]
 
 
-def test_a_tile_whose_common_images_lie_elsewhere_is_refused_and_kept() -> None:
-    # The points agree and the cameras do not: one of the two is bent.
+def test_a_tile_whose_common_images_lie_elsewhere_is_refused_and_its_own_not_believed() -> None:
+    # The points agree and the cameras do not: they do not see what their points say.
     right = tile("right", range(10, 24))
     for number in right.model.reg_image_ids():
         frame = right.model.image(number).frame
         pose = frame.rig_from_world
         frame.rig_from_world = pycolmap.Rigid3d(pose.rotation, pose.translation + [3.0, 0.0, 0.0])
     merged = merge_tiles([tile("left", range(14)), right], rows())
-    assert [each.name for each in merged.models] == ["left", "right"]
     assert "common images differ by 3.0" in merged.decisions[0]["reason"]
+    assert [each.name for each in merged.models] == ["left"]
+    assert list(merged.unregistered) == [name_of(number) for number in range(14, 24)]
+    assert all("parallax" in reason for reason in merged.unregistered.values())
 
 
 def test_a_join_that_gps_contradicts_is_refused() -> None:
