@@ -40,7 +40,7 @@ _SIFT_UNIT = 512.0
 _ROWS_AT_ONCE = 2048
 
 # Configurations whose inliers join tracks: a watermark is not part of the scene.
-_VERIFIED = frozenset(
+VERIFIED = frozenset(
     {"CALIBRATED", "UNCALIBRATED", "PLANAR", "PANORAMIC", "PLANAR_OR_PANORAMIC", "MULTIPLE"}
 )
 
@@ -73,7 +73,7 @@ class TwoView:
     @property
     def verified(self) -> bool:
         """Whether the two images see the same scene, by the geometry of their matches."""
-        return self.configuration in _VERIFIED and len(self.inliers) >= MIN_INLIERS
+        return self.configuration in VERIFIED and len(self.inliers) >= MIN_INLIERS
 
 
 def load_matcher(name: str) -> Matcher:
@@ -312,7 +312,7 @@ def inlier_counts(table: pa.Table) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     lists = table["inliers"].combine_chunks()
     counts = np.asarray(lists.value_lengths(), np.int64)
-    verified = np.isin(table["configuration"].to_numpy(), list(_VERIFIED))
+    verified = np.isin(table["configuration"].to_numpy(), list(VERIFIED))
     return np.where(verified & (counts >= MIN_INLIERS), counts, 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 
 import numpy as np
@@ -13,14 +14,24 @@ from mapping.cameras import camera_keys
 from mapping.tiles import Tile, plan_tiles
 from pipeline.fingerprints import fingerprint
 from pipeline.run import Run
-from pipeline.stages import camera_name, features_name, image_shards, inputs_of
+from pipeline.stages import (
+    camera_name,
+    describe_name,
+    features_name,
+    image_shards,
+    inputs_of,
+    reject_paths,
+)
 from schemas.records import NO_CELL, Task
-from schemas.rejects import UserError
 from transforms import cameras as cameras_stage
+from transforms import ingest as ingest_stage
 from transforms import merge as merge_stage
+from transforms import pair as pair_stage
 from transforms import reconstruct as reconstruct_stage
 from transforms import storage
 from transforms import verify as verify_stage
+
+log = logging.getLogger("vladmap")
 
 _UNVERIFIED = pa.array(["DEGENERATE", "UNDEFINED", "WATERMARK"])
 
@@ -76,7 +87,10 @@ class _Graph:
 
 
 def reconstruct(run: Run) -> None:
-    """Cut the verified pairs into tiles, and map those that are new or have changed."""
+    """Cut the verified pairs into tiles, and map those that are new or have changed.
+
+    Where there are none, or all of them fail, the map is empty.
+    """
     options, root = run.options, run.atlas.root
     graph = _Graph(run)
     ids = np.array(graph.ids, dtype=object)
@@ -90,7 +104,9 @@ def reconstruct(run: Run) -> None:
         max_images=options.tile_images,
     )
     if not tiles:
-        raise UserError(
+        # What was found still stands: descriptors, index and pairs are there, and the report says
+        # of each photograph why it is in no map.
+        log.warning(
             "reconstruct: no two photographs see the same scene, so there is nothing to map; "
             "photographs further apart than they can see make no map"
         )
@@ -149,9 +165,21 @@ def _unique(names: NDArray[np.object_]) -> list[str]:
 
 
 def merge(run: Run) -> None:
-    """Join the tiles' models where they agree; write `model/` and `poses.parquet`."""
+    """Join the tiles' models where they agree.
+
+    Writes `model/`, `poses.parquet` and `unregistered.parquet`, which says of every other
+    photograph why it has no pose, and so reads what each stage said.
+    """
     tiles = dict(sorted(run.atlas.ledger(reconstruct_stage.STAGE).items()))
     images = image_shards(run)
+    stages = (
+        ingest_stage.STAGE,
+        describe_name(run),
+        features_name(run),
+        pair_stage.STAGE,
+        verify_stage.STAGE,
+        reconstruct_stage.STAGE,
+    )
     task = Task(
         "model",
         NO_CELL,
@@ -164,16 +192,37 @@ def merge(run: Run) -> None:
                 for tile, entry in tiles.items()
                 for number, file in enumerate(entry.files)
             ),
+            *((f"rejects/{number}", path) for number, path in enumerate(reject_paths(run))),
+            *(
+                (f"{stage}/{shard}", entry.file.path)
+                for stage in (pair_stage.STAGE, verify_stage.STAGE)
+                for shard, entry in sorted(run.atlas.ledger(stage).items())
+            ),
         ),
-        inputs=(
-            *inputs_of(run, "ingest", list(images)),
-            *inputs_of(run, reconstruct_stage.STAGE, list(tiles)),
+        inputs=tuple(
+            item
+            for stage in stages
+            for item in inputs_of(run, stage, sorted(run.atlas.ledger(stage)))
         ),
     )
-    run.execute(
+    ledger = run.execute(
         merge_stage.STAGE,
         [task],
-        merge_stage.MergeTiles(run.atlas.root, run.options.gps_sigma_m),
+        merge_stage.MergeTiles(
+            run.atlas.root,
+            str(run.atlas.manifest.get("collection", "")),
+            run.options.gps_sigma_m,
+        ),
         unit="tiles",
-        count=lambda task: len(tiles),
+        count=lambda task: max(1, len(tiles)),
     )
+    counts = ledger["model"].counts
+    missing, total = counts["unregistered"], counts["unregistered"] + counts["registered"]
+    if missing:
+        log.log(
+            logging.INFO if counts["registered"] else logging.WARNING,
+            "merge: %d of %d photographs are not in the map: see the report, and for each one "
+            "unregistered.parquet",
+            missing,
+            total,
+        )

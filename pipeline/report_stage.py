@@ -6,7 +6,9 @@ import io
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mapping.geodesy import great_circle_m
+from mapping.georegister import centres_and_rotations
+from mapping.merge import read_model
 from photos.geometry import bounding_box
 from pipeline import truth
 from pipeline.atlas import Atlas
 from pipeline.options import BuildOptions
 from pipeline.run import Run
-from pipeline.stages import describe_name, features_name, image_shards, index_name
+from pipeline.stages import describe_name, features_name, image_shards, index_name, reject_paths
 from reporting.data import (
+    MODEL_POSITIONS,
     TWO_VIEW_SUMMARY,
     IndexInfo,
     Match,
@@ -31,6 +36,7 @@ from reporting.data import (
     StageTiming,
     TileQuality,
 )
+from reporting.missing import MAX_PICTURES, shown
 from reporting.report import render
 from reporting.summary import terminal_summary
 from retrieval.index import search
@@ -105,14 +111,15 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
     images = _tables(run, (entry.file.path for entry in image_shards(run).values()), tables.IMAGES)
     created = images["captured_at"]
     newest = pc.max(created).as_py() if images.num_rows else None
+    unregistered, poses = _unregistered(run), _poses(run)
     return ReportData(
         title=os.path.basename(str(atlas.manifest.get("collection", atlas.root))) or "atlas",
         created=f"photographs up to {newest:%Y-%m-%d}" if newest else "",
         images=images,
-        rejects=_rejects(run),
+        rejects=_tables(run, reject_paths(run), tables.REJECTS),
         pairs=_tables(run, _files(run, pair_stage.STAGE), tables.PAIRS),
         two_views=_two_views(run),
-        poses=_poses(run),
+        poses=poses,
         tiles=[_tile(run, entry) for _, entry in sorted(run.atlas.ledger("reconstruct").items())],
         merges=_merges(run),
         stages=_timings(run),
@@ -121,6 +128,9 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
         truth=truth.stored(run),
         software=atlas.manifest.get("software", {}),
         features=run.options.features,
+        model_positions=_model_positions(run, poses),
+        unregistered=unregistered,
+        pictures=_pictures(run, images, shown(unregistered, MAX_PICTURES)) if pictures else {},
     )
 
 
@@ -131,18 +141,6 @@ def _files(run: Run, stage: str) -> list[str]:
 def _tables(run: Run, paths: Iterable[str], schema: pa.Schema) -> pa.Table:
     found = [storage.read_table(run.atlas.path(path)).cast(schema) for path in paths]
     return pa.concat_tables([schema.empty_table(), *found])
-
-
-def _rejects(run: Run) -> pa.Table:
-    stages = (ingest_stage.STAGE, describe_name(run), features_name(run))
-    paths = [
-        file.path
-        for stage in stages
-        for _, entry in sorted(run.atlas.ledger(stage).items())
-        for file in entry.files
-        if file.path.startswith("rejects/")
-    ]
-    return _tables(run, paths, tables.REJECTS)
 
 
 def _two_views(run: Run) -> pa.Table:
@@ -161,6 +159,43 @@ def _two_views(run: Run) -> pa.Table:
 def _poses(run: Run) -> pa.Table:
     path = run.atlas.path("poses.parquet")
     return storage.read_table(path) if storage.exists(path) else tables.POSES.empty_table()
+
+
+def _unregistered(run: Run) -> pa.Table:
+    path = run.atlas.path("unregistered.parquet")
+    known = storage.exists(path)
+    return storage.read_table(path) if known else tables.UNREGISTERED.empty_table()
+
+
+def _pictures(run: Run, images: pa.Table, rows: pa.Table) -> dict[str, bytes]:
+    """A small JPEG of each photograph of `rows` that can be read."""
+    wanted = rows["image_id"].combine_chunks()
+    chosen = images.filter(pc.is_in(images["image_id"], value_set=wanted))
+    found = {row["image_id"]: _thumbnail(run, row) for row in chosen.to_pylist()}
+    return {image_id: picture for image_id, picture in found.items() if picture is not None}
+
+
+def _model_positions(run: Run, poses: pa.Table) -> pa.Table | None:
+    """Where each model has its images, for a map without any place on Earth."""
+    if poses.num_rows == 0 or poses["latitude"].null_count < poses.num_rows:
+        return None
+    rows = {
+        (pose["model"], pose["name"]): pose["image_id"]
+        for pose in poses.select(["image_id", "name", "model"]).to_pylist()
+    }
+    found = []
+    for number in sorted(set(poses["model"].to_pylist())):
+        with tempfile.TemporaryDirectory(prefix="vladmap-report-") as folder:
+            for path in storage.list_files(run.atlas.path("model", str(number)), ".bin"):
+                Path(folder, path.rpartition("/")[2]).write_bytes(storage.read_bytes(path))
+            model = read_model(Path(folder), str(number), (0.0, 0.0, 0.0), False).model
+        names, centres, _ = centres_and_rotations(model)
+        found += [
+            {"image_id": rows[number, name], "model": number, "x": x, "y": y, "z": z}
+            for name, (x, y, z) in zip(names, centres.tolist(), strict=True)
+            if (number, name) in rows
+        ]
+    return pa.Table.from_pylist(found, schema=MODEL_POSITIONS)
 
 
 def _json(run: Run, path: str) -> dict[str, Any]:
@@ -301,6 +336,8 @@ def manifest_facts(run: Run) -> dict[str, Any]:
     counts["verified_pairs"] = sum(
         entry.counts["verified"] for entry in run.atlas.ledger(verify_stage.STAGE).values()
     )
+    for entry in run.atlas.ledger("merge").values():
+        counts |= {name: entry.counts.get(name, 0) for name in ("registered", "unregistered")}
     places = [
         storage.read_table(run.atlas.path(entry.file.path), ["latitude", "longitude"])
         for entry in shards.values()

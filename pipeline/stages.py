@@ -62,6 +62,17 @@ def image_shards(run: Run) -> dict[str, LedgerEntry]:
     }
 
 
+def reject_paths(run: Run) -> list[str]:
+    """Files of rejects of this run's model and features, earlier stages first."""
+    return [
+        file.path
+        for stage in (ingest_stage.STAGE, describe_name(run), features_name(run))
+        for _, entry in sorted(run.atlas.ledger(stage).items())
+        for file in entry.files
+        if file.path.startswith("rejects/")
+    ]
+
+
 def require(run: Run, stage: str) -> None:
     """Raises UserError where the stage before this one has left nothing to work on."""
     needs = {
@@ -75,7 +86,9 @@ def require(run: Run, stage: str) -> None:
     }
     if stage in needs:
         before, ledger = needs[stage]
-        if not run.atlas.ledger(ledger):
+        # Where no pair is verified there are no tiles, and the map is empty.
+        ran = stage == "merge" and before in run.atlas.manifest["stages"]
+        if not run.atlas.ledger(ledger) and not ran:
             raise UserError(
                 f"{stage}: {run.atlas.root} has nothing from the stage `{before}` with these "
                 f"options yet: run `vladmap {before}` first, or `vladmap build`"

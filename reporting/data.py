@@ -8,6 +8,8 @@ from typing import Any, TypedDict
 
 import pyarrow as pa
 
+from schemas import tables
+
 TWO_VIEW_SUMMARY = pa.schema(
     [
         pa.field("image_id_a", pa.string(), nullable=False),
@@ -134,6 +136,7 @@ class ReportData:
     `images`, `rejects`, `pairs` and `poses` follow `schemas.tables`; only the columns that the
     report reads must be there (`pairs` is only counted). `two_views` follows TWO_VIEW_SUMMARY. A
     pose whose latitude is null or NaN has no place on Earth; `model_positions` then places it.
+    `unregistered` follows its schema, `pictures` are JPEG files of some of them by image_id.
     `created` is shown as it is given: two reports of the same data are equal byte for byte.
     """
 
@@ -152,4 +155,6 @@ class ReportData:
     model_positions: pa.Table | None = None
     truth: TruthFigures | None = None
     software: dict[str, str] = dataclasses.field(default_factory=dict)
+    unregistered: pa.Table = dataclasses.field(default_factory=tables.UNREGISTERED.empty_table)
+    pictures: dict[str, bytes] = dataclasses.field(default_factory=dict)
     features: str = "sift"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from reporting.data import ReportData
 from reporting.geometry import Floats, distance_m
+from reporting.missing import MissingFigures, missing_figures
 
 Strings = NDArray[Any]  # arrays of Python str, or None
 
@@ -86,6 +87,14 @@ class Facts:
     rejects: Sequence[RejectFigures]
     rejects_unread: int  # rejects that are not among the images: nothing else is known of them
     models: Sequence[ModelFigures]
+    reason: Strings  # why the image is not in the map; None where it is, or nobody said
+    unregistered: pa.Table  # everything that is not in the map; not all of it is among the images
+    missing: Sequence[MissingFigures]
+
+    @functools.cached_property
+    def photographs(self) -> int:
+        """All files that were offered as photographs: in the map or not."""
+        return self.registered_total + self.unregistered.num_rows
 
     @functools.cached_property
     def rejects_total(self) -> int:
@@ -143,7 +152,15 @@ def facts_of(data: ReportData) -> Facts:
         rejects=_reject_figures(data.rejects),
         rejects_unread=int((rows_of(data.rejects["image_id"], ids) < 0).sum()),
         models=_model_figures(poses, images, horizontal, spatial),
+        reason=_reasons(ids, data.unregistered),
+        unregistered=data.unregistered,
+        missing=missing_figures(data.unregistered),
     )
+
+
+def _reasons(ids: pa.Array, unregistered: pa.Table) -> Strings:
+    row = rows_of(ids, unregistered["image_id"].combine_chunks())
+    return np.append(strings(unregistered, "reason"), np.array([None], object))[row]
 
 
 def _verified(two_views: pa.Table) -> pa.Table:

@@ -60,13 +60,17 @@ Rows = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A row of the legend; `drawn` of `count` are on the map. `shape` is its swatch's."""
+    """A row of the legend; `drawn` of `count` are on the map, `placeless` have no position.
+
+    `shape` is its swatch's.
+    """
 
     name: str
     label: str
     shape: str
     count: int
     drawn: int
+    placeless: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +108,7 @@ class _Drawing:
     shape: str
     glyph: Glyph
     columns: Columns
+    placeless: int = 0
 
 
 def atlas_map(data: ReportData, facts: Facts) -> AtlasMap:
@@ -115,7 +120,10 @@ def atlas_map(data: ReportData, facts: Facts) -> AtlasMap:
     for drawing in drawings:
         count = len(drawing.columns["x"])
         rows = thinned(count, MAX_MARKS if isinstance(drawing.glyph, Scatter) else MAX_LINES)
-        layers.append(Layer(drawing.name, drawing.label, drawing.shape, count, len(rows)))
+        total = count + drawing.placeless
+        layers.append(
+            Layer(drawing.name, drawing.label, drawing.shape, total, len(rows), drawing.placeless)
+        )
         if count:
             columns = {key: _for_bokeh(values[rows]) for key, values in drawing.columns.items()}
             renderer = GlyphRenderer(
@@ -216,7 +224,7 @@ def _lines(facts: Facts, places: _Places) -> list[_Drawing]:
 
 def _marks(facts: Facts, places: _Places) -> list[_Drawing]:
     with_gps, mapped = (np.isfinite(at[0]) for at in (places.gps, places.mapped))
-    unmapped = with_gps & ~mapped & ~facts.registered & ~facts.duplicate
+    missing = ~facts.registered & ~facts.duplicate
     labels = _hover_columns(facts)
 
     def images_at(chosen: NDArray[np.bool_], at: tuple[Floats, Floats]) -> Columns:
@@ -232,21 +240,24 @@ def _marks(facts: Facts, places: _Places) -> list[_Drawing]:
             Scatter(
                 marker="circle", size=5 if mapped.sum() < 5_000 else 3, fill_alpha=0, line_width=1.2
             ),
-            images_at(with_gps & mapped, places.gps),
+            # Also of models that GPS could not place: they are in the map, if not on this one.
+            images_at(with_gps & facts.registered, places.gps),
         ),
         _Drawing(
             "rejected",
             "Rejected",
             "cross",
             Scatter(marker="x", size=9, line_width=2.2),
-            images_at(unmapped & facts.rejected, places.gps),
+            images_at(missing & facts.rejected & with_gps, places.gps),
+            int((missing & facts.rejected & ~with_gps).sum()),
         ),
         _Drawing(
             "unregistered",
             "Not registered",
             "diamond",
             Scatter(marker="diamond", size=11),
-            images_at(unmapped & ~facts.rejected, places.gps),
+            images_at(missing & ~facts.rejected & with_gps, places.gps),
+            int((missing & ~facts.rejected & ~with_gps).sum()),
         ),
         _Drawing(
             "registered",
@@ -273,7 +284,9 @@ def _hover_columns(facts: Facts) -> Columns:
     residual = facts.gps_residual_horizontal_m
     state = np.select(
         [facts.registered, facts.rejected], ["registered", "rejected"], "not registered"
-    )
+    ).astype(object)
+    why = ~facts.registered & (facts.reason != None)  # noqa: E711 - elementwise
+    state[why] = state[why] + ": " + facts.reason[why]
     sequence = strings(facts.images, "sequence_id")
     return {
         "name": strings(facts.images, "name"),
@@ -372,9 +385,15 @@ def _renumbered(item: dict[str, Any]) -> dict[str, Any]:
 
 def _notes(facts: Facts, places: _Places, layers: list[Layer]) -> list[str]:
     notes = [
-        f"{layer.label}: {layer.drawn:,} of {layer.count:,} are drawn, evenly chosen."
+        f"{layer.label}: {layer.drawn:,} of {layer.count - layer.placeless:,} are drawn, evenly "
+        "chosen."
         for layer in layers
-        if layer.drawn < layer.count
+        if layer.drawn < layer.count - layer.placeless
+    ]
+    notes += [
+        f"{layer.label}: {layer.placeless:,} of {layer.count:,} have no GPS position."
+        for layer in layers
+        if layer.placeless
     ]
     on_map = np.isfinite(places.best[0])
     placeless = int((~on_map & ~facts.duplicate).sum())

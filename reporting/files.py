@@ -30,6 +30,13 @@ def atlas_files(descriptor_model: str, features: str) -> list[AtlasFile]:
             'poses.to_file("poses.gpkg")  # for QGIS',
         ),
         AtlasFile(
+            "unregistered.parquet",
+            "GeoParquet: every photograph that is not in the map, and why",
+            "import geopandas\n\n"
+            'missing = geopandas.read_parquet("unregistered.parquet")\n'
+            'missing.groupby(["stage", "reason"]).size()',
+        ),
+        AtlasFile(
             f"{index}/",
             "FAISS: the retrieval index, and the image behind each of its ids",
             "import faiss\nimport pyarrow.parquet\n\n"

@@ -24,6 +24,7 @@ from reporting.data import IndexInfo, MergeDecision, ReportData, Retrieval, Stag
 from reporting.facts import Facts, facts_of
 from reporting.figure import atlas_map
 from reporting.files import atlas_files
+from reporting.missing import listed
 from reporting.truth import truth_section
 
 MAX_ROWS = 200
@@ -91,6 +92,13 @@ def render(data: ReportData) -> str:
         index={"text": _index_sentence(data.index)} if data.index else None,
         queries=_queries(data.retrievals, facts),
         truth=truth_section(data.truth),
+        missing=facts.missing,
+        missing_total=facts.unregistered.num_rows,
+        photographs=facts.photographs,
+        listed=[
+            {**row, "picture": _data_uri(row["picture"])}
+            for row in listed(facts.unregistered, data.pictures)
+        ],
         rejects=facts.rejects,
         files=atlas_files((data.index or {}).get("model", "netvlad-lite"), data.features),
         software=sorted(data.software.items()),
@@ -151,6 +159,11 @@ def _cards(data: ReportData, facts: Facts) -> list[_Card]:
             f"median; 95 %: {formats.metres(np.percentile(known, 95))}"
             if known.size
             else "no registered image with GPS",
+        ),
+        _Card(
+            "Not in the map",
+            formats.count(facts.unregistered.num_rows),
+            ", ".join(f"{each.count:,} {each.reason}" for each in facts.missing[:2]) or "none",
         ),
         _Card("Rejects", formats.count(facts.rejects_total), reasons or "none"),
     ]

@@ -40,6 +40,7 @@ def _figures(data: ReportData, facts: Facts) -> list[str]:
             f"{facts.verified_pairs.num_rows:,} of {data.pairs.num_rows:,} candidates",
         ),
         ("registered", registered),
+        *_missing(facts),
         ("models", f"{len(facts.models):,}" + (f" (images: {models}{more})" if models else "")),
         ("GPS residual", _gps_residual(facts)),
     ]
@@ -49,6 +50,15 @@ def _figures(data: ReportData, facts: Facts) -> list[str]:
         rows.append(("tiles failed", f"{len(failed):,} of {len(data.tiles):,}: {shown}"))
     width = max(len(name) for name, _ in rows)
     return [f"{_printable(name):<{width}}  {_printable(text)}" for name, text in rows]
+
+
+def _missing(facts: Facts) -> list[tuple[str, str]]:
+    """How many photographs are not in the map, and why; with the registered they are all."""
+    if not facts.missing:
+        return []
+    total = f"{facts.unregistered.num_rows:,} of {facts.photographs:,} photographs"
+    by_reason = [(f"  {each.reason}", formats.count(each.count)) for each in facts.missing]
+    return [("not in the map", total), *by_reason]
 
 
 def _gps_residual(facts: Facts) -> str:

@@ -24,6 +24,32 @@ class RejectReason(enum.StrEnum):
     TILE_FAILED = "tile_failed"
 
 
+class UnregisteredReason(enum.StrEnum):
+    """The `reason` column of `unregistered.parquet`, in the order in which a photograph can fail.
+
+    `duplicate`: another photograph has the same bytes. `rejected`: see `rejects/`. `no_pair`:
+    nothing is alike enough to be compared with it. `no_verified_pair`: what it was compared with
+    shows another scene. `pairs_not_trusted`: it has verified pairs, and all were judged to join
+    places that only look alike. `tile_failed`: its tile has no model. `left_out_by_mapper`: COLMAP
+    found no place for it. `too_few_points`: it was placed, on too few points with parallax.
+    `contradicted`: it was placed, and GPS, its drive or its pairs speak against the place.
+    `model_too_small`: what it was placed with is too few images. `model_left_out`: it is in a
+    tile's model that did not come into the map.
+    """
+
+    DUPLICATE = "duplicate"
+    REJECTED = "rejected"
+    NO_PAIR = "no_pair"
+    NO_VERIFIED_PAIR = "no_verified_pair"
+    PAIRS_NOT_TRUSTED = "pairs_not_trusted"
+    TILE_FAILED = "tile_failed"
+    LEFT_OUT_BY_MAPPER = "left_out_by_mapper"
+    TOO_FEW_POINTS = "too_few_points"
+    CONTRADICTED = "contradicted"
+    MODEL_TOO_SMALL = "model_too_small"
+    MODEL_LEFT_OUT = "model_left_out"
+
+
 class PhotoError(Exception):
     """One photograph cannot be used.
 

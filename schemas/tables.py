@@ -96,6 +96,23 @@ REJECTS = _schema(
     ],
 )
 
+UNREGISTERED = _schema(
+    "unregistered",
+    [
+        _field("image_id", pa.string()),
+        _NAME,
+        _field("uri", pa.string(), note="where it was read, or should have been; absolute"),
+        _field("stage", pa.string(), note="the stage in which it fell out"),
+        _field("reason", pa.string(), note="schemas.rejects.UnregisteredReason"),
+        _field("detail", pa.string()),
+        _field("latitude", pa.float64(), "degree", nullable=True, note="WGS84, of its GPS"),
+        _field("longitude", pa.float64(), "degree", nullable=True, note="WGS84, of its GPS"),
+        _field("altitude", pa.float64(), "m", nullable=True, note="as the camera wrote it"),
+        _GEOMETRY,
+        _BBOX,
+    ],
+)
+
 PAIRS = _schema(
     "pairs",
     [

@@ -11,42 +11,60 @@ from typing import Any
 
 import apache_beam as beam
 
+from mapping.mapper import image_names
 from mapping.merge import Merged, TileModel, merge_tiles, poses_table, read_model
+from mapping.unregistered import MapOutcome
 from schemas.records import FileRef, LedgerEntry, Task
 from transforms import progress, storage
 from transforms.commit import StageCounters, commit_entry
+from transforms.unregistered import read_unregistered
 
 STAGE = "merge"
 
 
 @dataclass(eq=False)
 class MergeTiles(beam.PTransform):
-    """One task that reads `images/<shard>` and `tiles/<tile>/<n>` -> `model/`, `poses.parquet`."""
+    """One task that reads `images/<shard>` and `tiles/<tile>/<n>` -> `model/`, `poses.parquet`.
+
+    For `unregistered.parquet` it reads `rejects/<n>`, `pair/<shard>` and `verify/<shard>` too;
+    `collection` is what the names of photographs that were never read are relative to.
+    """
 
     root: str
+    collection: str
     gps_sigma_m: float
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        return tasks | beam.ParDo(_Merge(self.root, self.gps_sigma_m))
+        return tasks | beam.ParDo(_Merge(self.root, self.collection, self.gps_sigma_m))
 
 
 class _Merge(beam.DoFn):
-    def __init__(self, root: str, gps_sigma_m: float) -> None:
-        self._root, self._gps_sigma_m = root, gps_sigma_m
+    def __init__(self, root: str, collection: str, gps_sigma_m: float) -> None:
+        self._root, self._collection, self._gps_sigma_m = root, collection, gps_sigma_m
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         by_name = self._images(task)
         with tempfile.TemporaryDirectory(prefix="vladmap-merge-") as folder:
-            merged = merge_tiles(self._tiles(task, Path(folder)), by_name, self._gps_sigma_m)
+            reports, tiles = self._tiles(task, Path(folder))
+            in_models = {
+                by_name[name]["image_id"]: tile.name
+                for tile in tiles
+                for name in image_names(tile.model)
+            }
+            merged = merge_tiles(tiles, by_name, self._gps_sigma_m)
             poses = poses_table(merged.models, by_name)
             reasons = {
                 by_name[name]["image_id"]: reason for name, reason in merged.unregistered.items()
             }
             files = self._publish(task, merged, reasons, Path(folder))
+            outcome = MapOutcome(reports, in_models, reasons)
         files.append(storage.commit_table(self._root, "poses.parquet", poses))
+        unregistered = read_unregistered(self._root, task, self._collection, outcome, poses)
+        files.append(storage.commit_table(self._root, "unregistered.parquet", unregistered))
         counters = StageCounters(STAGE)
         counters.add("models", len(merged.models))
         counters.add("registered", poses.num_rows)
+        counters.add("unregistered", unregistered.num_rows)
         progress.advance()
         yield commit_entry(
             self._root,
@@ -54,7 +72,11 @@ class _Merge(beam.DoFn):
             task,
             files,
             content=storage.combined_digest(file.digest for file in files),
-            counts={"models": len(merged.models), "registered": poses.num_rows},
+            counts={
+                "models": len(merged.models),
+                "registered": poses.num_rows,
+                "unregistered": unregistered.num_rows,
+            },
         )
 
     def _images(self, task: Task) -> dict[str, dict[str, Any]]:
@@ -75,8 +97,8 @@ class _Merge(beam.DoFn):
                     found[row["name"]] = row
         return found
 
-    def _tiles(self, task: Task, folder: Path) -> list[TileModel]:
-        """Copy the tiles' files to local disk, where COLMAP can read them."""
+    def _tiles(self, task: Task, folder: Path) -> tuple[dict[str, dict[str, Any]], list[TileModel]]:
+        """What tile.json says of each tile, and the models, by way of local disk for COLMAP."""
         reports = {}
         for role, path in task.reads:
             if role.startswith("tiles/"):
@@ -86,7 +108,7 @@ class _Merge(beam.DoFn):
                 local.write_bytes(data)
                 if path.endswith("/tile.json"):
                     reports[path.split("/")[1]] = json.loads(data)
-        return [
+        return reports, [
             read_model(
                 folder / "tiles" / name / "sparse" / str(model["model"]),
                 f"{name}/{model['model']}",

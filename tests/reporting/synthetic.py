@@ -152,6 +152,25 @@ def loop_report(
         (uris[i], ids[i], "verify", "no_features", "0 keypoints found")
         for i in range(count - rejected, count)
     ]
+    missing = list(range(mapped, count))
+    rejected_ids = {row[1] for row in rejects}
+    table_of_missing = table(
+        tables.UNREGISTERED,
+        {
+            "image_id": [*(ids[i] for i in missing), *(row[1] for row in rejects[:2])],
+            "uri": [*(uris[i] for i in missing), *(row[0] for row in rejects[:2])],
+            "name": [*(uris[i] for i in missing), *(row[0] for row in rejects[:2])],
+            "stage": [*("verify" if ids[i] in rejected_ids else "reconstruct" for i in missing)]
+            + ["ingest"] * 2,
+            "reason": [
+                *("rejected" if ids[i] in rejected_ids else "left_out_by_mapper" for i in missing)
+            ]
+            + ["rejected"] * 2,
+            "detail": ["it says why"] * (len(missing) + 2),
+            "latitude": [float(lat[i]) if placed[i] else None for i in missing] + [None] * 2,
+            "longitude": [float(lon[i]) if placed[i] else None for i in missing] + [None] * 2,
+        },
+    )
     positions = np.column_stack([metres, np.zeros(count)])[:mapped] * 0.07
     return ReportData(
         title=title,
@@ -240,6 +259,8 @@ def loop_report(
                 "z": positions[:, 2],
             }
         ),
+        unregistered=table_of_missing,
+        pictures={ids[i]: thumbnail(3 * i, i) for i in missing},
         software={"vladmap": "0.1.0", "pycolmap": "4.2.1", "faiss": "1.15.0"},
     )
 

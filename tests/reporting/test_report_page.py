@@ -18,7 +18,9 @@ import pytest
 from reporting import figure
 from reporting.facts import facts_of
 from reporting.figure import atlas_map, thinned
+from reporting.missing import shown
 from reporting.report import render, write_report
+from schemas import tables
 from tests.reporting.synthetic import HOSTILE, METRES_PER_DEGREE, loop_report
 
 
@@ -223,6 +225,90 @@ def test_layers_count_each_image_once_by_its_state() -> None:
     assert counts["headings"] == 120
 
 
+def test_photographs_that_are_not_registered_count_without_gps_too() -> None:
+    """Issue 19, 13: a map with 87 % registered said "Not registered 0"."""
+    data = loop_report(24, unregistered=3, rejected=1)
+    lost = range(20, 22)  # of the three that are not registered, 20 to 22
+    for name in ("latitude", "longitude"):
+        at = data.images.column_names.index(name)
+        values = data.images[name].to_pylist()
+        kept = pa.array([None if row in lost else v for row, v in enumerate(values)], pa.float64())
+        data = dataclasses.replace(
+            data, images=data.images.set_column(at, data.images.schema.field(at), kept)
+        )
+    drawn = atlas_map(data, facts_of(data))
+    [layer] = [layer for layer in drawn.layers if layer.name == "unregistered"]
+    assert (layer.count, layer.drawn, layer.placeless) == (3, 1, 2)
+    assert "Not registered: 2 of 3 have no GPS position." in drawn.notes
+    assert re.search(r"Not registered <output>3</output>", render(data))
+    [source] = [
+        each["attributes"]["data_source"]["attributes"]["data"]
+        for each in _renderers(drawn.item)
+        if each["attributes"].get("name") == "unregistered"
+    ]
+    states = dict(source["entries"])["state"]
+    assert states == ["not registered: left_out_by_mapper"]
+
+
+def _renderers(item: Any) -> list[Any]:
+    """The renderers with a name, wherever Bokeh has put them."""
+    found = []
+
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            if node.get("name") == "GlyphRenderer" and "attributes" in node:
+                found.append(node)
+            for value in node.values():
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+
+    walk(item)
+    return found
+
+
+def test_registered_images_that_gps_could_not_place_are_drawn_where_their_gps_is() -> None:
+    data = loop_report(24, unregistered=0, rejected=0)
+    nowhere = pa.array([None] * data.poses.num_rows, pa.float64())
+    poses = data.poses
+    for name in ("latitude", "longitude"):
+        at = poses.column_names.index(name)
+        poses = poses.set_column(at, poses.schema.field(at), nowhere)
+    counts = layers(dataclasses.replace(data, poses=poses))
+    assert (counts["registered"], counts["gps"]) == (0, 23)  # one has no GPS
+
+
+def test_the_page_lists_what_is_not_in_the_map_with_its_reason_and_picture(page: Page) -> None:
+    """Issue 19, 13: each photograph, its reason, its picture; hostile names are text."""
+    text = render(loop_report())
+    listed = columns(text, "Photographs not in the map")
+    assert len(listed["Photograph"]) == 9
+    assert sorted(set(listed["Reason"])) == ["left_out_by_mapper", "rejected"]
+    assert listed["GPS"].count("none") == 2
+    assert columns(text, "Reasons")["Count"] == ("5", "4")
+    assert "9 of 122 photographs have no pose" in text
+    pictured = [v for tag, key, v in page.attributes if (tag, key) == ("img", "alt")]
+    assert "drive/IMG_0119.jpg" in pictured
+
+
+def test_a_long_list_is_cut_fairly_by_reason() -> None:
+    """Issue 19, 13: capped, with the total; a rare reason is not crowded out."""
+    rows = [
+        {"image_id": f"{n:05d}", "uri": "u", "name": f"{n:05d}.jpg", "stage": "pair",
+         "reason": "no_pair" if n else "duplicate", "detail": ""}
+        for n in range(1000)
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=tables.UNREGISTERED)
+    some = shown(table, 200)
+    assert some.num_rows == 200
+    assert some["reason"].to_pylist().count("duplicate") == 1
+    assert some["name"].to_pylist()[1] == "00001.jpg"
+    assert "200 of the 1,000 photographs" in render(
+        dataclasses.replace(loop_report(), unregistered=table)
+    )
+
+
 def test_exact_duplicates_are_neither_missed_nor_drawn() -> None:
     data = loop_report(20, unregistered=2, rejected=0)
     ids = data.images["image_id"].to_pylist()
@@ -297,7 +383,7 @@ def test_an_empty_atlas_has_a_page() -> None:
 
 def test_the_snippets_are_python(page: Page) -> None:
     snippets = [words for words in page.words if words.startswith("import ")]
-    assert len(snippets) == 8
+    assert len(snippets) == 9
     for snippet in snippets:
         compile(snippet, "snippet", "exec")
 

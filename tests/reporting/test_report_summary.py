@@ -19,7 +19,12 @@ def test_the_summary_says_what_was_done_and_where_the_report_is() -> None:
     assert said["images"].split(maxsplit=1)[1] == "120 (1 without GPS)"
     assert said["rejected"].split()[1] == "5"
     reasons = [line.split() for line in lines if line.startswith("  ")]
-    assert reasons == [["no_features", "3"], ["empty_file", "1"], ["not_an_image", "1"]]
+    assert reasons == [
+        ["no_features", "3"], ["empty_file", "1"], ["not_an_image", "1"],
+        ["rejected", "5"], ["left_out_by_mapper", "4"],
+    ]  # fmt: skip
+    # Issue 19, 13: 113 are registered, and 9 more were offered.
+    assert said["not in the map"].split(maxsplit=4)[4] == "9 of 122 photographs"
     assert said["registered"].endswith("113 of 120 (94.2 %)")
     assert said["models"].endswith("2 (images: 90, 23)")
     residual = said["GPS residual"].split(maxsplit=2)[2]
