@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import json
+import logging
 import os
 import platform
-from collections.abc import Iterator
+import stat
+import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, BinaryIO, NamedTuple
 
 from schemas import SCHEMA_VERSION
 from schemas.records import LedgerEntry
@@ -19,16 +24,42 @@ from schemas.rejects import UserError
 from transforms import storage
 from transforms.commit import ledger_path
 
+log = logging.getLogger("vladmap")
+
 _PACKAGES = ("apache-beam", "torch", "faiss-cpu", "faiss-gpu", "pyarrow", "pycolmap", "numpy")
+
+
+_SHOWN = 3
+
+
+class LostLine(NamedTuple):
+    """A shard whose line in the ledger does not hold: the file that is to blame, and why.
+
+    `entry` is None where the line itself cannot be read.
+    """
+
+    shard: str
+    path: str
+    why: str
+    entry: LedgerEntry | None
 
 
 @dataclass
 class Atlas:
-    """One atlas on any of Beam's filesystems. Paths inside it are relative to `root`."""
+    """One atlas on any of Beam's filesystems. Paths inside it are relative to `root`.
+
+    `doubted` where every file's digest is to be read before it is believed; `lost` the lines of the
+    ledger that do not hold, by stage and shard.
+    """
 
     root: str
     manifest: dict[str, Any] = field(default_factory=dict)
+    doubted: bool = False
+    lost: dict[str, dict[str, LostLine]] = field(default_factory=dict)
     _ledgers: dict[str, dict[str, LedgerEntry]] = field(default_factory=dict)
+    _known: dict[str, storage.FileState] = field(default_factory=dict)
+    _told: set[tuple[str, str]] = field(default_factory=set)
+    _held: bool = False
 
     @staticmethod
     def open(root: str, *, create: bool, write: bool = True) -> Atlas:
@@ -93,9 +124,10 @@ class Atlas:
         user's to start one run at a time.
         """
         if not storage.is_local(self.root):
+            self._sweep(time.time())
             yield
             return
-        with open(self.path(".lock"), "wb") as lock:
+        with self._open_lock() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -104,12 +136,40 @@ class Atlas:
                 ) from error
             except OSError:
                 pass  # some network filesystems have no locks either
-            yield
+            self._held = True
+            try:
+                self._sweep(time.time())
+                yield
+            finally:
+                self._held = False
+
+    def _open_lock(self) -> BinaryIO:
+        """The lock's file. What somebody put in its place is neither followed nor emptied."""
+        path = f"{self.root}/.lock"
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            found = os.open(path, flags, 0o666)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise
+            raise UserError(f"{path} is not a regular file: remove it") from error
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            os.close(found)
+            raise UserError(f"{path} is not a regular file: remove it")
+        return os.fdopen(found, "r+b")
+
+    def _sweep(self, before: float) -> None:
+        """Delete the half-written files that killed runs have left, those older than this run."""
+        left = storage.half_written(self.root, before)
+        for path in left:
+            storage.delete(path)
+        if left:
+            log.info("%d half-written files of a run that was killed are deleted", len(left))
 
     def ledger(self, stage: str, *, refresh: bool = False) -> dict[str, LedgerEntry]:
-        """Entries of a stage by shard whose files are still there, whole in size.
+        """Entries of a stage by shard whose files are still there, as they were committed.
 
-        An entry that cannot be read counts as absent: its shard is simply made again.
+        An entry that does not hold counts as absent, and is told of: its shard is made again.
         """
         if refresh or stage not in self._ledgers:
             self._ledgers[stage] = self._read_ledger(stage)
@@ -118,14 +178,63 @@ class Atlas:
     def _read_ledger(self, stage: str) -> dict[str, LedgerEntry]:
         paths = storage.list_files(self.path("ledger", stage), ".json")
         with ThreadPoolExecutor(16) as pool:
-            entries = [entry for entry in pool.map(_read_entry, paths) if entry is not None]
-        files = [file for entry in entries for file in entry.files]
-        sizes = storage.sizes([self.path(file.path) for file in files])
-        return {
-            entry.shard: entry
-            for entry in sorted(entries, key=lambda entry: entry.shard)
-            if all(sizes.get(self.path(file.path)) == file.bytes for file in entry.files)
-        }
+            read = list(pool.map(_read_line, paths))
+        files = [file.path for entry, _ in read if entry for file in entry.files]
+        states = storage.states([*paths, *map(self.path, files)])
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            checked = list(pool.map(partial(self._checked, states), paths, read))
+        lost = {line.shard: line for line in checked if isinstance(line, LostLine)}
+        self._tell(stage, lost)
+        self.lost[stage] = lost
+        entries = [entry for entry in checked if isinstance(entry, LedgerEntry)]
+        return {entry.shard: entry for entry in sorted(entries, key=lambda entry: entry.shard)}
+
+    def _checked(
+        self,
+        states: Mapping[str, storage.FileState],
+        line: str,
+        read: tuple[LedgerEntry | None, str],
+    ) -> LedgerEntry | LostLine:
+        """A line of the ledger if its files are as committed.
+
+        Digests are read of files that changed after their line was written, and of all where the
+        atlas is doubted: a file that nothing has touched since is what it was.
+        """
+        entry, why = read
+        if entry is None:
+            return LostLine(line.rpartition("/")[2].removesuffix(".json"), line, why, None)
+        written = states.get(line)
+        touched = False
+        for file in entry.files:
+            path = self.path(file.path)
+            state = states.get(path)
+            if state is None:
+                return LostLine(entry.shard, path, "it is missing", entry)
+            if state.bytes != file.bytes:
+                why = f"it has {state.bytes} bytes, {file.bytes} were committed"
+                return LostLine(entry.shard, path, why, entry)
+            late = written is None or state.changed > written.changed
+            touched = touched or late
+            if (late or self.doubted) and self._known.get(path) != state:
+                try:
+                    found = storage.file_digest(path)
+                except OSError as error:
+                    return LostLine(entry.shard, path, error.strerror or str(error), entry)
+                if found != file.digest:
+                    return LostLine(entry.shard, path, "its bytes are not those committed", entry)
+                self._known[path] = state
+        if touched and self._held:
+            with contextlib.suppress(OSError):
+                storage.touch(line)  # its files need not be read again
+        return entry
+
+    def _tell(self, stage: str, lost: Mapping[str, LostLine]) -> None:
+        new = [line for line in lost.values() if (line.path, line.why) not in self._told]
+        self._told |= {(line.path, line.why) for line in new}
+        for line in new[:_SHOWN]:
+            log.warning("%s: %s; it counts as missing", line.path, line.why)
+        if len(new) > _SHOWN:
+            log.warning("%s: and %d more", self.path("ledger", stage), len(new) - _SHOWN)
 
     def content(self, key: str) -> str | None:
         """Identity that `<stage>/<shard>` or its `:<part>` has now, as later stages see it."""
@@ -148,11 +257,18 @@ def _visible(name: str) -> bool:
     return not name.startswith(".")
 
 
-def _read_entry(path: str) -> LedgerEntry | None:
+def _read_line(path: str) -> tuple[LedgerEntry | None, str]:
+    """A line of the ledger, or why there is none."""
     try:
-        return LedgerEntry.from_json(storage.read_bytes(path))
-    except (OSError, ValueError):
-        return None
+        entry = LedgerEntry.from_json(storage.read_bytes(path))
+    except OSError as error:
+        return None, error.strerror or str(error)
+    except ValueError as error:
+        return None, str(error)
+    place = ledger_path(entry.stage, entry.shard)
+    if not path.endswith(f"/{place}"):
+        return None, f"it speaks of {place}"
+    return entry, ""
 
 
 def software_versions() -> dict[str, str]:

@@ -113,7 +113,7 @@ def _row(
     except UnicodeEncodeError:
         # Parquet holds UTF-8 only: the name is shown escaped, and the file is rejected.
         path = os.fsencode(path).decode("utf-8", "backslashreplace")
-        uri, kind = storage.join(root, path), "name_not_utf8"
+        uri, kind = f"{root.rstrip('/')}/{path}", "name_not_utf8"
     return {
         "path": path,
         "uri": uri,

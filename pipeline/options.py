@@ -263,7 +263,7 @@ def _read_config(path: str) -> tuple[dict[str, Any], list[str]]:
             raise UserError(
                 f"--config {path}: unknown option {key!r}{hint} (Beam's own go under `beam:`)"
             )
-        values[name] = _typed(path, known[name], value)
+        values[name] = typed(f"--config {path}", known[name], value)
     return values, words
 
 
@@ -283,17 +283,18 @@ def _beam_words(path: str, content: Any) -> list[str]:
     raise UserError(f"--config {path}: `beam` holds a list of words or a mapping of options")
 
 
-def _typed(path: str, option: dataclasses.Field[Any], value: Any) -> Any:
+def typed(source: str, option: dataclasses.Field[Any], value: Any) -> Any:
+    """A value that `source` gives an option; UserError where it is none of the option's."""
     kind = {"int": int, "float": float, "str": str, "bool": bool}[str(option.type)]
     whole = isinstance(value, int) and not isinstance(value, bool)
     if kind is float and whole:
         value = float(value)
     if not isinstance(value, kind) or (kind is int and not whole):
         name = option.name.replace("_", "-")
-        raise UserError(f"--config {path}: {name} must be a {kind.__name__}, not {value!r}")
+        raise UserError(f"{source}: {name} must be a {kind.__name__}, not {value!r}")
     choices = option.metadata["choices"]
     if choices and value not in choices:
-        raise UserError(f"--config {path}: {option.name} must be one of {', '.join(choices)}")
+        raise UserError(f"{source}: {option.name} must be one of {', '.join(choices)}")
     return value
 
 

@@ -8,7 +8,8 @@ grown collection gets shards of its own beside those it has.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
+import re
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ from transforms.commit import commit_entry
 from transforms.ingest import LISTING, PLANNED, SCAN
 
 STAGE = "plan"
+
+_CHUNK = re.compile(r"g\d+-\d+")
 
 DEAD = pa.schema([("chunk", pa.string()), ("path", pa.string())])
 
@@ -55,7 +58,9 @@ def plan(
     count as changed, whatever the listing says. With `write` false nothing is written: the plan
     then only counts.
     """
-    entries = dict(sorted(atlas.ledger(STAGE).items()))
+    entries = {
+        name: entry for name, entry in sorted(atlas.ledger(STAGE).items()) if _is_generation(entry)
+    }
     known: dict[tuple[object, ...], tuple[str, str]] = {}
     planned: list[tuple[str, str]] = []
     for chunk, row in _planned(atlas, entries.values()):
@@ -74,7 +79,8 @@ def plan(
     if fresh and write:
         homes = _homes(atlas, entries.values(), {row["path"] for row in fresh} - again)
         fresh = [{**row, **homes.get(row["path"], _NO_HOME)} for row in fresh]
-        entry = _write_generation(atlas, _free_name(entries), fresh, chunk_images)
+        name = _last_name(entries) if again else _free_name(entries)
+        entry = _write_generation(atlas, name, fresh, chunk_images)
         entries[entry.shard] = atlas.ledger(STAGE)[entry.shard] = entry
         for start, file in zip(range(0, len(fresh), chunk_images), entry.files, strict=True):
             counts[_chunk_name(file.path)] = len(fresh[start : start + chunk_images])
@@ -135,6 +141,15 @@ def _chunk_name(path: str) -> str:
     return path.rpartition("/")[2].removesuffix(".parquet")
 
 
+def _is_generation(entry: LedgerEntry) -> bool:
+    """Whether names are as `_write_generation` gives them: shards are called after them."""
+    return all(
+        file.path.startswith(f"work/plan/{entry.shard}-")
+        and _CHUNK.fullmatch(_chunk_name(file.path))
+        for file in entry.files
+    )
+
+
 def _free_name(taken: Container[str]) -> str:
     """The first name of a generation that no plan has.
 
@@ -142,6 +157,11 @@ def _free_name(taken: Container[str]) -> str:
     same chunks again: what was made of them still stands.
     """
     return next(name for number in itertools.count() if (name := f"g{number:04d}") not in taken)
+
+
+def _last_name(taken: Collection[str]) -> str:
+    """The name after all that plans have: what is read again stands behind what it corrects."""
+    return f"g{1 + max((int(name[1:]) for name in taken), default=-1):04d}"
 
 
 def _write_generation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import logging
@@ -23,7 +24,7 @@ from mapping.merge import read_model
 from photos.geometry import bounding_box
 from pipeline import truth
 from pipeline.atlas import Atlas
-from pipeline.options import BuildOptions
+from pipeline.options import BuildOptions, typed
 from pipeline.run import Run
 from pipeline.stages import describe_name, features_name, image_shards, index_name, reject_paths
 from reporting.data import (
@@ -95,9 +96,15 @@ def report(run: Run) -> None:
 
 
 def options_shown(atlas: Atlas) -> BuildOptions:
-    """The options that an atlas's report was made with; the defaults where it has none yet."""
+    """The options that an atlas's report was made with; the defaults where it has none yet.
+
+    Raises UserError for what is no value of an option: the atlas may be anybody's.
+    """
     said = atlas.manifest.get("report", {})
-    return BuildOptions(atlas=atlas.root, **{name: said[name] for name in _CHOICES if name in said})
+    fields = {option.name: option for option in dataclasses.fields(BuildOptions)}
+    place = atlas.path("atlas.json")
+    known = {name: typed(place, fields[name], said[name]) for name in _CHOICES if name in said}
+    return BuildOptions(atlas=atlas.root, **known)
 
 
 def summary(run: Run) -> str:

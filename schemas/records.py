@@ -2,23 +2,94 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from schemas.rejects import UserError
 
 NO_CELL = "none"
 
+_NAME = re.compile(r"(?!\.)[A-Za-z0-9_.=+-]+")
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+_SEAL = "seal"
+
+
+def plain_path(path: object) -> str:
+    """The same path, if it is a plain one: relative, `/` between names, no name hidden or odd.
+
+    An atlas is data that may come from anybody: no name in it leads out of its folder. Raises
+    ValueError for any other path.
+    """
+    if not isinstance(path, str) or not all(map(_NAME.fullmatch, path.split("/"))):
+        raise ValueError(f"{path!r} is not the plain name of a file in an atlas")
+    return path
+
+
+def plain_name(name: object) -> str:
+    """The same name, if it is a plain_path of one part. Raises ValueError for any other."""
+    if "/" in plain_path(name):
+        raise ValueError(f"{name!r} is a path, not a name")
+    return str(name)
+
+
+def sealed(record: Mapping[str, Any]) -> bytes:
+    """A record as JSON with a digest of itself, so that a changed digit does not go unseen."""
+    return (json.dumps({**record, _SEAL: _seal_of(record)}, indent=1) + "\n").encode()
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """A record that `sealed` wrote, without its seal; ValueError where it is not as written."""
+    try:
+        record = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    seal = record.pop(_SEAL, None)
+    if seal is None:
+        raise ValueError("it has no seal: another version wrote it, or it is damaged")
+    if seal != _seal_of(record):
+        raise ValueError("its seal does not fit: it is damaged")
+    return record
+
+
+def _seal_of(record: Mapping[str, Any]) -> str:
+    data = json.dumps(record, sort_keys=True).encode()
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
 
 @dataclass(frozen=True)
 class FileRef:
-    """One committed file. `path` is relative to the atlas, `digest` BLAKE2b-128 of its bytes."""
+    """One committed file. `path` is relative to the atlas, `digest` BLAKE2b-128 of its bytes.
+
+    Raises ValueError for values that cannot be those of a file in an atlas.
+    """
 
     path: str
     rows: int
     bytes: int
     digest: str
+
+    def __post_init__(self) -> None:
+        plain_path(self.path)
+        if not (_is_count(self.rows) and _is_count(self.bytes)):
+            raise ValueError(f"{self.path}: rows and bytes are counts")
+        if not isinstance(self.digest, str) or not _DIGEST.fullmatch(self.digest):
+            raise ValueError(f"{self.path}: {self.digest!r} is no digest")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_mapping(value: object, kind: type) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(part, kind) and not isinstance(part, bool) for part in value.values()
+    )
 
 
 @dataclass(frozen=True)
@@ -66,17 +137,17 @@ class LedgerEntry:
             "counts": dict(sorted(self.counts.items())),
             "parts": dict(sorted(self.parts.items())),
         }
-        return (json.dumps(record, indent=1) + "\n").encode()
+        return sealed(record)
 
     @staticmethod
     def from_json(data: bytes) -> LedgerEntry:
-        """Raises ValueError where the bytes are not a ledger entry."""
+        """Raises ValueError where the bytes are not a ledger entry, whole and with plain names."""
+        record = unsealed(data)
         try:
-            record = json.loads(data)
             main = FileRef(record["file"], record["rows"], record["bytes"], record["digest"])
-            return LedgerEntry(
-                stage=record["stage"],
-                shard=record["shard"],
+            entry = LedgerEntry(
+                stage=plain_name(record["stage"]),
+                shard=plain_name(record["shard"]),
                 fingerprint=record["fingerprint"],
                 inputs=record["inputs"],
                 files=(main, *(FileRef(**other) for other in record["others"])),
@@ -86,6 +157,14 @@ class LedgerEntry:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a ledger entry: {error}") from error
+        if not (
+            isinstance(entry.fingerprint, str)
+            and isinstance(entry.content, str)
+            and _is_mapping(entry.inputs, str)
+            and _is_mapping(entry.counts, int)
+        ):
+            raise ValueError("not a ledger entry: a value of another type")
+        return entry
 
 
 @dataclass(frozen=True, order=True)

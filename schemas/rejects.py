@@ -69,3 +69,15 @@ class PhotoError(Exception):
 
 class UserError(Exception):
     """What the person who started the run can mend: printed as one line, exit code 2."""
+
+
+class DamagedFile(OSError):
+    """A file of an atlas that is not as it was committed: its bytes, or what they mean."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path} is damaged: {why}")
+        self.path = path
+        self.why = why
+
+    def __reduce__(self) -> tuple[type[DamagedFile], tuple[str, str]]:
+        return type(self), (self.path, self.why)

@@ -110,7 +110,7 @@ class _Merge(beam.DoFn):
                     reports[path.split("/")[1]] = json.loads(data)
         return reports, [
             read_model(
-                folder / "tiles" / name / "sparse" / str(model["model"]),
+                folder / "tiles" / name / "sparse" / str(int(model["model"])),
                 f"{name}/{model['model']}",
                 model["origin"],
                 model["georegistered"],

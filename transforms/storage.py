@@ -7,14 +7,19 @@ that a killed worker leaves nothing that looks finished.
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import glob
 import hashlib
 import io
 import os
+import re
 import shutil
+import stat
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +27,10 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from photos.ids import content_hash as digest
-from schemas.records import FileRef
+from schemas.records import FileRef, plain_path
+from schemas.rejects import DamagedFile, UserError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 
 def combined_digest(parts: Iterable[str]) -> str:
@@ -35,18 +43,47 @@ def combined_digest(parts: Iterable[str]) -> str:
 
 
 def join(root: str, *parts: str) -> str:
-    """Path under a root. Separators are `/` on every filesystem."""
-    return "/".join([root.rstrip("/") or "/", *parts]) if parts else root
+    """Path of what lies in an atlas, under its root. Separators are `/` on every filesystem.
+
+    Raises UserError for a name that is not plain (schemas.records.plain_path), and where a symbolic
+    link on the way leads out of the root: whoever made the atlas does not say what is read and
+    written elsewhere.
+    """
+    if not parts:
+        return root
+    try:
+        path = "/".join([root.rstrip("/"), *map(plain_path, parts)])
+    except ValueError as error:
+        raise UserError(f"{root}: {error}") from error
+    if is_local(root):
+        inside = os.path.realpath(root).rstrip("/") + "/"
+        leads_to = os.path.realpath(path)
+        if not leads_to.startswith(inside):
+            raise UserError(
+                f"{path} leads out of the atlas, to {leads_to}: remove the symbolic link"
+            )
+    return path
 
 
 def is_local(path: str) -> bool:
     return FileSystems.get_scheme(path) is None
 
 
+def _open_regular(path: str, flags: int) -> int:
+    """A descriptor of a regular file. A pipe would keep its reader waiting, a device has no end."""
+    found = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(found).st_mode
+    if stat.S_ISREG(mode):
+        return found
+    os.close(found)
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(number, "not a regular file", path)
+
+
 def read_bytes(path: str) -> bytes:
     """All bytes of a file. Raises OSError where it is missing or cannot be read."""
     if is_local(path):
-        with open(path, "rb") as local:
+        with open(path, "rb", opener=_open_regular) as local:
             return local.read()
     try:
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as remote:
@@ -62,10 +99,16 @@ def local_copy(path: str) -> str:
     if is_local(path):
         return path
     data = read_bytes(path)
-    copy = os.path.join(tempfile.gettempdir(), f"vladmap-{digest(data)}")
+    copy = os.path.join(_copies(os.getpid()).name, digest(data))
     if not os.path.exists(copy):
         write_atomic(copy, data)
     return copy
+
+
+@functools.cache
+def _copies(process: int) -> tempfile.TemporaryDirectory[str]:
+    """A folder of this process alone, gone with it: nobody else can plant a file there."""
+    return tempfile.TemporaryDirectory(prefix="vladmap-")
 
 
 def exists(path: str) -> bool:
@@ -77,26 +120,71 @@ def write_atomic(path: str, data: bytes) -> None:
 
     Raises OSError where it cannot be written or does not read back as it was written.
     """
-    if is_local(path):
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     # Out of the table folders' way: readers of Parquet data sets skip names that begin with a dot.
-    folder, _, name = path.rpartition("/")
-    temporary = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
-        with FileSystems.create(
-            temporary, compression_type=CompressionTypes.UNCOMPRESSED
-        ) as stream:
-            stream.write(data)
         if is_local(path):
-            os.replace(temporary, path)
+            _write_through(temporary, path, data)
         else:
+            with FileSystems.create(
+                temporary, compression_type=CompressionTypes.UNCOMPRESSED
+            ) as stream:
+                stream.write(data)
             FileSystems.rename([temporary], [path])
     except BaseException:
-        if exists(temporary):
-            FileSystems.delete([temporary])
+        delete(temporary)
         raise
     if digest(read_bytes(path)) != digest(data):
         raise OSError(f"{path}: what was read back is not what was written")
+
+
+def half_written(root: str, before: float) -> list[str]:
+    """Temporary files of write_atomic under a root, last touched before a time (of the epoch)."""
+    if is_local(root):
+        found = [
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(root)
+            for name in names
+            if _TEMPORARY.fullmatch(name)
+        ]
+        return sorted(path for path in found if os.lstat(path).st_mtime < before)
+    return sorted(
+        item.path
+        for item in FileSystems.match([f"{glob.escape(root)}/**.tmp"])[0].metadata_list
+        if _TEMPORARY.fullmatch(item.path.rpartition("/")[2])
+        and 0 < (item.last_updated_in_seconds or 0) < before
+    )
+
+
+def _write_through(temporary: str, path: str, data: bytes) -> None:
+    """Write, rename, and see both on the disk: a later file may rely on this one after a power cut.
+
+    Also the folders that were not there before.
+    """
+    folder = os.path.dirname(path) or "."
+    made = [folder]
+    while not os.path.isdir(made[-1]):
+        made.append(os.path.dirname(made[-1]) or ".")
+    os.makedirs(folder, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+    for changed in made:
+        _sync_folder(changed)
+
+
+def _sync_folder(folder: str) -> None:
+    found = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(found)
+    except OSError:
+        pass  # some network filesystems sync no folders
+    finally:
+        os.close(found)
 
 
 def delete(path: str) -> None:
@@ -112,19 +200,49 @@ def delete(path: str) -> None:
         FileSystems.delete([path])
 
 
-def sizes(paths: Iterable[str]) -> dict[str, int]:
-    """Bytes of each file that exists."""
-    found: dict[str, int] = {}
+class FileState(NamedTuple):
+    """What is known of a file without reading it: bytes, and when it last changed in any way.
+
+    `changed` is in seconds of the epoch, by the file system's clock.
+    """
+
+    bytes: int
+    changed: float
+
+
+def states(paths: Iterable[str]) -> dict[str, FileState]:
+    """The state of each of `paths` that is a regular file."""
+    found: dict[str, FileState] = {}
     remote = []
     for path in paths:
         if not is_local(path):
             remote.append(path)
-        elif os.path.isfile(path):
-            found[path] = os.path.getsize(path)
+            continue
+        with contextlib.suppress(OSError):
+            known = os.stat(path)
+            if stat.S_ISREG(known.st_mode):
+                found[path] = FileState(known.st_size, known.st_ctime_ns / 1e9)
     if remote:
         for match in FileSystems.match([glob.escape(path) for path in remote]):
-            found.update((item.path, item.size_in_bytes) for item in match.metadata_list)
+            found.update(
+                (item.path, FileState(item.size_in_bytes, item.last_updated_in_seconds or 0.0))
+                for item in match.metadata_list
+            )
     return found
+
+
+def file_digest(path: str) -> str:
+    """The digest of a file's bytes, read a piece at a time. Raises OSError as read_bytes does."""
+    if not is_local(path):
+        return digest(read_bytes(path))
+    with open(path, "rb", opener=_open_regular) as local:
+        return hashlib.file_digest(local, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def touch(path: str) -> None:
+    """Say of a local file that it changed just now; elsewhere nothing happens."""
+    if is_local(path):
+        os.utime(path)
 
 
 def list_files(folder: str, ending: str) -> list[str]:
@@ -135,7 +253,7 @@ def list_files(folder: str, ending: str) -> list[str]:
 def list_modified(folder: str, ending: str) -> list[tuple[str, float]]:
     """(path, seconds since the epoch) of the files in a folder whose names end so."""
     if not is_local(folder):
-        found = FileSystems.match([join(glob.escape(folder), "*" + ending)])[0].metadata_list
+        found = FileSystems.match([f"{glob.escape(folder)}/*{ending}"])[0].metadata_list
         return [(item.path, item.last_updated_in_seconds or 0.0) for item in found]
     # Not Beam's, which takes brackets in the folder's own name for a pattern.
     files = []
@@ -143,25 +261,59 @@ def list_modified(folder: str, ending: str) -> list[tuple[str, float]]:
         for entry in entries:
             if entry.name.endswith(ending) and not entry.name.startswith("."):
                 with contextlib.suppress(FileNotFoundError):  # it went meanwhile
-                    files.append((join(folder, entry.name), entry.stat().st_mtime))
+                    files.append((f"{folder}/{entry.name}", entry.stat().st_mtime))
     return files
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """A table as Parquet: zstd, one row group per 10,000 rows, same table same bytes."""
+    """A table as Parquet: zstd, one row group per 10,000 rows, same table same bytes.
+
+    Each page has a checksum, so that whoever reads some columns notices damage to them.
+    """
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=10_000)
+    pq.write_table(table, sink, compression="zstd", row_group_size=10_000, write_page_checksum=True)
     return sink.getvalue()
 
 
 def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
-    """A Parquet file as a table. Raises OSError or pa.ArrowInvalid where it is not whole."""
-    return pq.read_table(io.BytesIO(read_bytes(path)), columns=columns)
+    """A Parquet file as a table, with `columns` in their order.
+
+    Raises OSError where there is no such file, DamagedFile where it is not whole or lacks a column.
+    """
+    with _parquet(path) as file:
+        if columns is None:
+            return file.read()
+        missing = sorted(set(columns) - set(file.schema_arrow.names))
+        if missing:
+            raise DamagedFile(path, f"it has no column {', '.join(missing)}")
+        return file.read(columns).select(columns)
 
 
 def read_schema(path: str) -> pa.Schema:
-    """The schema of a Parquet file, with its metadata."""
-    return pq.read_schema(io.BytesIO(read_bytes(path)))
+    """The schema of a Parquet file, with its metadata. Raises as read_table does."""
+    with _parquet(path) as file:
+        return file.schema_arrow
+
+
+@contextlib.contextmanager
+def _parquet(path: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file on whose pages' checksums the reader insists; what goes wrong is its damage.
+
+    A local file is opened by Arrow itself. A Python file may be let go by one of Arrow's threads
+    when the interpreter has ended, which aborts the process.
+    """
+    if is_local(path):
+        os.close(_open_regular(path, os.O_RDONLY))
+        source: str | pa.Buffer = path
+    else:
+        source = pa.BufferReader(read_bytes(path))
+    try:
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
+            yield file
+    except DamagedFile:
+        raise
+    except (OSError, MemoryError, ValueError, pa.ArrowException) as error:
+        raise DamagedFile(path, str(error).partition("\n")[0]) from error
 
 
 def commit_file(root: str, path: str, data: bytes, rows: int) -> FileRef:
