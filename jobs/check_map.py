@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.command import guarded, parser, words
+from jobs.command import guarded, leave, parser, words
 from mapping.check import format_check
 from pipeline import truth
 from pipeline.atlas import Atlas
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         show(run, measured)
         return 0
 
-    return guarded(work)
+    return guarded(work, parsed)
 
 
 def show(run: Run, measured: dict[str, Any]) -> None:
@@ -97,4 +96,4 @@ def read_truth(path: str) -> pa.Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
+from photos import processes
 from pipeline.suggest import unknown
+from schemas import VERSION
 from schemas.rejects import UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+_ENDINGS = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: 143, signal.SIGHUP: 129}
+_PATIENCE_S = 5.0
+_BEAMS_WORKERS = "apache_beam.runners.worker"
+
+Kind = TypeVar("Kind", bound=BaseException)
+
+log = logging.getLogger("vladmap")
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asked for the end of the run."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,58 +57,164 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
-def parser(job: str, text: str, *, epilog: str = "") -> Parser:
-    """A parser whose help names the command as people type it."""
-    return Parser(
+def parser(job: str, text: str, *, epilog: str = "", json: str = "") -> Parser:
+    """A parser whose help names the command as people type it.
+
+    `json` says what `--json` prints, where a job has it.
+    """
+    made = Parser(
         prog=f"vladmap {job}",
         description=text,
         epilog=epilog or None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-
-
-def guarded(work: Callable[[], int | None]) -> int:
-    """Run a job's work. What the user can mend is one line on stderr and exit code 2."""
-    # Beam sets up logging of its own when it is imported; a run speaks in its own words.
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    said = made.add_argument_group("what is said")
+    said.add_argument("--version", action="version", version=f"vladmap {VERSION}")
+    loud = said.add_mutually_exclusive_group()
+    loud.add_argument(
+        "-v", "--verbose", action="store_true", help="also what Beam and other libraries say"
     )
-    logging.getLogger("vladmap").setLevel(logging.INFO)
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    try:
-        return work() or 0
-    except UserError as error:
-        return _explain(error)
-    except KeyboardInterrupt:
-        print("vladmap: interrupted; the same command goes on from here", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # `vladmap ... | head`: whoever read our words has gone.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except RuntimeError as error:
-        # Beam wraps what a DoFn raised; a cause that the user can mend stays one line.
-        cause = _user_error(error)
-        if cause is None:
+    loud.add_argument(
+        "-q", "--quiet", action="store_true", help="no progress: only warnings, errors, results"
+    )
+    said.add_argument(
+        "--log-file", metavar="FILE", help="append all that is said to a file, with dates"
+    )
+    if json:
+        said.add_argument("--json", action="store_true", help=json)
+    return made
+
+
+def guarded(work: Callable[[], int | None], parsed: argparse.Namespace | None = None) -> int:
+    """Run a job's work. What the user can mend is one line on stderr and exit code 2.
+
+    An interruption (Ctrl-C, SIGTERM, SIGHUP) is one line, too, and 128 and the signal's number.
+    """
+    with _signals():
+        try:
+            _log(parsed or argparse.Namespace())
+            return work() or 0
+        except BrokenPipeError:
+            # `vladmap ... | head`: whoever read our words has gone.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except (Exception, KeyboardInterrupt) as error:
+            # Beam wraps what a DoFn raised; a cause that the user can mend stays one line.
+            causes = list(_causes(error))
+            for end in (*_of(Ended, causes), *_of(KeyboardInterrupt, causes)):
+                return interrupted(end)
+            for cause in _of(UserError, causes):
+                print(f"vladmap: {cause}", file=sys.stderr)
+                return EXIT_USER_ERROR
+            log.debug("ended by an error that is vladmap's own", exc_info=True)
             raise
-        return _explain(cause)
 
 
-def _explain(error: UserError) -> int:
-    print(f"vladmap: {error}", file=sys.stderr)
-    return EXIT_USER_ERROR
+def interrupted(error: KeyboardInterrupt) -> int:
+    """Say that the run was interrupted; returns the exit code."""
+    print("vladmap: interrupted; the same command goes on from here", file=sys.stderr, flush=True)
+    return error.code if isinstance(error, Ended) else EXIT_INTERRUPTED
 
 
-def _user_error(error: BaseException) -> UserError | None:
+def leave(main: Callable[[], int]) -> NoReturn:
+    """Run a job as a program: its exit code is the process's.
+
+    An interrupted run does not wait for threads that are still at work: what they have not
+    committed is made again.
+    """
+    try:
+        code = main()
+    except KeyboardInterrupt as error:  # before the work began
+        code = interrupted(error)
+    if code in _ENDINGS.values():
+        with contextlib.suppress(Exception):
+            atexit._run_exitfuncs()  # Beam stops the job servers that it started
+        os._exit(code)
+    sys.exit(code)
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """In the block a signal to end raises Ended; one that is not heard in time ends the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _end) for number in _ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    ended = Ended(_ENDINGS[signal.Signals(number)])
+
+    def at_once() -> None:
+        interrupted(ended)
+        os._exit(ended.code)
+
+    for each in _ENDINGS:
+        # Again: whoever asks twice does not want to wait.
+        signal.signal(each, lambda *_: at_once())
+    # Beam's account of how its threads were ended helps nobody.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    processes.end_all()
+    timer = threading.Timer(_PATIENCE_S, at_once)
+    timer.daemon = True
+    timer.start()
+    raise ended
+
+
+def _log(parsed: argparse.Namespace) -> None:
+    """What is said on stderr and in `--log-file`.
+
+    Beam sets up logging of its own when it is imported; a run speaks in its own words.
+    """
+    verbose, quiet = getattr(parsed, "verbose", False), getattr(parsed, "quiet", False)
+    shown = logging.StreamHandler()
+    shown.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    if not verbose:
+        shown.addFilter(_ours)
+    shown.setLevel(logging.WARNING if quiet else logging.INFO)
+    handlers: list[logging.Handler] = [shown]
+    if path := getattr(parsed, "log_file", None):
+        try:
+            kept = logging.FileHandler(path, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--log-file {path} cannot be written: {error.strerror}") from error
+        kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers.append(kept)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
+    log.setLevel(logging.DEBUG)
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    """What vladmap says; of libraries warnings, of Beam errors.
+
+    What a worker of Beam's raises comes back to this process and is told there, once.
+    """
+    package = record.name.partition(".")[0]
+    if package == "vladmap":
+        return record.levelno >= logging.INFO
+    if package == "apache_beam":
+        return record.levelno >= logging.ERROR and not record.name.startswith(_BEAMS_WORKERS)
+    # Beam's word, at each start, on what only its BigQuery needs.
+    return record.levelno >= logging.WARNING and "apitools not found" not in str(record.msg)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
-        if isinstance(current, UserError):
-            return current
+        yield current
         seen.add(id(current))
         current = current.__cause__ or current.__context__
-    return None
+
+
+def _of(kind: type[Kind], errors: Sequence[BaseException]) -> list[Kind]:
+    return [error for error in errors if isinstance(error, kind)]
 
 
 def words(argv: Sequence[str] | None) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jobs import reranking
-from jobs.command import guarded, parser, words
+from jobs.command import guarded, leave, parser, words
 from jobs.describing import described, ready
 from jobs.evaluate import add_model_options, model_choice
 from jobs.evaluation_set import Smoothing, add_set_options, read_set, read_smoothing
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         compare(parsed)
         return 0
 
-    return guarded(work)
+    return guarded(work, parsed)
 
 
 def compare(parsed: argparse.Namespace) -> None:
@@ -198,4 +198,4 @@ def _write(folder: Path, text: str, rows: list[MethodRow]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

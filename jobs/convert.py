@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.command import guarded, parser, words
+from jobs.command import guarded, leave, parser, words
 from models.checkpoints import is_vocabulary, read_weights
 from models.formats import MODEL, card, network, to_bytes
 from schemas.rejects import UserError
@@ -49,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(card(found), indent=2))
         return 0
 
-    return guarded(work)
+    return guarded(work, parsed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

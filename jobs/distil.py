@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jobs.command import guarded, parser, words
+from jobs.command import guarded, leave, parser, words
 from jobs.evaluation_set import read_set
 from jobs.worlds import size_of
 from models import ghost
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         distil(parsed)
         return 0
 
-    return guarded(work)
+    return guarded(work, parsed)
 
 
 _RENAMED = {"photographs": "--photographs-a-step", "scenes": "--scenes-a-step"}
@@ -376,4 +376,4 @@ def _finished(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

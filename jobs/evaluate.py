@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import reranking
-from jobs.command import guarded, parser, words
+from jobs.command import guarded, leave, parser, words
 from jobs.describing import Described, ModelChoice, described, ready
 from jobs.evaluation_output import Measured, results_of, table, write
 from jobs.evaluation_set import add_set_options, read_set, read_smoothing
@@ -78,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         evaluate(parsed)
         return 0
 
-    return guarded(work)
+    return guarded(work, parsed)
 
 
 def add_model_options(options: argparse.ArgumentParser) -> None:
@@ -190,4 +189,4 @@ def _whitening(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from jobs.command import EXIT_USER_ERROR, words
+from jobs.command import EXIT_USER_ERROR, leave, words
 from pipeline.suggest import did_you_mean
+from schemas import VERSION
 
 _JOBS = {
     "build": "photographs in, atlas out: every stage",
@@ -50,6 +52,9 @@ def _usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Dispatch to a job; returns its exit code."""
     arguments = words(argv)
+    if arguments and arguments[0] == "--version":
+        print(f"vladmap {VERSION}")
+        return 0
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0 if arguments else EXIT_USER_ERROR
@@ -63,5 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def command() -> NoReturn:
+    """The console script."""
+    leave(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 
-from jobs.command import guarded, parser, words
+from jobs.command import guarded, leave, parser, words
 from models.checkpoints import is_vocabulary, read_weights
 from models.formats import card, network
 from models.registry import catalogue
@@ -32,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{path}: {json.dumps(about, indent=2)}")
         return 0
 
-    return guarded(work)
+    return guarded(work, parsed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

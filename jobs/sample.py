@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from jobs.command import guarded, parser, words
+from jobs.command import guarded, leave, parser, words
 from schemas.rejects import UserError
 from simulation.sample import write_sample
 
@@ -56,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{parsed.images} photographs in {parsed.out / 'images'}, truth in {parsed.out}")
         return 0
 
-    return guarded(work)
+    return guarded(work, parsed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -47,7 +47,7 @@ def run_job(
         run_stages(atlas, options, beam_words, stages)
         return 0
 
-    return guarded(work)
+    return guarded(work, parsed)
 
 
 def _for_beam(

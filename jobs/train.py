@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jobs.command import guarded, parser, words
+from jobs.command import guarded, leave, parser, words
 from jobs.training_data import add_data_options, read_data
 from models import ghost
 from models.backbones import Backbone, backbone, installed
@@ -137,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         train(parsed)
         return 0
 
-    return guarded(work)
+    return guarded(work, parsed)
 
 
 def train(parsed: argparse.Namespace) -> None:
@@ -332,4 +331,4 @@ def _line(row: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from jobs.command import guarded, parser, words
+from jobs.command import guarded, leave, parser, words
 from schemas.rejects import UserError
 from simulation.weather import CONDITIONS
 from simulation.worlds import ALIGNED, SPLITS, images_a_world, write_worlds
@@ -116,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{len(seeds)} worlds, {total} photographs in {where}")
         return 0
 
-    return guarded(work)
+    return guarded(work, parsed)
 
 
 def _seeds(text: str) -> list[int]:
@@ -139,4 +138,4 @@ def size_of(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

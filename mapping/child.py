@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from photos.processes import end_with, uninterrupted
+from photos.processes import child, end_with
 
 Result = TypeVar("Result")
 
@@ -46,30 +46,21 @@ def call(function: Callable[..., Result], *arguments: Any, time_limit_s: float) 
         environment["PYTHONPATH"] = os.pathsep.join(
             part for part in (root, environment.get("PYTHONPATH")) if part
         )
-        with log.open("wb") as output:
-            with uninterrupted():
-                process = subprocess.Popen(
-                    [
-                        sys.executable,
-                        "-m",
-                        "mapping.child",
-                        str(job),
-                        str(result),
-                        str(os.getpid()),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                )
+        words = [sys.executable, "-m", "mapping.child", str(job), str(result), str(os.getpid())]
+        with (
+            log.open("wb") as output,
+            child(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            ) as process,
+        ):
             try:
                 code = process.wait(time_limit_s)
             except subprocess.TimeoutExpired:
                 raise ChildFailed(f"still running after {time_limit_s:.0f} s") from None
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
         if code != 0 or not result.exists():
             raise ChildFailed(_explain(code, log))
         outcome: Result = pickle.loads(result.read_bytes())

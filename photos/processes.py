@@ -7,6 +7,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,6 +21,9 @@ Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.5
+
+_ending = threading.Event()
+_children: set[subprocess.Popen[bytes]] = set()
 
 
 class WorkerDied(Exception):
@@ -61,6 +65,7 @@ class WorkerPool:
                                 running[other] = self._submit(function, items[other])
                     found[place] = running.pop(place).result()
                 except BrokenExecutor as error:
+                    require_no_end()
                     self._renew()
                     if place in alone:
                         found[place] = WorkerDied(str(error))
@@ -91,6 +96,41 @@ class WorkerPool:
 
 def _ended_well(future: Future[Any]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
+
+
+@contextlib.contextmanager
+def child(words: Sequence[str], **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A child process that leaves Ctrl-C to this one and does not outlive the block.
+
+    Raises KeyboardInterrupt at the end of the block where `end_all` ended it: what it left undone
+    is nobody's failure.
+    """
+    with uninterrupted():
+        process = subprocess.Popen(words, **settings)
+    _children.add(process)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        _children.discard(process)
+        require_no_end()
+
+
+def end_all() -> None:
+    """End every process that works for this one, because this one ends."""
+    _ending.set()
+    for process in list(_children):
+        process.kill()
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
+def require_no_end() -> None:
+    """Raises KeyboardInterrupt where `end_all` has ended the processes."""
+    if _ending.is_set():
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

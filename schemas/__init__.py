@@ -1,3 +1,5 @@
 """The atlas's contract: records, enumerations and Arrow schemas, versioned."""
 
 SCHEMA_VERSION = 1
+VERSION = "0.1.0"
+"""Of vladmap; `setup.py` reads it here."""

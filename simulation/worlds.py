@@ -21,6 +21,7 @@ import pyproj
 import torch
 from PIL import Image
 
+from photos.processes import end_with_parent, uninterrupted
 from schemas.rejects import UserError
 from simulation.camera import Array, Camera, Poses
 from simulation.character import draw_character
@@ -149,12 +150,16 @@ def write_worlds(
                 _write_world(out, world, device, report)
         return
     # Spawned, not forked: a fork of a process that used torch's threads may hang.
-    with ProcessPoolExecutor(
-        count, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
-    ) as pool:
-        pending = [pool.submit(_write_world, out, world, device) for world in left]
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin) as pool:
+        with uninterrupted():
+            pending = [pool.submit(_write_world, out, world, device) for world in left]
         for done in as_completed(pending):
             report(done.result())
+
+
+def _begin() -> None:
+    end_with_parent()
+    torch.set_num_threads(1)
 
 
 def images_a_world(
