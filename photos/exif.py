@@ -11,7 +11,7 @@ from typing import Any
 from PIL import ExifTags, Image
 
 from photos.facts import Facts, clean_text, plausible_time, to_utc
-from photos.positions import ALTITUDE_RANGE_M, between, finite, is_valid_position
+from photos.positions import ALTITUDE_RANGE_M, angle, between, finite, is_tokyo, is_valid_position
 from photos.projection import CYLINDRICAL
 
 _ALTITUDE_REFERENCES = {
@@ -134,9 +134,7 @@ def _position(gps: Mapping[int, Any], notes: list[str]) -> tuple[tuple[float, fl
         return None, False
     latitude = _coordinate(raw[0], _letter(gps.get(ExifTags.GPS.GPSLatitudeRef)), "NS")
     longitude = _coordinate(raw[1], _letter(gps.get(ExifTags.GPS.GPSLongitudeRef)), "EW")
-    datum = (clean_text(gps.get(ExifTags.GPS.GPSMapDatum)) or "").upper()
-    if datum.startswith("TOKYO"):
-        # 400 m from WGS84: worse than none. Other named datums are within metres of it.
+    if is_tokyo(clean_text(gps.get(ExifTags.GPS.GPSMapDatum))):
         notes.append("position_datum_tokyo")
         return None, True
     if latitude is None or longitude is None or not is_valid_position(latitude, longitude):
@@ -180,10 +178,9 @@ def _altitude(gps: Mapping[int, Any]) -> tuple[float | None, str | None]:
 
 def _headings(gps: Mapping[int, Any]) -> tuple[float | None, float | None]:
     """(true, magnetic) direction of view; at most one is given."""
-    direction = between(gps.get(ExifTags.GPS.GPSImgDirection), 0.0, 360.0)
+    direction = angle(gps.get(ExifTags.GPS.GPSImgDirection))
     if direction is None:
         return None, None
-    direction %= 360.0
     if _letter(gps.get(ExifTags.GPS.GPSImgDirectionRef)) == "M":
         return None, direction
     return direction, None

@@ -12,10 +12,12 @@ import numpy as np
 from PIL import ImageFile
 
 from photos.exif import FocalPlane, read_exif
+from photos.facts import Facts
 from photos.formats import MAX_PIXELS, decoding_errors, open_photo
 from photos.mapillary import read_mapillary
 from photos.projection import PERSPECTIVE, UNKNOWN, by_camera, by_pixels, two_circles
 from photos.xmp import read_xmp
+from photos.xmp_packet import jpeg_packets, raw_profile
 
 _T = TypeVar("_T")
 
@@ -89,12 +91,7 @@ def header_of(image: ImageFile.ImageFile) -> Header:
     zone goes before one that does not.
     """
     exif = read_exif(image)
-    packet = image.info.get("xmp")
-    sources = (
-        exif.facts,
-        read_xmp(packet if isinstance(packet, bytes | str) else None),
-        read_mapillary(exif.description),
-    )
+    sources = (exif.facts, *_xmp_facts(image), read_mapillary(exif.description))
     notes = {note for source in sources for note in source.notes}
 
     position = _first(source.position for source in sources)
@@ -155,6 +152,15 @@ def header_of(image: ImageFile.ImageFile) -> Header:
         projection=projection or PERSPECTIVE,
         notes=tuple(sorted(notes)),
     )
+
+
+def _xmp_facts(image: ImageFile.ImageFile) -> list[Facts]:
+    """What each XMP packet of the file says, in the file's order."""
+    if image.format == "JPEG":
+        packets, extended = jpeg_packets(getattr(image, "applist", []))
+        return [read_xmp(packet, extended) for packet in packets]
+    packet = image.info.get("xmp") or raw_profile(image.info.get("Raw profile type xmp"))
+    return [read_xmp(packet)] if isinstance(packet, bytes | str) else []
 
 
 def judged_by_pixels(header: Header, grey: np.ndarray) -> Header:

@@ -38,6 +38,11 @@ def is_valid_position(latitude: float, longitude: float) -> bool:
     )
 
 
+def is_tokyo(datum: object) -> bool:
+    """Whether a named datum is 400 m from WGS84, as others in use are not: within metres of it."""
+    return isinstance(datum, str) and datum.strip("\0 ").upper().startswith("TOKYO")
+
+
 def finite(value: Any) -> float | None:
     """A finite float from what a metadata field holds, else None.
 
@@ -57,6 +62,12 @@ def finite(value: Any) -> float | None:
     except (ArithmeticError, TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+def angle(value: Any) -> float | None:
+    """A direction in [0, 360) from one that a writer took a turn too far, else None."""
+    number = between(value, -360.0, 720.0)
+    return None if number is None else number % 360.0
 
 
 def between(value: Any, low: float, high: float) -> float | None:

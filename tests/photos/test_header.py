@@ -149,6 +149,8 @@ class TestGpsDetails:
 
     def test_true_heading_goes_before_magnetic(self):
         gps = gps_tags(1.0, 1.0, GPSImgDirection=370.0)
+        assert header_with(gps=gps).heading_deg == pytest.approx(10.0)
+        gps = gps_tags(1.0, 1.0, GPSImgDirection=65535.0)
         assert header_with(gps=gps).heading_deg is None
         gps = gps_tags(1.0, 1.0, GPSImgDirection=360.0, GPSImgDirectionRef="T")
         assert header_with(gps=gps).heading_deg == 0.0
