@@ -22,7 +22,7 @@ _STAGE_VERSIONS = {
     "verify": 2,
     "cameras": 3,
     "reconstruct": 4,
-    "merge": 6,
+    "merge": 7,
 }
 
 

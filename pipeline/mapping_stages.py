@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mapping.cameras import camera_keys
 from mapping.tiles import Tile, plan_tiles
 from pipeline.fingerprints import fingerprint
+from pipeline.options import worker_threads
 from pipeline.run import Run
 from pipeline.stages import (
     camera_name,
@@ -212,9 +213,11 @@ def merge(run: Run) -> None:
             run.atlas.root,
             str(run.atlas.manifest.get("collection", "")),
             run.options.gps_sigma_m,
+            run.options.max_pixels,
+            worker_threads(run.options, run.in_process),
         ),
-        unit="tiles",
-        count=lambda task: max(1, len(tiles)),
+        unit="images",
+        count=lambda task: max(1, sum(entry.counts["images"] for entry in images.values())),
     )
     counts = ledger["model"].counts
     missing, total = counts["unregistered"], counts["unregistered"] + counts["registered"]
@@ -225,4 +228,10 @@ def merge(run: Run) -> None:
             "unregistered.parquet",
             missing,
             total,
+        )
+    if counts["unreadable"]:
+        log.warning(
+            "merge: %d photographs cannot be read any more, their points have no colour from them: "
+            "model/merge.json names them",
+            counts["unreadable"],
         )

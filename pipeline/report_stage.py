@@ -25,6 +25,7 @@ from photos.geometry import bounding_box
 from pipeline import truth
 from pipeline.atlas import Atlas
 from pipeline.options import BuildOptions, typed
+from pipeline.progress import counted
 from pipeline.run import Run
 from pipeline.stages import describe_name, features_name, image_shards, index_name, reject_paths
 from reporting.data import (
@@ -119,6 +120,7 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
     created = images["captured_at"]
     newest = pc.max(created).as_py() if images.num_rows else None
     unregistered, poses = _unregistered(run), _poses(run)
+    merged = _json(run, "model/merge.json")
     return ReportData(
         title=os.path.basename(str(atlas.manifest.get("collection", atlas.root))) or "atlas",
         created=f"photographs up to {newest:%Y-%m-%d}" if newest else "",
@@ -128,7 +130,8 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
         two_views=_two_views(run),
         poses=poses,
         tiles=[_tile(run, entry) for _, entry in sorted(run.atlas.ledger("reconstruct").items())],
-        merges=_merges(run),
+        merges=list(merged.get("decisions", [])),
+        remarks=_remarks(merged.get("colours", {})),
         stages=_timings(run),
         index=_index(run),
         retrievals=_retrievals(run, images) if pictures else (),
@@ -235,8 +238,15 @@ def _tile(run: Run, entry: LedgerEntry) -> TileQuality:
     )
 
 
-def _merges(run: Run) -> list[Any]:
-    return list(_json(run, "model/merge.json").get("decisions", []))
+def _remarks(colours: dict[str, Any]) -> list[str]:
+    unreadable, black = colours.get("unreadable", {}), colours.get("points_without", 0)
+    if not unreadable:
+        return []
+    first = next(f"{name} ({why})" for name, why in sorted(unreadable.items()))
+    return [
+        f"{counted(len(unreadable), 'photographs')} could not be read again to colour the points "
+        f"that they show, the first is {first}; {counted(black, 'points')} stayed black."
+    ]
 
 
 def _timings(run: Run) -> list[StageTiming]:

@@ -136,7 +136,8 @@ class ReportData:
     `images`, `rejects`, `pairs` and `poses` follow `schemas.tables`; only the columns that the
     report reads must be there (`pairs` is only counted). `two_views` follows TWO_VIEW_SUMMARY. A
     pose whose latitude is null or NaN has no place on Earth; `model_positions` then places it.
-    `unregistered` follows its schema, `pictures` are JPEG files of some of them by image_id.
+    `remarks` are sentences on the models that their reader must know. `unregistered` follows its
+    schema, `pictures` are JPEG files of some of them by image_id.
     `created` is shown as it is given: two reports of the same data are equal byte for byte.
     """
 
@@ -149,6 +150,7 @@ class ReportData:
     poses: pa.Table
     tiles: Sequence[TileQuality] = ()
     merges: Sequence[MergeDecision] = ()
+    remarks: Sequence[str] = ()
     stages: Sequence[StageTiming] = ()
     index: IndexInfo | None = None
     retrievals: Sequence[Retrieval] = ()

@@ -92,6 +92,7 @@ def render(data: ReportData) -> str:
         index={"text": _index_sentence(data.index)} if data.index else None,
         queries=_queries(data.retrievals, facts),
         truth=truth_section(data.truth),
+        remarks=data.remarks,
         missing=facts.missing,
         missing_total=facts.unregistered.num_rows,
         photographs=facts.photographs,

@@ -48,6 +48,7 @@ def _figures(data: ReportData, facts: Facts) -> list[str]:
     if failed:
         shown = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")
         rows.append(("tiles failed", f"{len(failed):,} of {len(data.tiles):,}: {shown}"))
+    rows += [("note", remark) for remark in data.remarks]
     width = max(len(name) for name, _ in rows)
     return [f"{_printable(name):<{width}}  {_printable(text)}" for name, text in rows]
 

@@ -15,7 +15,8 @@ from mapping.mapper import image_names
 from mapping.merge import Merged, TileModel, merge_tiles, poses_table, read_model
 from mapping.unregistered import MapOutcome
 from schemas.records import FileRef, LedgerEntry, Task
-from transforms import progress, storage
+from transforms import storage
+from transforms.colours import colour_models
 from transforms.commit import StageCounters, commit_entry
 from transforms.unregistered import read_unregistered
 
@@ -33,14 +34,21 @@ class MergeTiles(beam.PTransform):
     root: str
     collection: str
     gps_sigma_m: float
+    max_pixels: int
+    threads: int
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        return tasks | beam.ParDo(_Merge(self.root, self.collection, self.gps_sigma_m))
+        return tasks | beam.ParDo(
+            _Merge(self.root, self.collection, self.gps_sigma_m, self.max_pixels, self.threads)
+        )
 
 
 class _Merge(beam.DoFn):
-    def __init__(self, root: str, collection: str, gps_sigma_m: float) -> None:
+    def __init__(
+        self, root: str, collection: str, gps_sigma_m: float, max_pixels: int, threads: int
+    ) -> None:
         self._root, self._collection, self._gps_sigma_m = root, collection, gps_sigma_m
+        self._max_pixels, self._threads = max_pixels, threads
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         by_name = self._images(task)
@@ -52,11 +60,13 @@ class _Merge(beam.DoFn):
                 for name in image_names(tile.model)
             }
             merged = merge_tiles(tiles, by_name, self._gps_sigma_m)
+            models = [tile.model for tile in merged.models]
+            colours = colour_models(models, by_name, self._max_pixels, self._threads)
             poses = poses_table(merged.models, by_name)
             reasons = {
                 by_name[name]["image_id"]: reason for name, reason in merged.unregistered.items()
             }
-            files = self._publish(task, merged, reasons, Path(folder))
+            files = self._publish(task, merged, reasons, colours, Path(folder))
             outcome = MapOutcome(reports, in_models, reasons)
         files.append(storage.commit_table(self._root, "poses.parquet", poses))
         unregistered = read_unregistered(self._root, task, self._collection, outcome, poses)
@@ -65,7 +75,6 @@ class _Merge(beam.DoFn):
         counters.add("models", len(merged.models))
         counters.add("registered", poses.num_rows)
         counters.add("unregistered", unregistered.num_rows)
-        progress.advance()
         yield commit_entry(
             self._root,
             STAGE,
@@ -76,6 +85,7 @@ class _Merge(beam.DoFn):
                 "models": len(merged.models),
                 "registered": poses.num_rows,
                 "unregistered": unregistered.num_rows,
+                "unreadable": len(colours["unreadable"]),
             },
         )
 
@@ -84,6 +94,7 @@ class _Merge(beam.DoFn):
             "image_id",
             "name",
             "uri",
+            "content_hash",
             "latitude",
             "longitude",
             "altitude",
@@ -120,12 +131,18 @@ class _Merge(beam.DoFn):
         ]
 
     def _publish(
-        self, task: Task, merged: Merged, unregistered: dict[str, str], folder: Path
+        self,
+        task: Task,
+        merged: Merged,
+        unregistered: dict[str, str],
+        colours: dict[str, Any],
+        folder: Path,
     ) -> list[FileRef]:
         report = {
             "models": merged.reports,
             "decisions": merged.decisions,
             "unregistered": unregistered,
+            "colours": colours,
         }
         data = (json.dumps(report, indent=1, sort_keys=True) + "\n").encode()
         files = [storage.commit_file(self._root, task.output, data, len(merged.models))]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -29,13 +31,13 @@ SHARDS = ("g0000-00000-none-00000", "g0000-00000-none-00001")
 ALONE, TWIN, REJECTED, UNREAD = "alone.jpg", "twin.jpg", "dark.jpg", "empty.jpg"
 
 
-def image(name: str, **given: Any) -> dict[str, Any]:
+def image(name: str, collection: str, **given: Any) -> dict[str, Any]:
     street = {"latitude": None, "longitude": None, "altitude": None, "gps_accuracy_m": None}
     known = rows().get(name, street)
     return {
         **{field.name: None for field in tables.IMAGES},
         **{key: known[key] for key in street},
-        "image_id": f"id-{name}", "name": name, "uri": f"{COLLECTION}/{name}", "content_hash": name,
+        "image_id": f"id-{name}", "name": name, "uri": f"{collection}/{name}", "content_hash": name,
         "width": 640, "height": 480, "sharpness": 1.0, "projection": "perspective",
         **given,
     }  # fmt: skip
@@ -69,20 +71,36 @@ def write_tile(root: Path, name: str, numbers: range, report: dict[str, Any]) ->
     commit_entry(str(root), "reconstruct", task, [main, *files], counts=counts)
 
 
-def made(root: Path, tiles: dict[str, tuple[range, dict[str, Any]]]) -> Run:
-    """24 photographs of a street in two shards, and one of each that never came as far."""
+def made(
+    root: Path,
+    tiles: dict[str, tuple[range, dict[str, Any]]],
+    collection: str = COLLECTION,
+    hashes: Mapping[str, str] = MappingProxyType({}),
+) -> Run:
+    """24 photographs of a street in two shards, and one of each that never came as far.
+
+    `hashes` are of those that are there, in the folder `collection`.
+    """
     atlas = Atlas.open(str(root), create=True)
-    atlas.manifest |= {"collection": COLLECTION}
+    atlas.manifest |= {"collection": collection}
     names = [name_of(number) for number in range(IMAGES)]
     halves = (names[:12], [*names[12:], ALONE, TWIN, REJECTED])
-    unread = reject_row(f"{COLLECTION}/{UNREAD}", f"id-{UNREAD}", "ingest",
+    unread = reject_row(f"{collection}/{UNREAD}", f"id-{UNREAD}", "ingest",
                         PhotoError(RejectReason.EMPTY_FILE, "the file has 0 bytes"))  # fmt: skip
-    dark = reject_row(f"{COLLECTION}/{REJECTED}", f"id-{REJECTED}", "verify",
+    dark = reject_row(f"{collection}/{REJECTED}", f"id-{REJECTED}", "verify",
                       PhotoError(RejectReason.NO_FEATURES, "no local feature in it"))  # fmt: skip
     links = [(names[number], names[number + 1]) for number in range(IMAGES - 1)]
     for shard, half in zip(SHARDS, halves, strict=True):
         table = pa.Table.from_pylist(
-            [image(name, duplicate_of=f"id-{names[0]}" if name == TWIN else None) for name in half],
+            [
+                image(
+                    name,
+                    collection,
+                    duplicate_of=f"id-{names[0]}" if name == TWIN else None,
+                    content_hash=hashes.get(name, ""),
+                )
+                for name in half
+            ],
             schema=tables.IMAGES,
         )
         last = shard == SHARDS[1]
@@ -97,7 +115,7 @@ def made(root: Path, tiles: dict[str, tuple[range, dict[str, Any]]]) -> Run:
         write_tile(root, name, numbers, report)
     atlas.manifest["stages"] = {"reconstruct": "made"}
     atlas.save()
-    run = Run(atlas, BuildOptions(images=COLLECTION, atlas=str(root)))
+    run = Run(atlas, BuildOptions(images=collection, atlas=str(root)))
     mapping_stages.merge(run)
     record(run, "merge")
     return run
