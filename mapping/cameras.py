@@ -32,10 +32,10 @@ from mapping.mapper import (
     observation_errors,
     write_database,
 )
-from mapping.matching import MIN_INLIERS, Matches, match, max_error_px, verify
+from mapping.matching import MIN_INLIERS, Matches, max_error_px, verify
+from mapping.trial_images import Evidence, trial_images
 
 DEFAULT_FOCAL_FACTOR = 1.2
-TRIAL_IMAGES = 12
 TRIAL_KEYPOINTS = 1000
 MIN_TRIAL_IMAGES = 3
 
@@ -144,34 +144,6 @@ def initial_cameras(images: pa.Table) -> dict[str, Camera]:
     return dict(sorted(first.items()))
 
 
-def trial_subset(
-    pair_a: Sequence[str],
-    pair_b: Sequence[str],
-    weight: NDArray[np.float64],
-    max_images: int = TRIAL_IMAGES,
-) -> list[str]:
-    """Return up to `max_images` image ids, sorted, that the weighted pairs connect best.
-
-    Grown from the heaviest pair by the image with the greatest weight to those taken so far.
-    """
-    ids, flat = np.unique(np.concatenate([pair_a, pair_b]), return_inverse=True)
-    if len(ids) == 0:
-        return []
-    a, b = flat[: len(pair_a)], flat[len(pair_a) :]
-    taken = np.zeros(len(ids), bool)
-    heaviest = int(np.argmax(weight))
-    taken[[a[heaviest], b[heaviest]]] = True
-    while taken.sum() < min(max_images, len(ids)):
-        reach = np.bincount(b, weight * taken[a], len(ids))
-        reach += np.bincount(a, weight * taken[b], len(ids))
-        reach[taken] = 0.0
-        best = int(np.argmax(reach))
-        if reach[best] <= 0.0:
-            break
-        taken[best] = True
-    return [str(image_id) for image_id in ids[taken]]
-
-
 def choose_camera_model(
     initial: Camera,
     features: Mapping[str, LocalFeatures],
@@ -179,8 +151,8 @@ def choose_camera_model(
 ) -> CameraChoice:
     """Return the camera that trial reconstructions of one camera's images bear out.
 
-    `features` are those of a small well-connected subset (see `trial_subset`) of images taken by
-    one camera, `matches` their raw matches by (image_id_a, image_id_b), image_id_a < image_id_b.
+    `features` are those of a few well-connected images (see `mapping.trial_images`) taken by one
+    camera, `matches` their raw matches by (image_id_a, image_id_b), image_id_a < image_id_b.
     With too few images, or none that map, the initial camera stands.
     """
     if len(features) < MIN_TRIAL_IMAGES:
@@ -232,41 +204,34 @@ def prior_stands(initial: Camera, trials: Sequence[Trial]) -> bool:
     return bool(own) and max(own) >= _PRIOR_STANDS * max(trial.score for trial in trials)
 
 
-def choose_cameras(
-    images: pa.Table,
+def choose_camera(
+    initial: Camera,
     pair_a: Sequence[str],
     pair_b: Sequence[str],
-    weight: NDArray[np.float64],
+    similarity: NDArray[np.float64],
     read_features: Callable[[str], LocalFeatures],
-) -> dict[str, CameraChoice]:
-    """Return the choice for each camera key of an IMAGES table.
+) -> CameraChoice:
+    """Return the choice for one camera, of which `initial` is assumed before any evidence.
 
-    `pair_a`, `pair_b`, `weight` are candidate pairs and how much they are expected to share (the
-    similarity of their descriptors will do); only pairs of one camera are used. `read_features`
-    gives the local features of an image_id, and is called for the trial subset alone. The trials
-    run in a child process; where it fails, the initial camera stands and the choice says why.
+    `pair_a`, `pair_b` are candidate pairs of its images, ordered by `similarity` (see
+    `mapping.trial_images`). `read_features` gives the local features of an image_id, and is called
+    for images that may be tried alone. The trials run in a child process; where it fails, the
+    initial camera stands and the choice says why.
     """
-    key_of = dict(zip(images["image_id"].to_pylist(), camera_keys(images), strict=True))
-    first, second = np.asarray(pair_a, object), np.asarray(pair_b, object)
-    key_a = np.array([key_of.get(image_id, "") for image_id in pair_a], object)
-    key_b = np.array([key_of.get(image_id, "") for image_id in pair_b], object)
-    choices = {}
-    for key, initial in initial_cameras(images).items():
-        own = np.flatnonzero((key_a == key) & (key_b == key))
-        subset = trial_subset(first[own].tolist(), second[own].tolist(), weight[own])
-        features = {image_id: read_features(image_id) for image_id in subset}
-        matches = {
-            (a, b): match(features[a], features[b])
-            for position, a in enumerate(subset)
-            for b in subset[position + 1 :]
-        }
-        try:
-            choices[key] = call(
-                choose_camera_model, initial, features, matches, time_limit_s=_TIME_LIMIT_S
-            )
-        except ChildFailed as error:
-            choices[key] = CameraChoice(initial, len(features), failure=str(error))
-    return choices
+    evidence = Evidence(
+        read_features, max_error_px(initial), max(initial["width"], initial["height"])
+    )
+    subset = trial_images(pair_a, pair_b, similarity, evidence)
+    features = {image_id: evidence.features(image_id) for image_id in subset}
+    matches = {
+        (a, b): evidence.match(a, b)
+        for position, a in enumerate(subset)
+        for b in subset[position + 1 :]
+    }
+    try:
+        return call(choose_camera_model, initial, features, matches, time_limit_s=_TIME_LIMIT_S)
+    except ChildFailed as error:
+        return CameraChoice(initial, len(features), failure=str(error))
 
 
 def _try(

@@ -20,7 +20,7 @@ _STAGE_VERSIONS = {
     "pair": 2,
     "features": 1,
     "verify": 2,
-    "cameras": 3,
+    "cameras": 4,
     "reconstruct": 4,
     "merge": 7,
 }

@@ -15,7 +15,8 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mapping.cameras import TRIAL_IMAGES, camera_keys
+from mapping.cameras import camera_keys
+from mapping.trial_images import MAX_IMAGES as TRIAL_IMAGES
 from models.registry import (
     MODEL_NAMES,
     default_clusters,
@@ -52,6 +53,9 @@ from transforms.rerank import RerankSettings
 log = logging.getLogger("vladmap")
 
 _INDEX_SAMPLE = 50_000
+# A camera is tried on the best connected of so many of its images, of at most so many shards.
+_CAMERA_IMAGES = 4 * TRIAL_IMAGES
+_CAMERA_SHARDS = 8
 
 
 def image_shards(run: Run) -> dict[str, LedgerEntry]:
@@ -759,10 +763,36 @@ def camera_name(key: str) -> str:
     return storage.digest(key.encode())
 
 
+def _trial_shards(counts: Mapping[str, int], joined: Mapping[str, set[str]]) -> list[str]:
+    """Shards to try a camera on, by how many of its images each has: enough, and connected."""
+    chosen: list[str] = []
+    linked: set[str] = set()
+    while len(chosen) < min(len(counts), _CAMERA_SHARDS):
+        if sum(counts[shard] for shard in chosen) >= _CAMERA_IMAGES:
+            break
+        rest = sorted(set(counts) - set(chosen))
+        best = max(rest, key=lambda shard: (shard in linked, counts[shard]))
+        chosen.append(best)
+        linked |= joined[best]
+    return sorted(chosen)
+
+
+def _joined_shards(pairs: Mapping[str, LedgerEntry]) -> dict[str, set[str]]:
+    """For each shard those that its pairs reach into, and whose pairs reach into it."""
+    joined: defaultdict[str, set[str]] = defaultdict(set)
+    for shard, entry in pairs.items():
+        for other in {key.rpartition("/")[2] for key in entry.inputs}:
+            joined[shard].add(other)
+            joined[other].add(shard)
+    return joined
+
+
 def _choose_cameras(run: Run, extracted: dict[str, LedgerEntry]) -> dict[str, Counter[str]]:
     """Choose each camera's projection model; returns how many images of each a shard holds.
 
-    A choice stands until the shard it was made on offers more images, up to what a trial uses.
+    It is made on the shard that has most of the camera's images and, where that has few, on others
+    that pairs connect with it. A choice stands once it was made on as many images as a trial uses;
+    until then it is made again when there are more.
     """
     keys = {
         shard: Counter(
@@ -773,26 +803,34 @@ def _choose_cameras(run: Run, extracted: dict[str, LedgerEntry]) -> dict[str, Co
         for shard, entry in image_shards(run).items()
     }
     images, pairs = image_shards(run), run.atlas.ledger(pair_stage.STAGE)
-    usable = [shard for shard in keys if shard in pairs and shard in extracted]
+    made, joined = run.atlas.ledger(cameras_stage.STAGE), _joined_shards(pairs)
+    counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for shard in sorted(set(keys) & set(pairs) & set(extracted)):
+        for key, count in keys[shard].items():
+            counts[key][shard] = count
     tasks = []
-    for key in sorted({key for shard in usable for key in keys[shard]}):
-        shard = max(usable, key=lambda shard: keys[shard][key])
+    for key in sorted(counts):
         name = camera_name(key)
+        shards = _trial_shards(counts[key], joined)
+        total = min(sum(counts[key].values()), _CAMERA_IMAGES)
+        identities = [
+            fingerprint("cameras", detector=run.options.features, images=images)
+            for images in range(1, total + 1)
+        ]
+        known = made.get(name)
+        settled = known is not None and known.counts.get("images", 0) >= TRIAL_IMAGES
+        stands = settled and known is not None and known.fingerprint in identities
         tasks.append(
             Task(
                 name,
                 NO_CELL,
                 f"work/cameras/{name}.json",
-                fingerprint(
-                    "cameras",
-                    detector=run.options.features,
-                    images=min(keys[shard][key], TRIAL_IMAGES),
-                ),
+                known.fingerprint if stands and known is not None else identities[-1],
                 reads=(
                     ("key", key),
-                    ("images", images[shard].file.path),
-                    ("pairs", pairs[shard].file.path),
-                    ("features", extracted[shard].file.path),
+                    *((f"images/{shard}", images[shard].file.path) for shard in shards),
+                    *((f"pairs/{shard}", pairs[shard].file.path) for shard in shards),
+                    *((f"features/{shard}", extracted[shard].file.path) for shard in shards),
                 ),
             )
         )

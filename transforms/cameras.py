@@ -1,7 +1,7 @@
 """Cameras: which projection fits each camera's photographs, by trial reconstructions.
 
 Part of the verify stage, between the features and the pairs: two-view geometry needs to know a
-fisheye lens. A camera is tried on the one shard that has most of its images.
+fisheye lens. A camera is tried on images of a few shards that pairs connect.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mapping.cameras import camera_keys, choose_cameras
+from mapping.cameras import camera_keys, choose_camera, initial_cameras
 from mapping.feature_table import read_features
+from mapping.features import LocalFeatures
 from schemas.records import LedgerEntry, Task
 from transforms import progress, storage
 from transforms.commit import commit_entry
@@ -31,8 +32,8 @@ IMAGE_COLUMNS = ["image_id", "make", "model", "width", "height", "focal_px"]
 class ChooseCameras(beam.PTransform):
     """Tasks of cameras -> ledger entries of `work/cameras/`.
 
-    A task reads `key` (the camera's key, not a file) and `images`, `pairs` and `features` of one
-    shard.
+    A task reads `key` (the camera's key, not a file), and `images/<shard>`, `pairs/<shard>` and
+    `features/<shard>` of some shards.
     """
 
     root: str
@@ -47,33 +48,41 @@ class _Choose(beam.DoFn):
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         key = task.read("key")
-        images = self._table(task, "images", IMAGE_COLUMNS)
-        images = images.filter(
-            pa.array([found == key for found in camera_keys(images)], pa.bool_())
-        )
-        features = read_features(
-            self._table(task, "features", ["image_id", "keypoints", "descriptors"]),
-            set(images["image_id"].to_pylist()),
-        )
-        pairs = self._table(task, "pairs", ["image_id_a", "image_id_b", "similarity"])
+        images = pa.concat_tables(self._tables(task, "images", IMAGE_COLUMNS))
+        images = images.filter(pa.array([found == key for found in camera_keys(images)]))
+        own = images["image_id"].combine_chunks()
+        features: dict[str, LocalFeatures] = {}
+        for table in self._tables(task, "features", ["image_id", "keypoints", "descriptors"]):
+            # A copy of the rows that count, lest they keep the whole table in memory.
+            features |= read_features(table.filter(pc.is_in(table["image_id"], value_set=own)))
         ids = pa.array(sorted(features), pa.string())
-        inside = pc.and_(pc.is_in(pairs["image_id_a"], ids), pc.is_in(pairs["image_id_b"], ids))
-        pairs = pairs.filter(inside)
-        choice = choose_cameras(
-            images,
+        pairs = pa.concat_tables(
+            self._tables(task, "pairs", ["image_id_a", "image_id_b", "similarity"])
+        )
+        pairs = pairs.filter(
+            pc.and_(
+                pc.is_in(pairs["image_id_a"], value_set=ids),
+                pc.is_in(pairs["image_id_b"], value_set=ids),
+            )
+        )
+        choice = choose_camera(
+            initial_cameras(images)[key],
             pairs["image_id_a"].to_pylist(),
             pairs["image_id_b"].to_pylist(),
             pairs["similarity"].to_numpy().astype(np.float64),
             features.__getitem__,
-        )[key]
+        )
         said = {"key": key, **choice.report()}
         data = (json.dumps(said, indent=1, sort_keys=True) + "\n").encode()
         file = storage.commit_file(self._root, task.output, data, 1)
         progress.advance()
-        yield commit_entry(self._root, STAGE, task, [file])
+        counts = {"images": choice.images}
+        yield commit_entry(self._root, STAGE, task, [file], counts=counts)
 
-    def _table(self, task: Task, role: str, columns: list[str]) -> pa.Table:
-        return storage.read_table(storage.join(self._root, task.read(role)), columns)
+    def _tables(self, task: Task, role: str, columns: list[str]) -> Iterator[pa.Table]:
+        for name, path in task.reads:
+            if name.startswith(f"{role}/"):
+                yield storage.read_table(storage.join(self._root, path), columns)
 
 
 def read_cameras(root: str, paths: list[str]) -> dict[str, dict[str, Any]]:

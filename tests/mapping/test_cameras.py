@@ -1,7 +1,6 @@
-import numpy as np
 import pytest
 
-from mapping.cameras import Trial, camera_key, initial_camera, prior_stands, trial_subset
+from mapping.cameras import Trial, camera_key, initial_camera, prior_stands
 
 
 def test_images_share_a_camera_by_maker_model_size_and_focal_length() -> None:
@@ -18,14 +17,6 @@ def test_exif_gives_the_focal_length_or_the_long_side_does() -> None:
     assumed = initial_camera(480, 640, None)
     assert assumed["params"] == pytest.approx([768.0, 240.0, 320.0])
     assert not assumed["has_prior_focal_length"]
-
-
-def test_the_trial_subset_grows_from_the_heaviest_pair_along_the_heaviest_links() -> None:
-    pair_a, pair_b = ["a", "b", "c", "x"], ["b", "c", "d", "y"]
-    weight = np.array([9.0, 5.0, 3.0, 8.0])
-    assert trial_subset(pair_a, pair_b, weight, 3) == ["a", "b", "c"]
-    assert trial_subset(pair_a, pair_b, weight, 10) == ["a", "b", "c", "d"]
-    assert trial_subset([], [], np.zeros(0)) == []
 
 
 def _trial(model: str, focal: float, score: float) -> Trial:
