@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models import MODEL_NAMES, DescriptorModel, learning, load_model, vocabulary
-from models.registry import DEFAULT_DIMENSION
+from models.kinds import DEFAULT_DIMENSION
 from schemas.rejects import UserError
 
 RANKS = (1, 5, 10)

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from jobs.command import leave
-from jobs.stages import run_job
-from pipeline.build import STAGES
+from jobs.stages import StageJob
+from pipeline.options import STAGES
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run every stage; returns the exit code."""
-    return run_job(
-        "build",
-        list(STAGES),
-        "Turn a collection of geotagged street-level photographs into an atlas.",
-        [
-            "vladmap build --images photos --atlas atlas",
-            "vladmap build --images photos --atlas atlas --dry-run",
-            "vladmap build --images drives.csv --atlas atlas --config city.yaml",
-            "vladmap build --images gs://bucket/photos --atlas gs://bucket/atlas \\",
-            "    --runner DataflowRunner --region europe-west1 --temp_location gs://bucket/tmp",
-        ],
-        argv,
-    )
+_JOB = StageJob(
+    "build",
+    STAGES,
+    "Turn a collection of geotagged street-level photographs into an atlas.",
+    [
+        "vladmap build --images photos --atlas atlas",
+        "vladmap build --images photos --atlas atlas --dry-run",
+        "vladmap build --images drives.csv --atlas atlas --config city.yaml",
+        "vladmap build --images gs://bucket/photos --atlas gs://bucket/atlas \\",
+        "    --runner DataflowRunner --region europe-west1 --temp_location gs://bucket/tmp",
+    ],
+)
+command_line, main = _JOB.command_line, _JOB.main
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 _ENDINGS = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: 143, signal.SIGHUP: 129}
 _PATIENCE_S = 5.0
+SAYING = ("verbose", "quiet", "log_file", "json")
+"""Options on what is said alone: no result depends on them."""
 _BEAMS_WORKERS = "apache_beam.runners.worker"
 
 Kind = TypeVar("Kind", bound=BaseException)

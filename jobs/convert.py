@@ -6,14 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.command import guarded, leave, parser, words
-from models.checkpoints import is_vocabulary, read_weights
-from models.formats import MODEL, card, network, to_bytes
+from jobs.command import Parser, guarded, leave, parser, words
 from schemas.rejects import UserError
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Convert one file; returns the exit code."""
+def command_line() -> Parser:
+    """What the job can be told."""
     options = parser(
         "convert",
         "Write a checkpoint as safetensors with a model card inside: where it came from,\n"
@@ -27,9 +25,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options.add_argument("source", metavar="IN", type=Path, help="the checkpoint")
     options.add_argument("target", metavar="OUT.safetensors", type=Path, help="the file to write")
-    parsed = options.parse_args(words(argv))
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert one file; returns the exit code."""
+    parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
+        from models.checkpoints import is_vocabulary, read_weights
+        from models.formats import MODEL, card, network, to_bytes
+
         if parsed.target.suffix != ".safetensors":
             raise UserError(f"{parsed.target} must be named *.safetensors")
         if parsed.target.exists() and parsed.target.samefile(parsed.source):

@@ -15,12 +15,11 @@ from tqdm import tqdm
 
 from models import DescriptorModel, load_model
 from models.aggregated import AggregatedModel
+from models.kinds import DEFAULT_DIMENSION, SHIPPED
 from models.learning import fit, images_with_words, weigh_words
 from models.local import sample
 from models.memory import one_thread_a_call, within_memory
 from models.registry import (
-    DEFAULT_DIMENSION,
-    SHIPPED,
     default_clusters,
     is_complete,
     local_descriptors,

@@ -2,45 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
-
-from jobs.command import guarded, leave, parser, words
-from jobs.evaluation_set import read_set
-from jobs.worlds import size_of
-from models import ghost
-from models.backbones import Backbone, backbone, installed
-from models.base import Pixels
-from models.checkpoints import part_of, read_weights
-from models.distillation import Distillation, Distiller, Scenes, crops
-from models.formats import Network, network, to_bytes
-from models.pictures import Pictures, in_chunks
-from models.registry import DEFAULT_DIMENSION, default_clusters
-from models.trainable import FORMAT, TrainableModel, calibrate, learnt_aggregation
-from models.training_files import (
-    BEST,
-    LAST,
-    STATE,
-    read_state,
-    write_curve,
-    write_file,
-    write_state,
-)
-from models.whitening import fit_reduction, whitened
-from photos.decode import decode_rgb
-from photos.places import list_photos
-from photos.scenes import aligned_scenes
-from retrieval.evaluation import rank
-from schemas.rejects import PhotoError, UserError
+from jobs.command import Parser, guarded, leave, parser, words
+from models.recipe import Distillation
 
 _EPILOG = """\
 WORLDS are rendered by `vladmap worlds --aligned`: each place from one camera under many conditions.
@@ -58,16 +25,25 @@ examples:
 
 GHOST = "ghost"
 
-_AS = "netvlad-lite"  # whose words and reduction in a build the validation set is judged by
-_VOCABULARIES = 3
-_CALIBRATED_ON = 32
-_MOST_LEARNT_FROM = 4096  # pictures that words and reduction are learnt from
-_SIDE = 1600  # pixels of the long side that photographs are cut from
-_COLUMNS = ("step", "loss", "recall@1", "recall@5")
+_RENAMED = {"photographs": "--photographs-a-step", "scenes": "--scenes-a-step"}
+_HELP = {
+    "steps": "steps",
+    "scenes": "rendered scenes of a step",
+    "photographs": "photographs of a step",
+    "hardness": "how much more often a scene is shown in the light that changes it more; 0: not",
+    "temperature": "of the softmax over cosines",
+    "augmentation": "strength of the changes to photographs; half of it to rendered scenes",
+    "moved": "share that is seen from elsewhere",
+    "rate": "highest learning rate",
+    "weight_decay": "of AdamW",
+    "clip": "largest norm of a gradient; 0: any",
+    "blend": "how far the weights go from the teacher's to the student's, 0 to 1",
+    "seed": "of all that is random",
+}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Distil; returns the exit code."""
+def command_line() -> Parser:
+    """What the job can be told."""
     defaults = Distillation()
     options = parser(
         "distil",
@@ -130,249 +106,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             metavar="N",
             help=f"{_HELP[field.name]} (default: {default})",
         )
-    parsed = options.parse_args(words(argv))
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Distil; returns the exit code."""
+    parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
+        from jobs.distillation import distil
+
         distil(parsed)
         return 0
 
     return guarded(work, parsed)
-
-
-_RENAMED = {"photographs": "--photographs-a-step", "scenes": "--scenes-a-step"}
-_HELP = {
-    "steps": "steps",
-    "scenes": "rendered scenes of a step",
-    "photographs": "photographs of a step",
-    "hardness": "how much more often a scene is shown in the light that changes it more; 0: not",
-    "temperature": "of the softmax over cosines",
-    "augmentation": "strength of the changes to photographs; half of it to rendered scenes",
-    "moved": "share that is seen from elsewhere",
-    "rate": "highest learning rate",
-    "weight_decay": "of AdamW",
-    "clip": "largest norm of a gradient; 0: any",
-    "blend": "how far the weights go from the teacher's to the student's, 0 to 1",
-    "seed": "of all that is random",
-}
-
-
-def distil(parsed: argparse.Namespace) -> None:
-    """Learn, validate, and write the model with words and a reduction of its own."""
-    if parsed.check < 1 or parsed.crops < 1 or parsed.clusters < 2 or parsed.project < 1:
-        raise UserError("--check, --crops and --project are at least 1, --clusters 2")
-    if (parsed.output / STATE).exists() and not parsed.resume:
-        raise UserError(f"{parsed.output} holds a run: go on by --resume, or name another folder")
-    given = {
-        field.name: getattr(parsed, f"recipe_{field.name}")
-        for field in dataclasses.fields(Distillation)
-    }
-    if parsed.worlds is None:
-        given["scenes"] = 0
-    if not parsed.photographs:
-        given["photographs"] = 0
-    settings = Distillation(**given)
-    size = size_of(parsed.size)
-    teacher, source = _teacher(parsed.init)
-    scenes, photographs = _scenes(parsed, size), _photographs(parsed, size)
-    student = None if parsed.student is None else _student(parsed, scenes, photographs)
-    with tqdm(
-        total=len(scenes) + len(photographs), desc="look", unit=" scenes", disable=None
-    ) as bar:
-        distiller = Distiller(teacher, scenes, photographs, settings, bar.update, student)
-    told = {key: value for key, value in vars(parsed).items() if key not in {"output", "resume"}}
-    about = {
-        "options": json.loads(json.dumps(told, default=str)),
-        "recipe": dataclasses.asdict(settings),
-        "scenes": len(scenes),
-        "photographs": len(photographs),
-    }
-    write_file(
-        parsed.output / "distillation.json",
-        (json.dumps(about, indent=1, sort_keys=True) + "\n").encode(),
-    )
-    best = _learn(parsed, distiller, about)
-    both = [*_sample(scenes), *_sample(photographs)]
-    for name, learnt in {BEST: best, LAST: distiller.learnt()}.items():
-        net = _finished(parsed, learnt, both, settings.seed)
-        write_file(parsed.output / name, to_bytes(net, source, half=True))
-        print(f"{parsed.output / name}: {len(net.whitening.bias) if net.whitening else 0} numbers")
-
-
-def _learn(parsed: argparse.Namespace, distiller: Distiller, about: Mapping[str, Any]) -> Backbone:
-    """The student at its best on the validation set; the last one where there is none."""
-    steps = distiller.settings.steps
-    judge = None if parsed.validate is None else _Judge(parsed)
-    curve: list[dict[str, float]] = []
-    best = distiller.learnt()
-    losses: list[float] = []
-
-    def note(step: int, student: Backbone) -> None:
-        nonlocal best
-        row: dict[str, float] = {"step": step}
-        if losses:
-            row["loss"] = round(float(np.mean(losses)), 6)
-        if judge is not None:
-            row["recall@1"], row["recall@5"] = judge.recalls(student)
-        curve.append(row)
-        if curve[_best(curve)] is row:
-            best = student
-        write_curve(parsed.output, curve, _COLUMNS)
-        kept = {f"best.{name}": tensor for name, tensor in best.network.state_dict().items()}
-        content = {"about": about, "curve": curve}
-        write_state(parsed.output, step, distiller.state() | kept, content)
-        tqdm.write("  ".join(f"{name} {value:g}" for name, value in row.items()))
-        sys.stdout.flush()
-        losses.clear()
-
-    if parsed.resume:
-        content, tensors = read_state(parsed.output, about)
-        curve += content["curve"]
-        distiller.restore(tensors)
-        best = distiller.backbone(part_of(tensors, "best."))
-    else:
-        note(0, best)
-    done = int(curve[-1]["step"])
-    with tqdm(total=steps, initial=done, desc="distil", unit=" steps", disable=None) as bar:
-        for step in range(done, steps):
-            losses.append(distiller.step(step))
-            bar.update()
-            if (step + 1) % parsed.check == 0 or step + 1 == steps:
-                note(step + 1, distiller.learnt())
-    return best
-
-
-def _best(curve: Sequence[Mapping[str, float]]) -> int:
-    """The row of the highest recall@5, of those of the highest recall@1, of those the first; the
-    last row where nothing was validated."""
-    if "recall@5" not in curve[-1]:
-        return len(curve) - 1
-    return max(range(len(curve)), key=lambda n: (curve[n]["recall@5"], curve[n]["recall@1"], -n))
-
-
-class _Judge:
-    """Recall on photographs of places, as a build makes descriptors of them: words and reduction
-    learnt from the database. The mean over some vocabularies, which differ by a point or two."""
-
-    def __init__(self, parsed: argparse.Namespace) -> None:
-        self._set = read_set(
-            argparse.Namespace(
-                source=parsed.validate,
-                layout="auto",
-                split="val",
-                positives_m=25.0,
-                frames_tolerance=parsed.frames_tolerance,
-                since=None,
-                last_share=0.2,
-            )
-        )
-        self._seed: int = parsed.recipe_seed
-
-    def recalls(self, student: Backbone) -> tuple[float, float]:
-        """Recall@1 and @5, %, over the queries with a right answer."""
-        size = student.preprocessing.size
-        sides = [
-            Pictures(self._set.database.paths, size),
-            Pictures(self._set.queries.paths, size),
-        ]
-        asked = np.array([len(rows) > 0 for rows in self._set.positives])
-        found = []
-        for seed in range(self._seed, self._seed + _VOCABULARIES):
-            parts = (sides[0].read(part) for part in _chunks(sides[0]))
-            aggregation = learnt_aggregation("netvlad", student, parts, default_clusters(_AS), seed)
-            model = TrainableModel(student, aggregation)
-            database, queries = (
-                np.concatenate([model.describe(side.read(part)) for part in _chunks(side)])
-                for side in sides
-            )
-            reduction = fit_reduction(database, DEFAULT_DIMENSION[_AS])
-            if reduction is not None:
-                database, queries = (whitened(rows, reduction) for rows in (database, queries))
-            found.append(rank(queries, database, self._set.positives).first()[asked])
-        one, five = (round(100 * float((np.stack(found) < k).mean()), 2) for k in (1, 5))
-        return one, five
-
-
-def _chunks(pictures: Pictures) -> list[NDArray[np.int64]]:
-    return in_chunks(np.arange(len(pictures)), 32)
-
-
-def _teacher(path: Path | None) -> tuple[Backbone, bytes]:
-    if path is None:
-        return installed(), b""
-    return network(read_weights(path)).backbone, path.read_bytes()
-
-
-def _student(parsed: argparse.Namespace, scenes: Scenes, photographs: Scenes) -> Backbone:
-    if parsed.student != GHOST:
-        return network(read_weights(Path(parsed.student))).backbone
-    pictures = [*_sample(scenes), *_sample(photographs)]
-    first = backbone(GHOST, ghost.initial_state(parsed.recipe_seed))
-    return calibrate(first, pictures[:: max(1, len(pictures) // _CALIBRATED_ON)])
-
-
-def _scenes(parsed: argparse.Namespace, size: tuple[int, int]) -> Scenes:
-    if parsed.worlds is None:
-        return _none(size)
-    found = aligned_scenes(parsed.worlds, parsed.clear)
-    paths = [path for scene in found for path in scene.paths]
-    pictures = [_read(path, size) for path in tqdm(paths, desc="read worlds", disable=None)]
-    views, clear, start = [], [], 0
-    for scene in found:
-        views.append(np.arange(start, start + len(scene.paths)))
-        clear.append(start + np.array(scene.clear))
-        start += len(scene.paths)
-    return Scenes(np.stack(pictures), views, clear)
-
-
-def _photographs(parsed: argparse.Namespace, size: tuple[int, int]) -> Scenes:
-    paths = [path for folder in parsed.photographs for path in list_photos(folder)]
-    read: list[Pixels] = []
-    bad: dict[Path, str] = {}
-    for path in tqdm(paths, desc="read photographs", disable=None):
-        try:
-            read.append(decode_rgb(path.read_bytes(), target=_reduced))
-        except (PhotoError, OSError) as error:
-            bad[path] = str(error)
-    for path, reason in bad.items():
-        tqdm.write(f"{path} is left out: {reason}")
-    if paths and not read:
-        raise UserError(f"none of the {len(paths)} photographs can be read")
-    return crops(read, parsed.crops, size, parsed.recipe_seed)
-
-
-def _reduced(width: int, height: int) -> tuple[int, int]:
-    share = min(1.0, _SIDE / max(width, height))
-    return max(1, round(width * share)), max(1, round(height * share))
-
-
-def _read(path: Path, size: tuple[int, int]) -> Pixels:
-    try:
-        return decode_rgb(path.read_bytes(), target=lambda width, height: size)
-    except (PhotoError, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-
-
-def _none(size: tuple[int, int]) -> Scenes:
-    return Scenes(np.empty((0, size[1], size[0], 3), np.uint8), [], [])
-
-
-def _sample(scenes: Scenes) -> Iterator[Pixels]:
-    """Pictures to learn words and a reduction from, evenly over all."""
-    count = min(len(scenes.pictures), _MOST_LEARNT_FROM // 2)
-    rows = np.linspace(0, len(scenes.pictures) - 1, count).round().astype(int)
-    return (scenes.pictures[row] for row in np.unique(rows))
-
-
-def _finished(
-    parsed: argparse.Namespace, learnt: Backbone, pictures: Sequence[Pixels], seed: int
-) -> Network:
-    """The whole model: words and reduction from the pictures that the backbone learnt from."""
-    parts = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
-    aggregation = learnt_aggregation("netvlad", learnt, parts, parsed.clusters, seed)
-    model = TrainableModel(learnt, aggregation)
-    described = [model.describe(part) for part in tqdm(parts, desc="reduce", disable=None)]
-    reduction = fit_reduction(np.concatenate(described), parsed.project)
-    return Network(FORMAT, learnt, model.network().aggregation, reduction)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from jobs import reranking
 from jobs.describing import Described
 from jobs.evaluation_set import Smoothing
 from models import DescriptorModel
@@ -33,6 +32,7 @@ from retrieval.evaluation import (
     precision_recall,
     ratio_scores,
 )
+from retrieval.names import BY_PATCHES
 from schemas.rejects import UserError
 
 _UNKNOWN = "unknown"
@@ -81,7 +81,7 @@ def results_of(
 ) -> dict[str, Any]:
     """All that is needed to know what was measured; the same inputs give the same results."""
     chosen, spec = measured.chosen, model.spec
-    by_patches = parsed.rerank in reranking.BY_PATCHES
+    by_patches = parsed.rerank in BY_PATCHES
     every = measured.rows["all"]
     return {
         "set": {

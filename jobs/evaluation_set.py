@@ -1,4 +1,4 @@
-"""The photographs that a job measures on: their options, and the set that they ask for."""
+"""The photographs that a job measures on: the set that the options ask for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from jobs.evaluation_options import FRAMES_SIGMA
 from photos.layouts import (
-    LAYOUTS,
     EvaluationSet,
     detect,
     read_csv,
@@ -23,12 +23,10 @@ from photos.layouts import (
 )
 from photos.places import Places
 from pipeline.atlas import Atlas
-from retrieval.smoothing import SIGMA_M, smooth
+from retrieval.names import SIGMA_M
+from retrieval.smoothing import smooth
 from schemas.rejects import UserError
 from transforms import storage
-
-_FRAMES_SIGMA = 1.5
-"""Sigma of the smoothing of frames, in tolerances. Measured: 1.25 to 2 are equally good."""
 
 _ATLAS_COLUMNS = [
     "image_id",
@@ -39,58 +37,6 @@ _ATLAS_COLUMNS = [
     "heading_deg",
     "duplicate_of",
 ]
-
-
-def add_layout_options(options: argparse.ArgumentParser, split: str) -> None:
-    """How a source is laid out, and which of its photographs are the queries."""
-    options.add_argument(
-        "--layout", default="auto", choices=("auto", *LAYOUTS), help="default: what it looks like"
-    )
-    options.add_argument(
-        "--split",
-        default=split,
-        help=f"of UTM folders and MSLS: train, val or test (default: {split})",
-    )
-    options.add_argument(
-        "--since",
-        metavar="TIME",
-        help="of an atlas: images captured from this instant on (ISO 8601, UTC) are the queries",
-    )
-    options.add_argument(
-        "--last-share",
-        type=float,
-        default=0.2,
-        metavar="S",
-        help="of an atlas, without --since: the share captured last are the queries (default: 0.2)",
-    )
-
-
-def add_set_options(options: argparse.ArgumentParser) -> None:
-    """SOURCE and what is to be known of it."""
-    options.add_argument("source", metavar="SOURCE", type=Path, help="folder, CSV or atlas")
-    add_layout_options(options, split="test")
-    options.add_argument(
-        "--positives-m",
-        type=float,
-        default=25.0,
-        metavar="M",
-        help="metres within which a photograph shows the query's place (default: 25)",
-    )
-    options.add_argument(
-        "--frames-tolerance",
-        type=int,
-        default=0,
-        metavar="N",
-        help="of frame-aligned folders: frames that a match may be off (default: 0)",
-    )
-    options.add_argument(
-        "--smooth",
-        type=float,
-        metavar="S",
-        help="metres (or frames) over which the database's descriptors are smoothed with those of\n"
-        f"photographs taken beside them, 0 for none (default: {SIGMA_M:g}, at most a quarter of\n"
-        f"--positives-m; of frames {_FRAMES_SIGMA:g} times --frames-tolerance)",
-    )
 
 
 def read_set(parsed: argparse.Namespace) -> EvaluationSet:
@@ -154,7 +100,7 @@ def read_smoothing(parsed: argparse.Namespace, chosen: EvaluationSet) -> Smoothi
         return Smoothing(given or 0.0, unit)
     if chosen.metres is not None:
         return Smoothing(min(SIGMA_M, chosen.metres / 4), unit)
-    return Smoothing(_FRAMES_SIGMA * (chosen.frames or 0), unit)
+    return Smoothing(FRAMES_SIGMA * (chosen.frames or 0), unit)
 
 
 def _images(source: Path) -> pa.Table:

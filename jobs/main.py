@@ -11,7 +11,7 @@ from jobs.command import EXIT_USER_ERROR, leave, words
 from pipeline.suggest import did_you_mean
 from schemas import VERSION
 
-_JOBS = {
+JOBS = {
     "build": "photographs in, atlas out: every stage",
     "ingest": "read, check and place the photographs",
     "describe": "compute global descriptors",
@@ -41,7 +41,7 @@ def _usage() -> str:
         "and georeferenced COLMAP models.",
         "",
         "jobs:",
-        *(f"  {name:<12} {text}" for name, text in _JOBS.items()),
+        *(f"  {name:<12} {text}" for name, text in JOBS.items()),
         "",
         "`vladmap JOB --help` teaches each. To begin:",
         "  vladmap sample city && vladmap build --images city/images --atlas atlas",
@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_usage())
         return 0 if arguments else EXIT_USER_ERROR
     name, *rest = arguments
-    if name not in _JOBS:
-        hint = did_you_mean(name, _JOBS)
+    if name not in JOBS:
+        hint = did_you_mean(name, JOBS)
         print(f"vladmap: no job is called {name!r}{hint} (see `vladmap --help`)", file=sys.stderr)
         return EXIT_USER_ERROR
     job = importlib.import_module(f"jobs.{name.replace('-', '_')}")

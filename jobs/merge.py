@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from jobs.command import leave
-from jobs.stages import run_job
+from jobs.stages import StageJob
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stage; returns the exit code."""
-    return run_job(
-        "merge",
-        ["merge"],
-        "Join the tiles' models: model/, poses.parquet.",
-        ["vladmap merge --atlas atlas"],
-        argv,
-    )
+_JOB = StageJob(
+    "merge",
+    ["merge"],
+    "Join the tiles' models: model/, poses.parquet.",
+    ["vladmap merge --atlas atlas"],
+)
+command_line, main = _JOB.command_line, _JOB.main
 
 
 if __name__ == "__main__":

@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from jobs.command import guarded, leave, parser, words
-from models.checkpoints import is_vocabulary, read_weights
-from models.formats import card, network
-from models.registry import catalogue
+from jobs.command import Parser, guarded, leave, parser, words
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """List the models, or describe checkpoints; returns the exit code."""
+def command_line() -> Parser:
+    """What the job can be told."""
     options = parser(
         "models",
         "List the descriptor models, or say what checkpoints hold.",
         epilog="example:\n  vladmap models\n  vladmap models mapillary_WPCA512.pth.tar",
     )
     options.add_argument("files", metavar="CHECKPOINT", nargs="*", help="files to look into")
-    parsed = options.parse_args(words(argv))
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """List the models, or describe checkpoints; returns the exit code."""
+    parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
+        from models.checkpoints import is_vocabulary, read_weights
+        from models.formats import card, network
+        from models.registry import catalogue
+
         if not parsed.files:
             for name, text in catalogue().items():
                 print(f"{name:<18} {text}")

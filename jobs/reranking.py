@@ -22,13 +22,10 @@ from models import DescriptorModel, InputSize
 from models.aggregated import AggregatedModel
 from photos.layouts import EvaluationSet
 from retrieval.evaluation import KEPT, Ranking, rank, reordered
+from retrieval.names import BY_PATCHES
 from retrieval.patches import StoredPatches, bytes_an_image, stored
 from retrieval.rerank import by_inliers, scores_of_each
 from schemas.rejects import PhotoError
-
-BY_PATCHES = ("rapid", "ransac")
-BY_FEATURES = ("features", "sift", "xfeat", "lighterglue")
-METHODS = ("none", *BY_PATCHES, *BY_FEATURES)
 
 # Measured: a thousand of an image's features order candidates as well as all, in a tenth the time;
 # thumbnails are enlarged to have as many.

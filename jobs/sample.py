@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
-from jobs.command import guarded, leave, parser, words
+from jobs.command import Parser, guarded, leave, parser, words
 from schemas.rejects import UserError
-from simulation.sample import write_sample
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Render the sample; returns the exit code."""
+def command_line() -> Parser:
+    """What the job can be told."""
     options = parser(
         "sample",
         "Render a drive through a city: OUT/images/ with EXIF GPS, OUT/truth.parquet.",
@@ -32,9 +29,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--time-of-day", type=float, default=None, help="hour of the sun, 0 to 24 (default: 10.5)"
     )
     options.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parsed = options.parse_args(words(argv))
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Render the sample; returns the exit code."""
+    parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
+        from tqdm import tqdm
+
+        from simulation.sample import write_sample
+
         if parsed.images < 1:
             raise UserError("--images must be at least 1")
         settings = {} if parsed.time_of_day is None else {"time_of_day": parsed.time_of_day}

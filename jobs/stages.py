@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jobs.command import Parser, guarded, parser, words
-from pipeline.atlas import Atlas
-from pipeline.build import describe_work, run_stages
 from pipeline.options import END, add_options, parse_options, stages_with
 from schemas.rejects import UserError
 
@@ -20,20 +19,37 @@ examples:
 """
 
 
-def run_job(
-    job: str, stages: Sequence[str], text: str, examples: Sequence[str], argv: Sequence[str] | None
-) -> int:
-    """Parse a command line and bring `stages` of an atlas up to date; returns the exit code."""
-    options_parser = parser(
-        job, text, epilog=_EPILOG.format(examples="\n".join(f"  {line}" for line in examples))
-    )
-    add_options(options_parser, stages)
+@dataclass(frozen=True)
+class StageJob:
+    """A job that brings `stages` of an atlas up to date."""
+
+    name: str
+    stages: Sequence[str]
+    text: str
+    examples: Sequence[str]
+
+    def command_line(self) -> Parser:
+        """What the job can be told."""
+        examples = "\n".join(f"  {line}" for line in self.examples)
+        made = parser(self.name, self.text, epilog=_EPILOG.format(examples=examples))
+        add_options(made, self.stages)
+        return made
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Parse a command line and run the stages; returns the exit code."""
+        return _run(self.command_line(), self.stages, argv)
+
+
+def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | None) -> int:
     given = words(argv)
     # After a bare `--` all is Beam's.
     end = given.index(END) if END in given else len(given)
     parsed, left = options_parser.parse_known_args(given[:end])
 
     def work() -> int:
+        from pipeline.atlas import Atlas
+        from pipeline.build import describe_work, run_stages
+
         options, configured = parse_options(parsed)
         beam_words = _for_beam(options_parser, parsed.config, configured, left + given[end:])
         if not options.atlas:

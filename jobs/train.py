@@ -4,38 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from jobs.command import guarded, leave, parser, words
-from jobs.training_data import add_data_options, read_data
-from models import ghost
-from models.backbones import Backbone, backbone, installed
-from models.base import FixedSize, InputSize, Pixels
-from models.checkpoints import is_vocabulary, read_weights
-from models.formats import Network, network, to_bytes
-from models.local import PRECISIONS
-from models.pictures import Images, in_chunks
+from jobs.command import Parser, guarded, leave, parser, words
+from jobs.evaluation_options import add_layout_options
+from models.kinds import AGGREGATIONS, PRECISION_NAMES
 from models.recipe import LOSSES, OPTIMISERS, RECIPES, SCHEDULES, Recipe
-from models.trainable import (
-    AGGREGATIONS,
-    FORMAT,
-    TrainableModel,
-    calibrate,
-    learnt_aggregation,
-    learnt_projection,
-    trainable,
-)
-from models.training import Advance, Trainer
-from models.training_files import BEST, START, STATE, write_file
-from models.whitening import IMAGES_PER_DIMENSION
-from schemas.rejects import UserError
 
 LITE, GHOST = "efficientnet-lite0", "ghost"
 
@@ -50,10 +26,6 @@ examples:
     --loss multi-similarity --output run
   vladmap train --data worlds --output run --resume
 """
-
-_SAMPLED_IMAGES = 2000
-_CALIBRATED_ON = 32
-_AT_ONCE = 32
 
 _HELP: dict[str, str] = {
     "loss": "what is made small",
@@ -82,15 +54,15 @@ _HELP: dict[str, str] = {
 _CHOICES = {"loss": LOSSES, "optimiser": OPTIMISERS, "schedule": SCHEDULES}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train a model; returns the exit code."""
+def command_line() -> Parser:
+    """What the job can be told."""
     options = parser(
         "train",
         "Train a descriptor model, weakly supervised: GPS says which photographs may show one\n"
         "place and which cannot. Writes best.safetensors, which every job takes as --checkpoint.",
         epilog=_EPILOG,
     )
-    add_data_options(options)
+    _add_data_options(options)
     options.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="folder of the run"
     )
@@ -118,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     start.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     start.add_argument(
-        "--precision", choices=[*PRECISIONS], help="(default: float32, on cuda bfloat16)"
+        "--precision", choices=PRECISION_NAMES, help="(default: float32, on cuda bfloat16)"
     )
     start.add_argument(
         "--keep-gb",
@@ -130,78 +102,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = options.add_argument_group("the recipe")
     for field in dataclasses.fields(Recipe):
         _add_recipe_option(recipe, field)
-    parsed = options.parse_args(words(argv))
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train a model; returns the exit code."""
+    parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
+        from jobs.training import train
+
         train(parsed)
         return 0
 
     return guarded(work, parsed)
 
 
-def train(parsed: argparse.Namespace) -> None:
-    """Make the model to start from, train it, and say what came of it."""
-    recipe = _recipe(parsed)
-    begun = (parsed.output / STATE).exists()
-    if begun and not parsed.resume:
-        raise UserError(f"{parsed.output} holds a run: go on by --resume, or name another folder")
-    # cuBLAS adds up in the same order each time only where it is told to.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    with tqdm(disable=None, leave=False, unit=" images") as bar:
-
-        def watch(what: str, total: int) -> Advance:
-            bar.reset(total)
-            bar.set_description(what)
-            return bar.update
-
-        net, first = _foundation(parsed, recipe)
-        training, validation = read_data(
-            parsed, net.backbone.preprocessing.size, recipe.seed, watch
-        )
-        if begun:
-            first = (parsed.output / START).read_bytes()
-        else:
-            first = _start(parsed, recipe, net, first, training.database)
-            write_file(parsed.output / START, first)
-        model = trainable(
-            network(read_weights(first)),
-            _tuned_blocks(parsed, net),
-            parsed.device,
-            parsed.precision or ("bfloat16" if parsed.device == "cuda" else "float32"),
-        )
-        counts = {
-            "queries": len(training.queries),
-            "queries with potential positives": len(training.usable),
-            "database": len(training.database),
-            "validation queries": len(validation.queries),
-            "validation database": len(validation.database),
-        }
-        tqdm.write(", ".join(f"{name}: {count}" for name, count in counts.items()))
-        about = {"options": _told(parsed), "recipe": dataclasses.asdict(recipe), "counts": counts}
-        write_file(
-            parsed.output / "training.json",
-            (json.dumps(about, indent=1, sort_keys=True) + "\n").encode(),
-        )
-        trainer = Trainer(
-            model,
-            recipe,
-            training,
-            validation,
-            parsed.output,
-            first,
-            watch,
-            _kept_bytes(parsed),
-        )
-        progress = trainer.run(begun, lambda row: tqdm.write(_line(row)))
-    best = progress.best()
-    row = progress.curve[best]
-    print(
-        f"best after epoch {best}: recall@1 {100 * row['recall@1']:.1f} %, at the start "
-        f"{100 * progress.curve[0]['recall@1']:.1f} %"
+def _add_data_options(options: argparse.ArgumentParser) -> None:
+    """Where the photographs are, and how they are read."""
+    group = options.add_argument_group("the photographs")
+    group.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="SOURCE",
+        help="UTM folders, rendered worlds, MSLS, a CSV of coordinates, an atlas; several add up",
     )
-    print(
-        f"evaluate it:\n  vladmap evaluate {parsed.data[0]} --split test "
-        f"--model {_model_name(net, parsed)} --checkpoint {parsed.output / BEST}"
+    add_layout_options(group, split="train")
+    group.add_argument(
+        "--validate",
+        type=Path,
+        metavar="SOURCE",
+        help="photographs to stop by, never learnt from (default: the val split of the first\n"
+        "source, or areas held out)",
+    )
+    group.add_argument("--validate-split", default="val", metavar="SPLIT", help="(default: val)")
+    group.add_argument(
+        "--frames-tolerance",
+        type=int,
+        default=0,
+        metavar="N",
+        help="where frame-aligned folders validate: frames a match may be off (default: 0)",
+    )
+    group.add_argument(
+        "--validate-share",
+        type=float,
+        default=0.15,
+        metavar="S",
+        help="share of the queries in the areas held out (default: 0.15)",
+    )
+    group.add_argument("--threads", type=int, default=8, help="that decode (default: 8)")
+    group.add_argument(
+        "--memory-gb", type=float, default=2.0, help="of decoded photographs kept (default: 2)"
     )
 
 
@@ -227,107 +180,6 @@ def _add_recipe_option(group: Any, field: dataclasses.Field[Any]) -> None:
         help=text,
         metavar=None if field.name in _CHOICES else "N",
     )
-
-
-def _recipe(parsed: argparse.Namespace) -> Recipe:
-    base = RECIPES[parsed.loss or Recipe().loss]
-    given = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Recipe)}
-    given = {name: value for name, value in given.items() if value is not None}
-    given["long_sides"] = tuple(sorted(given.get("long_sides", ())))
-    return dataclasses.replace(base, **given)
-
-
-def _foundation(parsed: argparse.Namespace, recipe: Recipe) -> tuple[Network, bytes]:
-    """The network that the options name, without what is still to be learnt, and its file."""
-    source = b""
-    if parsed.init is not None or parsed.backbone not in (LITE, GHOST):
-        path = parsed.init or Path(parsed.backbone)
-        file = read_weights(path)
-        if is_vocabulary(file):
-            raise UserError(f"{path} is a vocabulary: train from its backbone instead")
-        found, source = network(file), path.read_bytes()
-        if parsed.init is None:
-            found = Network(FORMAT, found.backbone)
-        elif found.aggregation is None:
-            raise UserError(f"--init {path} is a backbone alone: name it by --backbone")
-    elif parsed.backbone == LITE:
-        found = Network(FORMAT, installed())
-    else:
-        found = Network(FORMAT, backbone(GHOST, ghost.initial_state(recipe.seed)))
-    if not recipe.long_sides:
-        return found, source
-    smallest, largest = recipe.long_sides[0], recipe.long_sides[-1]
-    size: InputSize | FixedSize = InputSize(smallest, largest)
-    if isinstance(found.backbone.preprocessing.size, FixedSize):
-        size = FixedSize(largest, largest)
-    preprocessing = dataclasses.replace(found.backbone.preprocessing, size=size)
-    own = dataclasses.replace(found.backbone, preprocessing=preprocessing)
-    return dataclasses.replace(found, backbone=own), source
-
-
-def _start(
-    parsed: argparse.Namespace, recipe: Recipe, net: Network, source: bytes, images: Images
-) -> bytes:
-    """The file of the model before training: clusters and projection from the photographs."""
-    clusters = parsed.clusters or (4 if parsed.aggregation == "supervlad" else 64)
-    if clusters < 1 or (parsed.project is not None and parsed.project < 1):
-        raise UserError("--clusters and --project must be 1 or more")
-    rows = np.random.default_rng(recipe.seed).permutation(len(images))
-    own: Backbone = net.backbone
-    aggregation, whitening = net.aggregation, net.whitening
-    if aggregation is None:
-        if parsed.backbone == GHOST:
-            own = calibrate(own, images.read(rows[:_CALIBRATED_ON]), parsed.device)
-        sample = _chunks(images, rows[:_SAMPLED_IMAGES])
-        aggregation = learnt_aggregation(
-            parsed.aggregation, own, sample, clusters, recipe.seed, parsed.device
-        )
-    if parsed.project is not None and whitening is None:
-        needed = 2 * IMAGES_PER_DIMENSION * parsed.project
-        model = TrainableModel(own, aggregation, device=parsed.device)
-        sample = _chunks(images, rows[:needed])
-        whitening = learnt_projection(
-            np.concatenate([model.describe(part) for part in sample]), parsed.project
-        )
-    elif parsed.project is not None and len(whitening.bias) != parsed.project:  # type: ignore[union-attr]
-        raise UserError(f"--project {parsed.project}: the model has a projection of its own")
-    model = TrainableModel(own, aggregation, whitening, device=parsed.device)
-    return to_bytes(model.network(), source)
-
-
-def _chunks(images: Images, rows: np.ndarray) -> Iterator[list[Pixels]]:
-    return (images.read(part) for part in in_chunks(rows, _AT_ONCE))
-
-
-def _tuned_blocks(parsed: argparse.Namespace, net: Network) -> int:
-    if parsed.tuned_blocks is not None:
-        return int(parsed.tuned_blocks)
-    stages: list[object] = net.backbone.network.stages()  # type: ignore[operator]
-    return len(stages) if net.backbone.name.startswith(GHOST) else min(3, len(stages))
-
-
-def _kept_bytes(parsed: argparse.Namespace) -> int:
-    if parsed.keep_gb is None:
-        return 1 << 30 if parsed.device == "cpu" else 0
-    if not 0 <= parsed.keep_gb < 1e6:
-        raise UserError("--keep-gb must be 0 or more")
-    return int(parsed.keep_gb * 2**30)
-
-
-def _model_name(net: Network, parsed: argparse.Namespace) -> str:
-    kind = type(net.aggregation).__name__.lower() if net.aggregation else parsed.aggregation
-    return "ghost-dil-netvlad" if (kind, parsed.backbone) == ("netvlad", GHOST) else kind
-
-
-def _told(parsed: argparse.Namespace) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(json.dumps(vars(parsed), default=str))
-    return told
-
-
-def _line(row: dict[str, float]) -> str:
-    loss = f"loss {row['loss']:.4f}  " if "loss" in row else ""
-    recalls = "  ".join(f"recall@{k} {100 * row[f'recall@{k}']:5.1f} %" for k in (1, 5, 10))
-    return f"epoch {row['epoch']:2d}  {loss}{recalls}"
 
 
 if __name__ == "__main__":

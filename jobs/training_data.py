@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.evaluation_set import add_layout_options, read_set
+from jobs.evaluation_set import read_set
 from models.base import FixedSize, InputSize
 from models.pictures import Pictures
 from models.steps import TrainingSet, ValidationSet
@@ -21,45 +21,6 @@ from schemas.rejects import UserError
 
 _LOG = logging.getLogger("vladmap")
 _RIGHT_M = 25.0
-
-
-def add_data_options(options: argparse.ArgumentParser) -> None:
-    """Where the photographs are, and how they are read."""
-    options.add_argument(
-        "--data",
-        required=True,
-        nargs="+",
-        type=Path,
-        metavar="SOURCE",
-        help="UTM folders, rendered worlds, MSLS, a CSV of coordinates, an atlas; several add up",
-    )
-    add_layout_options(options, split="train")
-    options.add_argument(
-        "--validate",
-        type=Path,
-        metavar="SOURCE",
-        help="photographs to stop by, never learnt from (default: the val split of the first\n"
-        "source, or areas held out)",
-    )
-    options.add_argument("--validate-split", default="val", metavar="SPLIT", help="(default: val)")
-    options.add_argument(
-        "--frames-tolerance",
-        type=int,
-        default=0,
-        metavar="N",
-        help="where frame-aligned folders validate: frames a match may be off (default: 0)",
-    )
-    options.add_argument(
-        "--validate-share",
-        type=float,
-        default=0.15,
-        metavar="S",
-        help="share of the queries in the areas held out (default: 0.15)",
-    )
-    options.add_argument("--threads", type=int, default=8, help="that decode (default: 8)")
-    options.add_argument(
-        "--memory-gb", type=float, default=2.0, help="of decoded photographs kept (default: 2)"
-    )
 
 
 def read_data(

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from jobs.command import leave
-from jobs.stages import run_job
+from jobs.stages import StageJob
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stage; returns the exit code."""
-    return run_job(
-        "verify",
-        ["verify"],
-        "Local features, matches and two-view geometry: features/, two_views/.",
-        ["vladmap verify --atlas atlas --features xfeat"],
-        argv,
-    )
+_JOB = StageJob(
+    "verify",
+    ["verify"],
+    "Local features, matches and two-view geometry: features/, two_views/.",
+    ["vladmap verify --atlas atlas --features xfeat"],
+)
+command_line, main = _JOB.command_line, _JOB.main
 
 
 if __name__ == "__main__":

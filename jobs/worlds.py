@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
-from jobs.command import guarded, leave, parser, words
+from jobs.command import Parser, guarded, leave, parser, words
 from schemas.rejects import UserError
-from simulation.weather import CONDITIONS
-from simulation.worlds import ALIGNED, SPLITS, images_a_world, write_worlds
+from simulation.names import ALIGNED, CONDITIONS, SPLITS
 
 _EPILOG = f"""conditions: {", ".join(CONDITIONS)}
 
@@ -25,8 +22,8 @@ example:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Render the worlds; returns the exit code."""
+def command_line() -> Parser:
+    """What the job can be told."""
     options = parser(
         "worlds",
         "Render cities, each seen on many days: OUT/images/SPLIT/{database,queries}/@...@.jpg.",
@@ -81,9 +78,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--workers", type=int, default=None, help="processes (default: a core each)"
     )
-    parsed = options.parse_args(words(argv))
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Render the worlds; returns the exit code."""
+    parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
+        from tqdm import tqdm
+
+        from simulation.worlds import images_a_world, write_worlds
+
         seeds = _seeds(parsed.seeds)
         half = parsed.query_places
         half = max(1, parsed.places // 2) if half is None else half

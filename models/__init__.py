@@ -1,7 +1,15 @@
 """Descriptor models: `load_model(name, checkpoint, device, precision).describe(images)`."""
 
-from models.base import DescriptorModel, FixedSize, InputSize, ModelSpec
-from models.registry import MODEL_NAMES, load_model
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from models.kinds import MODEL_NAMES
+
+if TYPE_CHECKING:
+    from models.base import DescriptorModel, FixedSize, InputSize, ModelSpec
+    from models.registry import load_model
 
 __all__ = [
     "MODEL_NAMES",
@@ -11,3 +19,18 @@ __all__ = [
     "ModelSpec",
     "load_model",
 ]
+
+_HOMES = {
+    "DescriptorModel": "models.base",
+    "FixedSize": "models.base",
+    "InputSize": "models.base",
+    "ModelSpec": "models.base",
+    "load_model": "models.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is imported when it is first asked for: names alone need none."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -31,11 +31,11 @@ from models.augment import augment, moved
 from models.backbones import Backbone
 from models.base import Pixels, Preprocessing
 from models.checkpoints import part_of
+from models.recipe import Distillation
 from models.trainable import exact_convolutions
 from models.training_files import load_optimiser, optimiser_tensors
 from schemas.rejects import UserError
 
-_WARM_UP = 20  # steps
 _STILL = 1e-6  # least change of a view from its scene
 _AT_ONCE = 4  # images in one forward pass, whose locations are compared with each other
 
@@ -54,53 +54,6 @@ class Scenes:
 
     def __len__(self) -> int:
         return len(self.views)
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """How a student learns: every number that a run depends on.
-
-    A step shows `scenes` of the first kind (rendered) and `photographs` of the second, one view of
-    each: in proportion to how far a view takes the teacher from the clear ones, one less their mean
-    cosine, to the power `hardness`; at 0 all alike. Photographs are changed by `models.augment` at
-    `augmentation`, rendered scenes, which have weather of their own, at half of it, and a share
-    `moved` of both is seen from elsewhere.
-    `temperature` is that of the softmax over cosines, `rate` the highest of AdamW's, reached after
-    a few steps and falling to nothing as a cosine does. The weights that come out lie at `blend` of
-    the way from the teacher's to the student's: part of the way, most of what was learnt is there
-    and more of what was known (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR
-    2022).
-    """
-
-    steps: int = 400
-    scenes: int = 8
-    photographs: int = 8
-    hardness: float = 2.0
-    temperature: float = 0.07
-    augmentation: float = 1.0
-    moved: float = 0.9
-    rate: float = 5e-4
-    weight_decay: float = 1e-4
-    clip: float = 1.0
-    blend: float = 0.7
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.scenes + self.photographs) < 1:
-            raise UserError("a run needs a step and a step a scene, at least")
-        if min(self.scenes, self.photographs, self.hardness) < 0:
-            raise UserError("numbers of scenes and the hardness must not be negative")
-        if not 0 <= self.augmentation <= 2:
-            raise UserError("an augmentation lies in 0 to 2")
-        if not (0 <= self.moved <= 1 and 0 <= self.blend <= 1) or not (
-            self.rate > 0 and self.temperature > 0
-        ):
-            raise UserError("a share lies in 0 to 1; the rate and the temperature are above 0")
-
-    def rate_at(self, step: int) -> float:
-        """The learning rate of a step, from 0."""
-        warm = min(1.0, (step + 1) / _WARM_UP)
-        return self.rate * warm * (1 + math.cos(math.pi * step / self.steps)) / 2
 
 
 def relational_loss(

@@ -21,13 +21,10 @@ from models.base import (
     digest,
     resize,
 )
+from models.kinds import PRECISION_NAMES
 from schemas.rejects import UserError
 
-PRECISIONS = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISION_NAMES}
 DEVICES = ("cpu", "cuda")
 
 # Measured on two cores: more images at a time overflow the caches and halve the rate.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-MARGIN = 0.1
+from models.recipe import MARGIN
 
 
 def triplet_ranking(

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.recipe import HARDEST
 from retrieval.search import nearest_among
 
 POSITIVES_M = 10.0
 NEGATIVES_M = 25.0
-SAMPLED = 1000
-HARDEST = 10
 
 Rows = NDArray[np.int64]
 

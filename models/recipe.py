@@ -1,20 +1,29 @@
-"""How a descriptor model learns: every number that a training run depends on."""
+"""How a descriptor model learns: every number that a training run or a distillation depends on.
+
+A command line shows them, so it imports nothing that is slow.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from models.base import FixedSize, InputSize
-from models.losses import MARGIN
-from models.mining import HARDEST, SAMPLED
 from schemas.rejects import UserError
+
+if TYPE_CHECKING:
+    from models.base import FixedSize, InputSize
 
 LOSSES = ("triplet", "multi-similarity")
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("step", "cosine")
 
+MARGIN = 0.1
+SAMPLED = 1000
+HARDEST = 10
+
 _HALVE_EVERY = 5  # epochs
+_WARM_UP = 20  # steps of a distillation
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,8 @@ class Recipe:
 
     def sizes(self, own: InputSize | FixedSize) -> list[InputSize | FixedSize]:
         """Those of which one is drawn each pass; `own` is the model's."""
+        from models.base import FixedSize, InputSize
+
         if isinstance(own, FixedSize):
             return [FixedSize(side, side) for side in self.long_sides] or [own]
         return [InputSize(side, side) for side in self.long_sides] or [own]
@@ -98,3 +109,50 @@ RECIPES = {
     ),
 }
 """Where to begin from with each loss."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a student learns: every number that a run depends on.
+
+    A step shows `scenes` of the first kind (rendered) and `photographs` of the second, one view of
+    each: in proportion to how far a view takes the teacher from the clear ones, one less their mean
+    cosine, to the power `hardness`; at 0 all alike. Photographs are changed by `models.augment` at
+    `augmentation`, rendered scenes, which have weather of their own, at half of it, and a share
+    `moved` of both is seen from elsewhere.
+    `temperature` is that of the softmax over cosines, `rate` the highest of AdamW's, reached after
+    a few steps and falling to nothing as a cosine does. The weights that come out lie at `blend` of
+    the way from the teacher's to the student's: part of the way, most of what was learnt is there
+    and more of what was known (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR
+    2022).
+    """
+
+    steps: int = 400
+    scenes: int = 8
+    photographs: int = 8
+    hardness: float = 2.0
+    temperature: float = 0.07
+    augmentation: float = 1.0
+    moved: float = 0.9
+    rate: float = 5e-4
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    blend: float = 0.7
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.scenes + self.photographs) < 1:
+            raise UserError("a run needs a step and a step a scene, at least")
+        if min(self.scenes, self.photographs, self.hardness) < 0:
+            raise UserError("numbers of scenes and the hardness must not be negative")
+        if not 0 <= self.augmentation <= 2:
+            raise UserError("an augmentation lies in 0 to 2")
+        if not (0 <= self.moved <= 1 and 0 <= self.blend <= 1) or not (
+            self.rate > 0 and self.temperature > 0
+        ):
+            raise UserError("a share lies in 0 to 1; the rate and the temperature are above 0")
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step, from 0."""
+        warm = min(1.0, (step + 1) / _WARM_UP)
+        return self.rate * warm * (1 + math.cos(math.pi * step / self.steps)) / 2

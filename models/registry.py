@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,33 +21,21 @@ from models.checkpoints import (
 )
 from models.formats import Network, network, to_bytes
 from models.gem import GeM
+from models.kinds import (
+    CLASSICAL,
+    CLUSTERS,
+    DEFAULT_DIMENSION,
+    INSTALLED,
+    KINDS,
+    MODEL_NAMES,
+    TRAINED,
+)
 from models.local import PRECISIONS, ConvolutionalFeatures, RootSiftFeatures, torch_device
 from models.netvlad import NetVLAD
 from models.supervlad import SuperVLAD
 from models.vlad import VladModel
 from models.vocabulary import parse
 from schemas.rejects import UserError
-
-_PATCH_SIZES = (2, 5, 8)  # published, with the weights 0.45, 0.15, 0.40
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What a model's name promises: its aggregation, and which backbones it may stand on.
-
-    `ships` gives the backbone where its weights come with vladmap or an installed package;
-    `backbones` are the first words of their names. `dimension` is what a descriptor is reduced to
-    where its words are learnt from a collection, 0 for nothing.
-    """
-
-    aggregation: type[nn.Module]
-    backbones: tuple[str, ...]
-    patch_sizes: tuple[int, ...] = ()
-    ships: Callable[[], Backbone] | None = None
-    dimension: int = 0
-    checkpoint: str = "a NetVLAD checkpoint"
-    text: str = ""
-
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Folder of the weights that ship; each file's card is the `.md` beside it."""
@@ -59,75 +46,12 @@ def _trained() -> Backbone:
     return network(read_weights(WEIGHTS / "netvlad-lite.safetensors")).backbone
 
 
-_ANY = ("vgg16", "resnet", "efficientnet-lite0", "ghost", "dinov2")
-_KINDS = {
-    "netvlad-lite": _Kind(
-        NetVLAD,
-        ("efficientnet-lite0",),
-        _PATCH_SIZES,
-        ships=_trained,
-        dimension=1024,
-        text="NetVLAD on an EfficientNet-Lite0 that was taught to see through weather, words and "
-        "reduction learnt from the collection; the default",
-    ),
-    "netvlad-imagenet": _Kind(
-        NetVLAD,
-        ("efficientnet-lite0",),
-        _PATCH_SIZES,
-        ships=installed,
-        dimension=1024,
-        text="the same on the backbone as ImageNet left it",
-    ),
-    "netvlad": _Kind(
-        NetVLAD, _ANY, _PATCH_SIZES, text="NetVLAD on VGG16, a ResNet or another backbone"
-    ),
-    "patch-netvlad": _Kind(
-        NetVLAD,
-        _ANY,
-        _PATCH_SIZES,
-        checkpoint="a Patch-NetVLAD checkpoint",
-        text="the same, from a checkpoint with PCA-whitening for its patches",
-    ),
-    "supervlad": _Kind(
-        SuperVLAD,
-        _ANY,
-        checkpoint="a SuperVLAD checkpoint",
-        text="SuperVLAD on DINOv2: few clusters, no centres",
-    ),
-    "ghost-dil-netvlad": _Kind(
-        NetVLAD,
-        ("ghost",),
-        _PATCH_SIZES,
-        checkpoint="a checkpoint of its backbone",
-        text="NetVLAD on dilated GhostNet, a hundredth of VGG16's operations",
-    ),
-    "gem": _Kind(
-        GeM,
-        _ANY,
-        ships=installed,
-        checkpoint="a GeM checkpoint or a backbone's state dict",
-        text="generalised-mean pooling, the plain baseline",
-    ),
+_AGGREGATIONS: dict[str, type[nn.Module]] = {
+    "netvlad": NetVLAD,
+    "supervlad": SuperVLAD,
+    "gem": GeM,
 }
-_CLASSICAL = {
-    "vlad": "VLAD over RootSIFT, words learnt from the collection",
-    "bovw": "bags of words over RootSIFT, tf-idf, words learnt from the collection",
-}
-
-MODEL_NAMES = (*_KINDS, *_CLASSICAL)
-
-_CLUSTERS = dict.fromkeys(MODEL_NAMES, 64) | {"supervlad": 4, "bovw": 1024}
-
-DEFAULT_DIMENSION = {name: kind.dimension for name, kind in _KINDS.items()} | dict.fromkeys(
-    _CLASSICAL, 0
-)
-"""Numbers that descriptors are reduced to where the words are learnt, by `fit_reduction`; 0: none.
-"""
-
-SHIPPED = (*(name for name, kind in _KINDS.items() if kind.ships), *_CLASSICAL)
-"""Models that need no file of the user's."""
-
-WITH_PATCHES = tuple(name for name, kind in _KINDS.items() if kind.patch_sizes)
+_BACKBONES: dict[str, Callable[[], Backbone]] = {INSTALLED: installed, TRAINED: _trained}
 
 
 def default_clusters(name: str, reduced: bool = True) -> int:
@@ -138,7 +62,7 @@ def default_clusters(name: str, reduced: bool = True) -> int:
     so no longer for it: on rendered cities in other weather recall@1 rises by 1 to 4 points, on a
     walk past shops by 1. Not where patches are described, too: each is projected from full length.
     """
-    return _CLUSTERS[name] * (2 if DEFAULT_DIMENSION[name] and reduced else 1)
+    return CLUSTERS[name] * (2 if DEFAULT_DIMENSION[name] and reduced else 1)
 
 
 def catalogue() -> dict[str, str]:
@@ -147,14 +71,14 @@ def catalogue() -> dict[str, str]:
         name: f"{kind.text} (needs {kind.checkpoint})"
         if not kind.ships
         else f"{kind.text} (needs no file)"
-        for name, kind in _KINDS.items()
+        for name, kind in KINDS.items()
     }
-    return lines | {name: f"{text} (needs no file)" for name, text in _CLASSICAL.items()}
+    return lines | {name: f"{text} (needs no file)" for name, text in CLASSICAL.items()}
 
 
 def spare_clusters(name: str) -> int:
     """Clusters learnt beside those that a descriptor is made of: SuperVLAD's ghost."""
-    return int(name in _KINDS and _KINDS[name].aggregation is SuperVLAD)
+    return int(name in KINDS and KINDS[name].aggregation == "supervlad")
 
 
 def load_model(
@@ -178,14 +102,14 @@ def load_model(
     if checkpoint is None and name == "gem":
         return _assembled(name, Network("installed", installed()), device, precision)
     if checkpoint is None:
-        also = f" or {_KINDS[name].checkpoint}" if name in _KINDS else ""
+        also = f" or {KINDS[name].checkpoint}" if name in KINDS else ""
         raise UserError(
             f"the model {name} needs a checkpoint: a vocabulary learnt from the collection{also}"
         )
     file = read_weights(checkpoint)
     if is_vocabulary(file):
         return _from_vocabulary(name, file, device, precision)
-    if name not in _KINDS:
+    if name not in KINDS:
         raise UserError(f"{file.label} is not a vocabulary for {name}")
     return _assembled(name, _fitting(name, file), device, precision)
 
@@ -203,19 +127,19 @@ def local_descriptors(
     UserError for an unknown name, unsound weights or a missing GPU.
     """
     _check(name)
-    if name in _CLASSICAL:
+    if name in CLASSICAL:
         return LocalSource(RootSiftFeatures())
-    kind = _KINDS[name]
+    kind = KINDS[name]
     file = None
     if checkpoint is not None:
         file = checkpoint if isinstance(checkpoint, WeightFile) else read_weights(checkpoint)
     if file is None or (is_vocabulary(file) and not _carries_backbone(file)):
-        if kind.ships is None:
+        if not kind.ships:
             raise UserError(
                 f"the model {name} needs a checkpoint: {kind.checkpoint}, or a backbone's state "
                 "dict to learn its clusters on"
             )
-        return LocalSource(kind.ships().features(device, precision))
+        return LocalSource(_BACKBONES[kind.ships]().features(device, precision))
     own = _carried(file) if is_vocabulary(file) else _backbone_of(name, file)
     return LocalSource(own.features(device, precision), own)
 
@@ -235,7 +159,7 @@ def is_complete(name: str, checkpoint: CheckpointSource | None) -> bool:
     file = read_weights(checkpoint)
     if is_vocabulary(file):
         return True
-    if name not in _KINDS:
+    if name not in KINDS:
         raise UserError(f"{file.label} is not a vocabulary for {name}")
     return name == "gem" or _fitting(name, file, whole=False).aggregation is not None
 
@@ -273,17 +197,17 @@ def _fitting(name: str, file: WeightFile, whole: bool = True) -> Network:
     `whole` where it must have its aggregation.
     """
     _backbone_of(name, file)
-    kind, found = _KINDS[name], network(file)
+    kind, found = KINDS[name], network(file)
     aggregation = found.aggregation
-    if aggregation is None and whole and kind.aggregation is not GeM:
+    if aggregation is None and whole and kind.aggregation != "gem":
         raise UserError(
             f"{file.label} holds {found.backbone.name} alone: learn the clusters of {name} from "
             "the collection first"
         )
-    if aggregation is not None and not isinstance(aggregation, kind.aggregation):
+    wanted = _AGGREGATIONS[kind.aggregation]
+    if aggregation is not None and not isinstance(aggregation, wanted):
         raise UserError(
-            f"{file.label} ends in {type(aggregation).__name__}, {name} needs "
-            f"{kind.aggregation.__name__}"
+            f"{file.label} ends in {type(aggregation).__name__}, {name} needs {wanted.__name__}"
         )
     return found
 
@@ -291,7 +215,7 @@ def _fitting(name: str, file: WeightFile, whole: bool = True) -> Network:
 def _backbone_of(name: str, file: WeightFile) -> Backbone:
     """The backbone in a file, whatever comes after it; UserError where it is not the model's."""
     found = network(file).backbone
-    if not found.name.startswith(_KINDS[name].backbones):
+    if not found.name.startswith(KINDS[name].backbones):
         raise UserError(f"{file.label} holds {found.name}, which is not {name}'s backbone")
     return found
 
@@ -299,7 +223,7 @@ def _backbone_of(name: str, file: WeightFile) -> Backbone:
 def _assembled(name: str, found: Network, device: str, precision: str) -> AggregatedModel:
     features = found.backbone.features(device, precision)
     aggregation = found.aggregation or GeM(features.dimension)
-    return AggregatedModel(name, features, aggregation, found.whitening, _KINDS[name].patch_sizes)
+    return AggregatedModel(name, features, aggregation, found.whitening, KINDS[name].patch_sizes)
 
 
 def _carries_backbone(file: WeightFile) -> bool:
@@ -336,7 +260,7 @@ def _from_vocabulary(name: str, file: WeightFile, device: str, precision: str) -
         return VladModel(name, features, vocabulary.centres, vocabulary.whitening)
     centres = torch.from_numpy(vocabulary.centres)
     aggregation: nn.Module
-    if _KINDS[name].aggregation is SuperVLAD:
+    if KINDS[name].aggregation == "supervlad":
         aggregation = SuperVLAD.from_centres(centres, vocabulary.alpha)
     else:
         aggregation = NetVLAD.of_words(centres)
@@ -345,6 +269,6 @@ def _from_vocabulary(name: str, file: WeightFile, device: str, precision: str) -
         features,
         aggregation,
         vocabulary.whitening,
-        _KINDS[name].patch_sizes,
+        KINDS[name].patch_sizes,
         vocabulary.patch_whitening,
     )

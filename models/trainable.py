@@ -23,8 +23,6 @@ from models.whitening import Whitening, fit_whitening
 from retrieval.kmeans import kmeans
 from schemas.rejects import UserError
 
-AGGREGATIONS = ("netvlad", "supervlad", "gem")
-
 FORMAT = "vladmap"
 
 _LOCAL_AN_IMAGE = 100

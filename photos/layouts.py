@@ -17,8 +17,6 @@ from photos.positions import valid_positions
 from photos.sequences import natural_key
 from schemas.rejects import UserError
 
-LAYOUTS = ("utm", "msls", "csv", "frames", "atlas")
-
 MSLS_VALIDATION = ("cph", "sf")
 """Cities of MSLS's train_val that are its validation set; the others are for training."""
 

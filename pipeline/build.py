@@ -13,8 +13,8 @@ from pipeline.collection import list_collection
 from pipeline.options import BuildOptions
 from pipeline.planning import plan
 from pipeline.run import Run
+from retrieval.names import BY_PATCHES
 from retrieval.patches import bytes_an_image
-from retrieval.rerank import METHODS as BY_PATCHES
 
 log = logging.getLogger("vladmap")
 

@@ -15,14 +15,16 @@ from typing import Any
 
 import yaml
 
-from models.registry import DEFAULT_DIMENSION, MODEL_NAMES, SHIPPED, WITH_PATCHES
+from models.kinds import DEFAULT_DIMENSION, MODEL_NAMES, SHIPPED, WITH_PATCHES
 from pipeline.suggest import did_you_mean
-from retrieval.rerank import BY_FEATURES
-from retrieval.rerank import METHODS as BY_PATCHES
+from retrieval.names import BY_FEATURES, BY_PATCHES
 from schemas.rejects import UserError
 
 DETECTORS = ("sift", "xfeat")
 """Kinds of local features."""
+
+STAGES = ("ingest", "describe", "index", "pair", "verify", "reconstruct", "merge", "report")
+"""Of a build, in their order."""
 
 END = "--"
 """What stands after it goes to Beam as it is: options that only a job server of one's own knows."""
@@ -185,20 +187,37 @@ class BuildOptions:
     seed: int = _option(0, "seed of everything random", stages="*")
 
 
+_GROUPS = {
+    "*": "everywhere",
+    "ingest": "photographs (ingest)",
+    "describe": "global descriptors (describe)",
+    "index": "their index (index)",
+    "pair": "pairs (pair)",
+    "verify": "local features and matches (verify)",
+    "reconstruct": "maps (reconstruct, merge)",
+}
+"""Titles of the help's groups, by the first stage that reads an option."""
+
+
 def add_options(parser: argparse.ArgumentParser, stages: Sequence[str]) -> None:
     """Add the options that any of `stages` reads, `--config` and `--dry-run`."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for option in dataclasses.fields(BuildOptions):
         wanted = option.metadata["stages"].split()
         if "*" not in wanted and not set(wanted) & set(stages):
             continue
+        title = _GROUPS[wanted[0]]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        group = groups[title]
         flag = _flag(option)
         text = option.metadata["help"].replace("%", "%%")
         if option.type == "bool":
-            parser.add_argument(flag, action="store_true", default=None, help=text)
+            group.add_argument(flag, action="store_true", default=None, help=text)
             continue
         kind = {"int": int, "float": float, "str": str}[str(option.type)]
         shown = "" if option.default == "" else f" (default: {option.default})"
-        parser.add_argument(
+        group.add_argument(
             flag,
             type=kind,
             default=None,

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from mapping.cameras import camera_keys
 from mapping.trial_images import MAX_IMAGES as TRIAL_IMAGES
+from models.kinds import MODEL_NAMES
 from models.registry import (
-    MODEL_NAMES,
     default_clusters,
     is_complete,
     patch_dimension,
@@ -33,9 +33,7 @@ from pipeline.planning import plan
 from pipeline.progress import counted
 from pipeline.run import Run
 from retrieval.index import choose_factory
-from retrieval.rerank import BY_FEATURES
-from retrieval.rerank import METHODS as BY_PATCHES
-from retrieval.smoothing import SIGMA_M
+from retrieval.names import BY_FEATURES, BY_PATCHES, SIGMA_M
 from schemas.records import NO_CELL, LedgerEntry, Task, shard_cell
 from schemas.rejects import RejectReason, UserError
 from transforms import cameras as cameras_stage

@@ -19,6 +19,8 @@ from mapping.check import check_map
 from photos.places import Places, earth_centred
 from photos.positions import valid_positions
 from photos.sequences import beside_in_sequence
+from pipeline.names import BESIDE
+from pipeline.names import TRUTH as PATH
 from pipeline.run import Run
 from pipeline.stages import describe_name, identity, image_shards
 from reporting.data import TruthFigures
@@ -29,12 +31,6 @@ from schemas import tables
 from schemas.rejects import UserError
 from transforms import storage
 from transforms.describe import descriptor_matrix
-
-PATH = "report/truth.json"
-
-BESIDE = 10.0
-"""Images of one sequence this many seconds apart (or places, where times are missing) are the same
-picture over again, and are not looked for."""
 
 _COLUMNS = [
     "image_id",

@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from retrieval.names import BY_PATCHES
 from retrieval.patches import Patches, StoredPatches
 
-METHODS = ("rapid", "ransac")
-BY_FEATURES = ("features", "lighterglue")
 INLIERS_A_COSINE = {"nearest": 200, "lighterglue": 250}
 """Inliers that weigh as much as a cosine of 1, by the matcher that found the matches of local
 features. Measured: docs/performance.md."""
@@ -97,8 +96,8 @@ def raw_scores(
     They do not depend on the other candidates. Raises ValueError for an unknown method or patches
     that do not fit together.
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if method not in BY_PATCHES:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(BY_PATCHES)}")
     if len(query.descriptors) != len(candidates.descriptors):
         raise ValueError("the query and its candidates have other patch sizes")
     if any(len(rows) != 1 for rows in query.descriptors):

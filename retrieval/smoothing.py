@@ -19,9 +19,6 @@ from scipy.spatial import cKDTree
 Matrix = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
-SIGMA_M = 6.0
-"""Metres over which a street looks alike. Measured: 4 to 8 are equally good."""
-
 _REACH = 2.0  # sigmas
 _NEIGHBOURS = 64  # the nearest; bounds the work where many photographs state one position
 _SAME_WAY_DEG = 45.0

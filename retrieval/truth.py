@@ -13,12 +13,9 @@ from numpy.typing import NDArray
 
 from photos.places import Places, within
 from retrieval.evaluation import Figures, figures, rank
+from retrieval.names import RIGHT_DEG, RIGHT_M
 
 Rows = NDArray[np.int64]
-
-RIGHT_M = 25.0
-RIGHT_DEG = 40.0
-"""A match is right this near to the query, and if it looks the same way to so many degrees."""
 
 RECALL_AT = (1, 5, 10, 20)
 

@@ -9,10 +9,6 @@ import numpy as np
 from simulation.conditions import Conditions
 from simulation.trees import Season
 
-CONDITIONS = (
-    "day", "overcast", "dusk", "night", "rain", "fog", "snow", "winter", "autumn", "viewpoint",
-)  # fmt: skip
-
 _LAMPS = ((1.0, 0.62, 0.26), (1.0, 0.74, 0.46), (0.95, 0.95, 1.0), (0.8, 0.95, 0.85))
 
 

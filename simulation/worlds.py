@@ -27,17 +27,14 @@ from simulation.camera import Array, Camera, Poses
 from simulation.character import draw_character
 from simulation.city import City, build_city
 from simulation.lens import draw_lenses, expose
+from simulation.names import CONDITIONS, SPLITS
 from simulation.render import radiance
 from simulation.sample import enu_to_geodetic
 from simulation.streets import Rig, Stretches, blocks_for, draw_rig, draw_stretches, look
 from simulation.things import visit
-from simulation.weather import CONDITIONS, Weather, draw_weather
+from simulation.weather import Weather, draw_weather
 
-SPLITS = ("train", "val", "test")
 MOST_SEED = 99_999
-ALIGNED = tuple(name for name in CONDITIONS if name != "viewpoint")
-"""The conditions that leave the camera where it is."""
-
 _BATCH = 16
 _BENT = -0.05  # k1 of the lenses that see places aligned
 _LEAVES = 320  # clusters of leaves of a near tree

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from photos.places import earth_centred
 from retrieval import index as faiss_index
-from retrieval.smoothing import SIGMA_M, smooth, within_reach
+from retrieval.names import SIGMA_M
+from retrieval.smoothing import smooth, within_reach
 from schemas import tables
 from schemas.records import LedgerEntry, Task, shard_cell
 from transforms import progress, storage

@@ -18,7 +18,8 @@ from mapping.feature_table import read_features
 from mapping.features import LocalFeatures
 from mapping.matching import fundamental_inliers, load_matcher
 from models.memory import one_thread_a_call
-from retrieval.rerank import BY_FEATURES, by_inliers, scores_of_each
+from retrieval.names import BY_FEATURES
+from retrieval.rerank import by_inliers, scores_of_each
 from transforms import storage
 from transforms.patches import PatchTable, read_patches
 

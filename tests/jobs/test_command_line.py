@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from jobs.main import main
+from jobs.main import JOBS, main
 from pipeline.beam_words import checked
+from pipeline.build import STAGES as build_stages
+from pipeline.options import STAGES
+from schemas import VERSION
 from tests.drives import write_drive
 
 
@@ -77,7 +82,36 @@ def test_a_dry_run_counts_images_and_bytes_and_writes_nothing(
     assert not (tmp_path / "atlas").exists()
 
 
-@pytest.mark.parametrize("job", ["build", "ingest", "merge", "sample", "check-map"])
+def test_help_and_the_version_wait_for_no_library() -> None:
+    """Issue 19, 20: help took 4 seconds, most of them to import torch and Beam."""
+    program = """
+import sys
+from jobs.main import JOBS, main
+for words in [["--help"], ["--version"], *([job, "--help"] for job in JOBS)]:
+    try:
+        main(words)
+    except SystemExit as end:
+        assert end.code == 0
+slow = {"torch", "apache_beam", "pycolmap", "faiss", "pyarrow", "pandas", "scipy", "numpy"}
+print(sorted(slow & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr == "[]\n"
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """Issue 19, 20."""
+    assert main(["--version"]) == 0
+    with pytest.raises(SystemExit, match="0"):
+        main(["build", "--version"])
+    assert capsys.readouterr().out == f"vladmap {VERSION}\n" * 2
+
+
+def test_every_stage_that_the_options_name_can_be_run() -> None:
+    assert tuple(build_stages) == STAGES
+
+
+@pytest.mark.parametrize("job", list(JOBS))
 def test_help_of_every_job_teaches(job: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([job, "--help"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.check_map import read_truth
+from jobs.map_check import read_truth
 from mapping.check import check_map
 from simulation.sample import write_sample
 

@@ -17,7 +17,8 @@ from pipeline import stages
 from pipeline.atlas import Atlas
 from pipeline.options import BuildOptions
 from pipeline.run import Run
-from retrieval.smoothing import SIGMA_M, smooth
+from retrieval.names import SIGMA_M
+from retrieval.smoothing import smooth
 from schemas import tables
 from schemas.rejects import UserError
 from tests.drives import write_drive

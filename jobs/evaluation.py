@@ -1,0 +1,95 @@
+"""The measurement that `vladmap evaluate` makes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from jobs import reranking
+from jobs.describing import Described, ModelChoice, described, ready
+from jobs.evaluation_output import Measured, results_of, table, write
+from jobs.evaluation_set import read_set, read_smoothing
+from models import DescriptorModel
+from models.kinds import WITH_PATCHES
+from models.whitening import Whitening, fit_whitening, whitened
+from retrieval.names import BY_PATCHES
+from schemas.rejects import UserError
+
+
+def model_choice(
+    parsed: argparse.Namespace,
+    name: str,
+    checkpoint: Path | None,
+    rerank: str,
+    *,
+    learn: bool = False,
+    lanes: int = 1,
+) -> ModelChoice:
+    """The choice that the options of `add_model_options` make for a model."""
+    if parsed.rerank_candidates < 1 or parsed.patch_size < 1 or parsed.patch_dimension < 1:
+        raise UserError("--rerank-candidates, --patch-size and --patch-dimension are at least 1")
+    if parsed.dimension is not None and parsed.dimension < 0:
+        raise UserError("--dimension is at least 1, or 0 for no reduction")
+    patches = rerank in BY_PATCHES
+    if patches and name not in WITH_PATCHES:
+        raise UserError(
+            f"{name} has no patches to re-rank by {rerank}: use features, or one of "
+            f"{', '.join(WITH_PATCHES)}"
+        )
+    return ModelChoice(
+        name,
+        checkpoint,
+        learn,
+        parsed.device,
+        parsed.precision,
+        os.cpu_count() or 1,
+        lanes,
+        parsed.seed,
+        parsed.patch_size if patches else 0,
+        parsed.patch_dimension if patches else 0,
+        0 if getattr(parsed, "whiten", 0) else parsed.dimension,
+    )
+
+
+def evaluate(parsed: argparse.Namespace) -> None:
+    """Measure, print the table, and write what `--output` asks for."""
+    chosen = read_set(parsed)
+    smoothing = read_smoothing(parsed, chosen)
+    choice = model_choice(
+        parsed,
+        parsed.model,
+        parsed.checkpoint,
+        parsed.rerank,
+        learn=parsed.learn,
+        lanes=os.cpu_count() or 1,
+    )
+    model, learnt_from = ready(choice, chosen.database.paths)
+    by = reranking.evidence(parsed.rerank, model, parsed.patch_size, os.cpu_count() or 1)
+    database = described(model, chosen.database.paths, choice, "database")
+    queries = database
+    if not chosen.leave_one_out:
+        queries = described(model, chosen.queries.paths, choice, "queries")
+    found = [database.rows, queries.rows]
+    whitening = None
+    if parsed.whiten:
+        whitening = _whitening(parsed, model, choice, database)
+        found = [whitened(rows, whitening) for rows in found]
+    ranking, _ = reranking.ranked(
+        found[1], found[0], chosen, smoothing, by, parsed.rerank_candidates, parsed.index
+    )
+    measured = Measured(chosen, ranking, database, queries, smoothing)
+    results = results_of(parsed, measured, model, learnt_from, whitening)
+    print(table(measured, results))
+    if parsed.output is not None:
+        write(parsed.output, parsed.source, measured, results)
+
+
+def _whitening(
+    parsed: argparse.Namespace, model: DescriptorModel, choice: ModelChoice, database: Described
+) -> Whitening:
+    rows = database.rows
+    if parsed.whiten_split:
+        other = read_set(argparse.Namespace(**vars(parsed) | {"split": parsed.whiten_split}))
+        rows = described(model, other.database.paths, choice, parsed.whiten_split).rows
+    return fit_whitening(rows[rows.any(axis=1)], parsed.whiten, seed=parsed.seed)

@@ -1,0 +1,98 @@
+"""Options that the jobs which measure or learn from photographs of places have alike."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from models.kinds import PRECISION_NAMES
+from photos.names import LAYOUTS
+from retrieval.names import BY_PATCHES, SIGMA_M
+
+BY_FEATURES = ("features", "sift", "xfeat", "lighterglue")
+RERANKING = ("none", *BY_PATCHES, *BY_FEATURES)
+
+FRAMES_SIGMA = 1.5
+"""Sigma of the smoothing of frames, in tolerances. Measured: 1.25 to 2 are equally good."""
+
+
+def add_layout_options(options: argparse._ActionsContainer, split: str) -> None:
+    """How a source is laid out, and which of its photographs are the queries."""
+    options.add_argument(
+        "--layout", default="auto", choices=("auto", *LAYOUTS), help="default: what it looks like"
+    )
+    options.add_argument(
+        "--split",
+        default=split,
+        help=f"of UTM folders and MSLS: train, val or test (default: {split})",
+    )
+    options.add_argument(
+        "--since",
+        metavar="TIME",
+        help="of an atlas: images captured from this instant on (ISO 8601, UTC) are the queries",
+    )
+    options.add_argument(
+        "--last-share",
+        type=float,
+        default=0.2,
+        metavar="S",
+        help="of an atlas, without --since: the share captured last are the queries (default: 0.2)",
+    )
+
+
+def add_set_options(options: argparse.ArgumentParser) -> None:
+    """SOURCE and what is to be known of it."""
+    options.add_argument("source", metavar="SOURCE", type=Path, help="folder, CSV or atlas")
+    group = options.add_argument_group("the photographs")
+    add_layout_options(group, split="test")
+    group.add_argument(
+        "--positives-m",
+        type=float,
+        default=25.0,
+        metavar="M",
+        help="metres within which a photograph shows the query's place (default: 25)",
+    )
+    group.add_argument(
+        "--frames-tolerance",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of frame-aligned folders: frames that a match may be off (default: 0)",
+    )
+    group.add_argument(
+        "--smooth",
+        type=float,
+        metavar="S",
+        help="metres (or frames) over which the database's descriptors are smoothed with those of\n"
+        f"photographs taken beside them, 0 for none (default: {SIGMA_M:g}, at most a quarter of\n"
+        f"--positives-m; of frames {FRAMES_SIGMA:g} times --frames-tolerance)",
+    )
+
+
+def add_model_options(options: argparse.ArgumentParser) -> None:
+    """How models run, and re-ranking: alike for every job that measures."""
+    group = options.add_argument_group("how models run")
+    group.add_argument("--precision", default="float32", choices=PRECISION_NAMES)
+    group.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    group.add_argument("--seed", type=int, default=0, help="of what is learnt (default: 0)")
+    group.add_argument(
+        "--rerank-candidates",
+        type=int,
+        default=20,
+        metavar="C",
+        help="best matches that re-ranking puts in order (default: 20)",
+    )
+    group.add_argument(
+        "--dimension",
+        type=int,
+        metavar="D",
+        help="numbers that a descriptor is reduced to where words are learnt, 0 for no reduction\n"
+        "(default: what suits the model)",
+    )
+    group.add_argument("--patch-size", type=int, default=5, help="cells (default: 5)")
+    group.add_argument(
+        "--patch-dimension",
+        type=int,
+        default=512,
+        help="numbers of a patch, where its whitening is learnt (default: 512)",
+    )

@@ -1,0 +1,60 @@
+"""The comparison that `vladmap check-map` makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mapping.check import format_check
+from pipeline import truth
+from pipeline.atlas import Atlas
+from pipeline.build import record
+from pipeline.report_stage import options_shown, report
+from pipeline.run import Run
+from pipeline.stages import image_shards
+from reporting.truth import recall_lines
+from schemas import tables
+from schemas.rejects import UserError
+
+
+def check(root: str, path: str) -> None:
+    """Print how far an atlas is from the truth in a file, and show it in the report."""
+    atlas = Atlas.open(root, create=False)
+    run = Run(atlas, options_shown(atlas))
+    measured = truth.measure(run, read_truth(path))
+    print(format_check(measured["map"]))
+    print(recall_lines(measured["retrieval"], run.options.model), flush=True)
+    show(run, measured)
+
+
+def show(run: Run, measured: dict[str, Any]) -> None:
+    """Keep a comparison in the atlas and make its report anew.
+
+    Raises UserError where the atlas cannot be written or another run has it.
+    """
+    try:
+        with run.atlas.locked():
+            truth.store(run, measured)
+            # Without a ledger there are poses, but nothing that a report could show.
+            if image_shards(run):
+                report(run)
+                record(run, "report")
+    except OSError as error:
+        raise UserError(
+            f"{run.atlas.root} cannot be written ({error}): its report does not have these figures"
+        ) from error
+
+
+def read_truth(path: str) -> pa.Table:
+    """A truth table. Raises UserError where it is none, naming the columns that it lacks."""
+    try:
+        table = pq.read_table(Path(path))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"--truth {path}: {str(error).splitlines()[0]}") from error
+    missing = sorted(set(tables.TRUTH.names) - set(table.column_names))
+    if missing:
+        raise UserError(f"--truth {path} lacks the columns {', '.join(missing)}")
+    return table

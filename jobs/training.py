@@ -1,0 +1,209 @@
+"""The training that `vladmap train` does."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from jobs.command import SAYING
+from jobs.train import GHOST, LITE
+from jobs.training_data import read_data
+from models import ghost
+from models.backbones import Backbone, backbone, installed
+from models.base import FixedSize, InputSize, Pixels
+from models.checkpoints import is_vocabulary, read_weights
+from models.formats import Network, network, to_bytes
+from models.pictures import Images, in_chunks
+from models.recipe import RECIPES, Recipe
+from models.trainable import (
+    FORMAT,
+    TrainableModel,
+    calibrate,
+    learnt_aggregation,
+    learnt_projection,
+    trainable,
+)
+from models.training import Advance, Trainer
+from models.training_files import BEST, START, STATE, write_file
+from models.whitening import IMAGES_PER_DIMENSION
+from schemas.rejects import UserError
+
+_SAMPLED_IMAGES = 2000
+_CALIBRATED_ON = 32
+_AT_ONCE = 32
+
+
+def train(parsed: argparse.Namespace) -> None:
+    """Make the model to start from, train it, and say what came of it."""
+    recipe = _recipe(parsed)
+    begun = (parsed.output / STATE).exists()
+    if begun and not parsed.resume:
+        raise UserError(f"{parsed.output} holds a run: go on by --resume, or name another folder")
+    # cuBLAS adds up in the same order each time only where it is told to.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with tqdm(disable=None, leave=False, unit=" images") as bar:
+
+        def watch(what: str, total: int) -> Advance:
+            bar.reset(total)
+            bar.set_description(what)
+            return bar.update
+
+        net, first = _foundation(parsed, recipe)
+        training, validation = read_data(
+            parsed, net.backbone.preprocessing.size, recipe.seed, watch
+        )
+        if begun:
+            first = (parsed.output / START).read_bytes()
+        else:
+            first = _start(parsed, recipe, net, first, training.database)
+            write_file(parsed.output / START, first)
+        model = trainable(
+            network(read_weights(first)),
+            _tuned_blocks(parsed, net),
+            parsed.device,
+            parsed.precision or ("bfloat16" if parsed.device == "cuda" else "float32"),
+        )
+        counts = {
+            "queries": len(training.queries),
+            "queries with potential positives": len(training.usable),
+            "database": len(training.database),
+            "validation queries": len(validation.queries),
+            "validation database": len(validation.database),
+        }
+        tqdm.write(", ".join(f"{name}: {count}" for name, count in counts.items()))
+        about = {"options": _told(parsed), "recipe": dataclasses.asdict(recipe), "counts": counts}
+        write_file(
+            parsed.output / "training.json",
+            (json.dumps(about, indent=1, sort_keys=True) + "\n").encode(),
+        )
+        trainer = Trainer(
+            model,
+            recipe,
+            training,
+            validation,
+            parsed.output,
+            first,
+            watch,
+            _kept_bytes(parsed),
+        )
+        progress = trainer.run(begun, lambda row: tqdm.write(_line(row)))
+    best = progress.best()
+    row = progress.curve[best]
+    print(
+        f"best after epoch {best}: recall@1 {100 * row['recall@1']:.1f} %, at the start "
+        f"{100 * progress.curve[0]['recall@1']:.1f} %"
+    )
+    print(
+        f"evaluate it:\n  vladmap evaluate {parsed.data[0]} --split test "
+        f"--model {_model_name(net, parsed)} --checkpoint {parsed.output / BEST}"
+    )
+
+
+def _recipe(parsed: argparse.Namespace) -> Recipe:
+    base = RECIPES[parsed.loss or Recipe().loss]
+    given = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Recipe)}
+    given = {name: value for name, value in given.items() if value is not None}
+    given["long_sides"] = tuple(sorted(given.get("long_sides", ())))
+    return dataclasses.replace(base, **given)
+
+
+def _foundation(parsed: argparse.Namespace, recipe: Recipe) -> tuple[Network, bytes]:
+    """The network that the options name, without what is still to be learnt, and its file."""
+    source = b""
+    if parsed.init is not None or parsed.backbone not in (LITE, GHOST):
+        path = parsed.init or Path(parsed.backbone)
+        file = read_weights(path)
+        if is_vocabulary(file):
+            raise UserError(f"{path} is a vocabulary: train from its backbone instead")
+        found, source = network(file), path.read_bytes()
+        if parsed.init is None:
+            found = Network(FORMAT, found.backbone)
+        elif found.aggregation is None:
+            raise UserError(f"--init {path} is a backbone alone: name it by --backbone")
+    elif parsed.backbone == LITE:
+        found = Network(FORMAT, installed())
+    else:
+        found = Network(FORMAT, backbone(GHOST, ghost.initial_state(recipe.seed)))
+    if not recipe.long_sides:
+        return found, source
+    smallest, largest = recipe.long_sides[0], recipe.long_sides[-1]
+    size: InputSize | FixedSize = InputSize(smallest, largest)
+    if isinstance(found.backbone.preprocessing.size, FixedSize):
+        size = FixedSize(largest, largest)
+    preprocessing = dataclasses.replace(found.backbone.preprocessing, size=size)
+    own = dataclasses.replace(found.backbone, preprocessing=preprocessing)
+    return dataclasses.replace(found, backbone=own), source
+
+
+def _start(
+    parsed: argparse.Namespace, recipe: Recipe, net: Network, source: bytes, images: Images
+) -> bytes:
+    """The file of the model before training: clusters and projection from the photographs."""
+    clusters = parsed.clusters or (4 if parsed.aggregation == "supervlad" else 64)
+    if clusters < 1 or (parsed.project is not None and parsed.project < 1):
+        raise UserError("--clusters and --project must be 1 or more")
+    rows = np.random.default_rng(recipe.seed).permutation(len(images))
+    own: Backbone = net.backbone
+    aggregation, whitening = net.aggregation, net.whitening
+    if aggregation is None:
+        if parsed.backbone == GHOST:
+            own = calibrate(own, images.read(rows[:_CALIBRATED_ON]), parsed.device)
+        sample = _chunks(images, rows[:_SAMPLED_IMAGES])
+        aggregation = learnt_aggregation(
+            parsed.aggregation, own, sample, clusters, recipe.seed, parsed.device
+        )
+    if parsed.project is not None and whitening is None:
+        needed = 2 * IMAGES_PER_DIMENSION * parsed.project
+        model = TrainableModel(own, aggregation, device=parsed.device)
+        sample = _chunks(images, rows[:needed])
+        whitening = learnt_projection(
+            np.concatenate([model.describe(part) for part in sample]), parsed.project
+        )
+    elif parsed.project is not None and len(whitening.bias) != parsed.project:  # type: ignore[union-attr]
+        raise UserError(f"--project {parsed.project}: the model has a projection of its own")
+    model = TrainableModel(own, aggregation, whitening, device=parsed.device)
+    return to_bytes(model.network(), source)
+
+
+def _chunks(images: Images, rows: np.ndarray) -> Iterator[list[Pixels]]:
+    return (images.read(part) for part in in_chunks(rows, _AT_ONCE))
+
+
+def _tuned_blocks(parsed: argparse.Namespace, net: Network) -> int:
+    if parsed.tuned_blocks is not None:
+        return int(parsed.tuned_blocks)
+    stages: list[object] = net.backbone.network.stages()  # type: ignore[operator]
+    return len(stages) if net.backbone.name.startswith(GHOST) else min(3, len(stages))
+
+
+def _kept_bytes(parsed: argparse.Namespace) -> int:
+    if parsed.keep_gb is None:
+        return 1 << 30 if parsed.device == "cpu" else 0
+    if not 0 <= parsed.keep_gb < 1e6:
+        raise UserError("--keep-gb must be 0 or more")
+    return int(parsed.keep_gb * 2**30)
+
+
+def _model_name(net: Network, parsed: argparse.Namespace) -> str:
+    kind = type(net.aggregation).__name__.lower() if net.aggregation else parsed.aggregation
+    return "ghost-dil-netvlad" if (kind, parsed.backbone) == ("netvlad", GHOST) else kind
+
+
+def _told(parsed: argparse.Namespace) -> dict[str, Any]:
+    asked = {key: value for key, value in vars(parsed).items() if key not in SAYING}
+    told: dict[str, Any] = json.loads(json.dumps(asked, default=str))
+    return told
+
+
+def _line(row: dict[str, float]) -> str:
+    loss = f"loss {row['loss']:.4f}  " if "loss" in row else ""
+    recalls = "  ".join(f"recall@{k} {100 * row[f'recall@{k}']:5.1f} %" for k in (1, 5, 10))
+    return f"epoch {row['epoch']:2d}  {loss}{recalls}"

@@ -1,0 +1,104 @@
+"""The names of the descriptor models and what each promises, for a command line to show.
+
+It imports nothing: help does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PRECISION_NAMES = ("float32", "bfloat16", "float16")
+AGGREGATIONS = ("netvlad", "supervlad", "gem")
+INSTALLED, TRAINED = "installed", "trained"
+"""Backbones whose weights come with an installed package, and with vladmap."""
+
+_PATCH_SIZES = (2, 5, 8)  # published, with the weights 0.45, 0.15, 0.40
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a model's name promises: its aggregation, and which backbones it may stand on.
+
+    `aggregation` is one of AGGREGATIONS. `ships` says which backbone's weights need no file of the
+    user's, INSTALLED or TRAINED; `backbones` are the first words of their names. `dimension` is
+    what a descriptor is reduced to where its words are learnt from a collection, 0 for nothing.
+    """
+
+    aggregation: str
+    backbones: tuple[str, ...]
+    patch_sizes: tuple[int, ...] = ()
+    ships: str = ""
+    dimension: int = 0
+    checkpoint: str = "a NetVLAD checkpoint"
+    text: str = ""
+
+
+_ANY = ("vgg16", "resnet", "efficientnet-lite0", "ghost", "dinov2")
+KINDS = {
+    "netvlad-lite": Kind(
+        "netvlad",
+        ("efficientnet-lite0",),
+        _PATCH_SIZES,
+        ships=TRAINED,
+        dimension=1024,
+        text="NetVLAD on an EfficientNet-Lite0 that was taught to see through weather, words and "
+        "reduction learnt from the collection; the default",
+    ),
+    "netvlad-imagenet": Kind(
+        "netvlad",
+        ("efficientnet-lite0",),
+        _PATCH_SIZES,
+        ships=INSTALLED,
+        dimension=1024,
+        text="the same on the backbone as ImageNet left it",
+    ),
+    "netvlad": Kind(
+        "netvlad", _ANY, _PATCH_SIZES, text="NetVLAD on VGG16, a ResNet or another backbone"
+    ),
+    "patch-netvlad": Kind(
+        "netvlad",
+        _ANY,
+        _PATCH_SIZES,
+        checkpoint="a Patch-NetVLAD checkpoint",
+        text="the same, from a checkpoint with PCA-whitening for its patches",
+    ),
+    "supervlad": Kind(
+        "supervlad",
+        _ANY,
+        checkpoint="a SuperVLAD checkpoint",
+        text="SuperVLAD on DINOv2: few clusters, no centres",
+    ),
+    "ghost-dil-netvlad": Kind(
+        "netvlad",
+        ("ghost",),
+        _PATCH_SIZES,
+        checkpoint="a checkpoint of its backbone",
+        text="NetVLAD on dilated GhostNet, a hundredth of VGG16's operations",
+    ),
+    "gem": Kind(
+        "gem",
+        _ANY,
+        ships=INSTALLED,
+        checkpoint="a GeM checkpoint or a backbone's state dict",
+        text="generalised-mean pooling, the plain baseline",
+    ),
+}
+CLASSICAL = {
+    "vlad": "VLAD over RootSIFT, words learnt from the collection",
+    "bovw": "bags of words over RootSIFT, tf-idf, words learnt from the collection",
+}
+
+MODEL_NAMES = (*KINDS, *CLASSICAL)
+
+CLUSTERS = dict.fromkeys(MODEL_NAMES, 64) | {"supervlad": 4, "bovw": 1024}
+
+DEFAULT_DIMENSION = {name: kind.dimension for name, kind in KINDS.items()} | dict.fromkeys(
+    CLASSICAL, 0
+)
+"""Numbers that descriptors are reduced to where the words are learnt, by `fit_reduction`; 0: none.
+"""
+
+SHIPPED = (*(name for name, kind in KINDS.items() if kind.ships), *CLASSICAL)
+"""Models that need no file of the user's."""
+
+WITH_PATCHES = tuple(name for name, kind in KINDS.items() if kind.patch_sizes)

@@ -1,0 +1,10 @@
+"""Names and numbers of an atlas that a command line shows. It imports nothing that is slow."""
+
+from __future__ import annotations
+
+TRUTH = "report/truth.json"
+"""Where an atlas keeps its comparison with the truth."""
+
+BESIDE = 10.0
+"""Images of one sequence this many seconds apart (or places, where times are missing) are the same
+picture over again, and are not looked for."""
