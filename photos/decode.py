@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFile
 
+from photos import jpeg
 from photos.exif import read_orientation
 from photos.formats import MAX_PIXELS, decoding_errors, open_photo
 from photos.header import Header, header_of, judged_by_pixels, upright_size
@@ -27,14 +28,14 @@ _FILTER = Image.Resampling.BILINEAR
 _SHARPNESS_FILTER = Image.Resampling.BICUBIC
 _REDUCING_GAP = 3.0
 
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
 }
 
 
@@ -61,18 +62,20 @@ def decode_rgb(
         width, height = target(*upright_size(image, orientation))
         wanted = (height, width) if orientation >= 5 else (width, height)
     with decoding_errors(image.format or "image"):
-        picture = _load(image, wanted)
+        pixels = _load(image, data, wanted)
         if orientation in _UPRIGHT:
-            picture = picture.transpose(_UPRIGHT[orientation])
-        return np.array(picture.convert("RGB"))
+            pixels = _UPRIGHT[orientation](pixels)
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[..., None], 3, axis=2)
+        return np.require(pixels, requirements=["C", "W"])
 
 
 def inspect(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Header, float]:
     """Header and sharpness of a photograph, and the proof that the whole of it decodes.
 
     A large JPEG is reconstructed at 1/2, 1/4 or 1/8 of its size, which saves the inverse transform
-    and the colours but reads every code of the entropy-coded stream: a file that ends too early is
-    found all the same. Raises what `decode_rgb` raises.
+    and the colours but reads every code of the entropy-coded stream: a file that ends too early or
+    is damaged in the middle is found all the same. Raises what `decode_rgb` raises.
     """
     image = open_photo(data, max_pixels=max_pixels)
     with decoding_errors(image.format or "image"):
@@ -80,8 +83,7 @@ def inspect(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Header, float
             # A PNG may keep its metadata behind the pixels.
             image.load()
         header = header_of(image)
-        picture = _load(image, _within(image.size, SHARPNESS_LONG_SIDE), mode="L")
-        grey = np.asarray(picture.convert("L"))
+        grey = _load(image, data, _within(image.size, SHARPNESS_LONG_SIDE), mode="L")
         # A wide picture closes or not, whichever way round its sides are.
         turned = (header.width < header.height) != (grey.shape[1] < grey.shape[0])
         return judged_by_pixels(header, grey.T if turned else grey), _laplacian_variance(grey)
@@ -124,14 +126,17 @@ def _orientation_to_apply(image: ImageFile.ImageFile) -> int:
     return 1 if image.format == "TIFF" else read_orientation(image)
 
 
-def _load(image: ImageFile.ImageFile, wanted: Size | None, mode: str | None = None) -> Image.Image:
-    """Decode in the stored orientation, at the wanted size; an L or RGB image.
+def _load(
+    image: ImageFile.ImageFile, data: bytes, wanted: Size | None, mode: str | None = None
+) -> np.ndarray:
+    """Decode in the stored orientation, at the wanted size: (H, W) or (H, W, 3) uint8.
 
     libjpeg can leave out the high frequencies of each block and so hand over a JPEG at 1/2, 1/4 or
     1/8. It is asked for twice the wanted size at least, so that the last step is always an
-    antialiased resize of ours. `mode` L, for the sharpness, asks it for the luminance alone.
+    antialiased resize of ours. `mode` L, for the sharpness, gives the luminance alone.
     """
     box: tuple[float, float, float, float] | None = None
+    pixels: np.ndarray | None = None
     if image.format == "JPEG":
         reduced = wanted is not None and 2 * wanted[0] <= image.size[0]
         drafted = image.draft(
@@ -139,15 +144,22 @@ def _load(image: ImageFile.ImageFile, wanted: Size | None, mode: str | None = No
         )
         # The exact extent: the reduced size is rounded up to whole pixels.
         box = drafted[1] if drafted is not None and reduced else None
-    image.load()
-    picture = _to_eight_bits(image)
-    if wanted is None or wanted == picture.size:
-        return picture
-    # Enlarged as place recognition fares best: see models.base.resize.
-    enlarged = wanted[0] > picture.width
-    reducing = _SHARPNESS_FILTER if mode == "L" else _FILTER
-    resampling = Image.Resampling.HAMMING if enlarged else reducing
-    return picture.resize(wanted, resampling, box=box, reducing_gap=_REDUCING_GAP)
+        pixels = jpeg.decode(data, image.mode, image.size)
+    if pixels is None or pixels.shape[2:] == (4,):
+        # CMYK is Pillow's to convert, and what TurboJPEG does not know to decode.
+        image.load()
+        picture = _to_eight_bits(image)
+    elif wanted is None and (mode is None or pixels.ndim == 2):
+        return pixels
+    else:
+        picture = Image.fromarray(pixels)
+    if wanted is not None and wanted != picture.size:
+        # Enlarged as place recognition fares best: see models.base.resize.
+        enlarged = wanted[0] > picture.width
+        reducing = _SHARPNESS_FILTER if mode == "L" else _FILTER
+        resampling = Image.Resampling.HAMMING if enlarged else reducing
+        picture = picture.resize(wanted, resampling, box=box, reducing_gap=_REDUCING_GAP)
+    return np.array(picture if mode is None else picture.convert(mode))
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
+from photos import jpeg
 from schemas.rejects import PhotoError, RejectReason
 
 MAX_PIXELS = 200_000_000
@@ -80,12 +81,16 @@ def open_photo(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageF
             RejectReason.NOT_AN_IMAGE,
             f"{_look(data)}; photographs are JPEG, PNG, TIFF, WebP or BMP",
         )
-    if name == "JPEG":
-        _require_end_of_jpeg(data)
+    ended = name != "JPEG" or _has_end_of_jpeg(data)
     if name == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise PhotoError(RejectReason.TRUNCATED, "the WebP file is shorter than its header says")
-    with decoding_errors(name):
-        image = _OPENERS[name](io.BytesIO(data))
+    try:
+        with decoding_errors(name):
+            image = _OPENERS[name](io.BytesIO(data))
+    except PhotoError as error:
+        if not ended:
+            raise PhotoError(RejectReason.TRUNCATED, _NO_END) from error
+        raise
     width, height = image.size
     if width * height > max_pixels:
         raise PhotoError(
@@ -98,6 +103,9 @@ def open_photo(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageF
             RejectReason.TOO_SMALL,
             f"{width}x{height} pixels; a side needs at least {MIN_SIDE}",
         )
+    if not ended:
+        lost = f"about {100 * jpeg.lost_share(data):.0f} % of its data is lost"
+        raise PhotoError(RejectReason.TRUNCATED, f"{_NO_END}: {lost}")
     return image
 
 
@@ -129,31 +137,22 @@ def _means_truncated(text: str) -> bool:
     return any(sign in lowered for sign in signs)
 
 
-def _require_end_of_jpeg(data: bytes) -> None:
-    """Raise TRUNCATED where no end-of-image marker follows the start of the scan.
+_NO_END = "the JPEG file ends before its end-of-image marker"
+
+
+def _has_end_of_jpeg(data: bytes) -> bool:
+    """Whether an end-of-image marker follows the start of the scan.
 
     libjpeg is content once every block is filled, and a download that was allocated in full but
     not finished fills them from its zero padding: such a file decodes without complaint, into a
     picture with a false lower part. Entropy-coded data never holds the marker by accident, since
     a 0xFF byte in it is followed by a stuffed zero.
     """
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            # Not at a marker: the segment lengths are wrong. The decoder is the judge of that.
-            return
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-        elif marker == 0xDA:
-            if data.find(b"\xff\xd9", position) < 0:
-                break
-            return
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            position += 2
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    raise PhotoError(RejectReason.TRUNCATED, "the JPEG file ends before its end-of-image marker")
+    parts = jpeg.structure(data)
+    if parts.scans:
+        return data.find(b"\xff\xd9", parts.scans[0][0]) >= 0
+    # Segment lengths that are wrong: the decoder is the judge of that.
+    return parts.stray > 0
 
 
 _OTHER_MAGIC = (
