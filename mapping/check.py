@@ -16,14 +16,21 @@ Array = NDArray[np.float64]
 _GEODETIC = ("latitude", "longitude", "altitude")
 _QUATERNION = ("qw", "qx", "qy", "qz")
 
+OFF_M, FAR_OFF_M = 1.0, 5.0
+"""Photographs further from the truth than these, in metres, are counted."""
+WORST_SHOWN = 10
+
 
 def check_map(poses: pa.Table, truth: pa.Table) -> dict[str, Any]:
     """Compare poses (schemas.tables.POSES) with the truth (schemas.tables.TRUTH).
 
-    Returns counts and shares of registered images, for the largest model and for all; and for the
-    images of the largest model position errors in metres, in three dimensions, as the map is
-    georegistered by GPS and after the best similarity, and rotation errors in degrees after it,
-    each as median, p95 and max. Raises UserError where the two have no image in common.
+    Returns counts and shares of registered images, for the largest model and for all; and over the
+    images of all models that have a place on Earth position errors in metres, in three dimensions,
+    as the map is georegistered by GPS and after the best similarity of each model, and rotation
+    errors in degrees after it. Each is a dict: median, p95, max, and `images`, how many were
+    compared; positions also how many are over 1 and over 5 metres off. `worst` names the images
+    over 5 m off after alignment, or by GPS where their model is too small for it, at most
+    WORST_SHOWN of them. Raises UserError where the two have no image in common.
     """
     known = dict(zip(truth["image_id"].to_pylist(), range(truth.num_rows), strict=True))
     rows = np.array([known.get(image, -1) for image in poses["image_id"].to_pylist()], np.int64)
@@ -33,34 +40,48 @@ def check_map(poses: pa.Table, truth: pa.Table) -> dict[str, Any]:
     truth_rows = truth.take(pa.array(rows))
     model = poses["model"].to_numpy()
     sizes = np.bincount(model)
-    largest = model == int(np.argmax(sizes))
+    largest = int(sizes.max())
     result: dict[str, Any] = {
         "images": truth.num_rows,
         "models": int((sizes > 0).sum()),
         "registered": poses.num_rows,
-        "registered_in_largest": int(largest.sum()),
+        "registered_in_largest": largest,
         "share": poses.num_rows / truth.num_rows,
-        "share_in_largest": int(largest.sum()) / truth.num_rows,
+        "share_in_largest": largest / truth.num_rows,
     }
-    chosen = pa.array(largest)
-    estimated, actual = poses.filter(chosen), truth_rows.filter(chosen)
-    origin = [float(actual[name][0].as_py()) for name in _GEODETIC]
+    origin = [float(truth_rows[name][0].as_py()) for name in _GEODETIC]
     source, target = (
-        geodetic_to_enu(_matrix(table, _GEODETIC), origin) for table in (estimated, actual)
+        geodetic_to_enu(_matrix(table, _GEODETIC), origin) for table in (poses, truth_rows)
     )
     placed = np.isfinite(source).all(axis=1)
-    if placed.sum() < 3:
+    if not placed.any():
         return result
-    source, target = source[placed], target[placed]
-    result["by_gps_m"] = _spread(np.linalg.norm(source - target, axis=1))
-    scale, rotation, shift = best_similarity(source, target)
-    aligned = scale * source @ rotation.T + shift
-    result["aligned_m"] = _spread(np.linalg.norm(aligned - target, axis=1))
-    camera_from_map = rotations(_matrix(estimated, _QUATERNION)[placed])
-    camera_from_truth = rotations(_matrix(actual, _QUATERNION)[placed])
-    # camera_from_map undoes the alignment before it looks: camera <- map <- truth.
-    error = camera_from_map @ rotation.T @ camera_from_truth.transpose(0, 2, 1)
-    result["rotation_deg"] = _spread(_angles(error))
+    by_gps = np.linalg.norm(source - target, axis=1)
+    aligned, turned = np.full(len(source), np.nan), np.full(len(source), np.nan)
+    for number in np.unique(model[placed]):
+        members = placed & (model == number)
+        if members.sum() < 3:
+            continue
+        scale, rotation, shift = best_similarity(source[members], target[members])
+        moved = scale * source[members] @ rotation.T + shift
+        aligned[members] = np.linalg.norm(moved - target[members], axis=1)
+        camera_from_map = rotations(_matrix(poses, _QUATERNION)[members])
+        camera_from_truth = rotations(_matrix(truth_rows, _QUATERNION)[members])
+        # camera_from_map undoes the alignment before it looks: camera <- map <- truth.
+        error = camera_from_map @ rotation.T @ camera_from_truth.transpose(0, 2, 1)
+        turned[members] = _angles(error)
+    result["by_gps_m"] = _spread(by_gps[placed], metres=True)
+    if np.isfinite(aligned).any():
+        result["aligned_m"] = _spread(aligned[np.isfinite(aligned)], metres=True)
+        result["rotation_deg"] = _spread(turned[np.isfinite(turned)])
+    error = np.where(np.isfinite(aligned), aligned, by_gps)
+    order = np.argsort(-np.nan_to_num(error, nan=-1.0), kind="stable")
+    uris = poses["uri"].to_pylist()
+    result["worst"] = [
+        {"uri": uris[row], "model": int(model[row]), "error_m": float(error[row])}
+        for row in order[:WORST_SHOWN]
+        if error[row] > FAR_OFF_M
+    ]
     return result
 
 
@@ -68,12 +89,17 @@ def _matrix(table: pa.Table, names: tuple[str, ...]) -> Array:
     return np.stack([table[name].to_numpy().astype(np.float64) for name in names], axis=1)
 
 
-def _spread(errors: Array) -> dict[str, float]:
-    return {
+def _spread(errors: Array, *, metres: bool = False) -> dict[str, float]:
+    found = {
+        "images": len(errors),
         "median": float(np.median(errors)),
         "p95": float(np.quantile(errors, 0.95)),
         "max": float(errors.max()),
     }
+    if metres:
+        found["over_1_m"] = int((errors > OFF_M).sum())
+        found["over_5_m"] = int((errors > FAR_OFF_M).sum())
+    return found
 
 
 def _angles(rotation: Array) -> Array:
@@ -125,12 +151,22 @@ def format_check(result: dict[str, Any]) -> str:
         "rotation_deg": ("rotation error, aligned", "deg"),
     }
     for key, (title, unit) in titles.items():
-        if key in result:
-            values = result[key]
-            lines.append(
-                f"{title} median {values['median']:.3f} {unit}, "
-                f"95 % {values['p95']:.3f} {unit}, max {values['max']:.3f} {unit}"
-            )
-        else:
-            lines.append(f"{title} not known: the largest model has no place on Earth")
+        if key not in result:
+            lines.append(f"{title} not known: no model has a place on Earth, or enough images")
+            continue
+        values = result[key]
+        over = ""
+        if "over_1_m" in values:
+            over = f", {values['over_1_m']} over {OFF_M:g} m, {values['over_5_m']} over "
+            over += f"{FAR_OFF_M:g} m"
+        lines.append(
+            f"{title} median {values['median']:.3f} {unit}, "
+            f"95 % {values['p95']:.3f} {unit}, max {values['max']:.3f} {unit}"
+            + over
+            + f", of {values['images']} images"
+        )
+    lines.extend(
+        f"far off                 {each['error_m']:.1f} m, model {each['model']}: {each['uri']}"
+        for each in result.get("worst", [])
+    )
     return "\n".join(lines)

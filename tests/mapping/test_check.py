@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mapping.check import best_similarity, check_map, rotations
+from mapping.check import best_similarity, check_map, format_check, rotations
 from mapping.geodesy import enu_to_geodetic
 from schemas import tables
 from schemas.rejects import UserError
@@ -41,7 +41,7 @@ def poses(places: np.ndarray, names: str = "abcde") -> pa.Table:
 
 
 def truth(names: str = "abcdef") -> pa.Table:
-    places = np.vstack([PLACES, [[9.0, 9, 9]]])
+    places = np.vstack([PLACES, [[9.0, 9, 9]]])[: len(names)]
     geodetic = enu_to_geodetic(places, ORIGIN)
     return pa.Table.from_pylist(
         [
@@ -63,6 +63,29 @@ def test_a_map_moved_by_five_metres_is_five_metres_off_by_gps_and_exact_aligned(
     assert result["aligned_m"]["max"] == pytest.approx(0.0, abs=1e-5)
     assert result["rotation_deg"]["max"] == pytest.approx(0.0, abs=1e-3)
     assert result["share"] == pytest.approx(5 / 6)
+
+
+def test_every_photograph_of_every_model_counts_and_those_far_off_are_named() -> None:
+    """Issue 19, 0: a median of the largest model hides a small one that lies elsewhere."""
+    large = poses(PLACES)
+    moved = PLACES.copy()
+    moved[4] += [0.0, 0.0, 60.0]
+    small = poses(moved, "ABCDE").to_pylist()
+    others = truth("abcde").to_pylist()
+    renamed = [{**row, "image_id": row["image_id"].upper()} for row in others]
+    others_model = [{**row, "model": 1} for row in small]
+    both = pa.Table.from_pylist([*large.to_pylist(), *others_model], schema=tables.POSES)
+    whole = pa.Table.from_pylist([*others, *renamed], schema=tables.TRUTH)
+    result = check_map(both, whole)
+    assert (result["registered"], result["registered_in_largest"]) == (10, 5)
+    assert result["by_gps_m"]["images"] == result["aligned_m"]["images"] == 10
+    assert result["by_gps_m"]["max"] == pytest.approx(60.0, abs=1e-3)
+    assert (result["by_gps_m"]["over_1_m"], result["by_gps_m"]["over_5_m"]) == (1, 1)
+    assert result["aligned_m"]["over_5_m"] >= 1, "one of five bends the model's alignment"
+    assert result["worst"][0]["model"] == 1
+    said = format_check(result)
+    assert "1 over 5 m" in said
+    assert "far off" in said
 
 
 def test_a_truth_of_another_collection_is_refused() -> None:
