@@ -8,7 +8,7 @@ tracks exactly and refuses to join what does not fit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,27 @@ from mapping.georegister import (
 from mapping.graph import connected_components
 from mapping.mapper import MapperOptions, bundle_adjust
 from mapping.reconstruct import place
+from mapping.soundness import contradicted, misplaced_images, remove_images
 from photos.geometry import boxes, points_wkb, with_geo_metadata
 from schemas import tables
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 Origin = tuple[float, float, float]
 
 _MIN_COMMON_IMAGES = 3
 _MIN_COMMON_POINTS = 30
-# Common images may differ by this much after the alignment: median metres (or, without GPS, the
-# share of the common images' extent), and median degrees.
+# A common image may differ by this much after the alignment: metres (or, without GPS, the share of
+# the common images' extent), and degrees.
 _MAX_SHIFT_M = 1.0
 _MAX_SHIFT_SHARE = 0.05
 _MAX_TURN_DEG = 3.0
+# Of the common images so many may differ: each of them is then taken out of one model or of both,
+# and stays in that in which it sees so many times the points.
+_MAX_TORN = 0.3
+_CLEARLY_MORE = 1.5
+_MAX_POINTS_DRAWN = 5000
+_ROUNDS = 3
 # GPS residuals of the joined model over those of its parts.
 _MAX_GPS_GROWTH = 1.25
 _GPS_SLACK_M = 0.5
@@ -49,25 +57,32 @@ _GPS_SLACK_M = 0.5
 
 @dataclass
 class TileModel:
-    """A model with its name, its ENU origin, and whether it is in that frame or one of its own."""
+    """A model with its name, its ENU origin, and whether it is in that frame or one of its own.
+
+    `parts`: how many tiles' models are in it; `dropped`: images taken out of it, and why.
+    """
 
     name: str
     model: pycolmap.Reconstruction
     origin: Origin
     georegistered: bool
+    parts: int = 1
+    dropped: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Merged:
     """What became of the tiles: models with most images first, their figures, every decision.
 
-    `unregistered` says why an image of some tile's model (its name) is in none of these.
+    `unregistered` says why an image of some tile's model (its name) is in none of these,
+    `left_out` which models GPS contradicts.
     """
 
     models: list[TileModel]
     reports: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
     unregistered: dict[str, str]
+    left_out: list[dict[str, Any]]
 
 
 def read_model(folder: Path, name: str, origin: Sequence[float], georegistered: bool) -> TileModel:
@@ -105,10 +120,21 @@ def merge_tiles(
             waiting.remove(partner)
             base, refused = joined, set()
         finished.append(base)
-    finished, unregistered = _evident(_once_each(finished), by_name, gps_sigma_m, min_model_size)
+    held = [(tile, _held(tile, by_name, gps_sigma_m)) for tile in finished]
+    left_out = [
+        {"name": tile.name, "images": len(tile.dropped), "reason": max(tile.dropped.values())}
+        for tile, holds in held
+        if not holds
+    ]
+    sound = _once_each([tile for tile, holds in held if holds])
+    finished, dropped = _evident(sound, by_name, gps_sigma_m, min_model_size)
+    for tile, _ in held:
+        dropped |= tile.dropped
+    registered = {name for tile in finished for name in _names(tile)}
+    unregistered = {name: dropped[name] for name in sorted(set(dropped) - registered)}
     finished.sort(key=lambda tile: (-tile.model.num_reg_images(), tile.name))
     reports = [_report(tile, by_name, gps_sigma_m) for tile in finished]
-    return Merged(finished, reports, decisions, unregistered)
+    return Merged(finished, reports, decisions, unregistered, left_out)
 
 
 def _evident(
@@ -130,8 +156,7 @@ def _evident(
             if model.num_reg_images() < images:
                 _place(part, by_name, gps_sigma_m)
             kept.append(part)
-    registered = {name for tile in kept for name in _names(tile)}
-    return kept, {name: dropped[name] for name in sorted(set(dropped) - registered)}
+    return kept, dropped
 
 
 def _place(
@@ -169,6 +194,8 @@ def _join(
     if len(source) < _MIN_COMMON_POINTS:
         reason = f"{len(source)} common points, {_MIN_COMMON_POINTS} are needed"
         return None, {**decision, "reason": reason}
+    drawn = np.unique(np.linspace(0, len(source) - 1, _MAX_POINTS_DRAWN).astype(np.int64))
+    source, target = source[drawn], target[drawn]
     options = pycolmap.RANSACOptions(random_seed=SEED, max_error=_tolerance(target))
     pycolmap.set_random_seed(SEED)
     found: Any = pycolmap.estimate_sim3d_robust(source, target, options)
@@ -178,24 +205,32 @@ def _join(
     scale, rotation, shift = best_similarity(source[inliers], target[inliers])
     carried = pycolmap.Reconstruction(other.model)
     carried.transform(pycolmap.Sim3d(scale, pycolmap.Rotation3d(rotation), shift))
-    count, moved, furthest, turned, extent = _disagreement(base.model, carried)
+    common, moved, turned, extent = _disagreement(base.model, carried)
     decision |= {
-        "common_images": count,
-        "residual_median_m": moved,
-        "residual_max_m": furthest,
-        "turn_median_deg": turned,
+        "common_images": len(common),
+        "residual_median_m": float(np.median(moved)),
+        "residual_max_m": float(np.max(moved)),
+        "turn_median_deg": float(np.median(turned)),
     }
     limit = _MAX_SHIFT_M if base.georegistered else _MAX_SHIFT_SHARE * extent
-    if moved > limit or turned > _MAX_TURN_DEG:
-        reason = f"common images differ by {moved:.2f} (limit {limit:.2f}) and {turned:.1f} degrees"
+    torn = (moved > limit) | (turned > _MAX_TURN_DEG)
+    if torn.sum() > _MAX_TORN * len(common):
+        reason = (
+            f"{torn.sum()} of {len(common)} common images differ: median "
+            f"{np.median(moved):.2f} (limit {limit:.2f}) and {np.median(turned):.1f} degrees"
+        )
         return None, {**decision, "reason": reason}
-    model = join_models(base.model, carried)
-    bundle_adjust(model, refine_focal=False, refine_distortion=False)
+    kept = pycolmap.Reconstruction(base.model)
+    dropped = _settle([common[row] for row in np.flatnonzero(torn)], kept, carried)
+    model = join_models(kept, carried)
     joined = TileModel(base.name, model, base.origin, base.georegistered)
+    joined.dropped = base.dropped | other.dropped | dropped
+    joined.parts = base.parts + other.parts
     _place(joined, by_name, gps_sigma_m)
     after_join = _gps_residuals(joined, by_name, gps_sigma_m)
     for part in (base, other):
         own = _gps_residuals(part, by_name, gps_sigma_m)
+        own = {name: residual for name, residual in own.items() if name not in dropped}
         if not own:
             continue
         before = float(np.median(list(own.values())))
@@ -210,6 +245,64 @@ def _join(
             reason = f"GPS residuals of {part.name} would grow from {before:.2f} m to {after:.2f} m"
             return None, {**decision, "reason": reason}
     return joined, {**decision, "merged": True, "reason": "common images and GPS agree"}
+
+
+def _settle(
+    torn: Sequence[str], base: pycolmap.Reconstruction, other: pycolmap.Reconstruction
+) -> dict[str, str]:
+    """Take each of the `torn` images, which two models have in different places, out of one.
+
+    It stays where it sees clearly more points; where neither can be told the better, it is taken
+    out of both and returned, with the reason.
+    """
+    points = [
+        {image.name: image.num_points3D for image in model.images.values()}
+        for model in (base, other)
+    ]
+    ours = [name for name in torn if points[0][name] < _CLEARLY_MORE * points[1][name]]
+    theirs = [name for name in torn if points[1][name] < _CLEARLY_MORE * points[0][name]]
+    remove_images(base, ours)
+    remove_images(other, theirs)
+    neither = sorted(set(ours) & set(theirs))
+    return dict.fromkeys(neither, "two tiles have it in different places")
+
+
+def _held(tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float) -> bool:
+    """Adjust a joined model as a whole, and take out, in place, what GPS and drives contradict.
+
+    False for a model that is contradicted as a whole.
+    """
+    if tile.parts > 1:
+        adjusted = TileModel(
+            tile.name, pycolmap.Reconstruction(tile.model), tile.origin, tile.georegistered
+        )
+        bundle_adjust(adjusted.model, refine_focal=False, refine_distortion=False)
+        _place(adjusted, by_name, gps_sigma_m)
+        before = _gps_residuals(tile, by_name, gps_sigma_m)
+        after = _gps_residuals(adjusted, by_name, gps_sigma_m)
+        grown = before and np.median([after.get(name, np.inf) for name in before]) > (
+            _MAX_GPS_GROWTH * np.median(list(before.values())) + _GPS_SLACK_M
+        )
+        if not grown:
+            tile.model, tile.origin = adjusted.model, adjusted.origin
+            tile.georegistered = adjusted.georegistered
+    if not tile.georegistered:
+        return True
+    whole = tile.model.num_reg_images()
+    taken: dict[str, str] = {}
+    for _ in range(_ROUNDS):
+        wrong = misplaced_images(tile.model, by_name, tile.origin, gps_sigma_m)
+        taken |= dict.fromkeys(wrong, "GPS and its drive contradict its pose")
+        if not wrong or contradicted(len(taken), whole):
+            break
+        remove_images(tile.model, wrong)
+        _place(tile, by_name, gps_sigma_m)
+    if contradicted(len(taken), whole):
+        reason = f"GPS contradicts its model: {len(taken)} of {whole} images lie elsewhere"
+        tile.dropped |= dict.fromkeys(sorted(_names(tile) | set(taken)), reason)
+        return False
+    tile.dropped |= taken
+    return True
 
 
 def _number(value: float) -> float | None:
@@ -237,48 +330,72 @@ def _tolerance(points: Array) -> float:
     return max(1e-6, 0.01 * float(np.linalg.norm(spread)))
 
 
-def _observations(model: pycolmap.Reconstruction) -> dict[tuple[str, int], int]:
-    """The point that each (image name, keypoint) observes."""
-    return {key: number for number in model.points3D for key in _keys(model, number)}
+@dataclass(frozen=True)
+class _Seen:
+    """Observations of a model: image names, and rows of (row of the name, keypoint, point)."""
+
+    names: list[str]
+    image: Indices
+    keypoint: Indices
+    point: Indices
+
+
+def _seen(model: pycolmap.Reconstruction) -> _Seen:
+    names, image, keypoint, point = [], [], [], []
+    for row, number in enumerate(sorted(model.reg_image_ids())):
+        each = model.image(number)
+        indices = np.asarray(each.get_observation_point2D_idxs(), np.int64)
+        names.append(each.name)
+        image.append(np.full(len(indices), row))
+        keypoint.append(indices)
+        point.append(
+            np.array([seen.point3D_id for seen in each.get_observation_points2D()], np.int64)
+        )
+    none = np.zeros(0, np.int64)
+    return _Seen(names, *(np.concatenate([none, *part]) for part in (image, keypoint, point)))
+
+
+def _meeting(source: _Seen, target: _Seen) -> tuple[Indices, Indices]:
+    """Pairs of points, one of each, that share a keypoint, each pair once, sorted."""
+    row_of = {name: row for row, name in enumerate(target.names)}
+    place = np.array([row_of.get(name, -1) for name in source.names], np.int64)
+    width = 1 + max(source.keypoint.max(initial=0), target.keypoint.max(initial=0))
+    image = place[source.image]
+    shared = np.flatnonzero(image >= 0)
+    ours = image[shared] * width + source.keypoint[shared]
+    _, at, other = np.intersect1d(ours, target.image * width + target.keypoint, return_indices=True)
+    pairs = np.stack([source.point[shared][at], target.point[other]], axis=1)
+    first, second = np.unique(pairs, axis=0).T if len(pairs) else (pairs[:, 0], pairs[:, 1])
+    return first, second
 
 
 def common_points(
     source: pycolmap.Reconstruction, target: pycolmap.Reconstruction
 ) -> tuple[Array, Array]:
     """(n, 3) places in both models of points that share a keypoint, a row a pair of points."""
-    seen = _observations(target)
-    pairs = sorted(
-        {(number, seen[key]) for key, number in _observations(source).items() if key in seen}
-    )
-    if not pairs:
-        return np.zeros((0, 3)), np.zeros((0, 3))
+    first, second = _meeting(_seen(source), _seen(target))
     return (
-        np.array([source.point3D(a).xyz for a, _ in pairs]),
-        np.array([target.point3D(b).xyz for _, b in pairs]),
+        np.array([source.point3D(number).xyz for number in first.tolist()]).reshape(-1, 3),
+        np.array([target.point3D(number).xyz for number in second.tolist()]).reshape(-1, 3),
     )
 
 
 def _disagreement(
     a: pycolmap.Reconstruction, b: pycolmap.Reconstruction
-) -> tuple[int, float, float, float, float]:
-    """Common images, their median and largest distance, their median turn (degrees), and how far
-    apart they lie."""
+) -> tuple[list[str], Array, Array, float]:
+    """Common images, their distances and turns (degrees), and how far apart they lie."""
     names_a, centres_a, rotations_a = centres_and_rotations(a)
     names_b, centres_b, rotations_b = centres_and_rotations(b)
+    row_of_a = {name: row for row, name in enumerate(names_a)}
+    row_of_b = {name: row for row, name in enumerate(names_b)}
     common = sorted(set(names_a) & set(names_b))
-    rows_a = [names_a.index(name) for name in common]
-    rows_b = [names_b.index(name) for name in common]
+    rows_a = [row_of_a[name] for name in common]
+    rows_b = [row_of_b[name] for name in common]
     distance = np.linalg.norm(centres_a[rows_a] - centres_b[rows_b], axis=1)
     relative = rotations_a[rows_a].transpose(0, 2, 1) @ rotations_b[rows_b]
     cosine = np.clip((np.trace(relative, axis1=1, axis2=2) - 1) / 2, -1, 1)
     extent = float(np.linalg.norm(np.ptp(centres_a[rows_a], axis=0)))
-    return (
-        len(common),
-        float(np.median(distance)),
-        float(distance.max()),
-        float(np.median(np.degrees(np.arccos(cosine)))),
-        extent,
-    )
+    return common, distance, np.degrees(np.arccos(cosine)), extent
 
 
 def join_models(
@@ -340,16 +457,10 @@ def _tracks_that_meet(
     """Points of `base` and of `other` that are one point, keypoint by keypoint; none of base's
     alone. In the order of the first of `other`.
     """
-    seen = _observations(base)
     ours, theirs = sorted(base.points3D), sorted(other.points3D)
-    row_of = {number: row for row, number in enumerate(ours)}
-    links = [
-        (row_of[seen[key]], len(ours) + row)
-        for row, number in enumerate(theirs)
-        for key in _keys(other, number)
-        if key in seen
-    ]
-    first, second = np.array(links, np.int64).reshape(-1, 2).T
+    added, known = _meeting(_seen(other), _seen(base))
+    first = np.searchsorted(np.array(ours, np.int64), known)
+    second = len(ours) + np.searchsorted(np.array(theirs, np.int64), added)
     labels = connected_components(len(ours) + len(theirs), first, second).tolist()
     groups: dict[int, tuple[list[int], list[int]]] = {}
     for number, label in zip(theirs, labels[len(ours) :], strict=True):

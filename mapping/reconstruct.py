@@ -15,11 +15,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mapping.aliasing import collapsed, implausible
 from mapping.cameras import camera_keys
 from mapping.child import ChildFailed, call
 from mapping.colmap import Camera, pycolmap
-from mapping.evidence import Kept, keep_evident, turning_views
+from mapping.evidence import keep_evident, turning_views
 from mapping.features import LocalFeatures
 from mapping.georegister import (
     centres_and_rotations,
@@ -28,6 +27,7 @@ from mapping.georegister import (
     positions_of,
 )
 from mapping.graph import connected_components
+from mapping.judging import judge_tables, trusted_only, verdict_counts
 from mapping.mapper import (
     MapperOptions,
     bundle_adjust,
@@ -38,17 +38,30 @@ from mapping.mapper import (
     write_database,
 )
 from mapping.matching import two_views_of
+from mapping.soundness import (
+    PairMatches,
+    collapsed,
+    contradicted,
+    misplaced_images,
+    read_pairs,
+    remove_images,
+    unexplained_images,
+)
 
 TIME_LIMIT_S = 3600.0
-# An incremental map in which fewer of the connected images than this are registered, and not
-# contradicted by GPS, is compared with the global one.
-_ENOUGH_SOUND = 0.97
+# Where fewer of the connected images than this are in sound incremental models, the global mapper
+# has its turn.
+_ENOUGH_SOUND = 0.8
 # Refined intrinsics may move a focal length by this share; further is drift, not calibration.
 _MAX_FOCAL_CHANGE = 0.1
 _MIN_IMAGES_TO_CALIBRATE = 10
 # Each round maps again without the pairs that the last one showed to be aliases.
-_ALIAS_ROUNDS = 3
-_NO_PAIR = "no verified pair with another photograph of its tile"
+_ALIAS_ROUNDS = 2
+# As many of a tile's pairs the noise of GPS alone may show.
+_FEW_COLLAPSING = 0.01
+# Taking images out moves the others a little: they are asked again, at most so often.
+_SOUND_ROUNDS = 3
+_NO_PAIR = "no trusted pair with another photograph of its tile"
 _TURNED = "no parallax: a turn on the spot explains every verified pair"
 _NOT_PLACED = "the mapper found no place for it among the others"
 
@@ -71,33 +84,40 @@ def reconstruct_tile(
     cameras: Mapping[str, Camera],
     options: MapperOptions | None = None,
     time_limit_s: float = TIME_LIMIT_S,
+    judged: pa.Table | None = None,
 ) -> TileResult:
     """Map the images of one tile and write `output`/sparse/<n>/*.bin and `output`/tile.json.
 
     `images` are the tile's rows of IMAGES, `two_views` those of TWO_VIEWS among them (others are
-    left out), `cameras` the camera of each `mapping.cameras.camera_key`. COLMAP runs in a child
-    process, on a database on local disk. A crash or a hang is a failure of this tile: it is
-    returned, not raised. Every model of at least `options.min_model_size` images that have evidence
-    (see `mapping.evidence`) is kept, largest first; one that GPS places is in the ENU frame of its
-    own origin, in metres, and one that it cannot place is marked and stays in a frame of its own.
-    `unregistered` of the report says of each image that is in no model why. The same inputs give
-    the same bytes.
+    left out), `cameras` the camera of each `mapping.cameras.camera_key`. `judged` are the verdicts
+    of mapping.judging.JUDGED on them, of the whole collection; without them the tile's pairs are
+    judged by themselves. COLMAP runs in a child process, on a database on local disk. A crash or a
+    hang is a failure of this tile: it is returned, not raised. Every model of at least
+    `options.min_model_size` images is kept, largest first, that has evidence (see
+    `mapping.evidence`) and is not contradicted by GPS, drives or its own pairs (see
+    `mapping.soundness`). One that GPS places is in the ENU frame of its own origin, in metres, and
+    one that it cannot place is marked and stays in a frame of its own. `unregistered` of the report
+    says of each image that is in no model why. The same inputs give the same bytes.
     """
     options = options or MapperOptions(max_runtime_s=int(time_limit_s * 0.8))
     rows = images.sort_by("image_id").to_pylist()
     members = {row["image_id"] for row in rows}
+    if judged is None:
+        judged = judge_tables(images, two_views, options.gps_sigma_m)
+    trusted = trusted_only(judged)
+    believed = set(zip(*(trusted[f"image_id_{end}"].to_pylist() for end in "ab"), strict=True))
     views = [
         view
         for view in two_views_of(two_views)
-        if view.verified and view.image_id_a in members and view.image_id_b in members
+        if view.verified
+        and (view.image_id_a, view.image_id_b) in believed
+        and view.image_id_a in members
+        and view.image_id_b in members
     ]
-    origin = origin_of(rows)
-    aliased = implausible(views, rows, origin, options.gps_sigma_m)
-    views = [view for view, bad in zip(views, aliased, strict=True) if not bad]
     keys = dict(zip(images["image_id"].to_pylist(), camera_keys(images), strict=True))
     linked = {image_id for view in views for image_id in (view.image_id_a, view.image_id_b)}
     if len(linked) < options.min_model_size:
-        failure = f"only {len(linked)} images have verified pairs"
+        failure = f"only {len(linked)} images have trusted pairs"
         return _failed(name, rows, dict.fromkeys(linked, failure), failure)
     features = {image_id: read_features(image_id) for image_id in sorted(linked)}
     turning = turning_views(views, features, {image: cameras[keys[image]] for image in linked})
@@ -123,7 +143,7 @@ def reconstruct_tile(
             views,
         )
         try:
-            report = call(_map_tile, work, rows, options, time_limit_s=time_limit_s)
+            report = call(_map_tile, work, rows, trusted, options, time_limit_s=time_limit_s)
         except ChildFailed as error:
             failure = f"mapping failed: {error}"
             return _failed(name, rows, dict.fromkeys(linked, failure), failure)
@@ -132,12 +152,12 @@ def reconstruct_tile(
         registered = {ids[uri] for uri in report.pop("registered")}
         reasons = dict.fromkeys(linked - registered, _NOT_PLACED) | dropped | turned
         if not report["models"]:
-            return _failed(name, rows, reasons, _why_none(dropped))
+            return _failed(name, rows, reasons, _why_none(report["models_left_out"], dropped))
         shutil.rmtree(output / "sparse", ignore_errors=True)
         shutil.copytree(work / "models", output / "sparse")
     report |= {"tile": name, "images": len(rows), "linked_images": len(linked)}
     report["unregistered"] = _unregistered(rows, registered, reasons)
-    report["aliased_pairs"] += int(aliased.sum())
+    report["pairs"] = verdict_counts(judged)
     (output / "tile.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
     return TileResult(name, report)
 
@@ -157,8 +177,11 @@ def _unregistered(
     return {image_id: reasons.get(image_id, _NO_PAIR) for image_id in missing}
 
 
-def _why_none(dropped: Mapping[str, str]) -> str:
+def _why_none(left_out: list[dict[str, Any]], dropped: Mapping[str, str]) -> str:
     """One line on why a tile has no model: what was told most often of the images taken out."""
+    if left_out:
+        parts = "; ".join(f"of {left['images']} images {left['reason']}" for left in left_out)
+        return f"no sound model: {parts}"
     if not dropped:
         return "no pair of images starts a model"
     kinds = Counter(reason.partition(":")[0] for reason in dropped.values())
@@ -169,84 +192,155 @@ def _why_none(dropped: Mapping[str, str]) -> str:
     )
 
 
-def _map_tile(work: Path, rows: list[dict[str, Any]], options: MapperOptions) -> dict[str, Any]:
+def _map_tile(
+    work: Path, rows: list[dict[str, Any]], trusted: pa.Table, options: MapperOptions
+) -> dict[str, Any]:
     """Map the database in `work`, write models to `work`/models/<n>, return the report."""
     database = work / "database.db"
     long_side = max(max(row["width"], row["height"]) for row in rows)
-    by_name = {row["uri"]: row for row in rows}
-
-    def verdict(models: list[pycolmap.Reconstruction]) -> tuple[int, float]:
-        largest = models[0]
-        outliers = gps_outliers(largest, by_name, options.gps_sigma_m)
-        return largest.num_reg_images() - outliers, model_score(largest, long_side)
-
-    mapped, aliased = _map_without_aliases(database, work, by_name, long_side, options)
-    found = keep_evident(mapped, options.min_model_size)
-    mapper = "incremental"
-    sound = verdict(found.models)[0] if found.models else 0
-    if sound < _ENOUGH_SOUND * _largest_component(database):
+    tile = _Tile({row["uri"]: row for row in rows}, long_side, options)
+    mapped, collapsing = _map_without_aliases(database, work, tile, trusted)
+    pairs = read_pairs(database)
+    found, mapper = _sound_models(mapped, pairs, tile), "incremental"
+    if found.images() < _ENOUGH_SOUND * _largest_component(database):
         # Rotations averaged over all pairs at once do not break where one weak link would break
-        # the incremental map; its tracks are fewer, so it is the second choice.
-        mapped = map_globally(database, work / "global", long_side, options)
-        other = keep_evident(mapped, options.min_model_size)
-        if other.models and (not found.models or verdict(other.models) > verdict(found.models)):
-            found, mapper = other, "global"
+        # the incremental map; its tracks are fewer, so it is the second choice. On streets it is
+        # often wrong as a whole: it is held to the same test, and only what passes counts.
+        other = map_globally(database, work / "global", long_side, options)
+        alternative = _sound_models(other, pairs, tile)
+        if alternative.images() > found.images():
+            found, mapper = alternative, "global"
         elif not found.models:
-            found = Kept([], other.dropped | found.dropped)
-    # Adjusting moves points.
-    adjusted = [calibrate(model, long_side) for model in found.models]
-    kept = keep_evident(adjusted, options.min_model_size)
+            found.dropped = alternative.dropped | found.dropped
     reports = []
-    for number, model in enumerate(kept.models):
-        report = place(model, by_name, options.gps_sigma_m)
+    for number, (model, report) in enumerate(found.models):
         folder = work / "models" / str(number)
         folder.mkdir(parents=True)
         model.write_binary(folder)
         reports.append({"model": number, **report})
-    registered = sorted({name for model in kept.models for name in image_names(model)})
+    registered = sorted({name for model, _ in found.models for name in image_names(model)})
     return {
         "mapper": mapper,
         "models": reports,
-        "aliased_pairs": aliased,
+        "collapsing_pairs": collapsing,
+        "models_left_out": found.left_out,
         "registered": registered,
         "dropped": {
-            name: reason
-            for name, reason in (found.dropped | kept.dropped).items()
-            if name not in registered
+            name: reason for name, reason in found.dropped.items() if name not in registered
         },
     }
 
 
+@dataclass(frozen=True)
+class _Tile:
+    by_name: Mapping[str, Mapping[str, Any]]
+    long_side: int
+    options: MapperOptions
+
+
+@dataclass
+class _Sound:
+    """Models that passed, with their figures; images and models that did not, with the reason."""
+
+    models: list[tuple[pycolmap.Reconstruction, dict[str, Any]]]
+    dropped: dict[str, str]
+    left_out: list[dict[str, Any]]
+
+    def images(self) -> int:
+        return sum(model.num_reg_images() for model, _ in self.models)
+
+
+def _sound_models(
+    mapped: Sequence[pycolmap.Reconstruction], pairs: PairMatches, tile: _Tile
+) -> _Sound:
+    """Calibrate and place models, whichever mapper made them, and keep what evidence bears out.
+
+    An image without evidence, or that most of its pairs, or GPS and its drive, contradict is taken
+    out; a model of which too many are contradicted, or that is left too small, is left out.
+    """
+    smallest = tile.options.min_model_size
+    evident = keep_evident(mapped, smallest)
+    dropped, held, left_out = dict(evident.dropped), [], []
+    for each in evident.models:
+        model = calibrate(each, tile.long_side)
+        whole = model.num_reg_images()
+        taken = _take_out_contradicted(model, pairs, tile)
+        if contradicted(len(taken), whole):
+            reasons = Counter(taken.values()).most_common()
+            told = ", ".join(f"{count}: {reason}" for reason, count in reasons)
+            names = sorted(set(image_names(model)) | set(taken))
+            left_out.append({"images": whole, "names": names, "reason": told})
+            taken = dict.fromkeys(names, f"its model is contradicted: of {whole} images {told}")
+        else:
+            held.append(model)
+        dropped |= taken
+    # Calibrating moves points, and those of images taken out are gone.
+    final = keep_evident(held, smallest)
+    models = [
+        (model, place(model, tile.by_name, tile.options.gps_sigma_m)) for model in final.models
+    ]
+    return _Sound(models, dropped | final.dropped, left_out)
+
+
+def _take_out_contradicted(
+    model: pycolmap.Reconstruction, pairs: PairMatches, tile: _Tile
+) -> dict[str, str]:
+    """Take out of a model, in place, the images that evidence contradicts; return why each."""
+    whole = model.num_reg_images()
+    taken: dict[str, str] = {}
+    for _ in range(_SOUND_ROUNDS):
+        placed = place(model, tile.by_name, tile.options.gps_sigma_m)
+        wrong = dict.fromkeys(unexplained_images(model, pairs), "its pairs contradict its pose")
+        if placed["georegistered"]:
+            misplaced = misplaced_images(
+                model, tile.by_name, placed["origin"], tile.options.gps_sigma_m
+            )
+            wrong |= dict.fromkeys(misplaced, "GPS and its drive contradict its pose")
+        taken |= wrong
+        if not wrong or contradicted(len(taken), whole):
+            break
+        remove_images(model, sorted(wrong))
+        if model.num_reg_images() == 0:
+            break
+    return taken
+
+
 def _map_without_aliases(
-    database: Path,
-    work: Path,
-    by_name: Mapping[str, Mapping[str, Any]],
-    long_side: int,
-    options: MapperOptions,
+    database: Path, work: Path, tile: _Tile, trusted: pa.Table
 ) -> tuple[list[pycolmap.Reconstruction], int]:
     """Map, take out of the database the pairs that the map collapses against GPS, map again."""
     dropped = 0
+    name_of = {row["image_id"]: name for name, row in tile.by_name.items()}
     for attempt in range(_ALIAS_ROUNDS + 1):
-        models = map_incrementally(database, work / f"incremental{attempt}", long_side, options)
+        models = map_incrementally(
+            database, work / f"incremental{attempt}", tile.long_side, tile.options
+        )
         if not models or attempt == _ALIAS_ROUNDS:
             break
         largest = pycolmap.Reconstruction(models[0])
-        placed = place(largest, by_name, options.gps_sigma_m)
+        placed = place(largest, tile.by_name, tile.options.gps_sigma_m)
         if not placed["georegistered"]:
             break
+        wrong = collapsed(largest, trusted, name_of)
+        if len(wrong) <= _FEW_COLLAPSING * trusted.num_rows:
+            break
         with pycolmap.Database.open(database) as opened:
-            names = {image.image_id: image.name for image in opened.read_all_images()}
-            numbers = {name: number for number, name in names.items()}
-            ids, _ = opened.read_two_view_geometry_num_inliers()
-            ends = [pycolmap.pair_id_to_image_pair(pair) for pair in ids]
-            pairs = [(names[a], names[b]) for a, b in ends]
-            wrong = collapsed(largest, pairs, by_name, placed["origin"], options.gps_sigma_m)
+            numbers = {image.name: image.image_id for image in opened.read_all_images()}
             for a, b in wrong:
                 opened.delete_two_view_geometry(numbers[a], numbers[b])
+        trusted = _without(trusted, wrong, name_of)
         dropped += len(wrong)
-        if not wrong:
-            break
     return models, dropped
+
+
+def _without(
+    pairs: pa.Table, unwanted: list[tuple[str, str]], name_of: Mapping[str, str]
+) -> pa.Table:
+    gone = set(unwanted)
+    ends = zip(*(pairs[f"image_id_{end}"].to_pylist() for end in "ab"), strict=True)
+    return pairs.filter(
+        pa.array([(name_of[a], name_of[b]) not in gone for a, b in ends], pa.bool_())
+    )
 
 
 def origin_of(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]:
@@ -283,20 +377,6 @@ def place(
         "origin": list(origin),
         **(found.quality() if found is not None else {}),
     }
-
-
-def gps_outliers(
-    model: pycolmap.Reconstruction,
-    by_name: Mapping[str, Mapping[str, Any]],
-    gps_sigma_m: float,
-) -> int:
-    """Return how many of a model's images lie elsewhere than their GPS says, by 3 sigma."""
-    names, centres, rotations = centres_and_rotations(model)
-    rows = [by_name[name] for name in names]
-    found = georegister(centres, rotations, positions_of(rows, origin_of(rows), gps_sigma_m))
-    if found is None:
-        return 0
-    return int((np.isfinite(found.horizontal) & ~found.inliers).sum())
 
 
 def calibrate(model: pycolmap.Reconstruction, long_side_px: int) -> pycolmap.Reconstruction:

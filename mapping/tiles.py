@@ -1,11 +1,15 @@
-"""Tiles: bounded, overlapping sets of images, each to be reconstructed on its own.
+"""Tiles: bounded, connected, overlapping sets of images, each to be reconstructed on its own.
 
 Boundaries are lines of a fixed grid (the quadtree of Web Mercator), so that a collection that
-grows splits the tiles that outgrow their bound and leaves the others as they are.
+grows splits the tiles that outgrow their bound and leaves the others as they are. A line that cuts
+a street leaves fragments that no pair joins to the rest of their square: they go to the tile
+that they are best connected to.
 """
 
 from __future__ import annotations
 
+import heapq
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +22,9 @@ Indices = NDArray[np.int64]
 
 # Of a tile's bound, the share left to images that it has in common with its neighbours.
 _OVERLAP = 0.2
+# A core smaller than this share of its bound joins a neighbour, which may reach this share of all.
+_FRAGMENT = 0.5
+_FULL = 0.9
 _MAX_LEVEL = 30
 _MAX_LATITUDE = 85.0511
 
@@ -26,7 +33,8 @@ _MAX_LATITUDE = 85.0511
 class Tile:
     """One tile: its images sorted by id, and which of them are its core.
 
-    Every image that has a verified pair is in the core of exactly one tile; the others overlap.
+    Every image that has a trusted pair is in the core of exactly one tile; the others overlap. A
+    core is connected by its own pairs, unless the whole collection is one tile.
     """
 
     name: str
@@ -43,12 +51,15 @@ def plan_tiles(
     pair_weight: NDArray[np.float64],
     max_images: int = 500,
 ) -> list[Tile]:
-    """Cut the graph of verified pairs into tiles of at most `max_images`, overlap included.
+    """Cut the graph of trusted pairs into tiles of at most `max_images`, overlap included.
 
-    `image_ids` are sorted; degrees are NaN without a position; `pair_weight` is the count of
-    inliers. All linked images make one tile if they are few enough; else each connected component
-    is a tile of its own or is cut by place. An image without a position goes where its strongest
-    pairs go. Tiles are sorted by name. Memory and time grow with images and pairs.
+    `image_ids` are sorted; degrees are NaN without a position; the pairs are those that
+    mapping.judging keeps, `pair_weight` their count of inliers. All linked images make one tile if
+    they are few enough; else each connected component is a tile of its own or is cut by place, and
+    what a cut leaves without a connection, or small, goes to the neighbour that it has most pairs
+    with. An image without a position goes where its strongest pairs go. Tiles overlap by the
+    images that have most pairs with the core. Tiles are sorted by name. Memory and time grow with
+    images and pairs.
     """
     ids = np.asarray(image_ids, object)
     rows = {image: row for row, image in enumerate(image_ids)}
@@ -62,23 +73,99 @@ def plan_tiles(
     latitude, longitude = _spread_positions(latitude, longitude, first, second, pair_weight)
     component = connected_components(len(ids), first, second)
     core_images = int(max_images * (1 - _OVERLAP))
-    group = np.full(len(ids), -1, np.int64)
+    leaf_of = np.full(len(ids), -1, np.int64)
     names: list[str] = []
     for root in np.unique(component[linked]):
         members = linked[component[linked] == root]
         for suffix, leaf in _leaves(members, latitude, longitude, core_images):
-            group[leaf] = len(names)
+            leaf_of[leaf] = len(names)
             names.append(f"c{ids[root][:12]}{suffix}")
+    inside = leaf_of[first] == leaf_of[second]
+    piece = connected_components(len(ids), first[inside], second[inside])
+    piece[leaf_of < 0] = -1
+    group = _mended(piece, first, second, core_images, max_images)
+    named = _names(group, leaf_of, names, ids)
     tiles = [
         _tile(
-            name,
+            named[number],
             ids,
             np.flatnonzero(group == number),
             _overlapping(group, number, first, second, pair_weight, max_images),
         )
-        for number, name in enumerate(names)
+        for number in np.unique(group[linked]).tolist()
     ]
     return sorted(tiles, key=lambda tile: tile.name)
+
+
+def _mended(piece: Indices, first: Indices, second: Indices, bound: int, full: int) -> Indices:
+    """The pieces, small ones joined to the neighbour that they have most pairs with.
+
+    Pieces and groups are named by their first image, -1 for images outside; smallest first.
+    """
+    sizes = {int(name): int(size) for name, size in zip(*_counts(piece[piece >= 0]), strict=True)}
+    a, b = piece[first], piece[second]
+    across = (a != b) & (a >= 0) & (b >= 0)
+    low, high = np.minimum(a, b)[across], np.maximum(a, b)[across]
+    keys, counts = _counts(low * len(piece) + high)
+    links: defaultdict[int, dict[int, int]] = defaultdict(dict)
+    for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
+        one, other = divmod(key, len(piece))
+        links[one][other] = links[other][one] = count
+    into: dict[int, int] = {}
+    waiting = [(size, name) for name, size in sizes.items()]
+    heapq.heapify(waiting)
+    while waiting:
+        size, name = heapq.heappop(waiting)
+        if name in into or size != sizes[name] or size >= _FRAGMENT * bound:
+            continue
+        fitting = [
+            (count, -other)
+            for other, count in links[name].items()
+            if size + sizes[other] <= max(bound, _FULL * full)
+        ]
+        if not fitting:
+            continue
+        other = into[name] = -max(fitting)[1]
+        sizes[other] += size
+        heapq.heappush(waiting, (sizes[other], other))
+        for third, count in links.pop(name).items():
+            del links[third][name]
+            if third != other:
+                links[other][third] = links[third][other] = links[other].get(third, 0) + count
+    names, place = np.unique(piece, return_inverse=True)
+    ends = names.tolist()
+    for row, name in enumerate(ends):
+        while name in into:
+            name = into[name]
+        ends[row] = name
+    return np.array(ends, np.int64)[place]
+
+
+def _counts(values: Indices) -> tuple[Indices, Indices]:
+    found, count = np.unique(values, return_counts=True)
+    return found, count.astype(np.int64)
+
+
+def _names(
+    group: Indices, leaf_of: Indices, leaf_names: list[str], ids: NDArray[np.object_]
+) -> dict[int, str]:
+    """A name for each group: of the leaf that most of its images are of.
+
+    Where two groups are of one leaf, the smaller one's has its first image's name at its end.
+    """
+    inside = group >= 0
+    keys, counts = _counts(group[inside] * len(leaf_names) + leaf_of[inside])
+    number, leaf = np.divmod(keys, len(leaf_names))
+    best = np.lexsort((leaf, -counts, number))
+    groups, where = np.unique(number[best], return_index=True)
+    chosen, size = leaf[best][where], counts[best][where]
+    named: dict[int, str] = {}
+    taken: set[int] = set()
+    for row in np.lexsort((groups, -size)).tolist():
+        at, own = int(groups[row]), int(chosen[row])
+        named[at] = leaf_names[own] + (f"-{ids[at][:12]}" if own in taken else "")
+        taken.add(own)
+    return named
 
 
 def _tile(name: str, ids: NDArray[np.object_], core: Indices, members: Indices) -> Tile:
@@ -94,13 +181,17 @@ def _overlapping(
     weight: NDArray[np.float64],
     max_images: int,
 ) -> Indices:
-    """Images of other tiles that are best connected to this one, as many as its bound allows."""
+    """Images of other tiles that have most pairs with this core, as many as its bound allows.
+
+    Pairs, not inliers: those beside the border see many of the core's images. Inliers break ties.
+    """
     inside = group == number
-    strength = np.bincount(first, weight * inside[second], len(group))
-    strength += np.bincount(second, weight * inside[first], len(group))
-    strength[inside] = 0.0
-    order = np.argsort(-strength, kind="stable")[: max_images - int(inside.sum())]
-    return order[strength[order] > 0]
+    towards, of = np.concatenate([first, second]), np.concatenate([second, first])
+    joins = inside[of] & ~inside[towards]
+    partners = np.bincount(towards[joins], minlength=len(group))
+    inliers = np.bincount(towards[joins], np.concatenate([weight, weight])[joins], len(group))
+    order = np.lexsort((-inliers, -partners))[: max(0, max_images - int(inside.sum()))]
+    return order[partners[order] > 0]
 
 
 def _spread_positions(

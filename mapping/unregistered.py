@@ -40,9 +40,12 @@ _SAID = (
     ("no parallax", UnregisteredReason.TOO_FEW_POINTS),
     ("too little evidence", UnregisteredReason.TOO_FEW_POINTS),
     ("its model was left", UnregisteredReason.MODEL_TOO_SMALL),
-    ("no verified pair", UnregisteredReason.PAIRS_NOT_TRUSTED),
+    ("no trusted pair", UnregisteredReason.PAIRS_NOT_TRUSTED),
     ("its pairs contradict", UnregisteredReason.CONTRADICTED),
     ("GPS and its drive contradict", UnregisteredReason.CONTRADICTED),
+    ("its model is contradicted", UnregisteredReason.CONTRADICTED),
+    ("GPS contradicts its model", UnregisteredReason.CONTRADICTED),
+    ("two tiles have it", UnregisteredReason.CONTRADICTED),
 )
 _PLACE = ("latitude", "longitude", "altitude")
 _ORDER = {reason: place for place, reason in enumerate(UnregisteredReason)}

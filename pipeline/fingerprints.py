@@ -21,8 +21,8 @@ _STAGE_VERSIONS = {
     "features": 1,
     "verify": 2,
     "cameras": 4,
-    "reconstruct": 4,
-    "merge": 7,
+    "reconstruct": 5,
+    "merge": 8,
 }
 
 

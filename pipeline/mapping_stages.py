@@ -11,6 +11,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mapping.cameras import camera_keys
+from mapping.judging import (
+    KEPT,
+    QUATERNION,
+    judge,
+    judged_table,
+    pairs_of,
+    photographs_of,
+)
+from mapping.matching import inlier_counts
 from mapping.tiles import Tile, plan_tiles
 from pipeline.fingerprints import fingerprint
 from pipeline.options import worker_threads
@@ -23,6 +32,7 @@ from pipeline.stages import (
     inputs_of,
     reject_paths,
 )
+from schemas import tables
 from schemas.records import NO_CELL, Task
 from transforms import cameras as cameras_stage
 from transforms import ingest as ingest_stage
@@ -34,28 +44,29 @@ from transforms import verify as verify_stage
 
 log = logging.getLogger("vladmap")
 
-_UNVERIFIED = pa.array(["DEGENERATE", "UNDEFINED", "WATERMARK"])
+_JUDGED_COLUMNS = ["latitude", "longitude", "gps_accuracy_m", "sequence_id", "sequence_index"]
 
 
 class _Graph:
-    """All images and verified pairs as arrays: some 100 bytes an image, 20 a pair.
+    """All images and verified pairs as arrays, and what is thought of each pair.
 
-    A million images with twenty verified pairs each take half a gigabyte here, in the driver.
+    Some 200 bytes an image, 100 a pair: a million images with twenty verified pairs each take two
+    gigabytes here, in the driver.
     """
 
     def __init__(self, run: Run) -> None:
         parts = []
         for shard, entry in image_shards(run).items():
-            columns = [*cameras_stage.IMAGE_COLUMNS, "latitude", "longitude", "duplicate_of"]
+            columns = [*cameras_stage.IMAGE_COLUMNS, *_JUDGED_COLUMNS, "duplicate_of"]
             table = storage.read_table(run.atlas.path(entry.file.path), columns)
             table = table.filter(pc.is_null(table["duplicate_of"]))
             keys = [camera_name(key) for key in camera_keys(table)]
             parts.append(
                 table.append_column("shard", pa.array([shard] * table.num_rows, pa.string()))
                 .append_column("camera", pa.array(keys, pa.string()))
-                .select(["image_id", "latitude", "longitude", "shard", "camera"])
+                .select(["image_id", *_JUDGED_COLUMNS, "shard", "camera"])
             )
-        images = pa.concat_tables(parts).sort_by("image_id")
+        images = pa.concat_tables(parts).sort_by("image_id").combine_chunks()
         self.ids = images["image_id"].to_pylist()
         self.rows = {image: row for row, image in enumerate(self.ids)}
         self.latitude, self.longitude = (
@@ -64,44 +75,44 @@ class _Graph:
         self.shard, self.camera = (
             np.array(images[name].to_pylist(), dtype=object) for name in ("shard", "camera")
         )
-        self._read_pairs(run)
+        self._read_pairs(run, images["image_id"].combine_chunks())
+        self.judgement = judge(photographs_of(images, run.options.gps_sigma_m), self.pairs)
+        self.trusted = self.judgement.verdict == KEPT
 
-    def _read_pairs(self, run: Run) -> None:
-        first: list[int] = []
-        second: list[int] = []
-        weight: list[NDArray[np.int32]] = []
-        shard: list[str] = []
+    def _read_pairs(self, run: Run, ids: pa.Array) -> None:
+        columns = ["image_id_a", "image_id_b", "configuration", "inliers", *QUATERNION]
+        parts, counts, shards = [], [], []
         for name, entry in sorted(run.atlas.ledger(verify_stage.STAGE).items()):
-            table = storage.read_table(
-                run.atlas.path(entry.file.path),
-                ["image_id_a", "image_id_b", "configuration", "inliers"],
-            )
-            good = pc.invert(pc.is_in(table["configuration"], _UNVERIFIED))
-            table = table.filter(good)
-            first.extend(self.rows[image] for image in table["image_id_a"].to_pylist())
-            second.extend(self.rows[image] for image in table["image_id_b"].to_pylist())
-            weight.append(pc.list_value_length(table["inliers"]).to_numpy())
-            shard.extend([name] * table.num_rows)
-        self.first, self.second = np.array(first, np.int64), np.array(second, np.int64)
-        self.weight = np.concatenate([np.zeros(0), *weight]).astype(np.float64)
-        self.pair_shard = np.array(shard, dtype=object)
+            table = storage.read_table(run.atlas.path(entry.file.path), columns)
+            count = inlier_counts(table)
+            parts.append(table.drop_columns(["inliers"]).filter(pa.array(count > 0)))
+            counts.append(count[count > 0])
+            shards.extend([name] * len(counts[-1]))
+        nothing = tables.TWO_VIEWS.empty_table().select(columns).drop_columns(["inliers"])
+        views = pa.concat_tables([nothing, *(part.cast(nothing.schema) for part in parts)])
+        self.pairs = pairs_of(views, ids, np.concatenate([np.zeros(0), *counts]))
+        self.pair_shard = np.array(shards, dtype=object)
 
 
 def reconstruct(run: Run) -> None:
-    """Cut the verified pairs into tiles, and map those that are new or have changed.
+    """Judge the verified pairs, cut the trusted ones into tiles, and map what is new or changed.
 
-    Where there are none, or all of them fail, the map is empty.
+    What is thought of each pair is in `work/judged.parquet`, as is what each tile was given of it.
+    Where there are no trusted pairs, or all tiles fail, the map is empty.
     """
     options, root = run.options, run.atlas.root
     graph = _Graph(run)
+    storage.commit_table(
+        root, "work/judged.parquet", judged_table(graph.ids, graph.pairs, graph.judgement)
+    )
     ids = np.array(graph.ids, dtype=object)
     tiles = plan_tiles(
         graph.ids,
         graph.latitude,
         graph.longitude,
-        ids[graph.first].tolist(),
-        ids[graph.second].tolist(),
-        graph.weight,
+        ids[graph.pairs.first[graph.trusted]].tolist(),
+        ids[graph.pairs.second[graph.trusted]].tolist(),
+        graph.pairs.inliers[graph.trusted],
         max_images=options.tile_images,
     )
     if not tiles:
@@ -132,10 +143,12 @@ def _tile_task(run: Run, graph: _Graph, tile: Tile) -> Task:
     )
     inside = np.zeros(len(graph.ids), bool)
     inside[members] = True
-    pairs = inside[graph.first] & inside[graph.second]
+    pairs = inside[graph.pairs.first] & inside[graph.pairs.second]
+    judged = judged_table(graph.ids, graph.pairs, graph.judgement, np.flatnonzero(pairs))
     reads: dict[str, list[str]] = defaultdict(list)
-    path = f"work/tiles/{tile.name}.parquet"
+    path, judged_path = f"work/tiles/{tile.name}.parquet", f"work/tiles/{tile.name}.judged.parquet"
     file = storage.commit_table(run.atlas.root, path, table)
+    judged_file = storage.commit_table(run.atlas.root, judged_path, judged)
     stages = {
         "images": ("ingest", graph.shard[members]),
         "features": (features_name(run), graph.shard[members]),
@@ -152,9 +165,15 @@ def _tile_task(run: Run, graph: _Graph, tile: Tile) -> Task:
         tile.name,
         NO_CELL,
         f"tiles/{tile.name}/tile.json",
-        fingerprint("reconstruct", members=file.digest, gps_sigma_m=run.options.gps_sigma_m),
+        fingerprint(
+            "reconstruct",
+            members=file.digest,
+            judged=judged_file.digest,
+            gps_sigma_m=run.options.gps_sigma_m,
+        ),
         reads=(
             ("members", path),
+            ("judged", judged_path),
             *((f"{role}/{number}", at) for role in stages for number, at in enumerate(reads[role])),
         ),
         inputs=tuple(inputs),

@@ -180,7 +180,7 @@ class BuildOptions:
     features: str = _option(
         "sift", "local features", stages="pair verify reconstruct", choices=DETECTORS
     )
-    tile_images: int = _option(500, "images in a tile, overlap included", stages="reconstruct")
+    tile_images: int = _option(1000, "images in a tile, overlap included", stages="reconstruct")
     tile_minutes: float = _option(
         60.0, "minutes after which the mapping of a tile is given up", stages="reconstruct"
     )

@@ -100,6 +100,8 @@ class _Merge(beam.DoFn):
             "altitude",
             "gps_accuracy_m",
             "heading_deg",
+            "sequence_id",
+            "sequence_index",
         ]
         found = {}
         for role, path in task.reads:
@@ -143,6 +145,7 @@ class _Merge(beam.DoFn):
             "decisions": merged.decisions,
             "unregistered": unregistered,
             "colours": colours,
+            "models_left_out": merged.left_out,
         }
         data = (json.dumps(report, indent=1, sort_keys=True) + "\n").encode()
         files = [storage.commit_file(self._root, task.output, data, len(merged.models))]

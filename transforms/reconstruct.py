@@ -38,8 +38,8 @@ MEMBERS = pa.schema([("image_id", pa.string()), ("core", pa.bool_())])
 class ReconstructTiles(beam.PTransform):
     """Tasks of tiles -> ledger entries of `tiles/`.
 
-    A task reads `members`, and `images/<shard>`, `features/<shard>`, `two_views/<shard>` and
-    `cameras/<name>` of all that its images need.
+    A task reads `members`, `judged` (mapping.judging.JUDGED), and `images/<shard>`,
+    `features/<shard>`, `two_views/<shard>` and `cameras/<name>` of all that its images need.
     """
 
     root: str
@@ -79,6 +79,7 @@ class _Reconstruct(beam.DoFn):
                 cameras,
                 self._options,
                 self._time_limit_s,
+                storage.read_table(storage.join(self._root, task.read("judged"))),
             )
             report = {
                 **result.report,

@@ -286,7 +286,7 @@ def test_a_tile_whose_common_images_lie_elsewhere_is_refused_and_its_own_not_bel
         pose = frame.rig_from_world
         frame.rig_from_world = pycolmap.Rigid3d(pose.rotation, pose.translation + [3.0, 0.0, 0.0])
     merged = merge_tiles([tile("left", range(14)), right], rows())
-    assert "common images differ by 3.0" in merged.decisions[0]["reason"]
+    assert "4 of 4 common images differ: median 3.0" in merged.decisions[0]["reason"]
     assert [each.name for each in merged.models] == ["left"]
     assert list(merged.unregistered) == [name_of(number) for number in range(14, 24)]
     assert all("parallax" in reason for reason in merged.unregistered.values())
@@ -302,7 +302,48 @@ def test_a_join_that_gps_contradicts_is_refused() -> None:
         torn[name_of(number)] |= moved
     merged = merge_tiles([tile("left", range(14)), tile("right", range(10, 24))], torn)
     assert "would grow from 0.00 m" in merged.decisions[0]["reason"]
-    assert [each.name for each in merged.models] == ["left", "right"]
+    # Alone, too, GPS tears the right one apart: it is no part of the map, and named.
+    assert [each.name for each in merged.models] == ["left"]
+    assert [each["name"] for each in merged.left_out] == ["right"]
+    assert name_of(20) in merged.unregistered
+
+
+def shift_images(model: pycolmap.Reconstruction, numbers: Sequence[int], metres: float) -> None:
+    for number in sorted(model.reg_image_ids()):
+        image = model.image(number)
+        if int(image.name[:3]) in numbers:
+            pose = image.frame.rig_from_world
+            moved = pycolmap.Rigid3d(pose.rotation, pose.translation + [metres, 0.0, 0.0])
+            image.frame.rig_from_world = moved
+
+
+def test_one_common_image_that_two_tiles_place_apart_does_not_end_their_join() -> None:
+    """Issue 19, 0: it stays where it sees more, or in neither; the others are joined."""
+    left, right = tile("left", range(16)), tile("right", range(8, 24))
+    shift_images(right.model, [10], 40.0)
+    merged = merge_tiles([left, right], rows())
+    assert [each["merged"] for each in merged.decisions] == [True]
+    assert shape_error(merged.models[0].model) < 0.01
+    assert merged.unregistered == {name_of(10): "two tiles have it in different places"}
+
+    left, right = tile("left", range(16)), tile("right", range(8, 24))
+    shift_images(right.model, [10], 40.0)
+    image = next(i for i in right.model.images.values() if i.name == name_of(10))
+    for number in image.get_observation_point2D_idxs()[::2]:
+        right.model.delete_observation(image.image_id, number)
+    merged = merge_tiles([left, right], rows())
+    assert merged.models[0].model.num_reg_images() == 24
+    assert merged.unregistered == {}
+    assert shape_error(merged.models[0].model) < 0.01
+
+
+def test_a_photograph_that_gps_has_elsewhere_is_taken_out_and_named() -> None:
+    """Issue 19, 0: registered, and 40 m from where its GPS and its drive have it."""
+    model = tile("one", range(24))
+    shift_images(model.model, [7], 40.0)
+    merged = merge_tiles([model], rows())
+    assert merged.models[0].model.num_reg_images() == 23
+    assert merged.unregistered == {name_of(7): "GPS and its drive contradict its pose"}
 
 
 def test_a_tile_within_another_is_not_written_twice() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mapping.graph import connected_components
 from mapping.tiles import Tile, plan_tiles
 
 
@@ -69,3 +70,59 @@ def test_a_component_without_any_gps_is_cut_all_the_same() -> None:
     tiles = plan(*street(120, with_gps=False), 50)
     assert all(len(tile.image_ids) <= 50 for tile in tiles)
     assert sum(int(tile.core.sum()) for tile in tiles) == 120
+
+
+def pieces(tile: Tile, pairs: list[tuple[str, str]], core: bool) -> int:
+    """Connected components of a tile's images, or of its core, by the pairs among them."""
+    ids = [i for i, inside in zip(tile.image_ids, tile.core, strict=True) if inside or not core]
+    row = {image: number for number, image in enumerate(ids)}
+    ends = np.array([(row[a], row[b]) for a, b in pairs if a in row and b in row], np.int64)
+    return len(np.unique(connected_components(len(ids), *ends.reshape(-1, 2).T)))
+
+
+def hairpin(count: int = 240) -> tuple[list[str], np.ndarray, np.ndarray, list[tuple[str, str]]]:
+    """A street that goes north and comes back 15 m east: every square holds two ways of it."""
+    ids = [f"{number:032x}" for number in range(count)]
+    way = np.arange(count)
+    latitude = 48.0 + 2.7e-5 * np.minimum(way, count - 1 - way)
+    longitude = 16.0 + np.where(way < count // 2, 0.0, 0.0002)
+    pairs = [(a, b) for step in (1, 2, 3) for a, b in zip(ids, ids[step:], strict=False)]
+    return ids, latitude, longitude, pairs
+
+
+def test_a_cut_leaves_no_fragments_in_a_tile() -> None:
+    """Issue 19, 0: a square that holds pieces of two streets is no tile; each piece goes on."""
+    ids, latitude, longitude, pairs = hairpin()
+    a, b = zip(*pairs, strict=True)
+    tiles = plan_tiles(ids, latitude, longitude, a, b, np.full(len(a), 50.0), 60)
+    assert len(tiles) >= 4
+    for tile in tiles:
+        assert len(tile.image_ids) <= 60
+        assert pieces(tile, pairs, core=True) == 1
+        assert pieces(tile, pairs, core=False) == 1
+    cores = [image for tile in tiles for image in np.array(tile.image_ids)[tile.core]]
+    assert sorted(cores) == ids
+    assert len({tile.name for tile in tiles}) == len(tiles)
+
+
+def test_a_small_fragment_joins_the_tile_that_it_has_most_pairs_with() -> None:
+    # Nine tenths of the street fill their squares; what a grid line cuts off is no tile of its own.
+    for start in range(0, 40, 7):
+        ids, latitude = street(100, start)
+        tiles = plan(ids, latitude, 60)
+        assert min(int(tile.core.sum()) for tile in tiles) >= 10
+
+
+def test_the_overlap_is_of_those_with_most_pairs_not_with_most_inliers() -> None:
+    """Issue 19, 0: one pair of an alias has more inliers than all pairs of a neighbour."""
+    ids, latitude, longitude, pairs = hairpin()
+    longitude += np.where(longitude > 16.0, 0.01, 0.0)  # its two ways are in different tiles
+    # Photographs of one way look like those of the other, in a thousand matches each.
+    false = [(ids[n], ids[239 - n]) for n in range(100)]
+    a, b = zip(*pairs, *false, strict=True)
+    weight = np.array([50.0] * len(pairs) + [1000.0] * len(false))
+    for tile in plan_tiles(ids, latitude, longitude, a, b, weight, 60):
+        core = np.flatnonzero(np.isin(ids, np.array(tile.image_ids)[tile.core]))
+        for end, step in ((core.min(), -1), (core.max(), 1)):
+            if 0 <= end + step < len(ids):
+                assert ids[end + step] in tile.image_ids

@@ -111,7 +111,8 @@ def test_the_table_is_geoparquet_of_its_schema_with_null_places_where_there_is_n
     [
         ("the mapper found no place for it among the others", "left_out_by_mapper"),
         ("something new", "left_out_by_mapper"),
-        ("no verified pair with another photograph of its tile", "pairs_not_trusted"),
+        ("no trusted pair with another photograph of its tile", "pairs_not_trusted"),
+        ("two tiles have it in different places", "contradicted"),
         ("too little evidence: 9 points with parallax, 15 are needed", "too_few_points"),
         ("no parallax: a turn on the spot explains what it shares", "too_few_points"),
         ("its model was left with 2 of the 3 images that it takes", "model_too_small"),
