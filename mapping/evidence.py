@@ -9,9 +9,11 @@ together, at some focal length near the model's, shows no parallax, whatever the
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from mapping.colmap import Camera, from_colmap, pycolmap, to_colmap
 from mapping.features import LocalFeatures
 from mapping.graph import connected_components
-from mapping.matching import TwoView, max_error_px
+from mapping.matching import MAX_ERROR_LONG_SIDE_PX, TwoView, max_error_px
 
 MIN_POINTS = 15
 """Points with parallax that an image must see to be registered: as many as a verified pair."""
@@ -27,13 +29,16 @@ MIN_POINTS = 15
 # Two rays that meet at less are all but parallel: their point's depth is noise. COLMAP's own bound.
 _MIN_ANGLE = np.radians(1.5)
 # A pair is a mere rotation if this share of its points lie this near, over the error that an
-# inlier may have, to where a rotation takes them; a pair of fewer points shows nothing.
+# inlier may have, to where a rotation takes them; a pair of fewer points shows nothing. In small
+# pictures a way past a wall looks more like a turn, and keypoints err by fewer pixels.
 _TURN_SHARE = 0.8
 _TURN_ERROR = 0.75
+_SMALLEST_SHARE = 0.5
 _MIN_ROWS = 8
 _MAX_ROWS = 48
 # Focal lengths over the model's: a rotation seen through a wrong one looks like a translation.
-_FOCAL_FACTORS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.45, 1.7)
+_FOCAL_FACTORS = tuple(1.1**step for step in range(-5, 6))
+_FOCAL_HALVINGS = 4
 _ROUNDS = 4
 # Of a long track so many observations, evenly spaced, are compared with each other.
 _MAX_TRACK = 16
@@ -263,17 +268,23 @@ def _turns(
         return np.zeros(0, bool), of_pair
     sample = _sample(of_pair, size)
     group = of_pair[sample]
-    shares = []
-    for factor in _FOCAL_FACTORS:
+
+    @cache
+    def shares(factor: float) -> Array:
+        """What share of each pair's points a rotation explains at this focal length."""
         first, _ = _rays(cameras, image_a[sample], pixel_a[sample], factor)
         second, bound = _rays(cameras, image_b[sample], pixel_b[sample], factor)
         error = _rotation_errors(first, second, group, len(size), bound)
         near = (error <= _TURN_ERROR * bound).astype(np.float64)
-        shares.append(np.bincount(group, near, len(size)) / np.bincount(group, minlength=len(size)))
-    explained = np.array(shares) >= _TURN_SHARE
+        return np.bincount(group, near, len(size)) / np.bincount(group, minlength=len(size))
+
     # One focal length for all: the one under which most of what is seen is a rotation.
-    best = int(np.argmax(explained @ size))
-    return explained[best] | (size < _MIN_ROWS), of_pair
+    best = max(_FOCAL_FACTORS, key=lambda factor: shares(factor) @ size)
+    step = 1.1
+    for _ in range(_FOCAL_HALVINGS):
+        step = math.sqrt(step)
+        best = max((best, best / step, best * step), key=lambda factor: shares(factor) @ size)
+    return (shares(best) >= _TURN_SHARE) | (size < _MIN_ROWS), of_pair
 
 
 def _sample(of_pair: Indices, size: Indices) -> Indices:
@@ -289,7 +300,7 @@ def _rays(
     cameras: Sequence[pycolmap.Camera], image: Indices, pixel: Array, factor: float
 ) -> tuple[Array, Array]:
     """Unit rays (n, 3) of pixels in their images' cameras, the focal lengths times `factor`, NaN
-    where there is none; and the angle that an inlier's error may have, in radians."""
+    where there is none; and the angle, in radians, by which a keypoint may err."""
     rays = np.zeros((len(image), 3))
     bound = np.ones(len(rays))
     kinds: dict[str, list[int]] = defaultdict(list)
@@ -303,7 +314,9 @@ def _rays(
             camera.params = params.tolist()
         rows = np.isin(image, members)
         rays[rows] = camera.cam_ray_from_img(pixel[rows])
-        bound[rows] = max_error_px(from_colmap(camera)) / camera.mean_focal_length()
+        size = max(camera.width, camera.height) / MAX_ERROR_LONG_SIDE_PX
+        pixels = max_error_px(from_colmap(camera)) * min(1.0, max(_SMALLEST_SHARE, size))
+        bound[rows] = pixels / camera.mean_focal_length()
     return rays, bound
 
 

@@ -26,6 +26,7 @@ from models.registry import (
 )
 from models.whitening import IMAGES_PER_DIMENSION, IMAGES_PER_REDUCED
 from photos.cells import ring
+from photos.projection import PERSPECTIVE
 from pipeline.collection import list_collection
 from pipeline.fingerprints import fingerprint
 from pipeline.options import DETECTORS, reduced_to, worker_threads
@@ -272,10 +273,8 @@ def _image_count(run: Run) -> Callable[[Task], int]:
     return lambda task: counts.get(task.shard, 0)
 
 
-def _per_image_shard(
-    run: Run, folder: str, identity: str, extra: tuple[tuple[str, str], ...] = ()
-) -> list[Task]:
-    """One task for each shard of `images/`."""
+def _per_image_shard(run: Run, folder: str, identity: str, part: str = "pixels") -> list[Task]:
+    """One task for each shard of `images/`, of which it reads a part."""
     return [
         Task(
             shard,
@@ -283,7 +282,7 @@ def _per_image_shard(
             _cell_path(folder, shard),
             identity,
             reads=(("images", entry.file.path),),
-            inputs=(*inputs_of(run, ingest_stage.STAGE, [shard], "pixels"), *extra),
+            inputs=inputs_of(run, ingest_stage.STAGE, [shard], part),
         )
         for shard, entry in image_shards(run).items()
     ]
@@ -330,9 +329,12 @@ def describe(run: Run) -> None:
 def _check_ledger_rejects(
     run: Run, stage: str, folder: str, ledger: dict[str, LedgerEntry]
 ) -> None:
-    rejected, accepted = (
-        sum(entry.counts[name] for entry in ledger.values()) for name in ("rejects", "images")
+    # A panorama is a good photograph, if none for a map.
+    rejected, panoramas, accepted = (
+        sum(entry.counts.get(name, 0) for entry in ledger.values())
+        for name in ("rejects", "panoramas", "images")
     )
+    rejected -= panoramas
     check_rejects(run, stage, rejected, accepted, folder)
 
 
@@ -701,7 +703,10 @@ def extract_features(run: Run) -> dict[str, LedgerEntry]:
     extracted = run.execute(
         stage,
         _per_image_shard(
-            run, f"features/{options.features}", fingerprint("features", detector=options.features)
+            run,
+            f"features/{options.features}",
+            fingerprint("features", detector=options.features),
+            "features",
         ),
         verify_stage.ExtractFeatures(
             run.atlas.root, stage, options.features, options.max_pixels, threads
@@ -711,6 +716,13 @@ def extract_features(run: Run) -> dict[str, LedgerEntry]:
         label="features",
     )
     _check_ledger_rejects(run, "verify", stage, extracted)
+    panoramas = sum(entry.counts["panoramas"] for entry in extracted.values())
+    if panoramas:
+        log.info(
+            "features: %d panoramas are not mapped, only searched: see rejects/%s",
+            panoramas,
+            stage,
+        )
     return extracted
 
 
@@ -761,6 +773,13 @@ def camera_name(key: str) -> str:
     return storage.digest(key.encode())
 
 
+def _one_lens(run: Run, entry: LedgerEntry) -> pa.Table:
+    """Rows of an image shard that a camera model can explain."""
+    columns = [*cameras_stage.IMAGE_COLUMNS, "projection"]
+    table = storage.read_table(run.atlas.path(entry.file.path), columns)
+    return table.filter(pc.equal(table["projection"], PERSPECTIVE))
+
+
 def _trial_shards(counts: Mapping[str, int], joined: Mapping[str, set[str]]) -> list[str]:
     """Shards to try a camera on, by how many of its images each has: enough, and connected."""
     chosen: list[str] = []
@@ -793,11 +812,7 @@ def _choose_cameras(run: Run, extracted: dict[str, LedgerEntry]) -> dict[str, Co
     until then it is made again when there are more.
     """
     keys = {
-        shard: Counter(
-            camera_keys(
-                storage.read_table(run.atlas.path(entry.file.path), cameras_stage.IMAGE_COLUMNS)
-            )
-        )
+        shard: Counter(camera_keys(_one_lens(run, entry)))
         for shard, entry in image_shards(run).items()
     }
     images, pairs = image_shards(run), run.atlas.ledger(pair_stage.STAGE)

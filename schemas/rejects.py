@@ -20,6 +20,7 @@ class RejectReason(enum.StrEnum):
     CHANGED = "changed"
     NO_DESCRIPTOR = "no_descriptor"
     NO_FEATURES = "no_features"
+    PANORAMA = "panorama"
     CRASHED = "crashed"
     TILE_FAILED = "tile_failed"
 

@@ -95,8 +95,10 @@ _NOT_FILES = {
 _CAMERA = ["make", "model", "width", "height", "focal_px", "projection"]
 
 PARTS = {
-    # What is computed from pixels alone: descriptors, patches, local features.
+    # What is computed from pixels alone: descriptors, patches.
     "pixels": ["image_id", "content_hash", "width", "height", "duplicate_of"],
+    # Local features: only what one lens took has them.
+    "features": ["image_id", "content_hash", "width", "height", "duplicate_of", "projection"],
     # The index of places.
     "directions": ["image_id", "latitude", "longitude", "heading_deg"],
     # Pairs; `pipeline.stages.pair` sees to the sequences, which cross shards.

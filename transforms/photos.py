@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -39,9 +39,12 @@ class Photo:
     error: PhotoError | None = None
 
 
-def shard_rows(root: str, path: str) -> list[dict[str, Any]]:
-    """Rows of an image shard that have pixels of their own: exact duplicates stand for nothing."""
-    table = storage.read_table(storage.join(root, path), SHARD_ROWS.names)
+def shard_rows(root: str, path: str, also: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Rows of an image shard that have pixels of their own: exact duplicates stand for nothing.
+
+    They have the columns of SHARD_ROWS and those named in `also`.
+    """
+    table = storage.read_table(storage.join(root, path), [*SHARD_ROWS.names, *also])
     return table.filter(pc.is_null(table["duplicate_of"])).to_pylist()
 
 

@@ -21,6 +21,7 @@ from mapping.feature_table import feature_table, read_features
 from mapping.features import LocalFeatures, load_extractor
 from mapping.matching import TwoView, match, two_view_table, verify
 from photos.processes import WorkerDied, WorkerPool
+from photos.projection import PERSPECTIVE
 from schemas.records import LedgerEntry, Task
 from schemas.rejects import PhotoError, RejectReason
 from transforms import progress, storage
@@ -70,6 +71,15 @@ def extract_photo(row: dict[str, Any], detector: str, max_pixels: int) -> Extrac
     return row, found, None
 
 
+def _panorama(row: dict[str, Any]) -> PhotoError:
+    """No camera model explains such a picture: a map made with one would be silently wrong."""
+    return PhotoError(
+        RejectReason.PANORAMA,
+        f"{row['projection']} projection, not the picture of one lens: it is searched, not mapped; "
+        "to map the place, add views of 90 degrees or less cut from it",
+    )
+
+
 class _Extract(beam.DoFn):
     def __init__(
         self, root: str, stage: str, detector: str, max_pixels: int, processes: int
@@ -86,8 +96,15 @@ class _Extract(beam.DoFn):
             self._pool.close()
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
-        rows = shard_rows(self._root, task.read("images"))
         found, rejects = [], []
+        rows = []
+        for row in shard_rows(self._root, task.read("images"), ["projection"]):
+            if row["projection"] == PERSPECTIVE:
+                rows.append(row)
+            else:
+                rejects.append(reject_row(row["uri"], row["image_id"], STAGE, _panorama(row)))
+                progress.advance()
+        panoramas = len(rejects)
         extract = partial(extract_photo, detector=self._detector, max_pixels=self._max_pixels)
         apply = map if self._pool is None else self._pool.map
         for row, outcome in zip(rows, apply(extract, rows), strict=True):
@@ -113,7 +130,7 @@ class _Extract(beam.DoFn):
             task,
             feature_table(found, _extractor(self._detector)),
             rejects,
-            counts={"images": len(found), "rejects": len(rejects)},
+            counts={"images": len(found), "rejects": len(rejects), "panoramas": panoramas},
         )
 
 
@@ -184,7 +201,8 @@ class _Images:
                 for image, key in zip(
                     images["image_id"].to_pylist(), camera_keys(images), strict=True
                 ):
-                    self.cameras[image] = chosen[key]
+                    if key in chosen:  # none is chosen for panoramas
+                        self.cameras[image] = chosen[key]
 
     def features(self, shards: tuple[str, str], wanted: set[str]) -> dict[str, LocalFeatures]:
         """Features of the wanted images of two shards; the tables of others are let go."""
