@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
+from jobs.failures import causes, explained
 from photos import processes
 from pipeline.suggest import unknown
 from schemas import VERSION
@@ -26,9 +27,6 @@ _ENDINGS = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: 143, signal.SIGHUP:
 _PATIENCE_S = 5.0
 SAYING = ("verbose", "quiet", "log_file", "json")
 """Options on what is said alone: no result depends on them."""
-_BEAMS_WORKERS = "apache_beam.runners.worker"
-
-Kind = TypeVar("Kind", bound=BaseException)
 
 log = logging.getLogger("vladmap")
 
@@ -102,15 +100,16 @@ def guarded(work: Callable[[], int | None], parsed: argparse.Namespace | None = 
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except (Exception, KeyboardInterrupt) as error:
-            # Beam wraps what a DoFn raised; a cause that the user can mend stays one line.
-            causes = list(_causes(error))
-            for end in (*_of(Ended, causes), *_of(KeyboardInterrupt, causes)):
-                return interrupted(end)
-            for cause in _of(UserError, causes):
-                print(f"vladmap: {cause}", file=sys.stderr)
-                return EXIT_USER_ERROR
-            log.debug("ended by an error that is vladmap's own", exc_info=True)
-            raise
+            ends = [cause for cause in causes(error) if isinstance(cause, KeyboardInterrupt)]
+            if ends:
+                return interrupted(next((end for end in ends if isinstance(end, Ended)), ends[0]))
+            said = explained(error)
+            if said is None:
+                log.debug("this should not have happened", exc_info=True)
+                raise
+            log.debug("where it was raised", exc_info=True)
+            print(f"vladmap: {said}", file=sys.stderr)
+            return EXIT_USER_ERROR
 
 
 def interrupted(error: KeyboardInterrupt) -> int:
@@ -195,28 +194,17 @@ def _log(parsed: argparse.Namespace) -> None:
 def _ours(record: logging.LogRecord) -> bool:
     """What vladmap says; of libraries warnings, of Beam errors.
 
-    What a worker of Beam's raises comes back to this process and is told there, once.
+    What a worker of Beam's raises comes back to this process and is told there, once: Beam's own
+    accounts of it are left out.
     """
     package = record.name.partition(".")[0]
     if package == "vladmap":
         return record.levelno >= logging.INFO
     if package == "apache_beam":
-        return record.levelno >= logging.ERROR and not record.name.startswith(_BEAMS_WORKERS)
+        told = record.exc_info or "Traceback (most recent call last)" in record.getMessage()
+        return record.levelno >= logging.ERROR and not told
     # Beam's word, at each start, on what only its BigQuery needs.
     return record.levelno >= logging.WARNING and "apitools not found" not in str(record.msg)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        yield current
-        seen.add(id(current))
-        current = current.__cause__ or current.__context__
-
-
-def _of(kind: type[Kind], errors: Sequence[BaseException]) -> list[Kind]:
-    return [error for error in errors if isinstance(error, kind)]
 
 
 def words(argv: Sequence[str] | None) -> list[str]:

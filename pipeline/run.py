@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipeline import launch
 from pipeline.atlas import Atlas
 from pipeline.options import BuildOptions
 from pipeline.progress import Bar, counted
@@ -25,7 +25,8 @@ from transforms import storage
 
 log = logging.getLogger("vladmap")
 
-_IN_PROCESS = {"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner"}
+_TIMINGS = "work/timings.json"
+_METRICS = "work/metrics.json"
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,7 @@ class Run:
     @property
     def in_process(self) -> bool:
         """Whether the workers live in this process, so that they can use all its cores."""
-        runner = self._pipeline_options().get_all_options().get("runner") or "FnApiRunner"
-        return runner.rpartition(".")[2] in _IN_PROCESS
-
-    def _pipeline_options(self) -> PipelineOptions:
-        # A bare DirectRunner first looks for Prism on the internet; ours is named.
-        flags = list(self.beam_args)
-        if not any(flag.startswith("--runner") for flag in flags):
-            flags.insert(0, "--runner=FnApiRunner")
-        return PipelineOptions(flags)
+        return launch.in_process(self.beam_args)
 
     def todo(self, stage: str, tasks: Sequence[Task]) -> list[Task]:
         """Tasks that the ledger does not know as done with these settings and inputs."""
@@ -128,9 +121,13 @@ class Run:
 
         The shuffle gives each task a bundle of its own: the work of one waits for no other's.
         """
-        pipeline = beam.Pipeline(options=self._pipeline_options())
-        pipeline | beam.Create(list(tasks)) | beam.Reshuffle() | label >> transform
-        pipeline.run().wait_until_finish()
+
+        def build(pipeline: beam.Pipeline) -> None:
+            pipeline | beam.Create(list(tasks)) | beam.Reshuffle() | label >> transform
+
+        _, metrics = launch.run(self.beam_args, label, build)
+        if metrics:
+            self._keep(_METRICS, label, metrics)
 
     def _committed(
         self, stage: str, todo: Sequence[Task], size: Callable[[Task], int]
@@ -182,23 +179,31 @@ class Run:
 
     def _remember(self, result: StageResult) -> None:
         """Keep the timing of the last run that did work, for the report of a later one."""
-        timings = self.timings()
-        timings[result.stage] = {
+        timing = {
             "unit": result.unit,
             "elements": result.elements,
             "reused": result.reused,
             "seconds": round(result.seconds, 3),
             "device": result.device,
         }
-        data = json.dumps(timings, indent=1, sort_keys=True) + "\n"
-        storage.write_atomic(self.atlas.path("work/timings.json"), data.encode())
+        self._keep(_TIMINGS, result.stage, timing)
 
     def timings(self) -> dict[str, dict[str, Any]]:
         """Timing of each stage when it last did work."""
+        return self._kept(_TIMINGS)
+
+    def _keep(self, path: str, name: str, value: dict[str, Any]) -> None:
+        kept = self._kept(path)
+        kept[name] = value
+        data = json.dumps(kept, indent=1, sort_keys=True) + "\n"
+        storage.write_atomic(self.atlas.path(path), data.encode())
+
+    def _kept(self, path: str) -> dict[str, dict[str, Any]]:
+        """What `_keep` has kept; nothing where the file is lost or damaged."""
         try:
-            found: dict[str, dict[str, Any]] = json.loads(
-                storage.read_bytes(self.atlas.path("work/timings.json"))
-            )
-        except (OSError, ValueError):
+            found = json.loads(storage.read_bytes(self.atlas.path(path)))
+        except (OSError, ValueError, RecursionError):
             return {}
-        return found
+        if not isinstance(found, dict):
+            return {}
+        return {name: value for name, value in found.items() if isinstance(value, dict)}

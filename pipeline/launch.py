@@ -1,0 +1,172 @@
+"""One Beam pipeline on the runner that was asked for: started, named, waited for, cancelled."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineResult
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+from schemas.rejects import UserError
+
+log = logging.getLogger("vladmap")
+
+_ON_THIS_MACHINE = {"fnapirunner", "directrunner", "bundlebaseddirectrunner", "direct"}
+_TAIL_LINES = 40
+_CONSOLE = "https://console.cloud.google.com/dataflow/jobs/{region}/{job}?project={project}"
+
+Metrics = dict[str, dict[str, Any]]
+
+
+def options_of(words: Sequence[str]) -> PipelineOptions:
+    """Beam's options of its words on the command line.
+
+    A bare DirectRunner first looks for Prism on the internet: without a runner ours is named.
+    """
+    options = PipelineOptions(list(words))
+    standard = options.view_as(StandardOptions)
+    standard.runner = standard.runner or "FnApiRunner"
+    return options
+
+
+def in_process(words: Sequence[str]) -> bool:
+    """Whether the workers live in this process, so that they can use all its cores."""
+    options = options_of(words)
+    return _is_direct(options) and not _has_processes(options)
+
+
+def _is_direct(options: PipelineOptions) -> bool:
+    runner = options.view_as(StandardOptions).runner
+    return runner.rpartition(".")[2].lower() in _ON_THIS_MACHINE
+
+
+def _has_processes(options: PipelineOptions) -> bool:
+    mode = options.view_as(DirectOptions).direct_running_mode
+    return _is_direct(options) and mode == "multi_processing"
+
+
+def job_name(given: str | None, label: str, now: datetime) -> str:
+    """A name for one pipeline of a build, as Dataflow takes it: letters, digits and dashes.
+
+    With its stage, and with the time where the user named none: names of jobs that run are unique.
+    """
+    stage = re.sub("[^a-z0-9]+", "-", label.lower()).strip("-")
+    return f"{given}-{stage}" if given else f"vladmap-{stage}-{now:%Y%m%d-%H%M%S}"
+
+
+def run(
+    words: Sequence[str], label: str, build: Callable[[beam.Pipeline], object]
+) -> tuple[PipelineResult, Metrics]:
+    """Run the pipeline that `build` fills, to its end; returns its result and its metrics.
+
+    Where the work is done elsewhere, the job's id and page are said, and an interruption cancels
+    it: its workers would go on, beside those of the next run.
+
+    Raises UserError where Beam does not take the options.
+    """
+    options = options_of(words)
+    google = options.view_as(GoogleCloudOptions)
+    google.job_name = job_name(google.job_name, label, datetime.now(UTC))
+    with _runner(options) as runner:
+        try:
+            pipeline = beam.Pipeline(runner=runner, options=options)
+        except ValueError as error:
+            raise UserError(f"Beam's options: {' '.join(str(error).split())}") from error
+        build(pipeline)
+        result = pipeline.run()
+        job = _job_of(result)
+        if job:
+            page = ""
+            if google.project and "dataflow" in options.view_as(StandardOptions).runner.lower():
+                page = ": " + _CONSOLE.format(region=google.region, job=job, project=google.project)
+            log.info("%s: job %s (%s)%s", label, job, google.job_name, page)
+        try:
+            result.wait_until_finish()
+        except KeyboardInterrupt:
+            if job:
+                log.info("%s: cancelling job %s", label, job)
+                with contextlib.suppress(Exception):
+                    result.cancel()
+            raise
+    return result, metrics_of(result)
+
+
+@contextlib.contextmanager
+def _runner(options: PipelineOptions) -> Iterator[FnApiRunner | None]:
+    """The runner to use in place of the one that Beam makes, if any.
+
+    Beam's own processes say hundreds of lines on stderr. Here they say them to a file, whose end
+    is kept for `--verbose` and `--log-file` where the pipeline fails.
+    """
+    if not _has_processes(options):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="vladmap-workers-") as folder:
+        said = Path(folder, "log")
+        command = (
+            f"exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main "
+            f">>{shlex.quote(str(said))} 2>&1"
+        )
+        # Else Beam would put its own command in its place.
+        options.view_as(DirectOptions).direct_running_mode = "in_memory"
+        try:
+            yield FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+        except Exception:
+            if said.exists():
+                lines = said.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+                log.debug("the workers' last lines:\n%s", "\n".join(lines))
+            raise
+
+
+def _job_of(result: PipelineResult) -> str:
+    """The id that the runner knows the job by; empty where it has none."""
+    found = getattr(result, "job_id", None) or getattr(result, "_job_id", None)
+    with contextlib.suppress(Exception):  # a job that was never made
+        return str((found() if callable(found) else found) or "")
+    return ""
+
+
+def metrics_of(result: PipelineResult) -> Metrics:
+    """`counters` and `distributions` of a pipeline by namespace and name, over all its steps."""
+    try:
+        found = result.metrics().query()
+    except Exception as error:  # a runner that keeps none
+        log.debug("no metrics: %s", error)
+        return {}
+    counters: dict[str, int] = {}
+    distributions: dict[str, dict[str, int]] = {}
+    for each in found["counters"]:
+        name = f"{each.key.metric.namespace}.{each.key.metric.name}"
+        counters[name] = counters.get(name, 0) + (each.result or 0)
+    for each in found["distributions"]:
+        value = each.result
+        if value is None or not value.count:
+            continue
+        name = f"{each.key.metric.namespace}.{each.key.metric.name}"
+        one = {"count": value.count, "sum": value.sum, "min": value.min, "max": value.max}
+        other = distributions.get(name, one | {"count": 0, "sum": 0})
+        distributions[name] = {
+            "count": other["count"] + one["count"],
+            "sum": other["sum"] + one["sum"],
+            "min": min(other["min"], one["min"]),
+            "max": max(other["max"], one["max"]),
+        }
+    both: Metrics = {"counters": counters, "distributions": distributions}
+    return {kind: dict(sorted(values.items())) for kind, values in both.items() if values}

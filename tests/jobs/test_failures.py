@@ -1,0 +1,132 @@
+"""What the user or the machine did is one line; what vladmap did is a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+
+from jobs.command import guarded
+from jobs.failures import explained
+from schemas.rejects import UserError
+
+
+def _code_and_line(work: object, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = guarded(work)  # type: ignore[arg-type]
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return code, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "f.parquet: No space left on device; make room"),
+        (errno.EDQUOT, "make room"),
+        (errno.EROFS, "f.parquet: Read-only file system; choose a folder"),
+        (errno.EACCES, "f.parquet: Permission denied; see its permissions"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.EIO, "f.parquet: Input/output error"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(
+    number: int, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Issue 19, 21: a full disk and a read-only atlas were tracebacks."""
+
+    def work() -> int:
+        raise OSError(number, os.strerror(number), "/atlas/f.parquet")
+
+    code, line = _code_and_line(work, capfd)
+    assert code == 2
+    assert said in line
+
+
+class _Fails(beam.DoFn):
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def process(self, element: int) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserError("this photograph\nis not there"), "vladmap: this photograph is not there"),
+        (OSError(errno.ENOSPC, "No space left on device", "/a/f"), "/a/f: No space left on device"),
+        (MemoryError("400 GB"), "not enough memory (400 GB)"),
+    ],
+)
+def test_what_a_worker_raises_is_said_once(
+    error: Exception, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Issue 19, 21: two tracebacks of Beam's went before the line, which ended in a step's name."""
+
+    def work() -> None:
+        pipeline = beam.Pipeline(runner="FnApiRunner")
+        pipeline | beam.Create([1]) | "a step" >> beam.ParDo(_Fails(error))
+        pipeline.run().wait_until_finish()
+
+    code, line = _code_and_line(work, capfd)
+    assert code == 2
+    assert said in line
+    assert "while running" not in line
+
+
+def test_what_a_worker_elsewhere_raised_is_found_in_its_text() -> None:
+    """Issue 19, 21: a runner whose workers are processes hands on text alone."""
+    text = (
+        "Traceback (most recent call last):\n"
+        '  File "apache_beam/runners/common.py", line 604\n'
+        "schemas.rejects.UserError: a GPU was asked for [while running 'describe/ParDo(_X)']\n\n"
+        "During handling of the above exception, another exception occurred:\n\n"
+        "Traceback (most recent call last):\n"
+        "schemas.rejects.UserError: a GPU was asked for [while running 'a'] [while running 'b']\n"
+    )
+    assert explained(RuntimeError(text)) == "a GPU was asked for"
+    disk = "Traceback\nOSError: [Errno 28] No space left on device: '/a/f' [while running 'x']"
+    assert explained(RuntimeError(disk)) == "[Errno 28] No space left on device: '/a/f'"
+
+
+def test_an_error_of_vladmaps_own_stays_one() -> None:
+    """It must not be taken for the user's because an older one lies behind it."""
+    with pytest.raises(KeyError) as raised:
+        try:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+        except FileNotFoundError:
+            {}["key"]
+    assert raised.value.__context__ is not None
+    assert explained(raised.value) is None
+    assert explained(RuntimeError("something else")) is None
+
+
+def test_the_log_file_keeps_the_traceback_of_what_was_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Issue 19, 20: --log-file."""
+    from jobs.command import parser
+
+    path = tmp_path / "log"
+
+    def work() -> None:
+        raise UserError("no")
+
+    assert guarded(work, parser("x", "").parse_args(["--log-file", str(path)])) == 2
+    assert capfd.readouterr().err == "vladmap: no\n"
+    assert re.search(r"DEBUG vladmap: .*\nTraceback", path.read_text())
+
+
+def test_a_log_file_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Issue 19, 21."""
+    from jobs.command import parser
+
+    parsed = parser("x", "").parse_args(["--log-file", str(tmp_path / "no" / "log")])
+    assert guarded(lambda: 0, parsed) == 2
+    assert "cannot be written" in capfd.readouterr().err
