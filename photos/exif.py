@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from PIL import ExifTags, Image
 
-from photos.facts import Facts, clean_text, plausible_time, to_utc
+from photos.clocks import CaptureTime, capture_time, parse_offset
+from photos.facts import Facts, clean_text, plausible_time
 from photos.positions import ALTITUDE_RANGE_M, angle, between, finite, is_tokyo, is_valid_position
 from photos.projection import CYLINDRICAL
 
@@ -23,9 +25,6 @@ _ALTITUDE_REFERENCES = {
 _CUSTOM_RENDERED, _PANORAMA_SWEEP = 0xA401, 6
 _ORIENTATIONS = range(1, 9)
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
-
-CLOCK_TOLERANCE = timedelta(minutes=2)
-"""Camera clock and GPS clock that differ by a whole zone offset and less than this agree."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +61,7 @@ def read_exif(image: Image.Image) -> Exif:
     gps = _directory(image, ExifTags.IFD.GPSInfo, notes)
     position, position_invalid = _position(gps, notes)
     altitude, altitude_reference = _altitude(gps)
-    captured_at, captured_local = _capture_time(base, details, gps)
+    captured = _capture_time(base, details, gps, position)
     true_heading, magnetic_heading = _headings(gps)
     facts = Facts(
         position=position,
@@ -74,15 +73,16 @@ def read_exif(image: Image.Image) -> Exif:
         gps_dop=between(gps.get(ExifTags.GPS.GPSDOP), 0.1, 50.0),
         heading_deg=true_heading,
         magnetic_heading_deg=magnetic_heading,
-        captured_at=captured_at,
-        captured_local=captured_local,
+        captured_at=captured.at,
+        captured_local=captured.local,
+        time_source=captured.source,
         make=clean_text(base.get(ExifTags.Base.Make)),
         model=clean_text(base.get(ExifTags.Base.Model)),
         focal_mm=between(details.get(ExifTags.Base.FocalLength), 0.1, 5_000.0),
         focal_35mm=between(details.get(ExifTags.Base.FocalLengthIn35mmFilm), 1.0, 10_000.0),
         # Apple's cameras mark what was swept over the scene.
         projection=CYLINDRICAL if details.get(_CUSTOM_RENDERED) == _PANORAMA_SWEEP else None,
-        notes=tuple(notes),
+        notes=(*notes, *captured.notes),
     )
     return Exif(
         facts=facts,
@@ -196,39 +196,22 @@ _TIME_TAGS = (
 
 
 def _capture_time(
-    base: Mapping[int, Any], details: Mapping[int, Any], gps: Mapping[int, Any]
-) -> tuple[datetime | None, datetime | None]:
-    """(instant, wall clock): the first where the zone is known, else the second.
-
-    Without a written offset the zone is taken from the GPS clock: it is the whole number of quarter
-    hours between the two, and the camera's time, which has the sub-seconds, is kept. Where the
-    clocks differ by something else, the camera's is wrong and the GPS time stands.
-    """
-    gps_time = _gps_time(gps)
+    base: Mapping[int, Any],
+    details: Mapping[int, Any],
+    gps: Mapping[int, Any],
+    position: tuple[float, float] | None,
+) -> CaptureTime:
+    cameras = []
     for time_tag, subsecond_tag, offset_tag in _TIME_TAGS:
         source = base if time_tag == ExifTags.Base.DateTime else details
         local = _date_time(source.get(time_tag), details.get(subsecond_tag))
-        if local is None:
-            continue
-        offset = parse_offset(details.get(offset_tag))
-        if offset is None:
-            offset = parse_offset(details.get(ExifTags.Base.OffsetTime))
-        if offset is not None:
-            return to_utc(local, offset), None
-        if gps_time is None:
-            return None, local
-        zone = _zone_between(local, gps_time)
-        return (gps_time if zone is None else to_utc(local, zone)), None
-    return gps_time, None
-
-
-def _zone_between(local: datetime, gps_time: datetime) -> timedelta | None:
-    quarter = timedelta(minutes=15)
-    difference = local - gps_time.replace(tzinfo=None)
-    zone = round(difference / quarter) * quarter
-    if abs(difference - zone) > CLOCK_TOLERANCE or abs(zone) > timedelta(hours=14):
-        return None
-    return zone
+        if local is not None:
+            offset = parse_offset(details.get(offset_tag))
+            if offset is None:
+                offset = parse_offset(details.get(ExifTags.Base.OffsetTime))
+            cameras.append((local, offset))
+    day, clock = _gps_time(gps)
+    return capture_time(cameras, day, clock, None if position is None else position[1])
 
 
 _DATE_TIME = re.compile(r"(\d{4})[:/-](\d\d?)[:/-](\d\d?)[ T](\d\d?):(\d\d?):(\d\d?)(?:\.(\d+))?")
@@ -249,36 +232,21 @@ def _date_time(value: Any, subsecond: Any) -> datetime | None:
     return plausible_time(moment + timedelta(microseconds=int(fraction[:6].ljust(6, "0"))))
 
 
-def parse_offset(value: Any) -> timedelta | None:
-    """Offset from UTC of "+02:00", "-0330" or "Z"; None for anything else."""
-    text = clean_text(value) or ""
-    if text in ("Z", "z"):
-        return timedelta(0)
-    match = re.fullmatch(r"([+-])(\d\d):?(\d\d)", text)
-    if match is None or int(match[2]) > 14 or int(match[3]) > 59:
-        return None
-    offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
-    return -offset if match[1] == "-" else offset
-
-
-def _gps_time(gps: Mapping[int, Any]) -> datetime | None:
-    """The instant of GPSDateStamp and GPSTimeStamp (UTC by definition)."""
-    clock = gps.get(ExifTags.GPS.GPSTimeStamp)
-    day = re.match(r"(\d{4})[:/-](\d\d?)[:/-](\d\d?)", clean_text(
+def _gps_time(gps: Mapping[int, Any]) -> tuple[date | None, timedelta | None]:
+    """Day and time of day of GPSDateStamp and GPSTimeStamp (UTC by definition)."""
+    written = re.match(r"(\d{4})[:/-](\d\d?)[:/-](\d\d?)", clean_text(
         gps.get(ExifTags.GPS.GPSDateStamp)) or "")  # fmt: skip
-    if day is None or not isinstance(clock, tuple | list) or len(clock) != 3:
-        return None
-    parts = [between(part, 0.0, 61.0) for part in clock]
-    if any(part is None for part in parts):
-        return None
-    hours, minutes, seconds = (float(part or 0.0) for part in parts)
-    try:
-        midnight = datetime(int(day[1]), int(day[2]), int(day[3]))
-    except ValueError:
-        return None
-    if hours > 24.0 or plausible_time(midnight) is None:
-        return None
-    return to_utc(midnight + timedelta(hours=hours, minutes=minutes, seconds=seconds), timedelta())
+    day = None
+    if written is not None:
+        with contextlib.suppress(ValueError):
+            day = date(int(written[1]), int(written[2]), int(written[3]))
+    clock = gps.get(ExifTags.GPS.GPSTimeStamp)
+    if not isinstance(clock, tuple | list) or len(clock) != 3:
+        return day, None
+    hours, minutes, seconds = (between(part, 0.0, 61.0) for part in clock)
+    if hours is None or minutes is None or seconds is None or hours > 24.0:
+        return day, None
+    return day, timedelta(hours=hours, minutes=minutes, seconds=seconds)
 
 
 def _focal_plane(details: Mapping[int, Any]) -> FocalPlane | None:

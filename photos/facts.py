@@ -16,8 +16,9 @@ class Facts:
     """One source's statements; None where it says nothing usable. Degrees, metres, UTC.
 
     `position` is (latitude, longitude) and has been validated; `position_invalid` says that the
-    source wrote one that cannot be used. `captured_at` is an instant whose zone is known,
-    `captured_local` a wall-clock time in an unknown zone. `projection` is one of photos.projection.
+    source wrote one that cannot be used. `captured_at` is an instant, `time_source` (of
+    photos.clocks) what it was taken from, `captured_local` what the camera's clock showed.
+    `projection` is one of photos.projection.
     """
 
     position: tuple[float, float] | None = None
@@ -30,6 +31,7 @@ class Facts:
     magnetic_heading_deg: float | None = None
     captured_at: datetime | None = None
     captured_local: datetime | None = None
+    time_source: str | None = None
     make: str | None = None
     model: str | None = None
     focal_mm: float | None = None

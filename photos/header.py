@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import ImageFile
 
+from photos.clocks import ASSUMED_UTC
 from photos.exif import FocalPlane, read_exif
 from photos.facts import Facts
 from photos.formats import MAX_PIXELS, decoding_errors, open_photo
@@ -36,6 +37,7 @@ class Header:
     focal_px: focal length in pixels of this image. focal_35mm, focal_mm: as the camera wrote them.
     captured_at: UTC. A wall-clock time whose zone neither an offset nor the GPS clock reveals is
         taken for UTC and noted as `capture_zone_unknown`: right within a drive, hours off outside.
+    captured_local: what the camera's clock showed, without a zone. time_source: of photos.clocks.
     latitude, longitude: WGS84 degrees. altitude: metres above `altitude_reference`, which is
         `sea_level` or `ellipsoid`, negative below it.
     gps_accuracy_m: one-sigma horizontal error; what the receiver reported, else DOP times
@@ -58,6 +60,8 @@ class Header:
     focal_35mm: float | None = None
     focal_mm: float | None = None
     captured_at: datetime | None = None
+    captured_local: datetime | None = None
+    time_source: str | None = None
     latitude: float | None = None
     longitude: float | None = None
     altitude: float | None = None
@@ -105,12 +109,16 @@ def header_of(image: ImageFile.ImageFile) -> Header:
         if heading is not None:
             notes.add("heading_magnetic")
 
-    captured_at = _first(source.captured_at for source in sources)
-    if captured_at is None:
-        local = _first(source.captured_local for source in sources)
-        if local is not None:
-            captured_at = local.replace(tzinfo=UTC)
-            notes.add("capture_zone_unknown")
+    timed = _first(source if source.captured_at else None for source in sources)
+    local = _first(source.captured_local for source in sources)
+    if timed is not None:
+        captured_at, time_source = timed.captured_at, timed.time_source
+        local = timed.captured_local or local
+    elif local is not None:
+        captured_at, time_source = local.replace(tzinfo=UTC), ASSUMED_UTC
+        notes.add("capture_zone_unknown")
+    else:
+        captured_at = time_source = None
 
     accuracy = _first(source.gps_accuracy_m for source in sources)
     dop = _first(source.gps_dop for source in sources)
@@ -142,6 +150,8 @@ def header_of(image: ImageFile.ImageFile) -> Header:
         focal_35mm=focal_35mm,
         focal_mm=focal_mm,
         captured_at=captured_at,
+        captured_local=local,
+        time_source=time_source,
         latitude=latitude,
         longitude=longitude,
         altitude=_first(source.altitude for source in sources),

@@ -19,6 +19,7 @@ import pyarrow.parquet
 import pyproj
 import shapely
 
+from photos.clocks import MANIFEST as MANIFEST_TIME
 from photos.header import Header
 from photos.positions import ALTITUDE_RANGE_M, between, finite, is_valid_position
 from schemas.rejects import UserError
@@ -110,7 +111,7 @@ def override(header: Header, row: Mapping[str, Any]) -> Header:
         if row.get(column):
             changes[field] = row[column]
     if row.get("captured_at") is not None:
-        changes["captured_at"] = row["captured_at"]
+        changes["captured_at"], changes["time_source"] = row["captured_at"], MANIFEST_TIME
     for column, low, high in (
         ("altitude", *ALTITUDE_RANGE_M),
         ("gps_accuracy_m", 1e-3, 1e5),

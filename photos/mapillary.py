@@ -6,6 +6,7 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
+from photos.clocks import MAPILLARY
 from photos.facts import Facts, clean_text, plausible_time, to_utc
 from photos.positions import ALTITUDE_RANGE_M, between, finite, is_valid_position
 
@@ -30,6 +31,7 @@ def read_mapillary(description: str | None) -> Facts:
     )
     compass = record.get("MAPCompassHeading")
     compass = compass if isinstance(compass, dict) else {}
+    captured_at = _capture_time(record.get("MAPCaptureTime"))
     altitude = between(record.get("MAPAltitude"), *ALTITUDE_RANGE_M)
     return Facts(
         position=(latitude, longitude) if valid else None,  # type: ignore[arg-type]
@@ -40,7 +42,8 @@ def read_mapillary(description: str | None) -> Facts:
         # A phone without a compass fix writes -1.
         heading_deg=_heading(compass.get("TrueHeading")),
         magnetic_heading_deg=_heading(compass.get("MagneticHeading")),
-        captured_at=_capture_time(record.get("MAPCaptureTime")),
+        captured_at=captured_at,
+        time_source=None if captured_at is None else MAPILLARY,
         make=clean_text(record.get("MAPDeviceMake")),
         model=clean_text(record.get("MAPDeviceModel")),
         sequence=clean_text(record.get("MAPSequenceUUID")),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from photos.clocks import CaptureTime, capture_time, parse_offset
 from photos.coordinates import read_position
 from photos.facts import Facts, clean_text, plausible_time
 from photos.positions import ALTITUDE_RANGE_M, angle, between, finite, is_tokyo, is_valid_position
@@ -50,7 +51,7 @@ def _facts(properties: Properties, notes: list[str]) -> Facts:
     position, position_invalid = _position(properties, notes)
     altitude, reference = _altitude(properties)
     true_heading, magnetic_heading = _headings(properties)
-    captured_at, captured_local = _capture_time(properties)
+    captured = _capture_time(properties, position)
     focal_mm = _number(properties.get((_EXIF, "FocalLength")))
     focal_35mm = _number(properties.get((_EXIF, "FocalLengthIn35mmFilm")))
     return Facts(
@@ -65,8 +66,9 @@ def _facts(properties: Properties, notes: list[str]) -> Facts:
         gps_dop=_first_between(properties, 0.1, 50.0, (_EXIF, "GPSDOP")),
         heading_deg=true_heading,
         magnetic_heading_deg=magnetic_heading,
-        captured_at=captured_at,
-        captured_local=captured_local,
+        captured_at=captured.at,
+        captured_local=captured.local,
+        time_source=captured.source,
         make=clean_text(properties.get((_TIFF, "Make"))),
         model=clean_text(properties.get((_TIFF, "Model"))),
         focal_mm=between(focal_mm, 0.1, 5_000.0),
@@ -74,7 +76,7 @@ def _facts(properties: Properties, notes: list[str]) -> Facts:
         projection=stated(
             properties.get((_PANO, "ProjectionType")) or properties.get((_SPHERE, "ProjectionType"))
         ),
-        notes=tuple(notes),
+        notes=(*notes, *captured.notes),
     )  # fmt: skip
 
 
@@ -139,22 +141,41 @@ def _headings(properties: Properties) -> tuple[float | None, float | None]:
     return next((true for each in posed if (true := angle(each)) is not None), None), direction
 
 
-def _capture_time(properties: Properties) -> tuple[datetime | None, datetime | None]:
-    """(instant, wall clock) from ISO 8601 dates, with or without a zone."""
+def _capture_time(properties: Properties, position: tuple[float, float] | None) -> CaptureTime:
+    """From ISO 8601 dates with or without a zone, and dates as EXIF has them."""
+    cameras = []
     for key in (
         (_EXIF, "DateTimeOriginal"),
         (_PHOTOSHOP, "DateCreated"),
         (_XMP, "CreateDate"),
-        (_EXIF, "GPSTimeStamp"),
     ):
-        try:
-            moment = datetime.fromisoformat(properties.get(key, ""))
-            if moment.tzinfo is not None:
-                moment = moment.astimezone(UTC)
-        except (ValueError, OverflowError):
+        moment = _moment(properties.get(key))
+        # A bare date is no capture time.
+        if moment is None or moment.time() == moment.time().min:
             continue
-        if plausible_time(moment) is None or moment.time() == moment.time().min:
-            # A bare date is no capture time.
-            continue
-        return (None, moment) if moment.tzinfo is None else (moment, None)
-    return None, None
+        offset = moment.utcoffset()
+        if offset is None and key[0] == _EXIF:
+            offset = parse_offset(
+                properties.get((_EXIF, "OffsetTimeOriginal"))
+                or properties.get((_EXIF_EX, "OffsetTimeOriginal"))
+            )
+        cameras.append((moment.replace(tzinfo=None), offset))
+    gps = _moment(properties.get((_EXIF, "GPSTimeStamp")))
+    if gps is None:
+        day = clock = None
+    else:
+        utc = gps if gps.tzinfo is None else gps.astimezone(UTC).replace(tzinfo=None)
+        day, clock = utc.date(), utc - datetime(utc.year, utc.month, utc.day)
+    # The first that knows its zone.
+    cameras.sort(key=lambda camera: camera[1] is None)
+    return capture_time(cameras, day, clock, None if position is None else position[1])
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(re.sub(r"^(\d{4}):(\d\d):", r"\1-\2-", text or ""))
+        if moment.tzinfo is not None:
+            moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return plausible_time(moment)

@@ -11,8 +11,8 @@ from transforms import storage
 # Raised when a stage's code begins to give other results for the same settings and inputs.
 _STAGE_VERSIONS = {
     "plan": 1,
-    "scan": 3,
-    "ingest": 4,
+    "scan": 4,
+    "ingest": 5,
     "vocabulary": 4,
     "describe": 3,
     "index": 1,

@@ -342,8 +342,11 @@ def manifest_facts(run: Run) -> dict[str, Any]:
     """Counts and bounds for atlas.json."""
     shards = image_shards(run)
     counts = {"images": sum(entry.counts["images"] for entry in shards.values())}
-    for name in ("duplicates", "without_position", "invalid_positions"):
-        counts[name] = sum(entry.counts[name] for entry in shards.values())
+    for name in (
+        *("duplicates", "without_position", "invalid_positions", "panoramas"),
+        *("zones_unknown", "zones_of_neighbours"),
+    ):
+        counts[name] = sum(entry.counts.get(name, 0) for entry in shards.values())
     for stage in (ingest_stage.STAGE, describe_name(run), features_name(run)):
         ledger = run.atlas.ledger(stage).values()
         counts["rejects"] = counts.get("rejects", 0) + sum(

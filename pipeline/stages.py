@@ -56,6 +56,13 @@ _INDEX_SAMPLE = 50_000
 _CAMERA_IMAGES = 4 * TRIAL_IMAGES
 _CAMERA_SHARDS = 8
 
+_TOLD = {
+    "invalid_positions": "have a position that cannot be used, and count as without one",
+    "panoramas": "are panoramas: found by retrieval, not mapped (column projection)",
+    "zones_of_neighbours": "have the time zone of their camera's other frames in the folder",
+    "zones_unknown": "have a capture time without a zone, taken for UTC (column time_source)",
+}
+
 
 def image_shards(run: Run) -> dict[str, LedgerEntry]:
     """Committed shards of `images/`, in the order in which the collection grew."""
@@ -155,6 +162,9 @@ def ingest(run: Run) -> None:
     shards = image_shards(run).values()
     ledger = run.atlas.ledger(ingest_stage.STAGE).values()
     accepted = sum(entry.counts["images"] for entry in shards)
+    for name, words in _TOLD.items():
+        if count := sum(entry.counts.get(name, 0) for entry in shards):
+            log.info("ingest: %d photographs %s", count, words)
     check_rejects(run, "ingest", sum(entry.counts.get("rejects", 0) for entry in ledger), accepted)
 
 

@@ -71,6 +71,19 @@ IMAGES = _schema(
             " only perspective is mapped",
         ),
         _field("captured_at", _TIMESTAMP, "UTC", nullable=True),
+        _field(
+            "captured_local",
+            pa.timestamp("us"),
+            nullable=True,
+            note="what the camera's clock showed, in a zone of its own",
+        ),
+        _field(
+            "time_source",
+            pa.string(),
+            nullable=True,
+            note="where captured_at came from: offset, gps_zone, gps, mapillary, manifest,"
+            " neighbours or assumed_utc",
+        ),
         _field("latitude", pa.float64(), "degree", nullable=True, note="WGS84"),
         _field("longitude", pa.float64(), "degree", nullable=True, note="WGS84, -180 to 180"),
         _field("altitude", pa.float64(), "m", nullable=True, note="as the camera wrote it"),

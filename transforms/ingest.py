@@ -17,10 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from photos.cells import assign_cells
+from photos.clocks import ASSUMED_UTC, NEIGHBOURS, zones_of_neighbours
 from photos.decode import inspect
 from photos.geometry import boxes, points_wkb, with_geo_metadata
 from photos.ids import content_hash, image_id
 from photos.manifest import from_json, override
+from photos.projection import PERSPECTIVE
 from photos.sequences import assign_sequences, sequence_group
 from schemas import tables
 from schemas.records import NO_CELL, LedgerEntry, Task
@@ -61,6 +63,8 @@ _HEADER_FIELDS = [
     "model",
     "focal_px",
     "captured_at",
+    "captured_local",
+    "time_source",
     "latitude",
     "longitude",
     "altitude",
@@ -220,7 +224,9 @@ class OrganiseImages(beam.PTransform):
         )
         sequences = (
             good
-            | "By drive" >> beam.Map(lambda row: (_drive(row), _stop(row)))
+            | "By clock" >> beam.Map(lambda row: (_clock(row), _stop(row)))
+            | "Same clock" >> beam.GroupByKey()
+            | "Zones" >> beam.FlatMap(_zones)
             | "Same drive" >> beam.GroupByKey()
             | "Sequences" >> beam.FlatMap(_sequences, self.max_gap_s, self.max_gap_m)
         )
@@ -271,15 +277,17 @@ def _duplicates(group: tuple[str, Iterable[tuple[str, str, str]]]) -> Iterator[t
         yield duplicate, first[2]
 
 
-def _drive(row: dict[str, Any]) -> str:
-    """What a sequence may not cross."""
-    return sequence_group(row["path"], row["make"], row["model"], row["given_sequence"])
+def _clock(row: dict[str, Any]) -> str:
+    """What the zone of a clock holds for: a camera's frames in a folder."""
+    return sequence_group(row["path"], row["make"], row["model"], None)
 
 
 _STOP_FIELDS = [
     "image_id",
     "path",
     "captured_at",
+    "captured_local",
+    "time_source",
     "latitude",
     "longitude",
     "make",
@@ -292,24 +300,53 @@ def _stop(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in _STOP_FIELDS)
 
 
+def _columns(stops: Iterable[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    ordered = sorted(stops, key=lambda stop: stop[0])
+    return dict(zip(_STOP_FIELDS, map(list, zip(*ordered, strict=True)), strict=True))
+
+
+def _zones(
+    group: tuple[str, Iterable[tuple[Any, ...]]],
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """The stops of one clock with their zones, under what a sequence may not cross."""
+    stops = _columns(group[1])
+    stops["captured_at"], stops["time_source"] = zones_of_neighbours(
+        stops["captured_at"], stops["captured_local"], stops["time_source"]
+    )
+    for stop in zip(*stops.values(), strict=True):
+        row = dict(zip(_STOP_FIELDS, stop, strict=True))
+        yield sequence_group(row["path"], row["make"], row["model"], row["given_sequence"]), stop
+
+
 def _sequences(
     group: tuple[str, Iterable[tuple[Any, ...]]], max_gap_s: float, max_gap_m: float
-) -> Iterator[tuple[str, tuple[str | None, int]]]:
-    stops = dict(zip(_STOP_FIELDS, zip(*sorted(group[1]), strict=True), strict=True))
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a row of `images/` gets from the others of its drive."""
+    stops = _columns(group[1])
     ids, index = assign_sequences(
-        list(stops["image_id"]),
-        list(stops["path"]),
-        list(stops["captured_at"]),
+        stops["image_id"],
+        stops["path"],
+        stops["captured_at"],
         np.array(stops["latitude"], dtype=float),
         np.array(stops["longitude"], dtype=float),
-        list(stops["make"]),
-        list(stops["model"]),
-        list(stops["given_sequence"]),
+        stops["make"],
+        stops["model"],
+        stops["given_sequence"],
         max_gap_s=max_gap_s,
         max_gap_m=max_gap_m,
     )
-    for image, sequence, position in zip(stops["image_id"], ids, index, strict=True):
-        yield image, (sequence, int(position))
+    for row, (image, sequence, position) in enumerate(
+        zip(stops["image_id"], ids, index.tolist(), strict=True)
+    ):
+        yield (
+            image,
+            {
+                "sequence_id": sequence,
+                "sequence_index": position,
+                "captured_at": stops["captured_at"][row],
+                "time_source": stops["time_source"][row],
+            },
+        )
 
 
 def _complete(
@@ -318,16 +355,14 @@ def _complete(
     """The finished row of `images/` under its block and cell."""
     found = joined[1]
     for row in found["row"]:
-        sequence_id, sequence_index = next(iter(found["sequence"]), (None, None))
         cell = assign_cells([row["latitude"]], [row["longitude"]], resolution)[0]
         yield (
             (row["block"], cell),
             {
                 **row,
+                **next(iter(found["sequence"])),
                 "cell": cell,
                 "duplicate_of": next(iter(found["duplicate"]), None),
-                "sequence_id": sequence_id,
-                "sequence_index": sequence_index,
             },
         )
 
@@ -354,6 +389,9 @@ class _WriteImages(beam.DoFn):
             "duplicates": len(rows) - table["duplicate_of"].null_count,
             "without_position": len(rows) if task.cell == NO_CELL else 0,
             "invalid_positions": sum("position_invalid" in row["notes"] for row in rows),
+            "panoramas": sum(row["projection"] != PERSPECTIVE for row in rows),
+            "zones_unknown": sum(row["time_source"] == ASSUMED_UTC for row in rows),
+            "zones_of_neighbours": sum(row["time_source"] == NEIGHBOURS for row in rows),
         }
         return commit_shard(self._root, STAGE, task, table, parts=_parts(table), counts=counts)
 
