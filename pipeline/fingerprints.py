@@ -17,7 +17,7 @@ _STAGE_VERSIONS = {
     "describe": 3,
     "index": 1,
     "places": 1,
-    "pair": 2,
+    "pair": 3,
     "features": 2,
     "verify": 2,
     "cameras": 4,

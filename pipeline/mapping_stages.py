@@ -122,6 +122,7 @@ def reconstruct(run: Run) -> None:
             "reconstruct: no two photographs see the same scene, so there is nothing to map; "
             "photographs further apart than they can see make no map"
         )
+    _forget_given_up(run, int(60 * options.tile_minutes))
     tasks = [_tile_task(run, graph, tile) for tile in tiles]
     run.execute(
         reconstruct_stage.STAGE,
@@ -133,6 +134,13 @@ def reconstruct(run: Run) -> None:
         ),
         unit="tiles",
     )
+
+
+def _forget_given_up(run: Run, limit_s: int) -> None:
+    """Tiles that failed are tried again where they are allowed more time, or less."""
+    for name, entry in sorted(run.atlas.ledger(reconstruct_stage.STAGE).items()):
+        if entry.counts.get("failed") and entry.counts.get("limit_s", limit_s) != limit_s:
+            run.atlas.forget(reconstruct_stage.STAGE, name)
 
 
 def _tile_task(run: Run, graph: _Graph, tile: Tile) -> Task:

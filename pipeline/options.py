@@ -20,9 +20,6 @@ from pipeline.suggest import did_you_mean
 from retrieval.names import BY_FEATURES, BY_PATCHES
 from schemas.rejects import UserError
 
-DETECTORS = ("sift", "xfeat")
-"""Kinds of local features."""
-
 STAGES = ("ingest", "describe", "index", "pair", "verify", "reconstruct", "merge", "report")
 """Of a build, in their order."""
 
@@ -178,7 +175,7 @@ class BuildOptions:
         stages="pair reconstruct merge",
     )
     features: str = _option(
-        "sift", "local features", stages="pair verify reconstruct", choices=DETECTORS
+        "sift", "local features", stages="pair verify reconstruct", choices=("sift", "xfeat")
     )
     tile_images: int = _option(1000, "images in a tile, overlap included", stages="reconstruct")
     tile_minutes: float = _option(

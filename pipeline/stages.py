@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mapping.cameras import camera_keys
+from mapping.features import FEATURE_NAMES
 from mapping.trial_images import MAX_IMAGES as TRIAL_IMAGES
 from models.kinds import MODEL_NAMES
 from models.registry import (
@@ -29,7 +30,7 @@ from photos.cells import ring
 from photos.projection import PERSPECTIVE
 from pipeline.collection import list_collection
 from pipeline.fingerprints import fingerprint
-from pipeline.options import DETECTORS, reduced_to, worker_threads
+from pipeline.options import reduced_to, worker_threads
 from pipeline.planning import plan
 from pipeline.progress import counted
 from pipeline.run import Run
@@ -181,7 +182,7 @@ def unreadable_since_ingest(run: Run) -> set[str]:
     """
     stages = [
         *(f"{describe_stage.STAGE}-{model}" for model in MODEL_NAMES),
-        *(f"features-{detector}" for detector in DETECTORS),
+        *(f"features-{detector}" for detector in FEATURE_NAMES),
     ]
     found: set[str] = set()
     for stage in stages:
@@ -371,6 +372,8 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
         images=options.vocabulary_images,
         seed=options.seed,
         patches=(options.patch_dimension, options.patch_size) if settings.patch_size else None,
+        # Reductions and whitenings are fitted to descriptors, which lower precision makes others.
+        **({"precision": options.precision} if options.precision != "float32" else {}),
     )
     committed = run.atlas.ledger(stage).get("weights")
     if committed and committed.fingerprint == identity and not options.relearn:
@@ -446,7 +449,10 @@ def index(run: Run) -> None:
     about = {key.decode(): value.decode() for key, value in schema.metadata.items()}
     dimension = int(about["vladmap:dimension"])
     factory, chosen_for = _factory(run, count, dimension)
-    identity = fingerprint("index", factory=factory, seed=options.seed)
+    # An index is trained for descriptors: those of other weights may even be of another length.
+    identity = fingerprint(
+        "index", factory=factory, seed=options.seed, weights=about["vladmap:model_fingerprint"]
+    )
     shards = list(described)
     reads = tuple((f"descriptors/{shard}", described[shard].file.path) for shard in shards)
 
@@ -614,16 +620,7 @@ def pair(run: Run) -> None:
     options = run.options
     describe_ledger = describe_name(run)
     described = dict(sorted(run.atlas.ledger(describe_ledger).items()))
-    identity = fingerprint(
-        "pair",
-        model=options.model,
-        near=options.near,
-        reach_m=options.reach_m,
-        everywhere=options.everywhere,
-        following=options.following,
-        gps_sigma_m=options.gps_sigma_m,
-        rerank=_rerank_choice(run),
-    )
+    sequences = _sequences(run)
     rerank = _rerank(run)
     by_cell: dict[str, list[str]] = defaultdict(list)
     tasks = []
@@ -637,9 +634,28 @@ def pair(run: Run) -> None:
                 shard,
                 cell,
                 f"pairs/{shard}.parquet",
-                identity,
+                fingerprint(
+                    "pair",
+                    model=options.model,
+                    near=options.near,
+                    reach_m=options.reach_m,
+                    everywhere=options.everywhere,
+                    following=options.following,
+                    gps_sigma_m=options.gps_sigma_m,
+                    rerank=_rerank_choice(run),
+                    sequences=sequences.get(shard, ""),
+                    # The factory chosen for the collection's size may change as it grows, and what
+                    # was paired by another stays; one that was asked for is heard.
+                    factory=options.factory,
+                    # More pixels allowed, more images in shards that are there: they are to be
+                    # found by later ones.
+                    max_pixels=options.max_pixels,
+                ),
                 reads=tuple((f"around/{near}", described[near].file.path) for near in around),
-                inputs=inputs_of(run, describe_ledger, around),
+                inputs=(
+                    *inputs_of(run, describe_ledger, around),
+                    *inputs_of(run, ingest_stage.STAGE, around, "places"),
+                ),
             )
         )
     settings = pair_stage.PairSettings(
@@ -662,6 +678,19 @@ def pair(run: Run) -> None:
         unit="images",
         count=_image_count(run),
     )
+
+
+def _sequences(run: Run) -> dict[str, str]:
+    """Identity of each shard's neighbours in sequences, which may lie in any other shard.
+
+    In the driver: three short columns of all images.
+    """
+    parts = []
+    for shard, entry in image_shards(run).items():
+        table = storage.read_table(run.atlas.path(entry.file.path), pair_stage.STOPS)
+        names = pa.array([shard] * table.num_rows, pa.string())
+        parts.append(table.append_column("shard", names))
+    return pair_stage.sequence_digests(pa.concat_tables(parts), run.options.following)
 
 
 def _rerank_choice(run: Run) -> tuple[str, ...] | None:
@@ -765,6 +794,7 @@ def verify(run: Run) -> None:
                 inputs=(
                     *inputs_of(run, pair_stage.STAGE, [shard]),
                     *inputs_of(run, stage, touched),
+                    *inputs_of(run, ingest_stage.STAGE, touched, "cameras"),
                     *inputs_of(run, cameras_stage.STAGE, used),
                 ),
             )
@@ -808,7 +838,7 @@ def _joined_shards(pairs: Mapping[str, LedgerEntry]) -> dict[str, set[str]]:
     """For each shard those that its pairs reach into, and whose pairs reach into it."""
     joined: defaultdict[str, set[str]] = defaultdict(set)
     for shard, entry in pairs.items():
-        for other in {key.rpartition("/")[2] for key in entry.inputs}:
+        for other in {key.rpartition("/")[2].partition(":")[0] for key in entry.inputs}:
             joined[shard].add(other)
             joined[other].add(shard)
     return joined

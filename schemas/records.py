@@ -162,6 +162,7 @@ class LedgerEntry:
             and isinstance(entry.content, str)
             and _is_mapping(entry.inputs, str)
             and _is_mapping(entry.counts, int)
+            and _is_mapping(entry.parts, str)
         ):
             raise ValueError("not a ledger entry: a value of another type")
         return entry

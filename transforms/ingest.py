@@ -111,7 +111,7 @@ PARTS = {
     "cameras": ["image_id", *_CAMERA],
     # Tiles: all but the sequences, the uri (a model has names in the collection) and the sharpness.
     "map": [
-        *("image_id", "content_hash", "duplicate_of", *_CAMERA, "captured_at"),
+        *("image_id", "name", "content_hash", "duplicate_of", *_CAMERA, "captured_at"),
         *("latitude", "longitude", "altitude", "gps_accuracy_m", "heading_deg"),
     ],
 }

@@ -38,6 +38,9 @@ from transforms.rerank import RerankSettings, evidence
 
 STAGE = "pair"
 
+STOPS = ["image_id", "sequence_id", "sequence_index", "duplicate_of"]
+"""Columns of `images/` that say which images follow each other."""
+
 _PLACE = ["image_id", "latitude", "longitude", "gps_accuracy_m"]
 
 
@@ -91,9 +94,7 @@ class PairImages(beam.PTransform):
 
 def _stops(shard_and_path: tuple[str, str], root: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
     shard, path = shard_and_path
-    table = storage.read_table(
-        storage.join(root, path), ["image_id", "sequence_id", "sequence_index", "duplicate_of"]
-    )
+    table = storage.read_table(storage.join(root, path), STOPS)
     for row in table.filter(pc.is_null(table["duplicate_of"])).to_pylist():
         if row["sequence_id"] is not None:
             yield row["sequence_id"], (row["sequence_index"], shard, row["image_id"])
@@ -110,6 +111,39 @@ def _predecessors(
                 yield shard, (image, other, other_shard)
             else:
                 yield other_shard, (other, image, shard)
+
+
+def sequence_digests(stops: pa.Table, following: int) -> dict[str, str]:
+    """Identity of the neighbours in sequences that `_predecessors` gives each shard, by shard.
+
+    `stops` has the columns STOPS and `shard` of all images. A shard's identity changes with its own
+    neighbours alone: photographs added behind a drive leave that of earlier shards as it is.
+    """
+    rows = stops.filter(
+        pc.and_(pc.is_null(stops["duplicate_of"]), pc.is_valid(stops["sequence_id"]))
+    ).sort_by(
+        [(name, "ascending") for name in ("sequence_id", "sequence_index", "shard", "image_id")]
+    )
+    ids = np.array(rows["image_id"].to_pylist(), "S32")
+    _, sequence = np.unique(rows["sequence_id"].to_numpy().astype(str), return_inverse=True)
+    names, shard = np.unique(rows["shard"].to_numpy().astype(str), return_inverse=True)
+    parts = []
+    for gap in range(1, min(following, len(ids) - 1) + 1):
+        near = np.flatnonzero(sequence[gap:] == sequence[:-gap])
+        if len(near):
+            owner = np.maximum(shard[near + gap], shard[near])
+            ends = np.sort(np.stack([ids[near + gap], ids[near]]), axis=0)
+            parts.append((owner, *ends))
+    if not parts:
+        return {}
+    owner, a, b = map(np.concatenate, zip(*parts, strict=True))
+    order = np.lexsort((b, a, owner))
+    owner, pairs = owner[order], np.stack([a[order], b[order]], axis=1)
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    return {
+        str(names[owner[start]]): storage.digest(part.tobytes())
+        for start, part in zip(starts, np.split(pairs, starts[1:]), strict=True)
+    }
 
 
 class _Index:

@@ -27,6 +27,7 @@ from schemas.records import LedgerEntry, Task
 from transforms import progress, storage
 from transforms.cameras import read_cameras
 from transforms.commit import StageCounters, commit_entry
+from transforms.ingest import PARTS
 
 STAGE = "reconstruct"
 
@@ -92,8 +93,10 @@ class _Reconstruct(beam.DoFn):
 
     def _rows(self, task: Task, role: str, wanted: pa.Array) -> pa.Table:
         parts = []
+        # The tile is made again when one of these changes: it may depend on no others.
+        columns = ["uri", *PARTS["map"]]
         for path in _paths(task, role):
-            table = storage.read_table(storage.join(self._root, path))
+            table = storage.read_table(storage.join(self._root, path), columns)
             parts.append(table.filter(pc.is_in(table["image_id"], wanted)))
         return pa.concat_tables(parts)
 
@@ -142,6 +145,7 @@ class _Reconstruct(beam.DoFn):
                 "failed": int(report["failure"] is not None),
                 # Here and not in tile.json: the same inputs give the same bytes, not the same time.
                 "milliseconds": round(1000 * (time.monotonic() - started)),
+                "limit_s": int(self._time_limit_s),
             },
         )
 
