@@ -12,7 +12,7 @@ from transforms import storage
 _STAGE_VERSIONS = {
     "plan": 1,
     "scan": 4,
-    "ingest": 5,
+    "ingest": 6,
     "vocabulary": 4,
     "describe": 3,
     "index": 1,

@@ -61,16 +61,22 @@ IMAGES = _schema(
         _field("content_hash", pa.string(), note="BLAKE2b-128 of the file's bytes, hex"),
         _field("width", pa.int32(), "px", note="after EXIF orientation"),
         _field("height", pa.int32(), "px", note="after EXIF orientation"),
-        _field("make", pa.string(), nullable=True),
-        _field("model", pa.string(), nullable=True),
-        _field("focal_px", pa.float64(), "px", nullable=True),
+        _field("make", pa.string(), nullable=True, note="of the camera"),
+        _field("model", pa.string(), nullable=True, note="of the camera"),
+        _field(
+            "focal_px",
+            pa.float64(),
+            "px",
+            nullable=True,
+            note="focal length at this size, by the sensor's sampling or the 35 mm equivalent",
+        ),
         _field(
             "projection",
             pa.string(),
             note="perspective (one lens, fisheye or not), equirectangular, cylindrical or unknown;"
             " only perspective is mapped",
         ),
-        _field("captured_at", _TIMESTAMP, "UTC", nullable=True),
+        _field("captured_at", _TIMESTAMP, "UTC", nullable=True, note="see time_source"),
         _field(
             "captured_local",
             pa.timestamp("us"),
@@ -88,9 +94,16 @@ IMAGES = _schema(
         _field("longitude", pa.float64(), "degree", nullable=True, note="WGS84, -180 to 180"),
         _field("altitude", pa.float64(), "m", nullable=True, note="as the camera wrote it"),
         _field("gps_accuracy_m", pa.float64(), "m", nullable=True, note="one sigma, horizontal"),
-        _field("heading_deg", pa.float64(), "degree", nullable=True, note="clockwise from north"),
-        _field("sequence_id", pa.string(), nullable=True),
-        _field("sequence_index", pa.int32(), nullable=True),
+        _field(
+            "heading_deg",
+            pa.float64(),
+            "degree",
+            nullable=True,
+            note="direction of view, clockwise from true north, or from magnetic north where only"
+            " that is written; 0 to 360",
+        ),
+        _field("sequence_id", pa.string(), nullable=True, note="of the drive: given, or found"),
+        _field("sequence_index", pa.int32(), nullable=True, note="place in the drive, from 0"),
         _field("duplicate_of", pa.string(), nullable=True, note="image_id with the same bytes"),
         _field("sharpness", pa.float64(), "grey level^2", note="variance of the Laplacian"),
         _GEOMETRY,
@@ -101,11 +114,11 @@ IMAGES = _schema(
 REJECTS = _schema(
     "rejects",
     [
-        _field("uri", pa.string()),
+        _field("uri", pa.string(), note="where it was read, or should have been; absolute"),
         _field("image_id", pa.string()),
-        _field("stage", pa.string()),
+        _field("stage", pa.string(), note="that could not use it"),
         _field("reason", pa.string(), note="schemas.rejects.RejectReason"),
-        _field("detail", pa.string()),
+        _field("detail", pa.string(), note="the reason in words"),
     ],
 )
 
@@ -132,10 +145,15 @@ PAIRS = _schema(
         _field("image_id_a", pa.string(), note="image_id_a < image_id_b"),
         _field("image_id_b", pa.string()),
         _field("sources", pa.list_(pa.string()), note="of near, global, sequence; sorted"),
-        _field("similarity", pa.float32(), "cosine"),
+        _field("similarity", pa.float32(), "cosine", note="of the two descriptors"),
         _field("rank", pa.int32(), note="best rank by descriptor, 0 is the best", nullable=True),
-        _field("patch_score", pa.float32(), nullable=True),
-        _field("gps_distance_m", pa.float64(), "m", nullable=True),
+        _field(
+            "patch_score",
+            pa.float32(),
+            nullable=True,
+            note="where it was re-ranked: inliers of features, or the score of patches",
+        ),
+        _field("gps_distance_m", pa.float64(), "m", nullable=True, note="null without both GPS"),
     ],
 )
 
