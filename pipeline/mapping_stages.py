@@ -103,8 +103,10 @@ def reconstruct(run: Run) -> None:
     options, root = run.options, run.atlas.root
     graph = _Graph(run)
     storage.commit_table(
-        root, "work/judged.parquet", judged_table(graph.ids, graph.pairs, graph.judgement)
+        root, reconstruct_stage.JUDGED_PATH, judged_table(graph.ids, graph.pairs, graph.judgement)
     )
+    trusted, total = int(graph.trusted.sum()), len(graph.trusted)
+    log.info("reconstruct: %d of %d verified pairs are trusted", trusted, total)
     ids = np.array(graph.ids, dtype=object)
     tiles = plan_tiles(
         graph.ids,

@@ -20,6 +20,7 @@ from PIL import Image
 
 from mapping.geodesy import great_circle_m
 from mapping.georegister import centres_and_rotations
+from mapping.judging import KEPT, VERDICTS, verdict_counts
 from mapping.merge import read_model
 from photos.geometry import bounding_box
 from pipeline import truth
@@ -52,6 +53,7 @@ from transforms.commit import commit_entry
 from transforms.describe import descriptor_matrix
 from transforms.index import load_index
 from transforms.photos import load_photo
+from transforms.reconstruct import JUDGED_PATH
 
 log = logging.getLogger("vladmap")
 
@@ -131,7 +133,7 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
         poses=poses,
         tiles=[_tile(run, entry) for _, entry in sorted(run.atlas.ledger("reconstruct").items())],
         merges=list(merged.get("decisions", [])),
-        remarks=_remarks(merged.get("colours", {})),
+        remarks=_remarks(run, merged),
         stages=_timings(run),
         index=_index(run),
         retrievals=_retrievals(run, images) if pictures else (),
@@ -238,7 +240,51 @@ def _tile(run: Run, entry: LedgerEntry) -> TileQuality:
     )
 
 
-def _remarks(colours: dict[str, Any]) -> list[str]:
+_SAID_OF_PAIRS = {
+    "far": "too far apart by GPS and drives",
+    "alike": "more alike than photographs so far apart can be",
+    "turned": "turned against all that see both",
+}
+
+
+def _remarks(run: Run, merged: dict[str, Any]) -> list[str]:
+    return [
+        *_of_pairs(run),
+        *_of_models(merged.get("models_left_out", []), "model/merge.json"),
+        *(
+            sentence
+            for path in _files(run, "reconstruct")
+            for sentence in _of_models(_json(run, path).get("models_left_out", []), path)
+        ),
+        *_of_colours(merged.get("colours", {})),
+    ]
+
+
+def _of_pairs(run: Run) -> list[str]:
+    """How many verified pairs were not mapped from, and why."""
+    path = run.atlas.path(JUDGED_PATH)
+    if not storage.exists(path):
+        return []
+    counts = verdict_counts(storage.read_table(path, ["verdict"]))
+    total = sum(counts.values())
+    dropped = {name: count for name, count in counts.items() if name != VERDICTS[KEPT] and count}
+    if not dropped:
+        return []
+    reasons = ", ".join(f"{count:,} {_SAID_OF_PAIRS[name]}" for name, count in dropped.items())
+    return [
+        f"{sum(dropped.values()):,} of {total:,} verified pairs are not trusted and "
+        f"took no part in the map: {reasons}; {JUDGED_PATH} names them."
+    ]
+
+
+def _of_models(left_out: list[dict[str, Any]], path: str) -> list[str]:
+    return [
+        f"A model of {left['images']:,} images is left out ({left['reason']}); {path} names them."
+        for left in left_out
+    ]
+
+
+def _of_colours(colours: dict[str, Any]) -> list[str]:
     unreadable, black = colours.get("unreadable", {}), colours.get("points_without", 0)
     if not unreadable:
         return []

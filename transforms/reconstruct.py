@@ -31,6 +31,9 @@ from transforms.ingest import PARTS
 
 STAGE = "reconstruct"
 
+JUDGED_PATH = "work/judged.parquet"
+"""The verdict on every verified pair of the collection, a table of mapping.judging.JUDGED."""
+
 MEMBERS = pa.schema([("image_id", pa.string()), ("core", pa.bool_())])
 """Images of a tile; those not in its core are there to overlap with other tiles."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,23 @@ def test_nearly_every_image_is_in_one_model_near_its_true_place(city: Path, atla
     # 30 positions with a noise of 3 m leave the map's own place uncertain by some metres.
     assert result["by_gps_m"]["median"] < 4.0
     assert result["aligned_m"]["median"] < 0.5
+
+
+def test_cut_into_tiles_no_photograph_is_far_off(city: Path, atlas: Path, tmp_path: Path) -> None:
+    """Issue 19, 0: a collection larger than one tile came out torn."""
+    copy = tmp_path / "atlas"
+    shutil.copytree(atlas, copy)
+    done = subprocess.run(
+        [*command(city, copy), "--tile-images", "20"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list((copy / "tiles").iterdir())) > 1
+    result = check_map(
+        pq.read_table(copy / "poses.parquet"), read_truth(str(city / "truth.parquet"))
+    )
+    assert result["share"] >= 0.9
+    assert result["aligned_m"]["over_5_m"] == 0
 
 
 def test_a_second_run_does_nothing_and_says_so(city: Path, atlas: Path) -> None:

@@ -1,0 +1,59 @@
+"""Verified pairs are judged once, over the whole collection; what is thought of each is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import mapping_stages
+from pipeline.report_stage import gather
+from pipeline.run import Run
+from schemas import tables
+from schemas.records import LedgerEntry, Task
+from tests.mapping.test_merge import IMAGES, name_of
+from tests.pipeline.test_unregistered import SHARDS, ends, entry, made
+from transforms import storage
+
+FALSE = (name_of(2), name_of(20))
+
+
+def judged(root: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Run, list[Task]]:
+    """The stage's tasks for a street of 24 photographs, of which two far apart look alike."""
+    run = made(root, {})
+    links = [(name_of(number), name_of(number + 1)) for number in range(IMAGES - 1)]
+    for shard in SHARDS:
+        mine = [pair for pair in links if (pair[1] < name_of(12)) == (shard == SHARDS[0])]
+        mine += [FALSE] * (shard == SHARDS[1])
+        entry(root, "verify", shard, f"two_views/{shard}.parquet", ends(mine, tables.TWO_VIEWS))
+    found: list[Task] = []
+
+    def execute(stage: str, tasks: list[Task], *_: Any, **__: Any) -> dict[str, LedgerEntry]:
+        found.extend(tasks)
+        return {}
+
+    monkeypatch.setattr(run, "execute", execute)
+    run.options = run.options.__class__(**{**vars(run.options), **options})
+    mapping_stages.reconstruct(run)
+    return run, found
+
+
+def test_a_false_pair_is_named_and_given_to_no_tile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 19, 0: judged before anything is cut, and not without a word."""
+    run, tasks = judged(tmp_path, monkeypatch)
+    rows = pq.read_table(tmp_path / "work" / "judged.parquet").to_pylist()
+    assert len(rows) == IMAGES
+    wrong = [row for row in rows if row["verdict"] != "kept"]
+    assert [(row["image_id_a"], row["image_id_b"]) for row in wrong] == [
+        (f"id-{FALSE[0]}", f"id-{FALSE[1]}")
+    ]
+    assert wrong[0]["verdict"] == "far"
+    assert wrong[0]["distance_m"] > wrong[0]["limit_m"]
+    [task] = tasks
+    assert storage.read_table(f"{tmp_path}/{task.read('judged')}").to_pylist() == rows
+    [said] = [text for text in gather(run, pictures=False).remarks if "verified pairs" in text]
+    assert said.startswith("1 of 24 verified pairs are not trusted")
