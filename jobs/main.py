@@ -30,6 +30,7 @@ JOBS = {
     "sample": "render a sample city with known truth",
     "worlds": "render cities on many days, to learn places from",
     "check-map": "compare an atlas with the truth",
+    "export": "a model beside photographs that fit it, for COLMAP",
 }
 
 

@@ -51,7 +51,7 @@ class BuildOptions:
     max_pixels: int = _option(
         200_000_000,
         "reject photographs with more pixels than this",
-        stages="ingest describe pair verify",
+        stages="ingest describe pair verify merge",
     )
     max_reject_rate: float = _option(
         0.5,
@@ -133,7 +133,7 @@ class BuildOptions:
         0,
         "threads that read and decode, and processes that extract SIFT, in each worker; "
         "0: as many as cores where the worker is this process, else 1",
-        stages="ingest describe pair verify",
+        stages="ingest describe pair verify merge",
     )
     factory: str = _option(
         "", "FAISS factory string; by default Flat below 20,000 images, IVF above", stages="index"

@@ -76,10 +76,11 @@ def made(
     tiles: dict[str, tuple[range, dict[str, Any]]],
     collection: str = COLLECTION,
     hashes: Mapping[str, str] = MappingProxyType({}),
+    uris: Mapping[str, str] = MappingProxyType({}),
 ) -> Run:
     """24 photographs of a street in two shards, and one of each that never came as far.
 
-    `hashes` are of those that are there, in the folder `collection`.
+    `hashes` are of those that are there, in the folder `collection` or at their `uris`.
     """
     atlas = Atlas.open(str(root), create=True)
     atlas.manifest |= {"collection": collection}
@@ -98,6 +99,7 @@ def made(
                     collection,
                     duplicate_of=f"id-{names[0]}" if name == TWIN else None,
                     content_hash=hashes.get(name, ""),
+                    uri=uris.get(name, f"{collection}/{name}"),
                 )
                 for name in half
             ],

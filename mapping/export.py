@@ -1,0 +1,44 @@
+"""A model as COLMAP and the tools after it want it: names of files that lie beside it, and sizes
+that agree with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mapping.colmap import pycolmap
+from schemas.rejects import UserError
+
+Size = tuple[int, int]
+
+
+def read_reconstruction(folder: Path) -> pycolmap.Reconstruction:
+    """Read COLMAP's binary files. Raises UserError where they are none."""
+    try:
+        return pycolmap.Reconstruction(str(folder))
+    except Exception as error:  # COLMAP's checks come as several types
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{folder} cannot be read as a COLMAP model: {first}") from error
+
+
+def image_sizes(model: pycolmap.Reconstruction) -> dict[str, Size]:
+    """(width, height) in pixels of each image's camera, by name; of all, registered or not."""
+    cameras = {number: (camera.width, camera.height) for number, camera in model.cameras.items()}
+    return {
+        image.name: cameras[image.camera_id]
+        for _, image in sorted(model.images.items())
+    }  # fmt: skip
+
+
+def write_reconstruction(
+    model: pycolmap.Reconstruction, folder: Path, names: Mapping[str, str], *, text: bool = False
+) -> None:
+    """Write a model with the images called by `names`, as binary files, or as text."""
+    for number in sorted(model.images):
+        image = model.image(number)
+        image.name = names.get(image.name, image.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    if text:
+        model.write_text(str(folder))
+    else:
+        model.write_binary(str(folder))

@@ -1,0 +1,76 @@
+"""Photographs for programs that read pixels as they are stored, and few formats."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Container
+from pathlib import PurePosixPath
+
+from PIL import ExifTags, Image
+
+from photos.decode import Size, decode_rgb
+from photos.exif import read_orientation
+from photos.formats import MAX_PIXELS, decoding_errors, open_photo
+from photos.names import JPEG_QUALITY
+
+_MAX_EXIF_BYTES = 65_000  # a segment of a JPEG holds no more
+_PLAIN_FORMATS = ("JPEG", "PNG", "BMP")
+_WRITTEN_AS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+
+
+def upright_file(
+    data: bytes, name: str, *, max_pixels: int = MAX_PIXELS
+) -> tuple[str, bytes | None, Size]:
+    """The file that any program sees as vladmap does: its name, its bytes, and its size in pixels.
+
+    The bytes are None where the photograph itself will do: a JPEG, PNG or BMP of 8 bits a channel
+    whose pixels are stored upright. Else they are a PNG where the name says so, and a JPEG of
+    quality JPEG_QUALITY with its colours at full resolution, upright, with the EXIF of the
+    photograph but for its orientation. Where the name ends otherwise, `.jpg` is added to it.
+
+    Raises what `photos.decode.decode_rgb` raises.
+    """
+    image = open_photo(data, max_pixels=max_pixels)
+    kind = image.format or "image"
+    with decoding_errors(kind):
+        if kind == "PNG":
+            image.load()  # a PNG may keep its metadata behind the pixels
+        orientation = read_orientation(image)
+    if kind in _PLAIN_FORMATS and image.mode in ("L", "RGB") and orientation == 1:
+        return name, None, image.size
+    written = _WRITTEN_AS.get(PurePosixPath(name).suffix.lower())
+    picture = Image.fromarray(decode_rgb(data, max_pixels=max_pixels))
+    stream = io.BytesIO()
+    if written == "PNG":
+        picture.save(stream, "PNG", exif=_exif(image))
+    else:
+        picture.save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0, exif=_exif(image))
+    return (name if written else f"{name}.jpg"), stream.getvalue(), picture.size
+
+
+def plain_name(name: str, image_id: str, taken: Container[str] = (), *, spaces: bool = True) -> str:
+    """The name of a photograph under a folder: its own where that stays inside, else one by id.
+
+    Without `spaces` they become underscores. `taken` are names that a new one must not be.
+    """
+    parts = name.split("/")
+    inside = all(part not in ("", ".", "..") for part in parts)
+    if inside and name.isprintable() and "\\" not in name:
+        made = name if spaces else "_".join(name.split())
+        return made if made == name or made not in taken else f"{image_id}/{made}"
+    ending = PurePosixPath(parts[-1]).suffix
+    made = f"outside/{image_id}{ending if ending[1:].isalnum() else ''}"
+    while made in taken:
+        made = f"{made}.again"
+    return made
+
+
+def _exif(image: Image.Image) -> bytes:
+    """The photograph's EXIF for upright pixels; none where it cannot be written again."""
+    try:
+        exif = image.getexif()
+        exif.pop(ExifTags.Base.Orientation, None)
+        block = exif.tobytes() if len(exif) else b""
+    except Exception:  # Pillow parses hostile blocks with whatever its parsing happens to raise
+        return b""
+    return block if len(block) <= _MAX_EXIF_BYTES else b""
