@@ -9,12 +9,27 @@ SPARK_IMAGES ?= 120
 
 WEIGHTS ?= out/weights
 
+# PyPI's torch brings CUDA, 4 GB that a machine without a GPU has no use for. Where PyTorch's own
+# index of builds for CPUs answers within four seconds it is asked too; TORCH_INDEX= never asks it.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+GPU ?= $(shell command -v nvidia-smi)
+ANSWERS = import os, sys, threading, urllib.request as web; \
+    asked = threading.Thread(target=lambda: web.urlopen(sys.argv[1], timeout=4) and os._exit(0), daemon=True); \
+    asked.start(); asked.join(4); os._exit(1)
+
 .PHONY: demo test lint bench bench-describe bench-rerank weights spark clean
 
 $(READY): setup.py beam_requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[cpu,learned,test]"
+	@if [ -n "$(GPU)" ]; then \
+	    echo "torch: PyPI's build, with CUDA: there is a GPU"; set --; \
+	elif [ -n "$(TORCH_INDEX)" ] && $(BIN)/python -c '$(ANSWERS)' "$(TORCH_INDEX)/torch/" 2>/dev/null; then \
+	    echo "torch: the build for CPUs, of $(TORCH_INDEX)"; set -- --extra-index-url "$(TORCH_INDEX)"; \
+	else \
+	    echo "torch: PyPI's build, with 4 GB of CUDA: $(if $(TORCH_INDEX),$(TORCH_INDEX) does not answer,TORCH_INDEX is empty)"; set --; \
+	fi; \
+	$(BIN)/python -m pip install --quiet "$$@" --editable ".[cpu,learned,test]"
 	touch $(READY)
 
 # A rendered city, its atlas, and how far the map is from the truth.
