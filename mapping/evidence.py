@@ -18,6 +18,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from mapping import reasons as why
 from mapping.colmap import Camera, from_colmap, pycolmap, to_colmap
 from mapping.features import LocalFeatures
 from mapping.graph import connected_components
@@ -124,7 +125,7 @@ def _evident_parts(
         if members.sum() < min_model_size:
             for row in np.flatnonzero(members):
                 reasons[seen.names[row]] = (
-                    f"its model was left with {members.sum()} of the {min_model_size} images "
+                    f"{why.SMALL_MODEL} {members.sum()} of the {min_model_size} images "
                     "that it takes"
                 )
             continue
@@ -135,10 +136,10 @@ def _evident_parts(
 def _reason(count: int, claimed: int) -> str:
     if claimed >= MIN_POINTS:
         return (
-            f"no parallax: a turn on the spot explains what it shares with others, {count} points "
-            f"have a depth of their own, {MIN_POINTS} are needed"
+            f"{why.NO_PARALLAX}: a turn on the spot explains what it shares with others, {count} "
+            f"points have a depth of their own, {MIN_POINTS} are needed"
         )
-    return f"too little evidence: {count} points with parallax, {MIN_POINTS} are needed"
+    return f"{why.FEW_POINTS}: {count} points with parallax, {MIN_POINTS} are needed"
 
 
 def _only(

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mapping import reasons as why
 from mapping.check import best_similarity
 from mapping.colmap import SEED, pycolmap, wxyz
 from mapping.evidence import keep_evident
@@ -264,7 +265,7 @@ def _settle(
     remove_images(base, ours)
     remove_images(other, theirs)
     neither = sorted(set(ours) & set(theirs))
-    return dict.fromkeys(neither, "two tiles have it in different places")
+    return dict.fromkeys(neither, why.TORN)
 
 
 def _held(tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float) -> bool:
@@ -292,13 +293,13 @@ def _held(tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m
     taken: dict[str, str] = {}
     for _ in range(_ROUNDS):
         wrong = misplaced_images(tile.model, by_name, tile.origin, gps_sigma_m)
-        taken |= dict.fromkeys(wrong, "GPS and its drive contradict its pose")
+        taken |= dict.fromkeys(wrong, why.BY_GPS)
         if not wrong or contradicted(len(taken), whole):
             break
         remove_images(tile.model, wrong)
         _place(tile, by_name, gps_sigma_m)
     if contradicted(len(taken), whole):
-        reason = f"GPS contradicts its model: {len(taken)} of {whole} images lie elsewhere"
+        reason = f"{why.MODEL_BY_GPS}: {len(taken)} of {whole} images lie elsewhere"
         tile.dropped |= dict.fromkeys(sorted(_names(tile) | set(taken)), reason)
         return False
     tile.dropped |= taken

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mapping import reasons as why
 from mapping.cameras import camera_keys
 from mapping.child import ChildFailed, call
 from mapping.colmap import Camera, pycolmap
@@ -61,9 +62,6 @@ _ALIAS_ROUNDS = 2
 _FEW_COLLAPSING = 0.01
 # Taking images out moves the others a little: they are asked again, at most so often.
 _SOUND_ROUNDS = 3
-_NO_PAIR = "no trusted pair with another photograph of its tile"
-_TURNED = "no parallax: a turn on the spot explains every verified pair"
-_NOT_PLACED = "the mapper found no place for it among the others"
 
 
 @dataclass(frozen=True)
@@ -128,9 +126,10 @@ def reconstruct_tile(
         for image_id in (view.image_id_a, view.image_id_b)
     }
     # Of an image whose every pair is a turn, that is why, whatever the mapper makes of it.
-    turned = dict.fromkeys(linked - moving, _TURNED)
+    turned = dict.fromkeys(linked - moving, why.ONLY_TURNS)
     if not moving:
-        return _failed(name, rows, turned, f"{_TURNED}: {len(views)} pairs of {len(linked)} images")
+        failure = f"{why.ONLY_TURNS}: {len(views)} pairs of {len(linked)} images"
+        return _failed(name, rows, turned, failure)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="vladmap-tile-") as folder:
         work = Path(folder)
@@ -150,7 +149,7 @@ def reconstruct_tile(
         ids = {row["uri"]: row["image_id"] for row in rows}
         dropped = {ids[uri]: reason for uri, reason in report.pop("dropped").items()}
         registered = {ids[uri] for uri in report.pop("registered")}
-        reasons = dict.fromkeys(linked - registered, _NOT_PLACED) | dropped | turned
+        reasons = dict.fromkeys(linked - registered, why.NOT_PLACED) | dropped | turned
         if not report["models"]:
             return _failed(name, rows, reasons, _why_none(report["models_left_out"], dropped))
         shutil.rmtree(output / "sparse", ignore_errors=True)
@@ -174,7 +173,7 @@ def _unregistered(
 ) -> dict[str, str]:
     """Why each image of the tile that is in none of its models is not."""
     missing = (row["image_id"] for row in rows if row["image_id"] not in registered)
-    return {image_id: reasons.get(image_id, _NO_PAIR) for image_id in missing}
+    return {image_id: reasons.get(image_id, why.NO_PAIR) for image_id in missing}
 
 
 def _why_none(left_out: list[dict[str, Any]], dropped: Mapping[str, str]) -> str:
@@ -270,7 +269,7 @@ def _sound_models(
             told = ", ".join(f"{count}: {reason}" for reason, count in reasons)
             names = sorted(set(image_names(model)) | set(taken))
             left_out.append({"images": whole, "names": names, "reason": told})
-            taken = dict.fromkeys(names, f"its model is contradicted: of {whole} images {told}")
+            taken = dict.fromkeys(names, f"{why.MODEL_BY_ALL}: of {whole} images {told}")
         else:
             held.append(model)
         dropped |= taken
@@ -290,12 +289,12 @@ def _take_out_contradicted(
     taken: dict[str, str] = {}
     for _ in range(_SOUND_ROUNDS):
         placed = place(model, tile.by_name, tile.options.gps_sigma_m)
-        wrong = dict.fromkeys(unexplained_images(model, pairs), "its pairs contradict its pose")
+        wrong = dict.fromkeys(unexplained_images(model, pairs), why.BY_PAIRS)
         if placed["georegistered"]:
             misplaced = misplaced_images(
                 model, tile.by_name, placed["origin"], tile.options.gps_sigma_m
             )
-            wrong |= dict.fromkeys(misplaced, "GPS and its drive contradict its pose")
+            wrong |= dict.fromkeys(misplaced, why.BY_GPS)
         taken |= wrong
         if not wrong or contradicted(len(taken), whole):
             break

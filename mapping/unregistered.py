@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mapping.matching import MIN_INLIERS, VERIFIED
+from mapping.reasons import reason_of
 from photos.geometry import boxes, points_wkb, with_geo_metadata
 from schemas import tables
-from schemas.rejects import UnregisteredReason
+from schemas.rejects import RejectReason, UnregisteredReason
 
 Counts = NDArray[np.int64]
 Why = tuple[str, UnregisteredReason, str]
@@ -35,18 +36,6 @@ IMAGE_COLUMNS = [
     "duplicate_of",
 ]
 
-# What a tile says of an image, by its first words.
-_SAID = (
-    ("no parallax", UnregisteredReason.TOO_FEW_POINTS),
-    ("too little evidence", UnregisteredReason.TOO_FEW_POINTS),
-    ("its model was left", UnregisteredReason.MODEL_TOO_SMALL),
-    ("no trusted pair", UnregisteredReason.PAIRS_NOT_TRUSTED),
-    ("its pairs contradict", UnregisteredReason.CONTRADICTED),
-    ("GPS and its drive contradict", UnregisteredReason.CONTRADICTED),
-    ("its model is contradicted", UnregisteredReason.CONTRADICTED),
-    ("GPS contradicts its model", UnregisteredReason.CONTRADICTED),
-    ("two tiles have it", UnregisteredReason.CONTRADICTED),
-)
 _PLACE = ("latitude", "longitude", "altitude")
 _ORDER = {reason: place for place, reason in enumerate(UnregisteredReason)}
 
@@ -138,6 +127,8 @@ def unregistered_table(
 
 
 def _rejected(reject: Mapping[str, Any]) -> Why:
+    if reject["reason"] == RejectReason.PANORAMA.value:
+        return reject["stage"], UnregisteredReason.PANORAMA, reject["detail"]
     detail = f"{reject['reason']}: {reject['detail']}"
     return reject["stage"], UnregisteredReason.REJECTED, detail
 
@@ -170,8 +161,7 @@ def _tile_reasons(outcome: MapOutcome) -> dict[str, Why]:
 
 
 def _said(words: str, otherwise: UnregisteredReason) -> tuple[UnregisteredReason, str]:
-    reason = next((reason for start, reason in _SAID if words.startswith(start)), otherwise)
-    return reason, words
+    return reason_of(words) or otherwise, words
 
 
 def _row(image: Mapping[str, Any], why: Why) -> dict[str, Any]:

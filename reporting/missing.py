@@ -19,15 +19,16 @@ MAX_PICTURES = 40
 _MEANS = {
     UnregisteredReason.DUPLICATE: "another photograph has the same bytes",
     UnregisteredReason.REJECTED: "it could not be used, see Rejects",
+    UnregisteredReason.PANORAMA: "it is no picture of one lens: searched, not mapped",
     UnregisteredReason.NO_PAIR: "nothing is alike enough to be compared with it",
     UnregisteredReason.NO_VERIFIED_PAIR: "what it was compared with shows another scene",
     UnregisteredReason.PAIRS_NOT_TRUSTED: "its verified pairs join places that only look alike",
     UnregisteredReason.TILE_FAILED: "its tile has no model",
     UnregisteredReason.LEFT_OUT_BY_MAPPER: "COLMAP found no place for it",
     UnregisteredReason.TOO_FEW_POINTS: "too few points with parallax hold it in its place",
-    UnregisteredReason.CONTRADICTED: "GPS, its drive or its pairs speak against its place",
+    UnregisteredReason.CONTRADICTED: "GPS, its drive, its pairs or another tile speak against its place",
     UnregisteredReason.MODEL_TOO_SMALL: "it was placed with too few others",
-    UnregisteredReason.MODEL_LEFT_OUT: "its tile's model did not come into the map",
+    UnregisteredReason.MODEL_LEFT_OUT: "its model is contradicted as a whole, or did not come into the map",
 }
 
 

@@ -28,18 +28,20 @@ class RejectReason(enum.StrEnum):
 class UnregisteredReason(enum.StrEnum):
     """The `reason` column of `unregistered.parquet`, in the order in which a photograph can fail.
 
-    `duplicate`: another photograph has the same bytes. `rejected`: see `rejects/`. `no_pair`:
-    nothing is alike enough to be compared with it. `no_verified_pair`: what it was compared with
-    shows another scene. `pairs_not_trusted`: it has verified pairs, and all were judged to join
-    places that only look alike. `tile_failed`: its tile has no model. `left_out_by_mapper`: COLMAP
-    found no place for it. `too_few_points`: it was placed, on too few points with parallax.
-    `contradicted`: it was placed, and GPS, its drive or its pairs speak against the place.
-    `model_too_small`: what it was placed with is too few images. `model_left_out`: it is in a
-    tile's model that did not come into the map.
+    `duplicate`: another photograph has the same bytes. `rejected`: see `rejects/`. `panorama`: it
+    is no picture of one lens. `no_pair`: nothing is alike enough to be compared with it.
+    `no_verified_pair`: what it was compared with shows another scene. `pairs_not_trusted`: it has
+    verified pairs, and all were judged to join places that only look alike. `tile_failed`: its tile
+    has no model. `left_out_by_mapper`: COLMAP found no place for it. `too_few_points`: it was
+    placed, on too few points with parallax. `contradicted`: it was placed, and GPS, its drive, its
+    pairs or another tile speak against the place. `model_too_small`: what it was placed with is too
+    few images. `model_left_out`: it is in a model that is contradicted as a whole, or that did not
+    come into the map.
     """
 
     DUPLICATE = "duplicate"
     REJECTED = "rejected"
+    PANORAMA = "panorama"
     NO_PAIR = "no_pair"
     NO_VERIFIED_PAIR = "no_verified_pair"
     PAIRS_NOT_TRUSTED = "pairs_not_trusted"

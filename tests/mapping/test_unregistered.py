@@ -8,6 +8,8 @@ import pyarrow as pa
 import pytest
 import shapely
 
+from mapping import evidence
+from mapping import reasons as why
 from mapping.matching import MIN_INLIERS
 from mapping.unregistered import (
     IMAGE_COLUMNS,
@@ -109,14 +111,18 @@ def test_the_table_is_geoparquet_of_its_schema_with_null_places_where_there_is_n
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ("the mapper found no place for it among the others", "left_out_by_mapper"),
+        (why.NOT_PLACED, "left_out_by_mapper"),
         ("something new", "left_out_by_mapper"),
-        ("no trusted pair with another photograph of its tile", "pairs_not_trusted"),
-        ("two tiles have it in different places", "contradicted"),
-        ("too little evidence: 9 points with parallax, 15 are needed", "too_few_points"),
-        ("no parallax: a turn on the spot explains what it shares", "too_few_points"),
-        ("its model was left with 2 of the 3 images that it takes", "model_too_small"),
-        ("its pairs contradict its pose", "contradicted"),
+        (why.NO_PAIR, "pairs_not_trusted"),
+        (evidence._reason(9, 9), "too_few_points"),
+        (evidence._reason(9, 20), "too_few_points"),
+        (why.ONLY_TURNS, "too_few_points"),
+        (f"{why.SMALL_MODEL} 2 of the 3 images that it takes", "model_too_small"),
+        (why.BY_PAIRS, "contradicted"),
+        (why.BY_GPS, "contradicted"),
+        (why.TORN, "contradicted"),
+        (f"{why.MODEL_BY_ALL}: of 9 images 5: {why.BY_GPS}", "model_left_out"),
+        (f"{why.MODEL_BY_GPS}: 5 of 9 images lie elsewhere", "model_left_out"),
     ],
 )
 def test_what_a_tile_says_of_an_image_is_its_detail(said: str, reason: str) -> None:
@@ -125,12 +131,26 @@ def test_what_a_tile_says_of_an_image_is_its_detail(said: str, reason: str) -> N
     assert found["b"] == ("reconstruct", reason, said)
 
 
+def test_every_sentence_has_a_reason() -> None:
+    sentences = [words for name, words in vars(why).items() if name.isupper() and name[0] != "_"]
+    assert len(sentences) > 9
+    assert all(why.reason_of(words) for words in sentences)
+
+
+def test_a_panorama_has_a_reason_of_its_own() -> None:
+    """Issue 19, 13 and 3: rejected from mapping, and told apart from what is broken."""
+    table = unregistered_table(
+        images("a"), rejects(("a", "verify", "panorama")), [], [], MapOutcome(), posed("")
+    )
+    assert reasons(table)["a"] == ("verify", "panorama", "because")
+
+
 def test_a_failed_tile_is_the_reason_of_its_images() -> None:
     """Issue 19, 13: tile failed, and why."""
     failed = "mapping failed: still running after 9 s"
     report = {
         "failure": failed,
-        "unregistered": {"a": failed, "b": "the mapper found no place for it", "c": "no parallax"},
+        "unregistered": {"a": failed, "b": why.NOT_PLACED, "c": why.NO_PARALLAX},
     }
     found = of(MapOutcome(tiles={"t0": report}))
     for image in "ab":
@@ -139,7 +159,7 @@ def test_a_failed_tile_is_the_reason_of_its_images() -> None:
 
 
 def test_of_two_tiles_the_one_where_an_image_came_further_gives_the_reason() -> None:
-    few, none = "too little evidence: 3 points", "the mapper found no place for it"
+    few, none = f"{why.FEW_POINTS}: 3 points", why.NOT_PLACED
     for order in ((few, none), (none, few)):
         tiles = {f"t{n}": {"unregistered": {"a": said}} for n, said in enumerate(order)}
         assert of(MapOutcome(tiles=tiles))["a"][1] == "too_few_points"
@@ -147,7 +167,7 @@ def test_of_two_tiles_the_one_where_an_image_came_further_gives_the_reason() -> 
 
 def test_what_merging_leaves_out_is_the_merges_doing() -> None:
     outcome = MapOutcome(
-        tiles={"t": {"unregistered": {"c": "the mapper found no place for it"}}},
+        tiles={"t": {"unregistered": {"c": why.NOT_PLACED}}},
         in_models={"a": "t/0", "b": "t/1", "c": "u/0"},
         merge={"a": "too little evidence: 3 points"},
     )
