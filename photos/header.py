@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import ImageFile
 
-from photos.clocks import ASSUMED_UTC
+from photos.clocks import ASSUMED_UTC, GPS, capture_time
 from photos.exif import FocalPlane, read_exif
 from photos.facts import Facts
 from photos.formats import MAX_PIXELS, decoding_errors, open_photo
@@ -112,6 +112,10 @@ def header_of(image: ImageFile.ImageFile) -> Header:
     timed = _first(source if source.captured_at else None for source in sources)
     local = _first(source.captured_local for source in sources)
     if timed is not None:
+        if timed.time_source == GPS and timed.captured_local is None and local is not None:
+            # One source has the GPS clock, another the camera's: they are compared all the same.
+            timed = _together(local, timed, longitude)
+            notes |= set(timed.notes)
         captured_at, time_source = timed.captured_at, timed.time_source
         local = timed.captured_local or local
     elif local is not None:
@@ -162,6 +166,19 @@ def header_of(image: ImageFile.ImageFile) -> Header:
         projection=projection or PERSPECTIVE,
         notes=tuple(sorted(notes)),
     )
+
+
+def _together(local: datetime, gps: Facts, longitude: float | None) -> Facts:
+    """The capture time of a camera's clock and of a GPS clock that stands elsewhere."""
+    if gps.captured_at is None:
+        return gps
+    moment = gps.captured_at.replace(tzinfo=None)
+    clock = moment - datetime(moment.year, moment.month, moment.day)
+    found = capture_time([(local, None)], moment.date(), clock, longitude)
+    return dataclasses.replace(
+        gps, captured_at=found.at, captured_local=found.local, time_source=found.source,
+        notes=found.notes,
+    )  # fmt: skip
 
 
 def _xmp_facts(image: ImageFile.ImageFile) -> list[Facts]:

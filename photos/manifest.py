@@ -22,6 +22,7 @@ import shapely
 from photos.clocks import MANIFEST as MANIFEST_TIME
 from photos.header import Header
 from photos.positions import ALTITUDE_RANGE_M, between, finite, is_valid_position
+from photos.projection import PERSPECTIVE, PROJECTIONS
 from schemas.rejects import UserError
 
 MANIFEST = pa.schema(
@@ -37,6 +38,7 @@ MANIFEST = pa.schema(
         pa.field("make", pa.string()),
         pa.field("model", pa.string()),
         pa.field("focal_px", pa.float64()),
+        pa.field("projection", pa.string()),
     ]
 )
 """What `read_manifest` returns: every column, null where the manifest is silent."""
@@ -78,7 +80,8 @@ def read_manifest(name: str, data: bytes) -> pa.Table:
 
     Raises UserError for a file that does not parse, a missing `uri` column (the message names the
     columns that are there), an empty or repeated uri, a value that is not of its column's type,
-    and geometries that are not points or whose reference system is unknown.
+    geometries that are not points or whose reference system is unknown, and projections that
+    there are none of.
     """
     suffix = name.rpartition(".")[2].lower()
     if suffix not in MANIFEST_SUFFIXES:
@@ -123,6 +126,10 @@ def override(header: Header, row: Mapping[str, Any]) -> Header:
     if "altitude" in changes:
         # A manifest does not say what its heights refer to.
         changes["altitude_reference"] = None
+    if row.get("projection"):
+        changes["projection"] = row["projection"]
+        if row["projection"] != PERSPECTIVE:
+            changes["focal_px"] = None
     notes = set(header.notes)
     if "captured_at" in changes:
         notes.discard("capture_zone_unknown")
@@ -280,7 +287,9 @@ def _conform(name: str, table: pa.Table) -> pa.Table:
         for field in MANIFEST
     ]
     _check_uris(name, columns[0])
-    return pa.table(columns, schema=MANIFEST)
+    table = pa.table(columns, schema=MANIFEST)
+    _check_projections(name, table["projection"])
+    return table
 
 
 def _shapes(name: str, column: pa.ChunkedArray) -> np.ndarray:
@@ -331,6 +340,14 @@ def _check_uris(name: str, uris: pa.ChunkedArray) -> None:
         raise UserError(
             f"{name}: each photograph has one row; {repeated[0].as_py()} has more, "
             f"and so have {len(repeated) - 1} others"
+        )
+
+
+def _check_projections(name: str, column: pa.ChunkedArray) -> None:
+    unknown = set(pc.unique(column).to_pylist()) - {None, *PROJECTIONS}
+    if unknown:
+        raise UserError(
+            f"{name}: a projection is one of {', '.join(PROJECTIONS)}; found: {min(unknown)}"
         )
 
 

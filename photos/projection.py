@@ -23,6 +23,8 @@ CYLINDRICAL = "cylindrical"
 UNKNOWN = "unknown"
 """No single lens's picture, and nothing says what else."""
 
+PROJECTIONS = (PERSPECTIVE, EQUIRECTANGULAR, CYLINDRICAL, UNKNOWN)
+
 _STATED = {
     "equirectangular": EQUIRECTANGULAR,
     "spherical": EQUIRECTANGULAR,

@@ -76,7 +76,8 @@ def _panorama(row: dict[str, Any]) -> PhotoError:
     return PhotoError(
         RejectReason.PANORAMA,
         f"{row['projection']} projection, not the picture of one lens: it is searched, not mapped; "
-        "to map the place, add views of 90 degrees or less cut from it",
+        "to map the place, add views of 90 degrees or less cut from it; where that is wrong, a "
+        "manifest's column `projection` says so",
     )
 
 

@@ -141,6 +141,19 @@ def test_xmp_s_clocks_are_compared_too():
     assert apart.time_source == "offset"
 
 
+def test_clocks_of_two_sources_are_compared_too():
+    """Issue 19, 7: the camera's in EXIF, a GPS clock with an overflown week number in XMP."""
+    packet = (
+        "<rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'><rdf:Description "
+        "xmlns:exif='http://ns.adobe.com/exif/1.0/' exif:GPSTimeStamp='2004-07-24T07:15:01Z'/>"
+        "</rdf:RDF>"
+    )
+    exif = exif_block(details={B.DateTimeOriginal: "2024:03:09 08:15:00"})
+    found = read_header(encode(texture(0), exif=exif, xmp=packet.encode()))
+    assert (found.captured_at, found.time_source) == (utc(2024, 3, 9, 7, 15), "gps_zone")
+    assert found.notes == ("gps_week_rollover",)
+
+
 @pytest.mark.parametrize("zone_min", range(-720, 841, 15))
 def test_every_zone_is_found_at_every_hour_whatever_the_date_of_gps(zone_min):
     """Issue 19, 7: a property over zones, hours, and dates right, a day off, rolled over, unset."""

@@ -41,15 +41,17 @@ class TestCsv:
         table = read_manifest(
             "m.csv",
             b"uri,latitude,longitude,altitude,gps_accuracy_m,heading_deg,captured_at,sequence_id,"
-            b"make,model,focal_px,other\n"
-            b"a/1.jpg,55.7,13.19,37,4.5,180,2024-05-01T10:00:00.25+02:00,7,Acme,M 1,900.5,x\n"
-            b"a/2.jpg,,,,,,2024-05-01 08:00:01,,,,,\n",
+            b"make,model,focal_px,projection,other\n"
+            b"a/1.jpg,55.7,13.19,37,4.5,180,2024-05-01T10:00:00.25+02:00,7,Acme,M 1,900.5,"
+            b"perspective,x\n"
+            b"a/2.jpg,,,,,,2024-05-01 08:00:01,,,,,,\n",
         )
         assert table.schema == MANIFEST
         first, second = table.to_pylist()
         assert first == {
             "uri": "a/1.jpg", "latitude": 55.7, "longitude": 13.19, "altitude": 37.0,
             "gps_accuracy_m": 4.5, "heading_deg": 180.0, "sequence_id": "7", "make": "Acme",
+            "projection": "perspective",
             "captured_at": datetime(2024, 5, 1, 8, 0, 0, 250000, tzinfo=UTC), "model": "M 1",
             "focal_px": 900.5,
         }  # fmt: skip
@@ -79,6 +81,19 @@ class TestCsv:
     def test_nan_out_of_range_and_zero_are_left_to_override(self):
         table = read_manifest("m.csv", b"uri,lat,lon\na.jpg,nan,5\nb.jpg,91,5\nc.jpg,0,0\n")
         assert table["latitude"].to_pylist()[1:] == [91.0, 0.0]
+
+
+def test_a_projection_of_the_manifest_goes_before_the_photograph_s():
+    """Issue 19, 3: the way out where a panorama was not recognised, or a picture taken for one."""
+    data = b"uri,projection\na.jpg,equirectangular\nb.jpg,perspective\nc.jpg,\n"
+    rows = read_manifest("m.csv", data).to_pylist()
+    header = Header(width=10, height=5, format="JPEG", focal_px=7.0)
+    panorama, plain, silent = (override(header, row) for row in rows)
+    assert (panorama.projection, panorama.focal_px) == ("equirectangular", None)
+    assert (plain.projection, plain.focal_px) == ("perspective", 7.0)
+    assert silent == header
+    with pytest.raises(UserError, match=r"perspective, equirectangular.*found: sphere"):
+        read_manifest("m.csv", b"uri,projection\na.jpg,sphere\n")
 
 
 class TestErrors:
