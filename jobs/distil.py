@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jobs.command import Parser, guarded, leave, parser, words
 from models.recipe import Distillation
+from pipeline.numbers import not_negative, whole
 
 _EPILOG = """\
 WORLDS are rendered by `vladmap worlds --aligned`: each place from one camera under many conditions.
@@ -73,7 +74,7 @@ def command_line() -> Parser:
         help="conditions that the teacher looks at (default: day overcast)",
     )
     options.add_argument(
-        "--crops", type=int, default=20, metavar="N", help="of each photograph (default: 20)"
+        "--crops", type=whole(1), default=20, metavar="N", help="of each photograph (default: 20)"
     )
     options.add_argument("--size", default="320x240", metavar="WxH", help="(default: 320x240)")
     options.add_argument(
@@ -83,15 +84,23 @@ def command_line() -> Parser:
         help="photographs to stop by, never learnt from, as `vladmap evaluate` reads them;\n"
         "their words are learnt anew each time",
     )
-    options.add_argument("--frames-tolerance", type=int, default=0, metavar="N")
+    options.add_argument("--frames-tolerance", type=whole(0), default=0, metavar="N")
     options.add_argument(
-        "--check", type=int, default=200, metavar="N", help="steps to a validation (default: 200)"
+        "--check",
+        type=whole(1),
+        default=200,
+        metavar="N",
+        help="steps to a validation (default: 200)",
     )
     options.add_argument(
-        "--clusters", type=int, default=32, metavar="K", help="words of its own (default: 32)"
+        "--clusters", type=whole(2), default=32, metavar="K", help="words of its own (default: 32)"
     )
     options.add_argument(
-        "--project", type=int, default=960, metavar="D", help="numbers at the end (default: 960)"
+        "--project",
+        type=whole(1),
+        default=960,
+        metavar="D",
+        help="numbers at the end (default: 960)",
     )
     recipe = options.add_argument_group("the recipe")
     for field in dataclasses.fields(Distillation):
@@ -101,7 +110,7 @@ def command_line() -> Parser:
             if field.name not in _RENAMED
             else _RENAMED[field.name],
             dest=f"recipe_{field.name}",
-            type=type(default),
+            type=not_negative(default),
             default=default,
             metavar="N",
             help=f"{_HELP[field.name]} (default: {default})",

@@ -55,8 +55,6 @@ _COLUMNS = ("step", "loss", "recall@1", "recall@5")
 
 def distil(parsed: argparse.Namespace) -> None:
     """Learn, validate, and write the model with words and a reduction of its own."""
-    if parsed.check < 1 or parsed.crops < 1 or parsed.clusters < 2 or parsed.project < 1:
-        raise UserError("--check, --crops and --project are at least 1, --clusters 2")
     if (parsed.output / STATE).exists() and not parsed.resume:
         raise UserError(f"{parsed.output} holds a run: go on by --resume, or name another folder")
     given = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from jobs.command import Parser, guarded, leave, parser, words
 from jobs.evaluation_options import RERANKING, add_model_options, add_set_options
 from models.kinds import MODEL_NAMES
+from pipeline.numbers import whole
 
 _EPILOG = """\
 layouts: <root>/images/{train,val,test}/{database,queries} with names @utm_east@utm_north@zone@...;
@@ -40,7 +41,11 @@ def command_line() -> Parser:
         help="learn the words from the database although the checkpoint has its own",
     )
     options.add_argument(
-        "--whiten", type=int, default=0, metavar="D", help="PCA-whiten descriptors to D numbers"
+        "--whiten",
+        type=whole(0),
+        default=0,
+        metavar="D",
+        help="PCA-whiten descriptors to D numbers",
     )
     options.add_argument(
         "--whiten-split",

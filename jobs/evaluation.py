@@ -27,10 +27,6 @@ def model_choice(
     lanes: int = 1,
 ) -> ModelChoice:
     """The choice that the options of `add_model_options` make for a model."""
-    if parsed.rerank_candidates < 1 or parsed.patch_size < 1 or parsed.patch_dimension < 1:
-        raise UserError("--rerank-candidates, --patch-size and --patch-dimension are at least 1")
-    if parsed.dimension is not None and parsed.dimension < 0:
-        raise UserError("--dimension is at least 1, or 0 for no reduction")
     patches = rerank in BY_PATCHES
     if patches and name not in WITH_PATCHES:
         raise UserError(

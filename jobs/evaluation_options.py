@@ -7,6 +7,7 @@ from pathlib import Path
 
 from models.kinds import PRECISION_NAMES
 from photos.names import LAYOUTS
+from pipeline.numbers import MOST_SEED, real, whole
 from retrieval.names import BY_PATCHES, SIGMA_M
 
 BY_FEATURES = ("features", "sift", "xfeat", "lighterglue")
@@ -33,7 +34,7 @@ def add_layout_options(options: argparse._ActionsContainer, split: str) -> None:
     )
     options.add_argument(
         "--last-share",
-        type=float,
+        type=real(0, 1, above=True),
         default=0.2,
         metavar="S",
         help="of an atlas, without --since: the share captured last are the queries (default: 0.2)",
@@ -47,21 +48,21 @@ def add_set_options(options: argparse.ArgumentParser) -> None:
     add_layout_options(group, split="test")
     group.add_argument(
         "--positives-m",
-        type=float,
+        type=real(0, above=True),
         default=25.0,
         metavar="M",
         help="metres within which a photograph shows the query's place (default: 25)",
     )
     group.add_argument(
         "--frames-tolerance",
-        type=int,
+        type=whole(0),
         default=0,
         metavar="N",
         help="of frame-aligned folders: frames that a match may be off (default: 0)",
     )
     group.add_argument(
         "--smooth",
-        type=float,
+        type=real(0),
         metavar="S",
         help="metres (or frames) over which the database's descriptors are smoothed with those of\n"
         f"photographs taken beside them, 0 for none (default: {SIGMA_M:g}, at most a quarter of\n"
@@ -74,25 +75,27 @@ def add_model_options(options: argparse.ArgumentParser) -> None:
     group = options.add_argument_group("how models run")
     group.add_argument("--precision", default="float32", choices=PRECISION_NAMES)
     group.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    group.add_argument("--seed", type=int, default=0, help="of what is learnt (default: 0)")
+    group.add_argument(
+        "--seed", type=whole(0, MOST_SEED), default=0, help="of what is learnt (default: 0)"
+    )
     group.add_argument(
         "--rerank-candidates",
-        type=int,
+        type=whole(1),
         default=20,
         metavar="C",
         help="best matches that re-ranking puts in order (default: 20)",
     )
     group.add_argument(
         "--dimension",
-        type=int,
+        type=whole(0),
         metavar="D",
         help="numbers that a descriptor is reduced to where words are learnt, 0 for no reduction\n"
         "(default: what suits the model)",
     )
-    group.add_argument("--patch-size", type=int, default=5, help="cells (default: 5)")
+    group.add_argument("--patch-size", type=whole(1, 30), default=5, help="cells (default: 5)")
     group.add_argument(
         "--patch-dimension",
-        type=int,
+        type=whole(1),
         default=512,
         help="numbers of a patch, where its whitening is learnt (default: 512)",
     )

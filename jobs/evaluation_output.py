@@ -21,6 +21,7 @@ from photos.layouts import EvaluationSet
 from pipeline.atlas import software_versions
 from reporting.evaluation import Evaluation, Failure, RecallRow, write_evaluation
 from reporting.evaluation_plots import plot_precision_recall, plot_recall
+from reporting.formats import cell
 from retrieval.evaluation import (
     NEVER,
     RANKS,
@@ -278,9 +279,9 @@ def _write_queries(path: Path, source: Path, measured: Measured) -> None:
             match = chosen.database.paths[best] if best >= 0 else None
             writer.writerow(
                 [
-                    _relative(chosen.queries.paths[query], source),
-                    chosen.queries.conditions[query],
-                    _relative(match, source) if match else "",
+                    cell(_relative(chosen.queries.paths[query], source)),
+                    cell(chosen.queries.conditions[query]),
+                    cell(_relative(match, source)) if match else "",
                     _cell(measured.apart_m[query], 2),
                     str(bool(measured.right[query])).lower(),
                     measured.positives[query],
@@ -288,7 +289,7 @@ def _write_queries(path: Path, source: Path, measured: Measured) -> None:
                     _cell(ranking.similarity[query, 0], 6),
                     _cell(measured.distance[query], 6),
                     _cell(measured.ratio[query], 6),
-                    measured.queries.unreadable.get(query, ""),
+                    cell(measured.queries.unreadable.get(query, "")),
                 ]
             )
 

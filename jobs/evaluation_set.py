@@ -42,12 +42,6 @@ _ATLAS_COLUMNS = [
 def read_set(parsed: argparse.Namespace) -> EvaluationSet:
     """The set that the options name. Raises UserError where there is none."""
     source, metres = parsed.source, parsed.positives_m
-    if not metres > 0:
-        raise UserError("--positives-m must be more than 0")
-    if parsed.frames_tolerance < 0:
-        raise UserError("--frames-tolerance must be at least 0")
-    if not 0 < parsed.last_share < 1:
-        raise UserError("--last-share must be between 0 and 1")
     layout = detect(source) if parsed.layout == "auto" else parsed.layout
     if layout == "utm":
         return read_utm(source, parsed.split, metres)
@@ -90,8 +84,6 @@ def read_smoothing(parsed: argparse.Namespace, chosen: EvaluationSet) -> Smoothi
     """
     given: float | None = parsed.smooth
     unit = "frames" if chosen.metres is None else "m"
-    if given is not None and not 0 <= given < float("inf"):
-        raise UserError("--smooth is at least 0")
     if given and chosen.leave_one_out:
         raise UserError(
             "--smooth wants queries apart from the database: here they are the same photographs"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.command import Parser, guarded, leave, parser, words
+from pipeline.numbers import MOST_SEED, real, whole
 from schemas.rejects import UserError
 
 
@@ -17,16 +18,21 @@ def command_line() -> Parser:
         epilog="example:\n  vladmap sample city --images 120 --seed 0",
     )
     options.add_argument("out", metavar="OUT", type=Path, help="folder to write, made if need be")
-    options.add_argument("--images", type=int, default=120, help="photographs (default: 120)")
-    options.add_argument("--seed", type=int, default=0, help="another city (default: 0)")
+    options.add_argument("--images", type=whole(1), default=120, help="photographs (default: 120)")
     options.add_argument(
-        "--gps-sigma-m", type=float, default=3.0, help="GPS noise, one sigma (default: 3)"
+        "--seed", type=whole(0, MOST_SEED), default=0, help="another city (default: 0)"
     )
     options.add_argument(
-        "--gps-dropout", type=float, default=0.05, help="share without GPS (default: 0.05)"
+        "--gps-sigma-m", type=real(0, 10_000), default=3.0, help="GPS noise, one sigma (default: 3)"
     )
     options.add_argument(
-        "--time-of-day", type=float, default=None, help="hour of the sun, 0 to 24 (default: 10.5)"
+        "--gps-dropout", type=real(0, 1), default=0.05, help="share without GPS (default: 0.05)"
+    )
+    options.add_argument(
+        "--time-of-day",
+        type=real(0, 24),
+        default=None,
+        help="hour of the sun, 0 to 24 (default: 10.5)",
     )
     options.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     return options
@@ -41,8 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from simulation.sample import write_sample
 
-        if parsed.images < 1:
-            raise UserError("--images must be at least 1")
         settings = {} if parsed.time_of_day is None else {"time_of_day": parsed.time_of_day}
         with tqdm(total=parsed.images, desc="sample", unit=" images", disable=None) as bar:
             try:

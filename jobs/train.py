@@ -12,6 +12,7 @@ from jobs.command import Parser, guarded, leave, parser, words
 from jobs.evaluation_options import add_layout_options
 from models.kinds import AGGREGATIONS, PRECISION_NAMES
 from models.recipe import LOSSES, OPTIMISERS, RECIPES, SCHEDULES, Recipe
+from pipeline.numbers import not_negative, real, whole
 
 LITE, GHOST = "efficientnet-lite0", "ghost"
 
@@ -78,13 +79,15 @@ def command_line() -> Parser:
         help=f"{LITE} (trained on ImageNet, the default), {GHOST} (untrained), or a file",
     )
     start.add_argument("--aggregation", default="netvlad", choices=AGGREGATIONS)
-    start.add_argument("--clusters", type=int, metavar="K", help="(default: 64, of supervlad 4)")
     start.add_argument(
-        "--project", type=int, metavar="D", help="end in a projection to D numbers, from PCA"
+        "--clusters", type=whole(1), metavar="K", help="(default: 64, of supervlad 4)"
+    )
+    start.add_argument(
+        "--project", type=whole(1), metavar="D", help="end in a projection to D numbers, from PCA"
     )
     start.add_argument(
         "--tuned-blocks",
-        type=int,
+        type=whole(0),
         metavar="N",
         help=f"last blocks of the backbone that learn too (default: 3, of {GHOST} all)",
     )
@@ -94,7 +97,7 @@ def command_line() -> Parser:
     )
     start.add_argument(
         "--keep-gb",
-        type=float,
+        type=real(0, 1e6),
         metavar="N",
         help="of what frozen blocks make of an image, kept: with --variants, or without\n"
         "augmentation, most of the work is done once (default: 1, on cuda none)",
@@ -140,30 +143,34 @@ def _add_data_options(options: argparse.ArgumentParser) -> None:
     group.add_argument("--validate-split", default="val", metavar="SPLIT", help="(default: val)")
     group.add_argument(
         "--frames-tolerance",
-        type=int,
+        type=whole(0),
         default=0,
         metavar="N",
         help="where frame-aligned folders validate: frames a match may be off (default: 0)",
     )
     group.add_argument(
         "--validate-share",
-        type=float,
+        type=real(0, 1, above=True),
         default=0.15,
         metavar="S",
         help="share of the queries in the areas held out (default: 0.15)",
     )
-    group.add_argument("--threads", type=int, default=8, help="that decode (default: 8)")
+    group.add_argument("--threads", type=whole(1, 1024), default=8, help="that decode (default: 8)")
     group.add_argument(
-        "--memory-gb", type=float, default=2.0, help="of decoded photographs kept (default: 2)"
+        "--memory-gb",
+        type=real(0, 1e6),
+        default=2.0,
+        help="of decoded photographs kept (default: 2)",
     )
 
 
 def _add_recipe_option(group: Any, field: dataclasses.Field[Any]) -> None:
     option = "--" + field.name.replace("_", "-")
-    text, default = _HELP[field.name], field.default
+    text = _HELP[field.name]
+    default: Any = field.default
     if field.name == "long_sides":
         group.add_argument(
-            "--long-side", dest=field.name, type=int, nargs="+", metavar="N", help=text
+            "--long-side", dest=field.name, type=whole(16), nargs="+", metavar="N", help=text
         )
         return
     others = [
@@ -174,7 +181,7 @@ def _add_recipe_option(group: Any, field: dataclasses.Field[Any]) -> None:
     text = f"{text} (default: {', '.join([str(default), *others])})"
     group.add_argument(
         option,
-        type=type(default),
+        type=type(default) if isinstance(default, str) else not_negative(default),
         choices=_CHOICES.get(field.name),
         default=None,
         help=text,

@@ -27,10 +27,6 @@ def read_data(
     parsed: argparse.Namespace, size: InputSize | FixedSize, seed: int, watch: Watch
 ) -> tuple[TrainingSet, ValidationSet]:
     """What to learn from and what to validate on, without the photographs that do not decode."""
-    if not 0 < parsed.validate_share < 1:
-        raise UserError("--validate-share must be between 0 and 1")
-    if parsed.threads < 1 or not parsed.memory_gb >= 0:
-        raise UserError("--threads must be 1 or more and --memory-gb not negative")
     sets = [_read(parsed, source, parsed.layout, parsed.split) for source in parsed.data]
     for source, found in zip(parsed.data, sets, strict=True):
         if found.metres is None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.command import Parser, guarded, leave, parser, words
+from pipeline.numbers import real, whole
 from schemas.rejects import UserError
-from simulation.names import ALIGNED, CONDITIONS, SPLITS
+from simulation.names import ALIGNED, CONDITIONS, MOST_SEED, SPLITS
 
 _EPILOG = f"""conditions: {", ".join(CONDITIONS)}
 
@@ -35,11 +36,11 @@ def command_line() -> Parser:
     )
     options.add_argument("--split", default="train", choices=SPLITS)
     options.add_argument(
-        "--places", type=int, default=100, help="database photographs a world (default: 100)"
+        "--places", type=whole(1), default=100, help="database photographs a world (default: 100)"
     )
     options.add_argument(
         "--query-places",
-        type=int,
+        type=whole(0),
         default=None,
         help="queries a world and condition (default: half of --places)",
     )
@@ -57,7 +58,7 @@ def command_line() -> Parser:
     )
     options.add_argument(
         "--gps-sigma-m",
-        type=float,
+        type=real(0, 10_000),
         default=None,
         help="GPS noise, one sigma (default: 3 for train and val, 0 for test)",
     )
@@ -69,14 +70,14 @@ def command_line() -> Parser:
     )
     options.add_argument(
         "--every",
-        type=int,
+        type=whole(1),
         default=1,
         metavar="N",
         help="keep each N-th place of the database: more streets than photographs (default: 1)",
     )
     options.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options.add_argument(
-        "--workers", type=int, default=None, help="processes (default: a core each)"
+        "--workers", type=whole(1, 1024), default=None, help="processes (default: a core each)"
     )
     return options
 
@@ -125,13 +126,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _seeds(text: str) -> list[int]:
+    seeds: Sequence[int]
     try:
         if ":" in text:
             first, end = (int(part) for part in text.split(":"))
-            return list(range(first, end))
-        return [int(part) for part in text.split(",")]
+            seeds = range(first, end)
+        else:
+            seeds = [int(part) for part in text.split(",")]
     except ValueError:
         raise UserError(f"--seeds must be FIRST:END or numbers with commas, not {text!r}") from None
+    if not seeds or min(seeds[0], seeds[-1]) < 0 or max(seeds[0], seeds[-1]) > MOST_SEED:
+        raise UserError(f"--seeds must be from 0 to {MOST_SEED:,}, not {text}")
+    return list(seeds)
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -140,6 +146,8 @@ def size_of(text: str) -> tuple[int, int]:
         width, height = (int(part) for part in text.lower().split("x"))
     except ValueError:
         raise UserError(f"--size must be such as 320x240, not {text!r}") from None
+    if not (16 <= width <= 16_384 and 16 <= height <= 16_384):
+        raise UserError(f"--size must be from 16 to 16,384 pixels a side, not {text}")
     return width, height
 
 

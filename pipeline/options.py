@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from models.kinds import DEFAULT_DIMENSION, MODEL_NAMES, SHIPPED, WITH_PATCHES
+from pipeline.numbers import MOST_SEED, Range
 from pipeline.suggest import did_you_mean
 from retrieval.names import BY_FEATURES, BY_PATCHES
 from schemas.rejects import UserError
@@ -265,7 +266,8 @@ def _read_config(path: str) -> tuple[dict[str, Any], list[str]]:
             content = yaml.safe_load(stream) or {}
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # Beside its own errors: an impossible date, a number of a thousand digits, a deep nest.
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"--config {path}: expected lines like `tile-images: 500`")
@@ -285,7 +287,10 @@ def _read_config(path: str) -> tuple[dict[str, Any], list[str]]:
 
 def _beam_words(path: str, content: Any) -> list[str]:
     if isinstance(content, str):
-        return shlex.split(content)
+        try:
+            return shlex.split(content)
+        except ValueError as error:
+            raise UserError(f"--config {path}: `beam`: {error}") from error
     if isinstance(content, list):
         return [str(word) for word in content]
     if isinstance(content, dict):
@@ -314,40 +319,41 @@ def typed(source: str, option: dataclasses.Field[Any], value: Any) -> Any:
     return value
 
 
-_POSITIVE = [
-    "max_pixels",
-    "shard_images",
-    "rerank_candidates",
-    "patch_size",
-    "patch_dimension",
-    "vocabulary_images",
-    "batch_size",
-    "near",
-    "reach_m",
-    "gps_sigma_m",
-    "tile_images",
-    "tile_minutes",
-    "sequence_gap_s",
-    "sequence_gap_m",
-]
+_RANGES = {
+    "max_pixels": Range(1, 2**40),
+    "max_reject_rate": Range(0, 1),
+    "shard_images": Range(1, 100_000),
+    "cell_resolution": Range(5, 10),  # H3 cells of 250 km2 to 0.02 km2
+    "sequence_gap_s": Range(0, 1e9, above=True),
+    "sequence_gap_m": Range(0, 1e8, above=True),
+    "clusters": Range(0, 65_536),
+    "whiten": Range(0, 65_536),
+    "dimension": Range(AS_PUBLISHED, 65_536),
+    "vocabulary_images": Range(1, 1_000_000),
+    "batch_size": Range(1, 4096),
+    "threads": Range(0, 1024),
+    "near": Range(1, 10_000),
+    "reach_m": Range(0, 400, above=True),  # photographs farther apart share no scene
+    "everywhere": Range(0, 10_000),
+    "following": Range(0, 10_000),
+    "rerank_candidates": Range(1, 10_000),
+    "patch_size": Range(1, 30),
+    "patch_dimension": Range(1, 65_536),
+    "gps_sigma_m": Range(0, 10_000, above=True),
+    "tile_images": Range(20, 1_000_000),
+    "tile_minutes": Range(0, 100_000, above=True),
+    "seed": Range(0, MOST_SEED),
+}
+"""What each number may be."""
 
 
 def _check(options: BuildOptions) -> None:
-    for name in _POSITIVE:
-        if not getattr(options, name) > 0:
-            raise UserError(f"--{name.replace('_', '-')} must be greater than 0")
-    if not 0 <= options.max_reject_rate <= 1:
-        raise UserError("--max-reject-rate is a share from 0 to 1")
-    if not 5 <= options.cell_resolution <= 10:
-        raise UserError("--cell-resolution must be from 5 to 10 (H3 cells of 250 km2 to 0.02 km2)")
-    if options.reach_m > 400:
-        raise UserError("--reach-m may be at most 400: photographs farther apart share no scene")
-    if options.tile_images < 20:
-        raise UserError("--tile-images must be at least 20")
-    if options.clusters < 0:
-        raise UserError("--clusters must be at least 1, or 0 for as many as suit the model")
-    if options.dimension < AS_PUBLISHED:
-        raise UserError("--dimension must be at least 1, 0 for none or -1 for the model's own")
+    for option in dataclasses.fields(BuildOptions):
+        value = getattr(options, option.name)
+        if option.name in _RANGES and value not in _RANGES[option.name]:
+            raise UserError(f"{_flag(option)} must be {_RANGES[option.name]}, not {value}")
+        if isinstance(value, str) and not _is_name(value):
+            raise UserError(f"{_flag(option)} {value!r}: no file has such a name")
     if options.dimension > 0 and (options.whiten or options.model == "bovw"):
         raise UserError("--dimension is neither for bovw nor together with --whiten")
     if options.model not in SHIPPED and not options.checkpoint and options.atlas:
@@ -363,6 +369,14 @@ def _check(options: BuildOptions) -> None:
             f"--model {options.model} has no patches for --rerank {options.rerank}: choose "
             f"`features`, or one of the models {', '.join(WITH_PATCHES)}"
         )
+
+
+def _is_name(text: str) -> bool:
+    """Whether a file can be called so, and tables and JSON, which are UTF-8, can say it."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def reduced_to(options: BuildOptions) -> int:

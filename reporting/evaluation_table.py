@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reporting.formats import cell
+
 _HEADER = ("method", "recall@1 %", "recall@5 %", "bytes/image", "ms/image", "ms/query")
 
 
@@ -87,7 +89,7 @@ def write_csv(path: Path, rows: Sequence[MethodRow]) -> None:
                 *(row.by_condition.get(name, math.nan) for name in conditions),
             )
             shown = ["" if math.isnan(figure) else f"{figure:.6g}" for figure in figures]
-            writer.writerow([row.method, row.model, *shown, row.left_out])
+            writer.writerow([cell(row.method), row.model, *shown, cell(row.left_out)])
 
 
 def _cells(row: MethodRow) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 UNKNOWN = "—"
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\uff1d")
 
 
 def count(value: float | None) -> str:
@@ -65,3 +66,12 @@ def rate(value: float | None, unit: str = "") -> str:
 
 def _unknown(value: float | None) -> bool:
     return value is None or not math.isfinite(value)
+
+
+def cell(text: str) -> str:
+    """A text for a CSV file, which no spreadsheet takes for a formula.
+
+    What begins as one gets an apostrophe before it (OWASP, "CSV Injection"); other programs read
+    the text with it.
+    """
+    return f"'{text}" if text.lstrip(" \n").startswith(_FORMULAS) else text

@@ -10,3 +10,6 @@ ALIGNED = tuple(name for name in CONDITIONS if name != "viewpoint")
 """The conditions that leave the camera where it is."""
 
 SPLITS = ("train", "val", "test")
+
+MOST_SEED = 99_999
+"""Of a world: farther on there is no room on the globe."""

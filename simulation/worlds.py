@@ -27,14 +27,13 @@ from simulation.camera import Array, Camera, Poses
 from simulation.character import draw_character
 from simulation.city import City, build_city
 from simulation.lens import draw_lenses, expose
-from simulation.names import CONDITIONS, SPLITS
+from simulation.names import CONDITIONS, MOST_SEED, SPLITS
 from simulation.render import radiance
 from simulation.sample import enu_to_geodetic
 from simulation.streets import Rig, Stretches, blocks_for, draw_rig, draw_stretches, look
 from simulation.things import visit
 from simulation.weather import Weather, draw_weather
 
-MOST_SEED = 99_999
 _BATCH = 16
 _BENT = -0.05  # k1 of the lenses that see places aligned
 _LEAVES = 320  # clusters of leaves of a near tree

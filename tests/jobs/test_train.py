@@ -121,7 +121,7 @@ def test_frames_validate_and_ghost_net_is_trained_from_nothing(
     ("options", "says"),
     [
         (["--data", "walk"], "no positions to learn from"),
-        (["--loss", "multi-similarity", "--rate", "-1"], "rate must be above 0"),
+        (["--loss", "multi-similarity", "--rate", "0"], "rate must be above 0"),
         (["--tuned-blocks", "40"], "12 stages"),
         (["--project", "64"], "needs at least 640 images"),
         (["--backbone", "nowhere.pth"], "cannot read"),
