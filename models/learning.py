@@ -13,7 +13,7 @@ from models.base import Floats, Pixels
 from models.checkpoints import CheckpointSource
 from models.local import sample
 from models.netvlad import initial_alpha
-from models.registry import default_clusters, local_descriptors, spare_clusters
+from models.registry import check_learns, default_clusters, local_descriptors, spare_clusters
 from models.vocabulary import Vocabulary
 from retrieval.bovw import inverse_document_frequency, word_counts
 from retrieval.kmeans import kmeans
@@ -46,8 +46,10 @@ def fit(
     """Centres by k-means on (M, D) local descriptors that `sample_local_descriptors` drew.
 
     `clusters` are as many as `default_clusters` says where none are given. The order of the
-    rows does not matter. Raises UserError where there are fewer rows than clusters.
+    rows does not matter. Raises UserError where there are fewer rows than clusters, or for a model
+    that is made of none.
     """
+    check_learns(model_name)
     source = local_descriptors(model_name, checkpoint)
     if descriptors.shape[1] != source.features.dimension:
         raise ValueError(

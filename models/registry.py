@@ -51,6 +51,11 @@ _AGGREGATIONS: dict[str, type[nn.Module]] = {
     "supervlad": SuperVLAD,
     "gem": GeM,
 }
+# Aggregations that words learnt from a collection make up; GeM has none.
+_OF_WORDS: dict[str, Callable[[torch.Tensor, float], nn.Module]] = {
+    "netvlad": lambda centres, alpha: NetVLAD.of_words(centres),
+    "supervlad": lambda centres, alpha: SuperVLAD.from_centres(centres, alpha),
+}
 _BACKBONES: dict[str, Callable[[], Backbone]] = {INSTALLED: installed, TRAINED: _trained}
 
 
@@ -186,6 +191,12 @@ def patch_dimension(name: str, checkpoint: CheckpointSource | None) -> int | Non
     return len(whitening.bias)
 
 
+def check_learns(name: str) -> None:
+    """Raises UserError for a model that is not made of words learnt from a collection."""
+    if name in KINDS and KINDS[name].aggregation not in _OF_WORDS:
+        raise UserError(f"the model {name} learns no words from a collection")
+
+
 def _check(name: str) -> None:
     if name not in MODEL_NAMES:
         raise UserError(f"unknown model {name!r}: choose one of {', '.join(MODEL_NAMES)}")
@@ -238,6 +249,7 @@ def _carried(file: WeightFile) -> Backbone:
 
 def _from_vocabulary(name: str, file: WeightFile, device: str, precision: str) -> DescriptorModel:
     vocabulary = parse(file)
+    check_learns(name)
     if vocabulary.model != name:
         raise UserError(f"{file.label} is a vocabulary for {vocabulary.model}, not for {name}")
     source = local_descriptors(name, file, device, precision)
@@ -259,15 +271,10 @@ def _from_vocabulary(name: str, file: WeightFile, device: str, precision: str) -
     if not isinstance(features, ConvolutionalFeatures):
         return VladModel(name, features, vocabulary.centres, vocabulary.whitening)
     centres = torch.from_numpy(vocabulary.centres)
-    aggregation: nn.Module
-    if KINDS[name].aggregation == "supervlad":
-        aggregation = SuperVLAD.from_centres(centres, vocabulary.alpha)
-    else:
-        aggregation = NetVLAD.of_words(centres)
     return AggregatedModel(
         name,
         features,
-        aggregation,
+        _OF_WORDS[KINDS[name].aggregation](centres, vocabulary.alpha),
         vocabulary.whitening,
         KINDS[name].patch_sizes,
         vocabulary.patch_whitening,

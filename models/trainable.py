@@ -16,6 +16,7 @@ from models.backbones import Backbone
 from models.base import FixedSize, Floats, InputSize, Pixels, batches
 from models.formats import Network, to_bytes
 from models.gem import GeM
+from models.kinds import AGGREGATIONS
 from models.local import PRECISIONS, sample, torch_device
 from models.netvlad import NetVLAD, initial_alpha
 from models.supervlad import SuperVLAD
@@ -189,8 +190,11 @@ def learnt_aggregation(
     """The aggregation to start from, its clusters by k-means on local descriptors of `images`.
 
     `kind` is one of AGGREGATIONS; `images` come in batches and a hundred local descriptors of each
-    image are drawn. Raises UserError where there are fewer than clusters.
+    image are drawn. Raises UserError where there are fewer than clusters, ValueError for a kind
+    that is not known.
     """
+    if kind not in AGGREGATIONS:
+        raise ValueError(f"unknown aggregation {kind!r}: choose one of {', '.join(AGGREGATIONS)}")
     if kind == "gem":
         return GeM(backbone.channels)
     features = backbone.features(device)

@@ -360,6 +360,8 @@ def _check(options: BuildOptions) -> None:
         raise UserError(
             f"--model {options.model} needs --checkpoint FILE: `vladmap models` says which"
         )
+    if options.model == "gem" and (unheard := learning_options(options)):
+        raise UserError(f"--model gem learns nothing from the collection: leave out {unheard}")
     if options.model == "bovw" and options.whiten:
         raise UserError("--whiten is not for bovw: whitened counts are no longer tf-idf")
     if options.rerank == "lighterglue" and options.features != "xfeat":
@@ -377,6 +379,18 @@ def _is_name(text: str) -> bool:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
         return False
+
+
+def learning_options(options: BuildOptions) -> str:
+    """The options given that say what is learnt from the collection."""
+    given = {
+        "--clusters": options.clusters > 0,
+        "--whiten": options.whiten > 0,
+        "--dimension": options.dimension > 0,
+        "--learn": options.learn,
+        "--relearn": options.relearn,
+    }
+    return ", ".join(name for name, there in given.items() if there)
 
 
 def reduced_to(options: BuildOptions) -> int:

@@ -30,7 +30,7 @@ from photos.cells import ring
 from photos.projection import PERSPECTIVE
 from pipeline.collection import list_collection
 from pipeline.fingerprints import fingerprint
-from pipeline.options import reduced_to, worker_threads
+from pipeline.options import learning_options, reduced_to, worker_threads
 from pipeline.planning import plan
 from pipeline.progress import counted
 from pipeline.run import Run
@@ -386,6 +386,12 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
     )
     whole = checkpoint if complete else None if checkpoint else shipped_weights(options.model)
     if whole:
+        if unheard := learning_options(options):
+            log.warning(
+                "describe: %s has its own words, nothing is learnt: %s has no effect",
+                options.checkpoint or options.model,
+                unheard,
+            )
         if settings.patch_size:
             patch_dimension(options.model, whole)
         file = storage.commit_file(root, path.replace("safetensors", "checkpoint"), whole, 1)

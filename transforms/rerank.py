@@ -18,7 +18,7 @@ from mapping.feature_table import read_features
 from mapping.features import LocalFeatures
 from mapping.matching import fundamental_inliers, load_matcher
 from models.memory import one_thread_a_call
-from retrieval.names import BY_FEATURES
+from retrieval.names import BY_FEATURES, BY_PATCHES
 from retrieval.rerank import by_inliers, scores_of_each
 from transforms import storage
 from transforms.patches import PatchTable, read_patches
@@ -107,7 +107,7 @@ class FeatureEvidence(Evidence):
 
     def __init__(self, root: str, settings: RerankSettings) -> None:
         super().__init__(root, settings)
-        self._matcher = "lighterglue" if settings.method == "lighterglue" else "nearest"
+        self._matcher = {"features": "nearest", "lighterglue": "lighterglue"}[settings.method]
         if self._matcher == "lighterglue":
             one_thread_a_call()  # sums, and so matches, do not depend on how many threads there are
         self._match = load_matcher(self._matcher)
@@ -164,5 +164,8 @@ def evidence(root: str, settings: RerankSettings) -> Evidence | None:
     """The evidence that `settings` ask for; None where the order by descriptor stands."""
     if settings.method == "none":
         return None
-    kind = FeatureEvidence if settings.method in BY_FEATURES else PatchEvidence
-    return kind(root, settings)
+    if settings.method in BY_FEATURES:
+        return FeatureEvidence(root, settings)
+    if settings.method in BY_PATCHES:
+        return PatchEvidence(root, settings)
+    raise ValueError(f"unknown way to re-rank: {settings.method!r}")

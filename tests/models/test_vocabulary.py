@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,9 +11,13 @@ import pytest
 import torch
 
 from models import learning, load_model, vocabulary
+from models.aggregated import AggregatedModel
+from models.backbones import installed
+from models.kinds import KINDS
 from models.local import sample
 from models.registry import default_clusters
-from models.vocabulary import Vocabulary
+from models.trainable import learnt_aggregation
+from models.vocabulary import Vocabulary, to_bytes
 from schemas.rejects import UserError
 from tests.models.synthetic import photographs, saved, vgg16_state
 
@@ -132,3 +137,33 @@ def test_a_vgg16_backbone_travels_with_the_centres_learnt_on_it() -> None:
     model = load_model("netvlad", vocabulary.to_bytes(learnt))
     assert model.describe(images).shape == (2, 4 * 512)
     assert torch.equal(learnt.backbone["0.weight"], vgg16_state()["0.weight"])
+
+
+def test_a_model_that_is_made_of_no_words_is_not_made_of_netvlads(learnt: Vocabulary) -> None:
+    """Issue 19, 12: whatever was not SuperVLAD became NetVLAD, and was called by the other name."""
+    data = to_bytes(dataclasses.replace(learnt, model="gem"))
+    with pytest.raises(UserError, match="gem learns no words"):
+        load_model("gem", checkpoint=data)
+    with pytest.raises(UserError, match="gem learns no words"):
+        learning.fit("gem", None, np.eye(8, 112, dtype=np.float32), clusters=2)
+
+
+def test_every_model_of_learnt_words_has_the_aggregation_that_its_name_promises(
+    monkeypatch: pytest.MonkeyPatch, learnt: Vocabulary
+) -> None:
+    """Issue 19, 12."""
+    kind = KINDS[learnt.model]
+    for name, expected in (("netvlad", "NetVLAD"), ("supervlad", "SuperVLAD")):
+        monkeypatch.setitem(KINDS, learnt.model, dataclasses.replace(kind, aggregation=name))
+        model = load_model(learnt.model, checkpoint=to_bytes(learnt))
+        assert isinstance(model, AggregatedModel)
+        assert type(model._aggregation).__name__ == expected
+    monkeypatch.setitem(KINDS, learnt.model, dataclasses.replace(kind, aggregation="other"))
+    with pytest.raises(UserError, match="learns no words"):
+        load_model(learnt.model, checkpoint=to_bytes(learnt))
+
+
+def test_an_unknown_aggregation_is_no_other_one() -> None:
+    """Issue 19, 12, its kind: what is not known falls through to nothing."""
+    with pytest.raises(ValueError, match="unknown aggregation 'vlad'"):
+        learnt_aggregation("vlad", installed(), [])
