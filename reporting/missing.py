@@ -26,9 +26,9 @@ _MEANS = {
     UnregisteredReason.TILE_FAILED: "its tile has no model",
     UnregisteredReason.LEFT_OUT_BY_MAPPER: "COLMAP found no place for it",
     UnregisteredReason.TOO_FEW_POINTS: "too few points with parallax hold it in its place",
-    UnregisteredReason.CONTRADICTED: "GPS, its drive, its pairs or another tile speak against its place",
+    UnregisteredReason.CONTRADICTED: "GPS, its drive, pairs or another tile contradict its place",
     UnregisteredReason.MODEL_TOO_SMALL: "it was placed with too few others",
-    UnregisteredReason.MODEL_LEFT_OUT: "its model is contradicted as a whole, or did not come into the map",
+    UnregisteredReason.MODEL_LEFT_OUT: "its model is contradicted, or did not come into the map",
 }
 
 

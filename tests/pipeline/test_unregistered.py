@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,9 +20,11 @@ from pipeline.build import record
 from pipeline.options import BuildOptions
 from pipeline.run import Run
 from reporting.facts import facts_of
+from reporting.figure import atlas_map
 from schemas import tables
 from schemas.records import NO_CELL, Task
 from schemas.rejects import PhotoError, RejectReason
+from tests.mapping import test_merge
 from tests.mapping.test_merge import IMAGES, ORIGIN, model_of, name_of, rows
 from transforms import storage
 from transforms.commit import commit_entry, commit_shard, reject_row
@@ -55,8 +58,8 @@ def write_tile(root: Path, name: str, numbers: range, report: dict[str, Any]) ->
         folder = root / "scratch" / name
         folder.mkdir(parents=True)
         model_of(numbers).write_binary(folder)
-        report["models"] = [{"model": 0, "georegistered": True, "origin": list(ORIGIN),
-                             "images": len(numbers), "points": 9}]  # fmt: skip
+        told = {"georegistered": True, "origin": list(ORIGIN), "images": len(numbers), "points": 9}
+        report["models"] = [{"model": 0, **told, **report.pop("model", {})}]
         files = [
             storage.commit_file(
                 str(root), f"tiles/{name}/sparse/0/{path.name}", path.read_bytes(), 1
@@ -220,3 +223,24 @@ def test_a_lost_table_is_written_again(tmp_path: Path, lost: str) -> None:
     again = Run(Atlas.open(str(tmp_path), create=False), run.options)
     mapping_stages.merge(again)
     assert (tmp_path / lost).read_bytes() == before
+
+
+def test_a_map_without_any_gps_is_drawn_in_its_own_coordinates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 19, 13: the positions that such a drawing needs were never filled in."""
+    monkeypatch.setitem(globals(), "rows", test_merge.without_gps)
+    tiles: dict[str, Any] = {
+        "left": (range(8), {"unregistered": {}, "model": {"georegistered": False}})
+    }
+    run = made(tmp_path, tiles)
+    data = report_stage.gather(run)
+    assert data.model_positions is not None
+    assert data.model_positions.num_rows == 8
+    drawn = atlas_map(data, facts_of(data))
+    assert {layer.name: layer.drawn for layer in drawn.layers}["registered"] == 8
+    found = {row["image_id"]: [row[axis] for axis in "xyz"]
+             for row in data.model_positions.to_pylist()}  # fmt: skip
+    centres = test_merge.street()[0]
+    # In the model's own frame, which here is the street's.
+    np.testing.assert_allclose(found[f"id-{name_of(5)}"], centres[5], atol=1e-6)
