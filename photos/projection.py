@@ -55,7 +55,9 @@ _SEAM_CORRELATION_ALONE = 0.7
 # Grey levels: a side without any change (a black frame beside the picture) is no evidence.
 _MIN_SIDE_CHANGE = 4.0
 # A pole is one point: its row changes so little beside the rows of the picture.
-_POLE_TO_ROWS = 0.35
+_POLE_TO_ROWS = 0.25
+# Pixels: of a smaller picture the sides agree by chance too often.
+_MIN_WIDTH = 256
 _TWO_TO_ONE = 0.01
 # Grey levels: what a codec's noise leaves of the black around a fisheye's circle.
 _BLANK = 8.0
@@ -88,12 +90,12 @@ def by_pixels(grey: np.ndarray) -> str | None:
 
     EQUIRECTANGULAR: of the shape 2:1, closing around the horizon, and a pole in its first or last
     row. UNKNOWN: wider than high by more than that and closing: a whole turn, on a cylinder or a
-    part of a sphere. A plain photograph of the same shape does neither. The picture may be a small
-    one: a few hundred pixels tell as much as all.
+    part of a sphere. A plain photograph of the same shape does neither. The picture may be reduced:
+    from 256 pixels of width on it tells as much as the whole.
     """
     height, width = grey.shape
     shaped = two_to_one(width, height)
-    if height < 16 or (not shaped and width < 2 * height):
+    if width < _MIN_WIDTH or (not shaped and width < 2 * height):
         return None
     if not shaped:
         return UNKNOWN if _closes(grey, _SEAM_CORRELATION_ALONE) else None

@@ -76,7 +76,7 @@ def test_a_sphere_of_any_scene_is_known_by_its_pixels(seed):
 
 
 @pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("size", [(192, 96), (1024, 512), (1200, 400)])
+@pytest.mark.parametrize("size", [(99, 49), (192, 96), (1024, 512), (1200, 400)])
 def test_a_wide_photograph_is_no_panorama_by_its_shape(seed, size):
     """Issue 19, 3: a crop of 2:1, and a rectified one of 3:1, is one lens's picture."""
     assert projection(encode(texture(seed, *size))) == "perspective"
