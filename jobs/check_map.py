@@ -29,6 +29,7 @@ def command_line() -> Parser:
         "Compare an atlas with the truth: registered share, position and rotation error of its\n"
         "map, recall@1/5/10/20 of its retrieval.",
         epilog=_EPILOG,
+        json_help="print the figures as a JSON object",
     )
     options.add_argument("--atlas", required=True, metavar="DIR", help="folder of the atlas")
     options.add_argument(
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         from jobs.map_check import check
 
-        check(parsed.atlas, parsed.truth)
+        check(parsed.atlas, parsed.truth, parsed.json)
         return 0
 
     return guarded(work, parsed)

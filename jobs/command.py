@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
+import json
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
 from jobs.failures import causes, explained
 from photos import processes
+from pipeline.quiet import set_quiet
 from pipeline.suggest import unknown
 from schemas import VERSION
 from schemas.rejects import UserError
@@ -57,10 +59,10 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
-def parser(job: str, text: str, *, epilog: str = "", json: str = "") -> Parser:
+def parser(job: str, text: str, *, epilog: str = "", json_help: str = "") -> Parser:
     """A parser whose help names the command as people type it.
 
-    `json` says what `--json` prints, where a job has it.
+    `json_help` says what `--json` prints, where a job has it.
     """
     made = Parser(
         prog=f"vladmap {job}",
@@ -81,8 +83,8 @@ def parser(job: str, text: str, *, epilog: str = "", json: str = "") -> Parser:
     said.add_argument(
         "--log-file", metavar="FILE", help="append all that is said to a file, with dates"
     )
-    if json:
-        said.add_argument("--json", action="store_true", help=json)
+    if json_help:
+        said.add_argument("--json", action="store_true", help=json_help)
     return made
 
 
@@ -189,6 +191,7 @@ def _log(parsed: argparse.Namespace) -> None:
         handlers.append(kept)
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     log.setLevel(logging.DEBUG)
+    set_quiet(quiet)
 
 
 def _ours(record: logging.LogRecord) -> bool:
@@ -205,6 +208,11 @@ def _ours(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR and not told
     # Beam's word, at each start, on what only its BigQuery needs.
     return record.levelno >= logging.WARNING and "apitools not found" not in str(record.msg)
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """One object on stdout, and nothing else there; NaN, which JSON has not, is an error."""
+    print(json.dumps(content, indent=1, sort_keys=True, allow_nan=False))
 
 
 def words(argv: Sequence[str] | None) -> list[str]:

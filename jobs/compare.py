@@ -44,6 +44,7 @@ def command_line() -> Parser:
         "Measure methods of place recognition side by side: recall@1 and @5, bytes an image,\n"
         "milliseconds an image and a query, recall@1 by condition.",
         epilog=_EPILOG,
+        json_help="print the table's rows as a JSON object",
     )
     add_set_options(options)
     add_model_options(options)

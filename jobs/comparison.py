@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jobs import reranking
+from jobs.command import print_json
 from jobs.compare import METHODS
 from jobs.describing import described, ready
 from jobs.evaluation import model_choice
@@ -74,9 +77,14 @@ def compare(parsed: argparse.Namespace) -> None:
         f"{chosen.protocol}; {smoothing}; recall over all queries\n\n"
         f"{markdown(rows)}"
     )
-    print(text, end="")
+    if parsed.json:
+        print_json({"methods": [_known(row) for row in rows]})
+    else:
+        print(text, end="")
     if parsed.output is not None:
         _write(parsed.output, text, rows)
+        if not parsed.json:
+            print(f"\ntable and plot in {parsed.output}")
 
 
 def _method(text: str) -> Method:
@@ -122,6 +130,14 @@ def _measured(
     )
 
 
+def _known(row: MethodRow) -> dict[str, Any]:
+    """The row for scripts; figures that are not known are None."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in dataclasses.asdict(row).items()
+    }
+
+
 def _by_condition(chosen: EvaluationSet, ranking: Ranking) -> dict[str, float]:
     """Recall@1 of the queries of each condition; none where no name says any."""
     names = np.array([name or "unknown" for name in chosen.queries.conditions])
@@ -139,4 +155,3 @@ def _write(folder: Path, text: str, rows: list[MethodRow]) -> None:
         plot_comparison(folder, [point for point in points if not math.isnan(point[2])])
     except OSError as error:
         raise UserError(f"--output {folder} cannot be written: {error.strerror}") from error
-    print(f"\ntable and plot in {folder}")

@@ -29,6 +29,7 @@ from models.registry import (
 from models.vocabulary import Vocabulary, reduce, to_bytes, whiten_patches
 from models.whitening import IMAGES_PER_DIMENSION, IMAGES_PER_REDUCED
 from photos.decode import decode_rgb
+from pipeline.quiet import hidden
 from schemas.rejects import PhotoError, RejectReason, UserError
 
 Pixels = NDArray[np.uint8]
@@ -249,7 +250,7 @@ def _photos(
     waiting: deque[tuple[int, Future[Pixels | PhotoError]]] = deque()
     with (
         ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(paths), desc=label, unit=" images", disable=None) as bar,
+        tqdm(total=len(paths), desc=label, unit=" images", disable=hidden()) as bar,
     ):
         for row, path in enumerate(paths):
             waiting.append((row, pool.submit(read, path)))

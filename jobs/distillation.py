@@ -42,6 +42,7 @@ from models.whitening import fit_reduction, whitened
 from photos.decode import decode_rgb
 from photos.places import list_photos
 from photos.scenes import aligned_scenes
+from pipeline.quiet import hidden
 from retrieval.evaluation import rank
 from schemas.rejects import PhotoError, UserError
 
@@ -71,7 +72,7 @@ def distil(parsed: argparse.Namespace) -> None:
     scenes, photographs = _scenes(parsed, size), _photographs(parsed, size)
     student = None if parsed.student is None else _student(parsed, scenes, photographs)
     with tqdm(
-        total=len(scenes) + len(photographs), desc="look", unit=" scenes", disable=None
+        total=len(scenes) + len(photographs), desc="look", unit=" scenes", disable=hidden()
     ) as bar:
         distiller = Distiller(teacher, scenes, photographs, settings, bar.update, student)
     told = {
@@ -131,7 +132,7 @@ def _learn(parsed: argparse.Namespace, distiller: Distiller, about: Mapping[str,
     else:
         note(0, best)
     done = int(curve[-1]["step"])
-    with tqdm(total=steps, initial=done, desc="distil", unit=" steps", disable=None) as bar:
+    with tqdm(total=steps, initial=done, desc="distil", unit=" steps", disable=hidden()) as bar:
         for step in range(done, steps):
             losses.append(distiller.step(step))
             bar.update()
@@ -214,7 +215,7 @@ def _scenes(parsed: argparse.Namespace, size: tuple[int, int]) -> Scenes:
         return _none(size)
     found = aligned_scenes(parsed.worlds, parsed.clear)
     paths = [path for scene in found for path in scene.paths]
-    pictures = [_read(path, size) for path in tqdm(paths, desc="read worlds", disable=None)]
+    pictures = [_read(path, size) for path in tqdm(paths, desc="read worlds", disable=hidden())]
     views, clear, start = [], [], 0
     for scene in found:
         views.append(np.arange(start, start + len(scene.paths)))
@@ -227,7 +228,7 @@ def _photographs(parsed: argparse.Namespace, size: tuple[int, int]) -> Scenes:
     paths = [path for folder in parsed.photographs for path in list_photos(folder)]
     read: list[Pixels] = []
     bad: dict[Path, str] = {}
-    for path in tqdm(paths, desc="read photographs", disable=None):
+    for path in tqdm(paths, desc="read photographs", disable=hidden()):
         try:
             read.append(decode_rgb(path.read_bytes(), target=_reduced))
         except (PhotoError, OSError) as error:
@@ -269,6 +270,6 @@ def _finished(
     parts = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
     aggregation = learnt_aggregation("netvlad", learnt, parts, parsed.clusters, seed)
     model = TrainableModel(learnt, aggregation)
-    described = [model.describe(part) for part in tqdm(parts, desc="reduce", disable=None)]
+    described = [model.describe(part) for part in tqdm(parts, desc="reduce", disable=hidden())]
     reduction = fit_reduction(np.concatenate(described), parsed.project)
     return Network(FORMAT, learnt, model.network().aggregation, reduction)

@@ -30,6 +30,7 @@ def command_line() -> Parser:
         "Measure place recognition: recall@1/5/10/20/100, mean average precision, precision and\n"
         "recall, for each condition.",
         epilog=_EPILOG,
+        json_help="print results.json",
     )
     add_set_options(options)
     add_model_options(options)

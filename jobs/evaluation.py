@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from jobs import reranking
+from jobs.command import print_json
 from jobs.describing import Described, ModelChoice, described, ready
 from jobs.evaluation_output import Measured, results_of, table, write
 from jobs.evaluation_set import read_set, read_smoothing
@@ -76,9 +77,15 @@ def evaluate(parsed: argparse.Namespace) -> None:
     )
     measured = Measured(chosen, ranking, database, queries, smoothing)
     results = results_of(parsed, measured, model, learnt_from, whitening)
-    print(table(measured, results))
+    if parsed.json:
+        print_json(results)
+    else:
+        print(table(measured, results))
     if parsed.output is not None:
         write(parsed.output, parsed.source, measured, results)
+        if not parsed.json:
+            page = parsed.output / "index.html"
+            print(f"\nresults in {parsed.output}; open {page} in a browser")
 
 
 def _whitening(

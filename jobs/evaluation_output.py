@@ -251,7 +251,6 @@ def write(folder: Path, source: Path, measured: Measured, results: dict[str, Any
         write_evaluation(folder, _page(source, measured, results))
     except OSError as error:
         raise UserError(f"--output {folder} cannot be written: {error.strerror}") from error
-    print(f"\nresults in {folder}; open {folder / 'index.html'} in a browser")
 
 
 def _write_queries(path: Path, source: Path, measured: Measured) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from jobs import completion
 from jobs.command import EXIT_USER_ERROR, leave, words
 from pipeline.suggest import did_you_mean
 from schemas import VERSION
@@ -31,6 +32,7 @@ JOBS = {
     "worlds": "render cities on many days, to learn places from",
     "check-map": "compare an atlas with the truth",
     "export": "a model beside photographs that fit it, for COLMAP",
+    "completion": "print a shell's completion of these jobs and their options",
 }
 
 
@@ -52,6 +54,8 @@ def _usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Dispatch to a job; returns its exit code."""
+    if completion.is_asked():
+        completion.complete(JOBS)
     arguments = words(argv)
     if arguments and arguments[0] == "--version":
         print(f"vladmap {VERSION}")

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.command import print_json
 from mapping.check import format_check
 from pipeline import truth
 from pipeline.atlas import Atlas
@@ -20,13 +21,16 @@ from schemas import tables
 from schemas.rejects import UserError
 
 
-def check(root: str, path: str) -> None:
+def check(root: str, path: str, as_json: bool = False) -> None:
     """Print how far an atlas is from the truth in a file, and show it in the report."""
     atlas = Atlas.open(root, create=False)
     run = Run(atlas, options_shown(atlas))
     measured = truth.measure(run, read_truth(path))
-    print(format_check(measured["map"]))
-    print(recall_lines(measured["retrieval"], run.options.model), flush=True)
+    if as_json:
+        print_json({"atlas": run.atlas.root, **measured})
+    else:
+        print(format_check(measured["map"]))
+        print(recall_lines(measured["retrieval"], run.options.model), flush=True)
     show(run, measured)
 
 

@@ -21,6 +21,7 @@ from mapping.matching import fundamental_inliers, load_matcher
 from models import DescriptorModel, InputSize
 from models.aggregated import AggregatedModel
 from photos.layouts import EvaluationSet
+from pipeline.quiet import hidden
 from retrieval.evaluation import KEPT, Ranking, rank, reordered
 from retrieval.names import BY_PATCHES
 from retrieval.patches import StoredPatches, bytes_an_image, stored
@@ -219,7 +220,7 @@ def new_order(
     head = min(candidates, ranking.rows.shape[1])
     order = np.tile(np.arange(head), (len(ranking.rows), 1))
     seconds = 0.0
-    for query in tqdm(range(len(order)), desc="re-rank", unit=" queries", disable=None):
+    for query in tqdm(range(len(order)), desc="re-rank", unit=" queries", disable=hidden()):
         rows = ranking.rows[query, :head]
         ours = by.of(chosen.queries.paths[query])
         if ours is None or (rows < 0).all():

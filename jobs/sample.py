@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jobs.command import Parser, guarded, leave, parser, words
 from pipeline.numbers import MOST_SEED, real, whole
+from pipeline.quiet import hidden
 from schemas.rejects import UserError
 
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from simulation.sample import write_sample
 
         settings = {} if parsed.time_of_day is None else {"time_of_day": parsed.time_of_day}
-        with tqdm(total=parsed.images, desc="sample", unit=" images", disable=None) as bar:
+        with tqdm(total=parsed.images, desc="sample", unit=" images", disable=hidden()) as bar:
             try:
                 write_sample(
                     parsed.out,

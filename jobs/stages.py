@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.command import Parser, guarded, parser, words
+from jobs.command import Parser, guarded, parser, print_json, words
 from pipeline.options import END, add_options, parse_options, stages_with
 from schemas.rejects import UserError
 
@@ -17,6 +17,9 @@ process. The same command again goes on where the last one stopped, and does onl
 examples:
 {examples}
 """
+
+
+_JSON = "print what was done, and the summary, as a JSON object"
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,9 @@ class StageJob:
     def command_line(self) -> Parser:
         """What the job can be told."""
         examples = "\n".join(f"  {line}" for line in self.examples)
-        made = parser(self.name, self.text, epilog=_EPILOG.format(examples=examples))
+        made = parser(
+            self.name, self.text, epilog=_EPILOG.format(examples=examples), json_help=_JSON
+        )
         add_options(made, self.stages)
         return made
 
@@ -47,8 +52,9 @@ def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | No
     parsed, left = options_parser.parse_known_args(given[:end])
 
     def work() -> int:
+        from pipeline import report_stage
         from pipeline.atlas import Atlas
-        from pipeline.build import describe_work, run_stages
+        from pipeline.build import describe_work, outcome, run_stages
 
         options, configured = parse_options(parsed)
         beam_words = _for_beam(options_parser, parsed.config, configured, left + given[end:])
@@ -57,10 +63,21 @@ def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | No
         if "ingest" in stages and not options.images:
             raise UserError("--images SOURCE is needed: a folder, a glob or a manifest")
         if parsed.dry_run:
-            print(describe_work(options, stages))
+            lines = describe_work(options, stages)
+            if parsed.json:
+                print_json({"work": lines.splitlines()})
+            else:
+                print(lines)
             return 0
         atlas = Atlas.open(options.atlas, create="ingest" in stages)
-        run_stages(atlas, options, beam_words, stages)
+        run = run_stages(atlas, options, beam_words, stages)
+        if parsed.json:
+            found = outcome(run)
+            if "report" in stages:
+                found["summary"] = report_stage.summary_figures(run)
+            print_json(found)
+        elif "report" in stages:
+            print(report_stage.summary(run))
         return 0
 
     return guarded(work, parsed)

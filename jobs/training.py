@@ -34,6 +34,7 @@ from models.trainable import (
 from models.training import Advance, Trainer
 from models.training_files import BEST, START, STATE, write_file
 from models.whitening import IMAGES_PER_DIMENSION
+from pipeline.quiet import hidden
 from schemas.rejects import UserError
 
 _SAMPLED_IMAGES = 2000
@@ -49,7 +50,7 @@ def train(parsed: argparse.Namespace) -> None:
         raise UserError(f"{parsed.output} holds a run: go on by --resume, or name another folder")
     # cuBLAS adds up in the same order each time only where it is told to.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    with tqdm(disable=None, leave=False, unit=" images") as bar:
+    with tqdm(disable=hidden(), leave=False, unit=" images") as bar:
 
         def watch(what: str, total: int) -> Advance:
             bar.reset(total)

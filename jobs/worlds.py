@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jobs.command import Parser, guarded, leave, parser, words
 from pipeline.numbers import real, whole
+from pipeline.quiet import hidden
 from schemas.rejects import UserError
 from simulation.names import ALIGNED, CONDITIONS, MOST_SEED, SPLITS
 
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         queries = parsed.queries or ([] if parsed.aligned else list(CONDITIONS))
         each = images_a_world(parsed.places, half, conditions, queries, max(1, parsed.every))
         total = max(0, each * len(seeds))
-        with tqdm(total=total, desc="worlds", unit=" images", disable=None) as bar:
+        with tqdm(total=total, desc="worlds", unit=" images", disable=hidden()) as bar:
             try:
                 write_worlds(
                     parsed.out,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from models.registry import patch_dimension
 from pipeline import mapping_stages, report_stage, stages
@@ -15,6 +17,7 @@ from pipeline.planning import plan
 from pipeline.run import Run
 from retrieval.names import BY_PATCHES
 from retrieval.patches import bytes_an_image
+from schemas import VERSION
 
 log = logging.getLogger("vladmap")
 
@@ -40,15 +43,27 @@ def run_stages(
     started = time.monotonic()
     run = Run(atlas, options, beam_args)
     with atlas.locked():
-        for name in names:
+        for number, name in enumerate(names, start=1):
+            run.stage = (number, len(names))
+            if len(names) > 1:
+                log.info("stage %d of %d: %s", number, len(names), name)
             stages.require(run, name)
             STAGES[name](run)
             record(run, name)
     if not any(result.elements for result in run.results):
         log.info("nothing to do: the atlas is up to date (%.1f s)", time.monotonic() - started)
-    if "report" in names:
-        print(report_stage.summary(run))
     return run
+
+
+def outcome(run: Run) -> dict[str, Any]:
+    """What a run did and what its atlas holds now, for scripts: `--json`."""
+    return {
+        "vladmap": VERSION,
+        "atlas": run.atlas.root,
+        "stages": [dataclasses.asdict(result) for result in run.results],
+        "counts": run.atlas.manifest.get("counts", {}),
+        "bounds": run.atlas.manifest.get("bounds"),
+    }
 
 
 def record(run: Run, stage: str) -> None:

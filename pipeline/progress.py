@@ -11,6 +11,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from pipeline.quiet import hidden
 from transforms import progress
 
 log = logging.getLogger("vladmap")
@@ -25,17 +26,35 @@ def counted(number: int, unit: str) -> str:
     return f"{number} {_SINGULARS.get(unit, unit.removesuffix('s')) if number == 1 else unit}"
 
 
+def left(done: int, total: int, seconds: float) -> str:
+    """`, about 3 min left` of a stage at its rate so far; nothing before anything is done."""
+    if not 0 < done <= total:
+        return ""
+    rest = seconds * (total - done) / done
+    if rest < 90:
+        return f", about {rest:.0f} s left"
+    return (
+        f", about {rest / 60:.0f} min left" if rest < 5400 else f", about {rest / 3600:.1f} h left"
+    )
+
+
 class Bar:
     """Shows how far a stage has come while its pipeline runs in the `with` block.
 
     `committed` counts elements from the ledger where the workers are in other processes; without
-    it the counter of this process is read.
+    it the counter of this process is read. `stage` is (n, N) of the run's stages.
     """
 
     def __init__(
-        self, label: str, total: int, unit: str, committed: Callable[[], int] | None = None
+        self,
+        label: str,
+        total: int,
+        unit: str,
+        committed: Callable[[], int] | None = None,
+        stage: tuple[int, int] = (1, 1),
     ) -> None:
         self._label, self._total, self._unit = label, total, unit
+        self._stage = stage
         self._committed = committed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -59,24 +78,30 @@ class Bar:
         return min(done, self._total)
 
     def _watch(self) -> None:
+        if hidden():
+            return
         if sys.stderr.isatty():
             self._draw()
         else:
             self._log()
 
     def _draw(self) -> None:
-        with tqdm(total=self._total, desc=self._label, unit=f" {self._unit}", leave=False) as bar:
+        number, count = self._stage
+        title = f"[{number}/{count}] {self._label}" if count > 1 else self._label
+        with tqdm(total=self._total, desc=title, unit=f" {self._unit}", leave=False) as bar:
             while not self._stop.wait(_REFRESH_S):
                 bar.update(self._done() - bar.n)
 
     def _log(self) -> None:
         started = time.monotonic()
         while not self._stop.wait(_LOG_EVERY_S):
+            done, seconds = self._done(), time.monotonic() - started
             log.info(
-                "%s: %d of %d %s after %.0f s",
+                "%s: %d of %d %s after %.0f s%s",
                 self._label,
-                self._done(),
+                done,
                 self._total,
                 self._unit,
-                time.monotonic() - started,
+                seconds,
+                left(done, self._total, seconds),
             )

@@ -41,7 +41,7 @@ from reporting.data import (
 )
 from reporting.missing import MAX_PICTURES, shown
 from reporting.report import render
-from reporting.summary import terminal_summary
+from reporting.summary import figures, terminal_summary
 from retrieval.index import search
 from schemas import tables
 from schemas.records import NO_CELL, LedgerEntry, Task
@@ -113,6 +113,14 @@ def options_shown(atlas: Atlas) -> BuildOptions:
 def summary(run: Run) -> str:
     """What is printed at the end of a build."""
     return terminal_summary(gather(run, pictures=False), run.atlas.path("report/index.html"))
+
+
+def summary_figures(run: Run) -> dict[str, Any]:
+    """The same for scripts."""
+    return {
+        **figures(gather(run, pictures=False)),
+        "report": run.atlas.path("report/index.html"),
+    }
 
 
 def gather(run: Run, *, pictures: bool = True) -> ReportData:

@@ -53,6 +53,8 @@ class Run:
     options: BuildOptions
     beam_args: Sequence[str] = ()
     results: list[StageResult] = field(default_factory=list)
+    stage: tuple[int, int] = (1, 1)
+    """The stage at work and how many this run has."""
 
     @property
     def in_process(self) -> bool:
@@ -104,7 +106,7 @@ class Run:
             self._report(StageResult(label, unit, 0, reused, 0.0, device))
             return self.atlas.ledger(stage)
         started = time.monotonic()
-        with Bar(label, total, unit, committed=self._committed(stage, todo, size)):
+        with Bar(label, total, unit, self._committed(stage, todo, size), self.stage):
             self.pipeline(todo, label, transform)
         ledger = self.atlas.ledger(stage, refresh=True)
         missing = self.todo(stage, todo)

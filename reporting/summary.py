@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from typing import Any
 
 from reporting import formats
 from reporting.data import ReportData
@@ -19,6 +20,32 @@ def terminal_summary(data: ReportData, report: str | os.PathLike[str] | None = N
     if report is not None:
         lines += ["", f"Report: {_printable(os.fspath(report))}"]
     return "\n".join(lines)
+
+
+def figures(data: ReportData) -> dict[str, Any]:
+    """The figures of the summary for scripts; what is not known is None."""
+    facts = facts_of(data)
+    return {
+        "images": facts.images.num_rows,
+        "without_gps": int((~facts.has_gps).sum()),
+        "duplicates": int(facts.duplicate.sum()),
+        "rejected": {group.reason: group.count for group in facts.rejects},
+        "pairs": data.pairs.num_rows,
+        "pairs_verified": facts.verified_pairs.num_rows,
+        "registered": facts.registered_total,
+        "to_register": facts.distinct,
+        "not_in_the_map": {each.reason: each.count for each in facts.missing},
+        "models": [each.images for each in facts.models],
+        "gps_residual_horizontal_median_m": _known(facts.gps_residual_horizontal_median_m),
+        "gps_residual_3d_median_m": _known(facts.gps_residual_3d_median_m),
+        "tiles": len(data.tiles),
+        "tiles_failed": [tile["name"] for tile in data.tiles if tile.get("failure")],
+        "notes": list(data.remarks),
+    }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _figures(data: ReportData, facts: Facts) -> list[str]:

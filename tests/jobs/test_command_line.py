@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from jobs.main import JOBS, main
+from pipeline.atlas import Atlas
 from pipeline.beam_words import checked
 from pipeline.build import STAGES as build_stages
-from pipeline.options import STAGES
+from pipeline.options import STAGES, BuildOptions
+from pipeline.progress import left
 from schemas import VERSION
 from tests.drives import write_drive
 
@@ -175,3 +179,77 @@ def test_beams_own_options_and_what_stands_after_two_dashes_go_to_beam() -> None
     words = ["--runner=FnApiRunner", "--experiments", "a", "--experiments=b", "--job_name", "c"]
     assert checked([*words, "--", "--of_my_server=1"]) == [*words, "--of_my_server=1"]
     assert checked(words) == words
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("vladmap che", {"check-map"}),
+        ("vladmap build --tile", {"--tile-images", "--tile-minutes"}),
+        ("vladmap build --features ", {"sift", "xfeat"}),
+        ("vladmap check-map --tr", {"--truth"}),
+    ],
+)
+def test_a_shell_completes_jobs_options_and_choices(
+    line: str, expected: set[str], tmp_path: Path
+) -> None:
+    """Issue 19, 20."""
+    answer = tmp_path / "answer"
+    environment = {
+        **os.environ,
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "_ARGCOMPLETE_IFS": "\n",
+    }
+    subprocess.run([sys.executable, "-m", "jobs.main"], env=environment, check=True)
+    assert expected <= {word.strip() for word in answer.read_text().splitlines()}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_of_each_shell_names_the_command(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Issue 19, 20."""
+    assert main(["completion", shell]) == 0
+    assert "vladmap" in capsys.readouterr().out
+
+
+def test_the_summary_is_one_json_object_for_scripts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Issue 19, 20: --json."""
+    write_drive(tmp_path / "drive", 3)
+    words = ["--images", str(tmp_path / "drive"), "--atlas", str(tmp_path / "a"), "--json", "-q"]
+    assert main(["ingest", *words]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    found = json.loads(said.out)
+    assert found["counts"]["images"] == 3
+    assert [(each["stage"], each["elements"]) for each in found["stages"]] == [("ingest", 3)]
+    assert main(["build", *words, "--dry-run"]) == 0
+    assert "3 known" in " ".join(json.loads(capsys.readouterr().out)["work"])
+
+
+def test_each_stage_is_counted_and_the_rest_of_its_time_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Issue 19, 20: stage n of N."""
+    from pipeline import build
+
+    seen = []
+    monkeypatch.setattr(build, "record", lambda run, name: None)
+    monkeypatch.setattr(build.stages, "require", lambda run, name: None)
+    names = list(STAGES[:3])
+    monkeypatch.setattr(
+        build, "STAGES", {name: lambda run: seen.append(run.stage) for name in names}
+    )
+    atlas = Atlas.open(str(tmp_path / "a"), create=True)
+    with caplog.at_level(logging.INFO, logger="vladmap"):
+        build.run_stages(atlas, BuildOptions(), [], names)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert "stage 2 of 3: describe" in caplog.text
+    cases = [(0, 10, 5.0), (1, 4, 20.0), (1, 11, 60.0), (1, 61, 180.0)]
+    said = ["", ", about 60 s left", ", about 10 min left", ", about 3.0 h left"]
+    assert [left(*case) for case in cases] == said

@@ -1,0 +1,67 @@
+"""`vladmap completion`: what a shell needs to complete vladmap's jobs and options."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+
+from jobs.command import Parser, guarded, leave, parser, words
+
+_EPILOG = """\
+examples:
+  eval "$(vladmap completion bash)"        # in ~/.bashrc
+  eval "$(vladmap completion zsh)"         # in ~/.zshrc, after compinit
+  vladmap completion fish >~/.config/fish/completions/vladmap.fish
+"""
+
+
+def command_line() -> Parser:
+    """What the job can be told."""
+    options = parser("completion", "Print a shell's completion of vladmap.", epilog=_EPILOG)
+    options.add_argument("shell", choices=("bash", "zsh", "fish"))
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the script; returns the exit code."""
+    parsed = command_line().parse_args(words(argv))
+
+    def work() -> int:
+        import argcomplete
+
+        print(argcomplete.shellcode(["vladmap"], shell=parsed.shell))
+        return 0
+
+    return guarded(work, parsed)
+
+
+def is_asked() -> bool:
+    """Whether a shell, not a person, has called the command."""
+    return "_ARGCOMPLETE" in os.environ
+
+
+def complete(jobs: Mapping[str, str]) -> None:
+    """Answer the shell that asks for a completion, and end the process."""
+    import argcomplete
+
+    argcomplete.autocomplete(_all(jobs, os.environ.get("COMP_LINE", "").split()))
+
+
+def _all(jobs: Mapping[str, str], line: Sequence[str]) -> argparse.ArgumentParser:
+    """A parser of every job; only that of the job in the line knows its options."""
+    made = Parser(prog="vladmap", allow_abbrev=False)
+    made.add_argument("--version", action="store_true")
+    each = made.add_subparsers()
+    for name, text in jobs.items():
+        parents = []
+        if name in line[1:2]:
+            job = importlib.import_module(f"jobs.{name.replace('-', '_')}")
+            parents = [job.command_line()]
+        each.add_parser(name, help=text, parents=parents, add_help=False)
+    return made
+
+
+if __name__ == "__main__":
+    leave(main)
