@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mapping.colmap import pycolmap
+from mapping.colmap import from_colmap, pycolmap
 from mapping.georegister import centres_and_rotations, positions_of
 from mapping.judging import Photographs, fill_positions
-from mapping.matching import MAX_ERROR_PX
+from mapping.matching import max_error_px
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -62,13 +62,14 @@ class PairMatches:
 def read_pairs(database: Path) -> PairMatches:
     """Read the verified pairs of a COLMAP database."""
     with pycolmap.Database.open(database) as opened:
-        names, offset, rays, focal = {}, {}, [], {}
+        names, offset, rays, focal, error = {}, {}, [], {}, {}
         total = 0
         for image in opened.read_all_images():
             camera = opened.read_camera(image.camera_id)
             keypoints = np.asarray(opened.read_keypoints(image.image_id), np.float64)[:, :2]
             names[image.image_id], offset[image.image_id] = image.name, total
             focal[image.image_id] = camera.mean_focal_length()
+            error[image.image_id] = max_error_px(from_colmap(camera))
             rays.append(np.asarray(camera.cam_from_img(keypoints), np.float64).reshape(-1, 2))
             total += len(keypoints)
         ids, _ = opened.read_two_view_geometry_num_inliers()
@@ -87,7 +88,8 @@ def read_pairs(database: Path) -> PairMatches:
         every[found[:, 0]],
         every[found[:, 1]],
         np.array(
-            [_ERROR_FACTOR * MAX_ERROR_PX / min(focal[a], focal[b]) for a, b in ends], np.float64
+            [_ERROR_FACTOR * max(error[a], error[b]) / min(focal[a], focal[b]) for a, b in ends],
+            np.float64,
         ),
     )
 
