@@ -10,7 +10,6 @@ together, at some focal length near the model's, shows no parallax, whatever the
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -40,6 +39,7 @@ _MAX_ROWS = 48
 # Focal lengths over the model's: a rotation seen through a wrong one looks like a translation.
 _FOCAL_FACTORS = tuple(1.1**step for step in range(-5, 6))
 _FOCAL_HALVINGS = 4
+_FOCAL_PAIRS = 400
 _ROUNDS = 4
 # Of a long track so many observations, evenly spaced, are compared with each other.
 _MAX_TRACK = 16
@@ -268,24 +268,31 @@ def _turns(
     if len(of_pair) == 0:
         return np.zeros(0, bool), of_pair
     sample = _sample(of_pair, size)
-    group = of_pair[sample]
+    kinds = _Kinds(cameras)
 
-    @cache
-    def shares(factor: float) -> Array:
-        """What share of each pair's points a rotation explains at this focal length."""
-        first, _ = _rays(cameras, image_a[sample], pixel_a[sample], factor)
-        second, bound = _rays(cameras, image_b[sample], pixel_b[sample], factor)
-        error = _rotation_errors(first, second, group, len(size), bound)
+    def shares(factor: float, rows: Indices) -> Array:
+        """What share of its points a rotation explains at a focal length, of each pair in rows."""
+        _, group, count = np.unique(of_pair[rows], return_inverse=True, return_counts=True)
+        first, _ = kinds.rays(image_a[rows], pixel_a[rows], factor)
+        second, bound = kinds.rays(image_b[rows], pixel_b[rows], factor)
+        error = _rotation_errors(first, second, group, len(count), bound)
         near = (error <= _TURN_ERROR * bound).astype(np.float64)
-        return np.bincount(group, near, len(size)) / np.bincount(group, minlength=len(size))
+        return np.bincount(group, near, len(count)) / count
 
     # One focal length for all: the one under which most of what is seen is a rotation.
-    best = max(_FOCAL_FACTORS, key=lambda factor: shares(factor) @ size)
+    chosen = np.unique(np.linspace(0, len(size) - 1, _FOCAL_PAIRS).astype(np.int64))
+    few = sample[np.isin(of_pair[sample], chosen)]
+
+    @cache
+    def turning(factor: float) -> float:
+        return float(shares(factor, few) ** 4 @ size[chosen])
+
+    best = max(_FOCAL_FACTORS, key=turning)
     step = 1.1
     for _ in range(_FOCAL_HALVINGS):
         step = math.sqrt(step)
-        best = max((best, best / step, best * step), key=lambda factor: shares(factor) @ size)
-    return (shares(best) >= _TURN_SHARE) | (size < _MIN_ROWS), of_pair
+        best = max((best, best / step, best * step), key=turning)
+    return (shares(best, sample) >= _TURN_SHARE) | (size < _MIN_ROWS), of_pair
 
 
 def _sample(of_pair: Indices, size: Indices) -> Indices:
@@ -297,28 +304,39 @@ def _sample(of_pair: Indices, size: Indices) -> Indices:
     return order[(rank * wanted) // total != ((rank - 1) * wanted) // total]
 
 
-def _rays(
-    cameras: Sequence[pycolmap.Camera], image: Indices, pixel: Array, factor: float
-) -> tuple[Array, Array]:
-    """Unit rays (n, 3) of pixels in their images' cameras, the focal lengths times `factor`, NaN
-    where there is none; and the angle, in radians, by which a keypoint may err."""
-    rays = np.zeros((len(image), 3))
-    bound = np.ones(len(rays))
-    kinds: dict[str, list[int]] = defaultdict(list)
-    for row, camera in enumerate(cameras):
-        kinds[str(camera.todict())].append(row)
-    for members in kinds.values():
-        camera = pycolmap.Camera(cameras[members[0]].todict())
-        if not camera.is_spherical():
-            params = np.array(camera.params)
-            params[list(camera.focal_length_idxs())] *= factor
-            camera.params = params.tolist()
-        rows = np.isin(image, members)
-        rays[rows] = camera.cam_ray_from_img(pixel[rows])
-        size = max(camera.width, camera.height) / MAX_ERROR_LONG_SIDE_PX
-        pixels = max_error_px(from_colmap(camera)) * min(1.0, max(_SMALLEST_SHARE, size))
-        bound[rows] = pixels / camera.mean_focal_length()
-    return rays, bound
+class _Kinds:
+    """The cameras of images by rows, equal ones once."""
+
+    def __init__(self, cameras: Sequence[pycolmap.Camera]) -> None:
+        known: dict[tuple[object, ...], int] = {}
+        self._cameras: list[pycolmap.Camera] = []
+        of_image = []
+        for camera in cameras:
+            key = (camera.model_name, camera.width, camera.height, *camera.params)
+            if key not in known:
+                known[key] = len(known)
+                self._cameras.append(camera)
+            of_image.append(known[key])
+        self._of_image = np.array(of_image, np.int64)
+
+    def rays(self, image: Indices, pixel: Array, factor: float) -> tuple[Array, Array]:
+        """Unit rays (n, 3) of pixels in their images' cameras, the focal lengths times `factor`,
+        NaN where there is none; and the angle, in radians, by which a keypoint may err."""
+        rays = np.zeros((len(image), 3))
+        bound = np.ones(len(rays))
+        kind = self._of_image[image]
+        for number, known in enumerate(self._cameras):
+            camera = pycolmap.Camera(known.todict())
+            if not camera.is_spherical():
+                params = np.array(camera.params)
+                params[list(camera.focal_length_idxs())] *= factor
+                camera.params = params.tolist()
+            rows = kind == number
+            rays[rows] = camera.cam_ray_from_img(pixel[rows])
+            size = max(camera.width, camera.height) / MAX_ERROR_LONG_SIDE_PX
+            pixels = max_error_px(from_colmap(camera)) * min(1.0, max(_SMALLEST_SHARE, size))
+            bound[rows] = pixels / camera.mean_focal_length()
+        return rays, bound
 
 
 def _rotation_errors(
