@@ -43,6 +43,8 @@ _QUARTER = timedelta(minutes=15)
 _EAST_MOST, _WEST_MOST = timedelta(hours=14), timedelta(hours=-12)
 # A zone, and a date that is wrong by a day.
 _SAME_DATE = _EAST_MOST + _DAY
+# Western China, beyond the four hours of which its clocks are ahead of the sun.
+_FARTHEST_FROM_SUN = timedelta(hours=5)
 _BOTH_DATES = -150.0
 # The week number's first overflow; before it no camera wrote GPS dates.
 _FIRST_ROLLOVER = datetime(1999, 8, 22)
@@ -112,6 +114,10 @@ def capture_time(
     # in thirty times, to prove the camera's date.
     tolerance = _SECONDS if near is None and sound else TOLERANCE
     zone = _zone(local, gps_clock, near, longitude, tolerance)
+    if zone is not None and near is None and longitude is not None:
+        # Without a date that fits, chance may have brought the clocks together: ask the sun.
+        beside = _within_half_a_day(zone - timedelta(hours=longitude / 15.0))
+        zone = zone if abs(beside) <= _FARTHEST_FROM_SUN else None
     if zone is not None:
         at = local - zone
         if near is None or abs(near - at) > timedelta(hours=12):
@@ -226,7 +232,8 @@ def _by_gps_alone(gps: datetime | None, notes: list[str]) -> CaptureTime:
 
 
 def _datetime(day: date | None, clock: timedelta) -> datetime | None:
-    return None if day is None else plausible_time(datetime(day.year, day.month, day.day) + clock)
+    midnight = None if day is None else plausible_time(datetime(day.year, day.month, day.day))
+    return None if midnight is None else midnight + clock
 
 
 def _near(gps: datetime, local: datetime) -> datetime | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from photos.positions import finite
 
+_LONGEST = 100
 _LETTERS = {"latitude": "NS", "longitude": "EW"}
 _DMS = re.compile(
     r"(?P<sign>[+-]?)(?P<degrees>\d{1,3})(?:/1)?[,;: ]+(?P<minutes>\d+(?:\.\d+)?(?:/\d+)?)"
@@ -38,7 +39,9 @@ def read_coordinate(text: str | None, reference: str | None, axis: str) -> Coord
     a reference that disagree or are of the other axis: any of them may be the wrong one.
     """
     letters = _LETTERS[axis]
-    text = _MARKS.sub(" ", (text or "")).strip().upper()
+    if text is None or len(text) > _LONGEST:
+        return None
+    text = _MARKS.sub(" ", text).strip().upper()
     sides: set[int] = set()
     letter = re.search(r"[A-Z]+", text)
     if letter is not None:

@@ -106,6 +106,7 @@ def test_clocks_are_compared_modulo_a_day_and_the_camera_s_date_is_kept(
         # Zeros of a receiver without a fix.
         ("2021:10:15 17:01:00", "1970:01:01", (0, 0, 0), utc(2021, 10, 15, 17, 1), "assumed_utc"),
         ("2021:10:15 17:00:00", None, (0, 0, 0), utc(2021, 10, 15, 17, 0), "assumed_utc"),
+        ("2021:10:15 17:01:00", "9999:12:31", (24, 0, 1), utc(2021, 10, 15, 17, 1), "assumed_utc"),
         # Neither clock nor date fit.
         ("2021:10:15 17:07:00", "1970:01:12", (14, 0, 0), utc(2021, 10, 15, 17, 7), "assumed_utc"),
     ],

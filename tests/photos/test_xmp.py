@@ -104,6 +104,7 @@ def test_a_position_is_read_in_every_writing(
         ("33.875", "151.21", "?", "E"),
         ("33,52.5S", None, "S", "E"),
         ("", "", None, None),
+        ("1," * 50_000, " " * 100_000 + "1N", None, "E"),
     ],
 )
 def test_a_position_that_is_not_certain_is_none(latitude, longitude, latitude_ref, longitude_ref):
