@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from photos.clocks import CaptureTime, capture_time, parse_offset
 from photos.facts import Facts, clean_text, plausible_time
 from photos.positions import ALTITUDE_RANGE_M, angle, between, finite, is_tokyo, is_valid_position
-from photos.projection import CYLINDRICAL
+from photos.projection import CYLINDRICAL, stated
 
 _ALTITUDE_REFERENCES = {
     0: (1.0, "sea_level"),
@@ -80,8 +80,7 @@ def read_exif(image: Image.Image) -> Exif:
         model=clean_text(base.get(ExifTags.Base.Model)),
         focal_mm=between(details.get(ExifTags.Base.FocalLength), 0.1, 5_000.0),
         focal_35mm=between(details.get(ExifTags.Base.FocalLengthIn35mmFilm), 1.0, 10_000.0),
-        # Apple's cameras mark what was swept over the scene.
-        projection=CYLINDRICAL if details.get(_CUSTOM_RENDERED) == _PANORAMA_SWEEP else None,
+        projection=_projection(details),
         notes=(*notes, *captured.notes),
     )
     return Exif(
@@ -120,6 +119,18 @@ def _description(value: Any) -> str | None:
         except UnicodeError:
             return value
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else None
+
+
+def _projection(details: Mapping[int, Any]) -> str | None:
+    """What Hugin writes into the comment, or Apple's cameras of a picture swept over the scene."""
+    comment = details.get(ExifTags.Base.UserComment)
+    if isinstance(comment, str):
+        comment = comment.encode("utf-8", "replace")
+    if isinstance(comment, bytes):
+        match = re.search(rb"Projection: ([A-Za-z -]+) \(\d+\)", comment.replace(b"\0", b""))
+        if match is not None:
+            return stated(match[1].decode().replace("-", " "))
+    return CYLINDRICAL if details.get(_CUSTOM_RENDERED) == _PANORAMA_SWEEP else None
 
 
 def _letter(value: Any) -> str:

@@ -32,6 +32,8 @@ _STATED = {
     "perspective": PERSPECTIVE,
     "rectilinear": PERSPECTIVE,
     "planar": PERSPECTIVE,
+    "fisheye": PERSPECTIVE,
+    "full frame fisheye": PERSPECTIVE,
 }
 
 # Cameras with lenses on all sides. Their pictures of the shape 2:1 are whole spheres, or two

@@ -160,6 +160,18 @@ def test_a_swept_picture_of_apple_is_a_cylinder():
     assert (header.projection, header.focal_px) == ("cylindrical", None)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("Equirectangular (2)", "equirectangular"), ("Rectilinear (0)", "perspective"),
+     ("Cylindrical (1)", "cylindrical"), ("Full-Frame Fisheye (3)", "perspective"),
+     ("Stereographic (4)", "unknown")],
+)  # fmt: skip
+def test_hugin_s_comment_is_believed(name, expected):
+    """Issue 19, 3: stitched panoramas that have no GPano."""
+    comment = b"ASCII\0\0\0Projection: " + name.encode() + b"\nFOV: 360 x 180\nEv: 12.0"
+    assert projection(encode(texture(0), exif=exif_block(details={0x9286: comment}))) == expected
+
+
 def test_a_turned_panorama_is_known_upright():
     exif = exif_block(base={B.Orientation: 6})
     assert projection(encode(np.rot90(sphere(), 1), exif=exif)) == "equirectangular"
