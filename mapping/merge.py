@@ -51,9 +51,8 @@ _MAX_TORN = 0.3
 _CLEARLY_MORE = 1.5
 _MAX_POINTS_DRAWN = 5000
 _ROUNDS = 3
-# GPS residuals of the joined model over those of its parts.
-_MAX_GPS_GROWTH = 1.25
-_GPS_SLACK_M = 0.5
+# Of a joined model so many images may be contradicted by GPS and drives that were not before.
+_MAX_NEW_MISPLACED = 0.05
 
 
 @dataclass
@@ -102,7 +101,7 @@ def merge_tiles(
     """Join models that share images, largest first, as long as the joins hold.
 
     `by_name` gives each COLMAP image name its row of IMAGES. A join is kept only where the common
-    images agree in place and direction and neither part's GPS residuals grow; a refused one is
+    images agree in place and direction and GPS and drives bear the whole out; a refused one is
     reported with its figures. What is joined is adjusted and georegistered as a whole, about an
     origin of its own. Images that have no evidence in the result are taken out of it.
     """
@@ -228,23 +227,22 @@ def _join(
     joined.dropped = base.dropped | other.dropped | dropped
     joined.parts = base.parts + other.parts
     _place(joined, by_name, gps_sigma_m)
-    after_join = _gps_residuals(joined, by_name, gps_sigma_m)
-    for part in (base, other):
-        own = _gps_residuals(part, by_name, gps_sigma_m)
-        own = {name: residual for name, residual in own.items() if name not in dropped}
-        if not own:
-            continue
-        before = float(np.median(list(own.values())))
-        after = float(np.median([after_join.get(name, np.inf) for name in own]))
-        grown = after > _MAX_GPS_GROWTH * before + _GPS_SLACK_M
-        if grown or part is base:
-            decision |= {
-                "gps_residual_horizontal_before_m": before,
-                "gps_residual_horizontal_after_m": _number(after),
-            }
-        if grown:
-            reason = f"GPS residuals of {part.name} would grow from {before:.2f} m to {after:.2f} m"
-            return None, {**decision, "reason": reason}
+    before, after = (_gps_residuals(each, by_name, gps_sigma_m) for each in (base, joined))
+    own = sorted(set(before) - set(dropped))
+    if own:
+        decision |= {
+            "gps_residual_horizontal_before_m": float(np.median([before[name] for name in own])),
+            "gps_residual_horizontal_after_m": _number(
+                float(np.median([after.get(name, np.inf) for name in own]))
+            ),
+        }
+    # Drives that GPS shifts against each other may make residuals grow where they meet; what may
+    # not be is photographs elsewhere than GPS and drives have them.
+    apart = [_misplaced(each, by_name, gps_sigma_m) for each in (joined, base, other)]
+    new = len(apart[0] - apart[1] - apart[2])
+    if new > _MAX_NEW_MISPLACED * model.num_reg_images():
+        reason = f"GPS and drives would contradict {new} of {model.num_reg_images()} images"
+        return None, {**decision, "reason": reason}
     return joined, {**decision, "merged": True, "reason": "common images and GPS agree"}
 
 
@@ -279,12 +277,9 @@ def _held(tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m
         )
         bundle_adjust(adjusted.model, refine_focal=False, refine_distortion=False)
         _place(adjusted, by_name, gps_sigma_m)
-        before = _gps_residuals(tile, by_name, gps_sigma_m)
-        after = _gps_residuals(adjusted, by_name, gps_sigma_m)
-        grown = before and np.median([after.get(name, np.inf) for name in before]) > (
-            _MAX_GPS_GROWTH * np.median(list(before.values())) + _GPS_SLACK_M
-        )
-        if not grown:
+        # What adjusting makes worse stays as it was joined.
+        before, after = (_misplaced(each, by_name, gps_sigma_m) for each in (tile, adjusted))
+        if adjusted.georegistered >= tile.georegistered and len(after) <= len(before):
             tile.model, tile.origin = adjusted.model, adjusted.origin
             tile.georegistered = adjusted.georegistered
     if not tile.georegistered:
@@ -304,6 +299,14 @@ def _held(tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m
         return False
     tile.dropped |= taken
     return True
+
+
+def _misplaced(
+    tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
+) -> set[str]:
+    if not tile.georegistered:
+        return set()
+    return set(misplaced_images(tile.model, by_name, tile.origin, gps_sigma_m))
 
 
 def _number(value: float) -> float | None:

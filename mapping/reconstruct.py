@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -197,11 +198,14 @@ def _map_tile(
     """Map the database in `work`, write models to `work`/models/<n>, return the report."""
     database = work / "database.db"
     long_side = max(max(row["width"], row["height"]) for row in rows)
-    tile = _Tile({row["uri"]: row for row in rows}, long_side, options)
+    tile = _Tile(
+        {row["uri"]: row for row in rows}, long_side, options, _Time(options.max_runtime_s)
+    )
     mapped, collapsing = _map_without_aliases(database, work, tile, trusted)
     pairs = read_pairs(database)
     found, mapper = _sound_models(mapped, pairs, tile), "incremental"
-    if found.images() < _ENOUGH_SOUND * _largest_component(database):
+    enough = found.images() >= _ENOUGH_SOUND * _largest_component(database)
+    if not enough and tile.time.allows_another("the global mapper was not tried"):
         # Rotations averaged over all pairs at once do not break where one weak link would break
         # the incremental map; its tracks are fewer, so it is the second choice. On streets it is
         # often wrong as a whole: it is held to the same test, and only what passes counts.
@@ -222,6 +226,7 @@ def _map_tile(
         "mapper": mapper,
         "models": reports,
         "collapsing_pairs": collapsing,
+        "out_of_time": tile.time.missed,
         "models_left_out": found.left_out,
         "registered": registered,
         "dropped": {
@@ -230,11 +235,32 @@ def _map_tile(
     }
 
 
+class _Time:
+    """What a tile's time allows: one mapping that ends in time is worth more than two that do not.
+
+    `missed` tells what there was no time for.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._started = seconds, time.monotonic()
+        self.missed: list[str] = []
+
+    def allows_another(self, otherwise: str) -> bool:
+        """Whether as much again, and half more, would end in time; if not, why is noted."""
+        spent = time.monotonic() - self._started
+        if 2.5 * spent <= self._seconds:
+            return True
+        over = spent >= self._seconds
+        self.missed.append("the mapper was stopped before its end" if over else otherwise)
+        return False
+
+
 @dataclass(frozen=True)
 class _Tile:
     by_name: Mapping[str, Mapping[str, Any]]
     long_side: int
     options: MapperOptions
+    time: _Time
 
 
 @dataclass
@@ -322,6 +348,8 @@ def _map_without_aliases(
             break
         wrong = collapsed(largest, trusted, name_of)
         if len(wrong) <= _FEW_COLLAPSING * trusted.num_rows:
+            break
+        if not tile.time.allows_another(f"{len(wrong)} pairs that GPS contradicts stayed in"):
             break
         with pycolmap.Database.open(database) as opened:
             numbers = {image.name: image.image_id for image in opened.read_all_images()}

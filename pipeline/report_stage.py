@@ -262,7 +262,7 @@ def _remarks(run: Run, merged: dict[str, Any]) -> list[str]:
         *(
             sentence
             for path in _files(run, "reconstruct")
-            for sentence in _of_models(_json(run, path).get("models_left_out", []), path)
+            for sentence in _of_tile(_json(run, path), path)
         ),
         *_of_colours(merged.get("colours", {})),
     ]
@@ -283,6 +283,11 @@ def _of_pairs(run: Run) -> list[str]:
         f"{sum(dropped.values()):,} of {total:,} verified pairs are not trusted and "
         f"took no part in the map: {reasons}; {JUDGED_PATH} names them."
     ]
+
+
+def _of_tile(said: dict[str, Any], path: str) -> list[str]:
+    late = [f"{path}: no time was left, {missed}." for missed in said.get("out_of_time", [])]
+    return late + _of_models(said.get("models_left_out", []), path)
 
 
 def _of_models(left_out: list[dict[str, Any]], path: str) -> list[str]:

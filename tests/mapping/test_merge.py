@@ -301,7 +301,7 @@ def test_a_join_that_gps_contradicts_is_refused() -> None:
         moved = {"latitude": latitude, "longitude": longitude, "altitude": altitude}
         torn[name_of(number)] |= moved
     merged = merge_tiles([tile("left", range(14)), tile("right", range(10, 24))], torn)
-    assert "would grow from 0.00 m" in merged.decisions[0]["reason"]
+    assert "GPS and drives would contradict" in merged.decisions[0]["reason"]
     # Alone, too, GPS tears the right one apart: it is no part of the map, and named.
     assert [each.name for each in merged.models] == ["left"]
     assert [each["name"] for each in merged.left_out] == ["right"]
@@ -344,6 +344,22 @@ def test_a_photograph_that_gps_has_elsewhere_is_taken_out_and_named() -> None:
     merged = merge_tiles([model], rows())
     assert merged.models[0].model.num_reg_images() == 23
     assert merged.unregistered == {name_of(7): "GPS and its drive contradict its pose"}
+
+
+def test_tiles_of_drives_that_gps_shifts_against_each_other_are_joined() -> None:
+    """Issue 19, 0: each tile fits its own drive's GPS; where they meet, residuals must grow."""
+    shifted = rows(sigma=0.0)
+    for number in range(IMAGES):
+        place = street()[0][number] + [0.0, 12.0 if number >= 12 else 0.0, 0.0]
+        latitude, longitude, altitude = enu_to_geodetic(place[None], ORIGIN)[0].tolist()
+        shifted[name_of(number)] |= {
+            "latitude": latitude, "longitude": longitude, "altitude": altitude,
+            "sequence_id": f"drive {number >= 12}", "sequence_index": number,
+        }  # fmt: skip
+    merged = merge_tiles([tile("left", range(14)), tile("right", range(10, 24))], shifted)
+    assert [each["merged"] for each in merged.decisions] == [True]
+    assert shape_error(merged.models[0].model) < 0.01
+    assert merged.models[0].model.num_reg_images() == IMAGES
 
 
 def test_a_tile_within_another_is_not_written_twice() -> None:
