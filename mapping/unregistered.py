@@ -98,7 +98,8 @@ def unregistered_table(
         if image_id in first_reject:
             return _rejected(first_reject[image_id])
         if twin is not None:
-            return "ingest", UnregisteredReason.DUPLICATE, f"same bytes as {name_of[twin]}"
+            detail = f"same bytes as {name_of.get(twin, twin)}"
+            return "ingest", UnregisteredReason.DUPLICATE, detail
         if image_id in outcome.merge:
             return "merge", *_said(outcome.merge[image_id], UnregisteredReason.MODEL_LEFT_OUT)
         if image_id in outcome.in_models:
