@@ -33,7 +33,10 @@ JOBS = {
     "check-map": "compare an atlas with the truth",
     "export": "a model beside photographs that fit it, for COLMAP",
     "completion": "print a shell's completion of these jobs and their options",
+    "check-atlas": "check every file of an atlas, repair what is damaged",
 }
+
+_ALIASES = {"verify-atlas": "check-atlas"}
 
 
 def _usage() -> str:
@@ -64,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_usage())
         return 0 if arguments else EXIT_USER_ERROR
     name, *rest = arguments
+    name = _ALIASES.get(name, name)
     if name not in JOBS:
         hint = did_you_mean(name, JOBS)
         print(f"vladmap: no job is called {name!r}{hint} (see `vladmap --help`)", file=sys.stderr)

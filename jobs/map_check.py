@@ -15,7 +15,7 @@ from pipeline.atlas import Atlas
 from pipeline.build import record
 from pipeline.report_stage import options_shown, report
 from pipeline.run import Run
-from pipeline.stages import image_shards
+from pipeline.stages import image_shards, ledger_names
 from reporting.truth import recall_lines
 from schemas import tables
 from schemas.rejects import UserError
@@ -25,6 +25,9 @@ def check(root: str, path: str, as_json: bool = False) -> None:
     """Print how far an atlas is from the truth in a file, and show it in the report."""
     atlas = Atlas.open(root, create=False)
     run = Run(atlas, options_shown(atlas))
+    atlas.require(
+        name for stage in ("ingest", "describe", "merge") for name in ledger_names(run, stage)
+    )
     measured = truth.measure(run, read_truth(path))
     if as_json:
         print_json({"atlas": run.atlas.root, **measured})

@@ -10,16 +10,17 @@ import json
 import logging
 import os
 import platform
+import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
 from schemas import SCHEMA_VERSION
-from schemas.records import LedgerEntry
+from schemas.records import LedgerEntry, sealed, unsealed
 from schemas.rejects import UserError
 from transforms import storage
 from transforms.commit import ledger_path
@@ -30,6 +31,24 @@ _PACKAGES = ("apache-beam", "torch", "faiss-cpu", "faiss-gpu", "pyarrow", "pycol
 
 
 _SHOWN = 3
+_DATA = (
+    "images",
+    "rejects",
+    "descriptors",
+    "patches",
+    "features",
+    "pairs",
+    "two_views",
+    "index",
+    "tiles",
+    "model",
+    "work",
+)
+_ENDINGS = (".parquet", ".bin", ".json", ".faiss", ".safetensors", ".checkpoint")
+_UNLEDGERED = re.compile(
+    r"atlas\.json|ledger/.*|work/\w+\.json|work/(tiles|vocabulary|organise)/[^/]*\.parquet"
+)
+"""What stages make for themselves, whatever was there before."""
 
 
 class LostLine(NamedTuple):
@@ -48,13 +67,15 @@ class LostLine(NamedTuple):
 class Atlas:
     """One atlas on any of Beam's filesystems. Paths inside it are relative to `root`.
 
-    `doubted` where every file's digest is to be read before it is believed; `lost` the lines of the
-    ledger that do not hold, by stage and shard.
+    `doubted` where every file's digest is to be read before it is believed; `restored` why the
+    manifest could not be read, if it could not; `lost` the lines of the ledger that do not hold, by
+    stage and shard.
     """
 
     root: str
     manifest: dict[str, Any] = field(default_factory=dict)
     doubted: bool = False
+    restored: str = ""
     lost: dict[str, dict[str, LostLine]] = field(default_factory=dict)
     _ledgers: dict[str, dict[str, LedgerEntry]] = field(default_factory=dict)
     _known: dict[str, storage.FileState] = field(default_factory=dict)
@@ -72,6 +93,8 @@ class Atlas:
         atlas = Atlas(root)
         if storage.exists(atlas.path("atlas.json")):
             atlas._read_manifest()
+        elif atlas.stage_names():
+            atlas._restore("it is missing")
         elif not create:
             raise UserError(
                 f"{root} is not an atlas (it has no atlas.json): "
@@ -90,15 +113,118 @@ class Atlas:
 
     def _read_manifest(self) -> None:
         try:
-            self.manifest = json.loads(storage.read_bytes(self.path("atlas.json")))
-            version = int(self.manifest["schema_version"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.path('atlas.json')} cannot be read: {error}") from error
+            data = storage.read_bytes(self.path("atlas.json"))
+        except OSError as error:
+            self._restore(error.strerror or str(error))
+            return
+        version = _schema_version(data)
         if version > SCHEMA_VERSION:
             raise UserError(
                 f"{self.root} has schema version {version}, this vladmap knows {SCHEMA_VERSION}: "
                 "use a newer vladmap, or build into another folder"
             )
+        try:
+            self.manifest = unsealed(data)
+            _check_manifest(self.manifest)
+        except ValueError as error:
+            self._restore(str(error))
+        else:
+            self.doubted = self.manifest.get("place") != self._place()
+
+    def _restore(self, why: str) -> None:
+        """What the ledger tells of a manifest that is lost; the next build completes it."""
+        log.warning("%s: %s; it is made anew from the ledger", self.path("atlas.json"), why)
+        self.doubted, self.restored = True, why
+        self.manifest = {"schema_version": SCHEMA_VERSION, "stages": {}}
+        names = self.stage_names()
+        choices = {}
+        for option, prefix in (("model", "describe-"), ("features", "features-")):
+            found = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+            if len(found) == 1:
+                choices[option] = found[0]
+        self.manifest["report"] = choices
+        for entry in self.ledger("plan").values():
+            first = storage.read_table(self.path(entry.file.path)).slice(0, 1).to_pylist()
+            for row in first:
+                if str(row["uri"]).endswith(f"/{row['path']}"):
+                    self.manifest["collection"] = row["uri"].removesuffix(f"/{row['path']}")
+
+    def _place(self) -> str:
+        """What a copy of an atlas on local disk does not share with it; empty elsewhere."""
+        try:
+            return str(os.stat(self.root).st_ino) if storage.is_local(self.root) else ""
+        except FileNotFoundError:
+            return ""
+
+    def stage_names(self) -> list[str]:
+        """All stages that have a folder in the ledger."""
+        return storage.list_folders(self.path("ledger"))
+
+    def check_all(self) -> None:
+        """Read the digests of everything where the atlas is doubted: it is a copy, or was damaged.
+
+        What holds then is believed until it changes.
+        """
+        if self.doubted:
+            for stage in self.stage_names():
+                self.ledger(stage)
+            self.doubted = False
+
+    def doubt(self) -> bool:
+        """Read every digest again; whether any line of the ledger was lost that held before."""
+        before, stages = len(self._told), sorted(self._ledgers)
+        self._known.clear()
+        self.doubted = True
+        for stage in stages:
+            self.ledger(stage, refresh=True)
+        self.doubted = False
+        return len(self._told) > before
+
+    def require(self, stages: Iterable[str]) -> None:
+        """Raises UserError where a line of one of these stages does not hold."""
+        for stage in stages:
+            self.ledger(stage)
+            for line in self.lost[stage].values():
+                raise UserError(
+                    f"{line.path}: {line.why}: run the same `vladmap build` again, it makes it anew"
+                )
+
+    def tidy(self) -> None:
+        """Take out of the atlas the lines that did not hold and were not made again.
+
+        Then what no line of the ledger knows in the folders of the data goes, too: rows that a lost
+        line has left would stand beside those made in their place.
+        """
+        lost = False
+        for stage, lines in self.lost.items():
+            lost = lost or bool(lines)
+            for shard in lines:
+                if shard not in self.ledger(stage):
+                    with contextlib.suppress(UserError):  # a name that is not ours
+                        storage.delete(self.path(ledger_path(stage, shard)))
+            self.lost[stage] = {}
+        if lost:
+            gone = [path for path in self.strays() if path.partition("/")[0] in _DATA]
+            for path in gone:
+                storage.delete(self.path(path))
+                log.warning("%s: no line of the ledger knows it; it is deleted", self.path(path))
+
+    def strays(self) -> list[str]:
+        """Files that no line of the ledger knows and no stage makes for itself, sorted.
+
+        Hidden ones do not count, nor do those with a name or an ending that no file of ours has.
+        """
+        known = {
+            file.path
+            for stage in self.stage_names()
+            for entry in self.ledger(stage).values()
+            for file in entry.files
+        }
+        return [
+            path
+            for path in storage.list_below(self.root)
+            if path.endswith(_ENDINGS) and path not in known and not _UNLEDGERED.fullmatch(path)
+        ]
 
     def _begin(self) -> None:
         try:
@@ -113,8 +239,10 @@ class Atlas:
     def save(self) -> None:
         """Write the manifest."""
         self.manifest["software"] = software_versions()
-        data = json.dumps(self.manifest, indent=1, sort_keys=True) + "\n"
-        storage.write_atomic(self.path("atlas.json"), data.encode())
+        if not self.doubted:
+            self.manifest["place"] = self._place()
+        data = sealed(dict(sorted(self.manifest.items())))
+        storage.write_atomic(self.path("atlas.json"), data)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -236,6 +364,15 @@ class Atlas:
         if len(new) > _SHOWN:
             log.warning("%s: and %d more", self.path("ledger", stage), len(new) - _SHOWN)
 
+    def digests(self) -> dict[str, str]:
+        """Digest of every committed file of the stages that were asked for so far, by path."""
+        return {
+            file.path: file.digest
+            for entries in self._ledgers.values()
+            for entry in entries.values()
+            for file in entry.files
+        }
+
     def content(self, key: str) -> str | None:
         """Identity that `<stage>/<shard>` or its `:<part>` has now, as later stages see it."""
         stage, _, shard = key.rpartition("/")
@@ -250,6 +387,24 @@ class Atlas:
         for file in entry.files if entry else ():
             if file.path not in keep:
                 storage.delete(self.path(file.path))
+
+
+def _schema_version(data: bytes) -> int:
+    """The version that a manifest states, 0 where that cannot be read."""
+    try:
+        return int(json.loads(data)["schema_version"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
+
+
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Raises ValueError for values of other types than `save` writes."""
+    kinds = {"schema_version": int, "stages": dict, "collection": str, "report": dict}
+    for key, kind in kinds.items():
+        if key in manifest and not isinstance(manifest[key], kind):
+            raise ValueError(f"{key} is of another type")
+    if not all(isinstance(value, str) for value in manifest.get("stages", {"": None}).values()):
+        raise ValueError("stages are of another type")
 
 
 def _visible(name: str) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,14 +14,22 @@ from models.registry import patch_dimension
 from pipeline import mapping_stages, report_stage, stages
 from pipeline.atlas import Atlas
 from pipeline.collection import list_collection
-from pipeline.options import BuildOptions
+from pipeline.options import BuildOptions, given, kept
 from pipeline.planning import plan
 from pipeline.run import Run
 from retrieval.names import BY_PATCHES
 from retrieval.patches import bytes_an_image
 from schemas import VERSION
+from schemas.records import NO_CELL, Task
+from schemas.rejects import UserError
+from transforms import storage
+from transforms.commit import commit_entry
 
 log = logging.getLogger("vladmap")
+
+_OPTIONS = "options"
+_RETRIES = 3
+"""Times that a run starts again when it has come upon damage."""
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "ingest": stages.ingest,
@@ -43,13 +53,28 @@ def run_stages(
     started = time.monotonic()
     run = Run(atlas, options, beam_args)
     with atlas.locked():
-        for number, name in enumerate(names, start=1):
-            run.stage = (number, len(names))
-            if len(names) > 1:
-                log.info("stage %d of %d: %s", number, len(names), name)
-            stages.require(run, name)
-            STAGES[name](run)
-            record(run, name)
+        atlas.check_all()
+        if set(names) == set(STAGES):
+            _keep_options(atlas, options)
+        for again in range(_RETRIES, -1, -1):
+            atlas.require(_ledgers_before(run, names))
+            try:
+                for number, name in enumerate(names, start=1):
+                    run.stage = (number, len(names))
+                    if len(names) > 1:
+                        log.info("stage %d of %d: %s", number, len(names), name)
+                    stages.require(run, name)
+                    STAGES[name](run)
+                    record(run, name)
+                break
+            except UserError:
+                raise
+            except Exception:
+                # Whatever a stage stumbled on: damage shows in the digests.
+                if not again or not atlas.doubt():
+                    raise
+                log.warning("what is damaged is made anew: starting again")
+        atlas.tidy()
     if not any(result.elements for result in run.results):
         log.info("nothing to do: the atlas is up to date (%.1f s)", time.monotonic() - started)
     return run
@@ -64,6 +89,43 @@ def outcome(run: Run) -> dict[str, Any]:
         "counts": run.atlas.manifest.get("counts", {}),
         "bounds": run.atlas.manifest.get("bounds"),
     }
+
+
+def _keep_options(atlas: Atlas, options: BuildOptions) -> None:
+    """Keep what a build was asked for, so that it can be done again."""
+    paths: dict[str, Any] = {
+        name: os.path.abspath(value) if value and storage.is_local(value) else value
+        for name, value in (("images", options.images), ("checkpoint", options.checkpoint))
+    }
+    options = dataclasses.replace(options, **paths)
+    data = (json.dumps(given(options), indent=1, sort_keys=True) + "\n").encode()
+    known = atlas.ledger(_OPTIONS).get("all")
+    if known is None or known.file.digest != storage.digest(data):
+        file = storage.commit_file(atlas.root, f"work/{_OPTIONS}.json", data, 1)
+        task = Task("all", NO_CELL, file.path, "")
+        atlas.ledger(_OPTIONS)["all"] = commit_entry(atlas.root, _OPTIONS, task, [file])
+
+
+def kept_options(atlas: Atlas) -> BuildOptions | None:
+    """The options of the last whole build, None where an atlas does not know them.
+
+    Raises UserError for what is no option's value: the atlas may be anybody's.
+    """
+    known = atlas.ledger(_OPTIONS).get("all")
+    if known is None:
+        return None
+    path = atlas.path(known.file.path)
+    try:
+        said = json.loads(storage.read_whole(path, known.file.digest))
+    except (OSError, ValueError):
+        return None
+    return kept(path, said)
+
+
+def _ledgers_before(run: Run, names: Sequence[str]) -> list[str]:
+    """Stages, as the ledger names them, whose results these jobs read and do not make."""
+    before = list(STAGES)[: min(list(STAGES).index(name) for name in names)]
+    return [ledger for name in before for ledger in stages.ledger_names(run, name)]
 
 
 def record(run: Run, stage: str) -> None:

@@ -304,6 +304,43 @@ def _beam_words(path: str, content: Any) -> list[str]:
     raise UserError(f"--config {path}: `beam` holds a list of words or a mapping of options")
 
 
+_NOT_KEPT = ("atlas", "device", "threads", "batch_size", "relearn")
+
+
+def given(options: BuildOptions) -> dict[str, Any]:
+    """The options that differ from their defaults and say what an atlas holds, for its manifest."""
+    return {
+        option.name: getattr(options, option.name)
+        for option in dataclasses.fields(BuildOptions)
+        if option.name not in _NOT_KEPT and getattr(options, option.name) != option.default
+    }
+
+
+def kept(source: str, said: Any) -> BuildOptions:
+    """Options that `given` wrote, read from `source`; UserError for what is no option's value."""
+    if not isinstance(said, dict):
+        raise UserError(f"{source}: no options")
+    fields = {option.name: option for option in dataclasses.fields(BuildOptions)}
+    unknown = sorted(set(said) - set(fields))
+    if unknown:
+        raise UserError(f"{source}: unknown option {unknown[0]!r}")
+    options = BuildOptions(
+        **{name: typed(source, fields[name], value) for name, value in said.items()}
+    )
+    _check(options)
+    return options
+
+
+def as_words(options: BuildOptions) -> str:
+    """The options as they stand on a command line."""
+    words = []
+    for name, value in given(options).items():
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(str(value))
+    return shlex.join(words)
+
+
 def typed(source: str, option: dataclasses.Field[Any], value: Any) -> Any:
     """A value that `source` gives an option; UserError where it is none of the option's."""
     kind = {"int": int, "float": float, "str": str, "bool": bool}[str(option.type)]

@@ -45,6 +45,7 @@ from reporting.summary import figures, terminal_summary
 from retrieval.index import search
 from schemas import tables
 from schemas.records import NO_CELL, LedgerEntry, Task
+from schemas.rejects import DamagedFile
 from transforms import ingest as ingest_stage
 from transforms import pair as pair_stage
 from transforms import storage
@@ -206,8 +207,10 @@ def _model_positions(run: Run, poses: pa.Table) -> pa.Table | None:
     found = []
     for number in sorted(set(poses["model"].to_pylist())):
         with tempfile.TemporaryDirectory(prefix="vladmap-report-") as folder:
-            for path in storage.list_files(run.atlas.path("model", str(number)), ".bin"):
-                Path(folder, path.rpartition("/")[2]).write_bytes(storage.read_bytes(path))
+            for file in run.atlas.ledger("merge")["model"].files:
+                if file.path.startswith(f"model/{number}/"):
+                    data = storage.read_whole(run.atlas.path(file.path), file.digest)
+                    Path(folder, file.path.rpartition("/")[2]).write_bytes(data)
             model = read_model(Path(folder), str(number), (0.0, 0.0, 0.0), False).model
         names, centres, _ = centres_and_rotations(model)
         found += [
@@ -219,10 +222,14 @@ def _model_positions(run: Run, poses: pa.Table) -> pa.Table | None:
 
 
 def _json(run: Run, path: str) -> dict[str, Any]:
+    """A JSON file that a stage committed; empty where there is none yet."""
+    at = run.atlas.path(path)
     try:
-        found: dict[str, Any] = json.loads(storage.read_bytes(run.atlas.path(path)))
-    except (OSError, ValueError):
+        found: dict[str, Any] = json.loads(storage.read_whole(at, run.atlas.digests().get(path)))
+    except FileNotFoundError:
         return {}
+    except ValueError as error:
+        raise DamagedFile(at, str(error)) from error
     return found
 
 
@@ -343,7 +350,8 @@ def _retrievals(run: Run, images: pa.Table) -> list[Retrieval]:
     """Ten images spread over the collection, each with its five best matches elsewhere."""
     if "global" not in run.atlas.ledger(index_name(run)):
         return []
-    index, ids = load_index(run.atlas.root, run.options.model)
+    merged = run.atlas.ledger(index_name(run))["global"].file
+    index, ids = load_index(run.atlas.root, run.options.model, merged.digest)
     chosen = {ids[row] for row in np.linspace(0, len(ids) - 1, min(_QUERIES, len(ids))).astype(int)}
     vectors: dict[str, NDArray[np.float32]] = {}
     for path in _files(run, describe_name(run)):

@@ -6,11 +6,10 @@ what is no longer wanted, run the rest as one Beam pipeline, report.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
@@ -19,7 +18,7 @@ from pipeline import launch
 from pipeline.atlas import Atlas
 from pipeline.options import BuildOptions
 from pipeline.progress import Bar, counted
-from schemas.records import LedgerEntry, Task
+from schemas.records import LedgerEntry, Task, sealed, unsealed
 from schemas.rejects import UserError
 from transforms import storage
 
@@ -98,8 +97,9 @@ class Run:
         """
         label = label or stage
         size = count or (lambda task: 1)
-        todo = self.todo(stage, tasks)
+        todo = self._with_digests(self.todo(stage, tasks))
         self.forget_others(stage, {task.shard for task in tasks})
+        before = self._files_of(stage, todo)
         total = sum(size(task) for task in todo)
         reused = sum(size(task) for task in tasks) - total
         if not todo:
@@ -115,8 +115,31 @@ class Run:
                 f"{label}: the pipeline ended, but {len(missing)} of {len(todo)} shards are not in "
                 f"the ledger (first: {missing[0].shard}); see the runner's log, then run it again"
             )
+        # A shard that is made again may have fewer files than it had.
+        now = {file.path for entry in ledger.values() for file in entry.files}
+        for path in sorted(before - now):
+            storage.delete(self.atlas.path(path))
         self._report(StageResult(label, unit, total, reused, time.monotonic() - started, device))
         return ledger
+
+    def _with_digests(self, tasks: Sequence[Task]) -> list[Task]:
+        """The tasks with the digests of what they read, as far as the ledger knows them."""
+        known = self.atlas.digests()
+        return [
+            replace(
+                task, digests=tuple((path, known[path]) for _, path in task.reads if path in known)
+            )
+            for task in tasks
+        ]
+
+    def _files_of(self, stage: str, tasks: Sequence[Task]) -> set[str]:
+        """What the ledger says that shards had, whether its lines hold or not."""
+        found = set()
+        for task in tasks:
+            lost = self.atlas.lost.get(stage, {}).get(task.shard)
+            entry = self.atlas.ledger(stage).get(task.shard) or (lost and lost.entry)
+            found |= {file.path for file in entry.files} if entry else set()
+        return found
 
     def pipeline(self, tasks: Sequence[Task], label: str, transform: beam.PTransform) -> None:
         """Run `transform` over `tasks` in one Beam pipeline, to its end.
@@ -192,20 +215,35 @@ class Run:
 
     def timings(self) -> dict[str, dict[str, Any]]:
         """Timing of each stage when it last did work."""
-        return self._kept(_TIMINGS)
+        return {name: said for name, said in self._kept(_TIMINGS).items() if _is_timing(said)}
 
     def _keep(self, path: str, name: str, value: dict[str, Any]) -> None:
         kept = self._kept(path)
         kept[name] = value
-        data = json.dumps(kept, indent=1, sort_keys=True) + "\n"
-        storage.write_atomic(self.atlas.path(path), data.encode())
+        storage.write_atomic(self.atlas.path(path), sealed(dict(sorted(kept.items()))))
 
     def _kept(self, path: str) -> dict[str, dict[str, Any]]:
         """What `_keep` has kept; nothing where the file is lost or damaged."""
+        at = self.atlas.path(path)
         try:
-            found = json.loads(storage.read_bytes(self.atlas.path(path)))
-        except (OSError, ValueError, RecursionError):
+            found = unsealed(storage.read_bytes(at))
+        except FileNotFoundError:
             return {}
-        if not isinstance(found, dict):
+        except (OSError, ValueError) as error:
+            log.warning("%s: %s; what earlier runs kept in it is not shown", at, error)
             return {}
         return {name: value for name, value in found.items() if isinstance(value, dict)}
+
+
+def _is_timing(said: dict[str, Any]) -> bool:
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "unit": str,
+        "elements": int,
+        "reused": int,
+        "seconds": (int, float),
+        "device": str,
+    }
+    return all(
+        isinstance(said.get(key), kind) and not isinstance(said[key], bool)
+        for key, kind in kinds.items()
+    )

@@ -106,17 +106,22 @@ def require(run: Run, stage: str) -> None:
             )
 
 
-def identity(run: Run, stage: str) -> str:
-    """Digest of all that a stage has committed, as the ledger tells it."""
+def ledger_names(run: Run, stage: str) -> list[str]:
+    """The ledger's names of what a stage leaves for those after it."""
     ledgers = {
         "ingest": [ingest_stage.STAGE],
         "describe": [describe_name(run)],
         "index": [index_name(run)],
         "verify": [features_name(run), cameras_stage.STAGE, verify_stage.STAGE],
     }
+    return ledgers.get(stage, [stage])
+
+
+def identity(run: Run, stage: str) -> str:
+    """Digest of all that a stage has committed, as the ledger tells it."""
     return storage.combined_digest(
         f"{name}/{shard} {entry.content}"
-        for name in ledgers.get(stage, [stage])
+        for name in ledger_names(run, stage)
         for shard, entry in sorted(run.atlas.ledger(name).items())
     )
 
@@ -316,7 +321,7 @@ def describe(run: Run) -> None:
         compile=options.compile,
     )
     weights = _learn(run, settings)
-    settings = replace(settings, weights=weights.file.path)
+    settings = replace(settings, weights=weights.file.path, weights_digest=weights.file.digest)
     identity = fingerprint(
         "describe",
         weights=weights.content,
@@ -394,6 +399,7 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
             )
         if settings.patch_size:
             patch_dimension(options.model, whole)
+        run.atlas.forget(stage, "weights")
         file = storage.commit_file(root, path.replace("safetensors", "checkpoint"), whole, 1)
         task = Task("weights", NO_CELL, file.path, identity)
         run.atlas.ledger(stage)["weights"] = commit_entry(root, stage, task, [file])
@@ -609,13 +615,16 @@ def _factory(run: Run, count: int, dimension: int) -> tuple[str, int]:
     """
     if run.options.factory:
         return run.options.factory, count
+    run.atlas.ledger(index_name(run))
     try:
+        if run.atlas.lost[index_name(run)]:
+            raise ValueError("not what was committed")
         about = json.loads(
             storage.read_bytes(run.atlas.path(f"index/{run.options.model}/index.json"))
         )
-    except (OSError, ValueError):
-        about = {}
-    factory, chosen_for = about.get("factory", ""), about.get("chosen_for", 0)
+        factory, chosen_for = str(about["factory"]), int(about["chosen_for"])
+    except (OSError, ValueError, KeyError, TypeError):
+        factory, chosen_for = "", 0
     if "IVF" in factory and chosen_for <= count < 4 * chosen_for:
         return factory, chosen_for
     return choose_factory(count, dimension), count

@@ -6,6 +6,7 @@ Images are right where the truth says they were taken; GPS is not asked.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,16 @@ from reporting.geometry import heading_of_rotation
 from reporting.truth import truth_section
 from retrieval.truth import RECALL_AT, RIGHT_DEG, RIGHT_M, recall_of_places
 from schemas import tables
+from schemas.records import NO_CELL, Task
 from schemas.rejects import UserError
 from transforms import storage
+from transforms.commit import commit_entry
 from transforms.describe import descriptor_matrix
+
+log = logging.getLogger("vladmap")
+
+STAGE = "truth"
+"""The comparison's line in the ledger, so that a changed figure does not go unseen."""
 
 _COLUMNS = [
     "image_id",
@@ -62,7 +70,10 @@ def measure(run: Run, truth: pa.Table) -> dict[str, Any]:
 def store(run: Run, measured: dict[str, Any]) -> None:
     """Keep a comparison in the atlas; equal ones are equal files."""
     data = json.dumps(_numbers(measured), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    storage.write_atomic(run.atlas.path(PATH), data.encode())
+    root = run.atlas.root
+    file = storage.commit_file(root, PATH, data.encode(), 1)
+    task = Task(STAGE, NO_CELL, PATH, str(measured["measured_on"]))
+    run.atlas.ledger(STAGE)[STAGE] = commit_entry(root, STAGE, task, [file])
 
 
 def stored(run: Run) -> TruthFigures | None:
@@ -71,6 +82,10 @@ def stored(run: Run) -> TruthFigures | None:
     It is current if images, descriptors and poses are still those that were compared, and the
     descriptors those of the run's model.
     """
+    if STAGE not in run.atlas.ledger(STAGE):
+        if storage.exists(run.atlas.path(PATH)):
+            log.warning("%s is not as it was written: run `vladmap check-map` again", PATH)
+        return None
     try:
         said = json.loads(storage.read_bytes(run.atlas.path(PATH)))
         found = TruthFigures(
@@ -86,11 +101,8 @@ def stored(run: Run) -> TruthFigures | None:
 
 def stored_identity(run: Run) -> str:
     """What the report depends on: the bytes of the comparison, and whether it is current."""
-    try:
-        data = storage.read_bytes(run.atlas.path(PATH))
-    except OSError:
-        return ""
-    return f"{storage.digest(data)} {_measured_on(run)}"
+    entry = run.atlas.ledger(STAGE).get(STAGE)
+    return f"{entry.file.digest} {_measured_on(run)}" if entry else ""
 
 
 def _measured_on(run: Run) -> str:

@@ -24,9 +24,13 @@ def plain_path(path: object) -> str:
     An atlas is data that may come from anybody: no name in it leads out of its folder. Raises
     ValueError for any other path.
     """
-    if not isinstance(path, str) or not all(map(_NAME.fullmatch, path.split("/"))):
+    if not is_plain_path(path):
         raise ValueError(f"{path!r} is not the plain name of a file in an atlas")
-    return path
+    return str(path)
+
+
+def is_plain_path(path: object) -> bool:
+    return isinstance(path, str) and all(map(_NAME.fullmatch, path.split("/")))
 
 
 def plain_name(name: object) -> str:
@@ -173,7 +177,8 @@ class Task:
     """One shard of work, as it travels through Beam: names and settings, never data.
 
     `reads` maps a role (`images`, `descriptors/<shard>`, ...) to a path relative to the atlas;
-    `inputs` goes into the ledger as it stands, `output` is the main file's path.
+    `inputs` goes into the ledger as it stands, `output` is the main file's path. `digests` are
+    those of the files read that the ledger knew when the task was made, by path.
     """
 
     shard: str
@@ -182,6 +187,7 @@ class Task:
     fingerprint: str
     reads: tuple[tuple[str, str], ...] = ()
     inputs: tuple[tuple[str, str], ...] = ()
+    digests: tuple[tuple[str, str], ...] = ()
 
     def read(self, role: str) -> str:
         """Path of the file that plays `role`; KeyError where there is none."""

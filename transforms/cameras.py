@@ -21,7 +21,7 @@ from mapping.feature_table import read_features
 from mapping.features import LocalFeatures
 from schemas.records import LedgerEntry, Task
 from transforms import progress, storage
-from transforms.commit import commit_entry
+from transforms.commit import commit_entry, read_input
 
 STAGE = "cameras"
 
@@ -85,7 +85,8 @@ class _Choose(beam.DoFn):
                 yield storage.read_table(storage.join(self._root, path), columns)
 
 
-def read_cameras(root: str, paths: list[str]) -> dict[str, dict[str, Any]]:
-    """Chosen cameras by key."""
-    found = (json.loads(storage.read_bytes(storage.join(root, path))) for path in paths)
+def read_cameras(root: str, task: Task) -> dict[str, dict[str, Any]]:
+    """Chosen cameras by key, of the files that a task reads as `cameras/<name>`."""
+    paths = [path for role, path in task.reads if role.startswith("cameras/")]
+    found = (json.loads(read_input(root, task, path)) for path in paths)
     return {said["key"]: said["camera"] for said in found}

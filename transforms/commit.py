@@ -17,6 +17,14 @@ def ledger_path(stage: str, shard: str) -> str:
     return f"ledger/{stage}/{shard}.json"
 
 
+def read_input(root: str, task: Task, path: str) -> bytes:
+    """All bytes of a file that a task reads.
+
+    Raises OSError where there is none, DamagedFile where they are not those committed.
+    """
+    return storage.read_whole(storage.join(root, path), dict(task.digests).get(path))
+
+
 def reject_row(uri: str, image_id: str, stage: str, error: PhotoError) -> dict[str, str]:
     """A row of schemas.tables.REJECTS."""
     return {

@@ -49,6 +49,7 @@ class ModelSettings:
     name: str
     checkpoint: str = ""
     weights: str = ""
+    weights_digest: str = ""
     device: str = "cpu"
     precision: str = "float32"
     batch_size: int = 16
@@ -71,7 +72,9 @@ class _Model:
             one_thread_a_call()
         self.model: DescriptorModel = load_model(
             settings.name,
-            checkpoint=storage.local_copy(storage.join(root, settings.weights))
+            checkpoint=storage.local_copy(
+                storage.join(root, settings.weights), settings.weights_digest
+            )
             if settings.weights
             else settings.checkpoint or None,
             device=settings.device,

@@ -24,7 +24,7 @@ from retrieval.smoothing import smooth, within_reach
 from schemas import tables
 from schemas.records import LedgerEntry, Task, shard_cell
 from transforms import progress, storage
-from transforms.commit import StageCounters, commit_entry
+from transforms.commit import StageCounters, commit_entry, read_input
 from transforms.describe import descriptor_matrix, numbers_of
 
 STAGE = "index"
@@ -74,9 +74,7 @@ class AddShards(beam.PTransform):
 
     def _add(self, task: Task) -> LedgerEntry:
         table = storage.read_table(storage.join(self.root, task.read("descriptors")))
-        trained = faiss_index.from_bytes(
-            storage.read_bytes(storage.join(self.root, task.read("trained")))
-        )
+        trained = faiss_index.from_bytes(read_input(self.root, task, task.read("trained")))
         part = faiss_index.add_shard(trained, descriptor_matrix(table))
         file = storage.commit_file(
             self.root, task.output, faiss_index.to_bytes(part), table.num_rows
@@ -113,9 +111,7 @@ class AddSmoothed(beam.PTransform):
                 )
         vectors, positions, headings = map(np.concatenate, zip(*parts, strict=True))
         smoothed = smooth(vectors, positions, headings, SIGMA_M, first=len(own.vectors))
-        trained = faiss_index.from_bytes(
-            storage.read_bytes(storage.join(self.root, task.read("trained")))
-        )
+        trained = faiss_index.from_bytes(read_input(self.root, task, task.read("trained")))
         part = faiss_index.to_bytes(faiss_index.add_shard(trained, smoothed))
         file = storage.commit_file(self.root, task.output, part, len(smoothed))
         progress.advance(len(smoothed))
@@ -194,7 +190,7 @@ class MergeIndex(beam.PTransform):
 
     def _merged(self, task: Task, kind: str) -> faiss_index.Index:
         return faiss_index.merge(
-            faiss_index.from_bytes(storage.read_bytes(storage.join(self.root, path)))
+            faiss_index.from_bytes(read_input(self.root, task, path))
             for role, path in task.reads
             if role.startswith(kind)
         )
@@ -234,9 +230,14 @@ def _image_ids(root: str, shards: Iterable[str]) -> list[str]:
     ]
 
 
-def load_index(root: str, model: str) -> tuple[faiss_index.Index, list[str]]:
-    """The global index of an atlas and its image ids by row."""
-    folder = storage.join(root, f"index/{model}")
-    index = faiss_index.from_bytes(storage.read_bytes(f"{folder}/global.faiss"))
-    ids = storage.read_table(f"{folder}/ids.parquet")
+def load_index(
+    root: str, model: str, expected: str | None = None
+) -> tuple[faiss_index.Index, list[str]]:
+    """The global index of an atlas and its image ids by row.
+
+    DamagedFile where the index's digest is not `expected`, if it is known.
+    """
+    path = storage.join(root, f"index/{model}/global.faiss")
+    index = faiss_index.from_bytes(storage.read_whole(path, expected))
+    ids = storage.read_table(storage.join(root, f"index/{model}/ids.parquet"))
     return index, ids["image_id"].to_pylist()

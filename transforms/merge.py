@@ -17,7 +17,7 @@ from mapping.unregistered import MapOutcome
 from schemas.records import FileRef, LedgerEntry, Task
 from transforms import storage
 from transforms.colours import colour_models
-from transforms.commit import StageCounters, commit_entry
+from transforms.commit import StageCounters, commit_entry, read_input
 from transforms.unregistered import read_unregistered
 
 STAGE = "merge"
@@ -115,7 +115,7 @@ class _Merge(beam.DoFn):
         reports = {}
         for role, path in task.reads:
             if role.startswith("tiles/"):
-                data = storage.read_bytes(storage.join(self._root, path))
+                data = read_input(self._root, task, path)
                 local = folder / path
                 local.parent.mkdir(parents=True, exist_ok=True)
                 local.write_bytes(data)

@@ -149,8 +149,8 @@ def sequence_digests(stops: pa.Table, following: int) -> dict[str, str]:
 class _Index:
     """The global index in a box that a process's workers share."""
 
-    def __init__(self, root: str, model: str) -> None:
-        self.index = load_index(root, model)
+    def __init__(self, root: str, settings: PairSettings) -> None:
+        self.index = load_index(root, settings.model, settings.index)
 
 
 class _Pair(beam.DoFn):
@@ -206,7 +206,7 @@ class _Pair(beam.DoFn):
         Where they are re-ranked, more are looked at, and their scores come with them.
         """
         settings = self._settings
-        box = self._shared.acquire(lambda: _Index(self._root, settings.model), tag=settings.index)
+        box = self._shared.acquire(lambda: _Index(self._root, settings), tag=settings.index)
         index, ids = box.index
         end = int(self._ends[self._names.index(shard)])
         wanted = max(settings.everywhere, settings.rerank.candidates if self._evidence else 0)

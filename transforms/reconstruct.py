@@ -71,7 +71,7 @@ class _Reconstruct(beam.DoFn):
         images = images.filter(
             pc.is_in(images["image_id"], pa.array(sorted(keypoints), pa.string()))
         )
-        cameras = read_cameras(self._root, _paths(task, "cameras"))
+        cameras = read_cameras(self._root, task)
         with tempfile.TemporaryDirectory(prefix="vladmap-tile-") as folder:
             output = Path(folder)
             result = reconstruct_tile(

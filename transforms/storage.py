@@ -27,7 +27,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from photos.ids import content_hash as digest
-from schemas.records import FileRef, plain_path
+from schemas.records import FileRef, is_plain_path, plain_path
 from schemas.rejects import DamagedFile, UserError
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
@@ -94,11 +94,24 @@ def read_bytes(path: str) -> bytes:
         raise OSError(f"{path}: {error}") from error
 
 
-def local_copy(path: str) -> str:
-    """A local path with this file's bytes: itself where it is local already."""
-    if is_local(path):
-        return path
+def read_whole(path: str, expected: str | None) -> bytes:
+    """All bytes of a file, DamagedFile where their digest is not `expected`, if it is known."""
     data = read_bytes(path)
+    if expected and digest(data) != expected:
+        raise DamagedFile(path, "its bytes are not those committed")
+    return data
+
+
+def local_copy(path: str, expected: str | None = None) -> str:
+    """A local path with this file's bytes: itself where it is local already.
+
+    DamagedFile where their digest is not `expected`, if it is known.
+    """
+    if is_local(path):
+        if expected and file_digest(path) != expected:
+            raise DamagedFile(path, "its bytes are not those committed")
+        return path
+    data = read_whole(path, expected)
     copy = os.path.join(_copies(os.getpid()).name, digest(data))
     if not os.path.exists(copy):
         write_atomic(copy, data)
@@ -265,6 +278,34 @@ def list_modified(folder: str, ending: str) -> list[tuple[str, float]]:
     return files
 
 
+def list_folders(folder: str) -> list[str]:
+    """Sorted names of the folders in a folder that are plain (schemas.records.plain_path)."""
+    names: set[str] = set()
+    if is_local(folder):
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            os.scandir(folder) as entries,
+        ):
+            names = {entry.name for entry in entries if entry.is_dir()}
+    else:
+        names = {path.partition("/")[0] for path in list_below(folder) if "/" in path}
+    return sorted(name for name in names if is_plain_path(name))
+
+
+def list_below(root: str) -> list[str]:
+    """Sorted paths, relative to a root, of all files below it whose names are plain."""
+    if is_local(root):
+        found = [
+            os.path.relpath(os.path.join(folder, name), root)
+            for folder, _, names in os.walk(root)
+            for name in names
+        ]
+    else:
+        matched = FileSystems.match([f"{glob.escape(root)}/**"])[0].metadata_list
+        found = [item.path.removeprefix(f"{root}/") for item in matched]
+    return sorted(path for path in found if is_plain_path(path))
+
+
 def table_bytes(table: pa.Table) -> bytes:
     """A table as Parquet: zstd, one row group per 10,000 rows, same table same bytes.
 
@@ -293,6 +334,12 @@ def read_schema(path: str) -> pa.Schema:
     """The schema of a Parquet file, with its metadata. Raises as read_table does."""
     with _parquet(path) as file:
         return file.schema_arrow
+
+
+def row_count(path: str) -> int:
+    """Rows of a Parquet file, as its footer says. Raises as read_table does."""
+    with _parquet(path) as file:
+        return int(file.metadata.num_rows)
 
 
 @contextlib.contextmanager

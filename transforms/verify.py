@@ -189,9 +189,7 @@ class _Images:
         self.shards: dict[str, str] = {}
         self.cameras: dict[str, dict[str, Any]] = {}
         self._loaded: dict[str, pa.Table] = {}
-        chosen = read_cameras(
-            root, [path for role, path in task.reads if role.startswith("cameras/")]
-        )
+        chosen = read_cameras(root, task)
         for role, path in task.reads:
             kind, _, shard = role.partition("/")
             if kind == "features":

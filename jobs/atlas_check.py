@@ -1,0 +1,105 @@
+"""The check and the repair that `vladmap check-atlas` makes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import shlex
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+from photos.ids import content_hash
+from pipeline.atlas import Atlas
+from pipeline.build import STAGES, kept_options, run_stages
+from pipeline.integrity import Finding, behind, check_atlas, count_files, forget
+from pipeline.options import BuildOptions, as_words
+from schemas.rejects import UserError
+from transforms import storage
+
+log = logging.getLogger("vladmap")
+
+_SHOWN = 50
+_KNOWN = 50
+
+
+def check(root: str) -> list[Finding]:
+    """Check an atlas, print what is wrong with it, and return that."""
+    level = log.level
+    log.setLevel(logging.ERROR)  # each finding is told once, below
+    try:
+        atlas = Atlas.open(root, create=False)
+        findings = _findings(atlas)
+    finally:
+        log.setLevel(level)
+    for path, why, *_ in findings[:_SHOWN]:
+        print(f"{path}: {why}")
+    if len(findings) > _SHOWN:
+        print(f"and {len(findings) - _SHOWN} more")
+    files = count_files(atlas)
+    print(f"{files} files are as they were committed, {len(findings)} things are wrong", flush=True)
+    if not findings and (lines := behind(atlas)):
+        print(f"{lines} of them are behind what they were made from: run the build again")
+    return findings
+
+
+def _findings(atlas: Atlas) -> list[Finding]:
+    manifest = Finding(atlas.path("atlas.json"), atlas.restored, "manifest")
+    damaged = [manifest] if atlas.restored else []
+    with tqdm(
+        total=count_files(atlas), desc="check", unit=" files", disable=not sys.stderr.isatty()
+    ) as bar:
+        return damaged + check_atlas(atlas, bar.update)
+
+
+def repair(root: str, findings: list[Finding], images: str) -> None:
+    """Forget what is damaged, and run the build that made the atlas.
+
+    Raises UserError, with nothing changed, where it is not known which or from which photographs.
+    """
+    atlas = Atlas.open(root, create=False)
+    known = kept_options(atlas)
+    if known is None:
+        raise UserError(
+            f"--repair: {atlas.root} does not say with which options it was made: run the same "
+            "`vladmap build` again, it makes anew what is damaged"
+        )
+    options = dataclasses.replace(known, atlas=atlas.root, images=images or known.images)
+    if not images:
+        _require_its_photographs(atlas, options)
+    with atlas.locked():
+        forget(atlas, findings)
+    command = f"vladmap build --atlas {shlex.quote(atlas.root)} {as_words(options)}"
+    print("".join(sign if sign.isprintable() else "?" for sign in command), flush=True)
+    again = Atlas.open(atlas.root, create=True)
+    again.doubted = True
+    run_stages(again, options, (), list(STAGES))
+
+
+def _require_its_photographs(atlas: Atlas, options: BuildOptions) -> None:
+    """Raises UserError unless the atlas knows the photographs where it says that it found them.
+
+    What an atlas says may be anybody's words: it does not open a folder whose photographs whoever
+    wrote it had not seen.
+    """
+    inside = options.images if os.path.isdir(options.images) else os.path.dirname(options.images)
+    seen = 0
+    for entry in atlas.ledger("ingest").values():
+        if entry.file.path.startswith("images/"):
+            table = storage.read_table(atlas.path(entry.file.path), ["uri", "content_hash"])
+            rows = np.linspace(0, table.num_rows - 1, min(_KNOWN, table.num_rows)).astype(int)
+            for row in table.take(rows).to_pylist():
+                if not row["uri"].startswith(inside.rstrip("/") + "/"):
+                    continue
+                try:
+                    seen += content_hash(storage.read_bytes(row["uri"])) == row["content_hash"]
+                except OSError:
+                    continue
+        if seen:
+            return
+    raise UserError(
+        f"--repair: none of the photographs of {atlas.root} is at {options.images} as it was: say "
+        "with --images where they are"
+    )
