@@ -39,7 +39,13 @@ HARMLESS, SILENT, TRACEBACK, WRONG = "same meaning", "SILENT", "TRACEBACK", "MAP
 OUTCOMES = (NAMED, REMADE, REFUSED, HARMLESS, SILENT, WRONG, TRACEBACK)
 
 # What says how a build went, and not what it made.
-_TOLD = {"atlas.json", "work/timings.json", "report/index.html", "ledger/report/index.json"}
+_TOLD = {
+    "atlas.json",
+    "work/timings.json",
+    "work/metrics.json",
+    "report/index.html",
+    "ledger/report/index.json",
+}
 
 
 @dataclass(frozen=True)

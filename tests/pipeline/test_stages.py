@@ -38,7 +38,7 @@ def build(images: Path, atlas: Path, upto: int = 4, **options: Any) -> Run:
 
 
 def files(
-    atlas: Path, *, without: tuple[str, ...] = ("atlas.json", "timings.json")
+    atlas: Path, *, without: tuple[str, ...] = ("atlas.json", "timings.json", "metrics.json")
 ) -> dict[str, bytes]:
     return {
         str(path.relative_to(atlas)): path.read_bytes()
