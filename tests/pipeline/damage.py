@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from pipeline import report_stage
 from pipeline.atlas import Atlas
 from pipeline.build import STAGES, kept_options, run_stages
 from pipeline.integrity import check_atlas
@@ -118,7 +119,7 @@ class Trial:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 atlas = Atlas.open(str(self.root), create=True)
-                run_stages(atlas, self.options, (), list(STAGES))
+                report_stage.summary(run_stages(atlas, self.options, (), list(STAGES)))
         except UserError as refused:
             error = refused
             stream.write(f"vladmap: {refused}\n")
