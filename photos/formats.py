@@ -165,14 +165,13 @@ _OTHER_MAGIC = (
     (b"\xff\x0a", "a JPEG XL picture"),
     (b"8BPS", "a Photoshop document"),
 )
+_CONVERT = "; convert it to JPEG with its EXIF, as `heif-convert` does"
 _BRANDS = {
-    b"avif": "an AVIF picture",
-    b"avis": "an AVIF picture",
-    b"heic": "a HEIC picture",
-    b"heix": "a HEIC picture",
-    b"hevc": "a HEIC picture",
-    b"mif1": "a HEIC picture",
-    b"msf1": "a HEIC picture",
+    **dict.fromkeys((b"avif", b"avis"), "an AVIF picture" + _CONVERT),
+    **dict.fromkeys(
+        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
+        "a HEIC picture" + _CONVERT,
+    ),
 }
 
 

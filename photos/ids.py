@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import hashlib
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "tif", "tiff", "webp", "bmp")
+IMAGE_SUFFIXES = (
+    *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "tif", "tiff", "webp", "bmp"),
+    # Photographs that cannot be read are rejected by name, not passed over.
+    *("heic", "heif", "hif", "avif"),
+)
+
+# What systems and network drives put beside photographs, in lower case: small copies of them, and
+# what was thrown away. Whatever begins with a dot is left out, too.
+_NOT_THE_USERS = frozenset(
+    (
+        *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot"),
+        *("$recycle.bin", "recycler", "system volume information", "__macosx", "lost+found"),
+    )
+)
 
 _DIGEST_BYTES = 16
 
@@ -28,3 +41,8 @@ def is_image_name(name: str) -> bool:
     """Whether a file name ends like a photograph's, in any case."""
     stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
     return bool(stem and dot) and suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_systems_name(name: str) -> bool:
+    """Whether a file or folder of this name is a system's, not the user's: hidden, or waste."""
+    return name.startswith(".") or name.lower() in _NOT_THE_USERS

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +22,7 @@ import shapely
 
 from photos.clocks import MANIFEST as MANIFEST_TIME
 from photos.header import Header
-from photos.positions import ALTITUDE_RANGE_M, between, finite, is_valid_position
+from photos.positions import ALTITUDE_RANGE_M, angle, between, finite, is_valid_position
 from photos.projection import PERSPECTIVE, PROJECTIONS
 from schemas.rejects import UserError
 
@@ -44,16 +45,29 @@ MANIFEST = pa.schema(
 """What `read_manifest` returns: every column, null where the manifest is silent."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
-    "uri": ("path", "filename", "file", "file_name", "filepath", "image"),
-    "latitude": ("lat",),
-    "longitude": ("lon", "lng", "long"),
-    "altitude": ("alt",),
-    "gps_accuracy_m": ("gps_accuracy",),
-    "heading_deg": ("heading", "compass_angle"),
-    "captured_at": ("capture_time", "timestamp"),
+    "uri": ("path", "filename", "file", "filepath", "image", "imagepath", "sourcefile", "photo"),
+    "latitude": ("lat", "gpslatitude", "gpslat", "latitudedeg", "latdeg"),
+    "longitude": (
+        *("lon", "lng", "long", "gpslongitude", "gpslon", "gpslng", "gpslong"),
+        *("longitudedeg", "londeg", "lngdeg"),
+    ),
+    "altitude": ("alt", "gpsaltitude", "gpsalt", "altitudem", "elevation", "ele"),
+    "gps_accuracy_m": ("gpsaccuracy", "gpshpositioningerror", "horizontalaccuracy"),
+    "heading_deg": ("heading", "compassangle", "gpsimgdirection", "bearing", "azimuth"),
+    "captured_at": ("capturetime", "timestamp", "capturedatetime"),
     "sequence_id": ("sequence",),
+    "make": ("cameramake",),
+    "model": ("cameramodel",),
+    "focal_px": ("focallengthpx",),
 }
-"""Other names under which a column is found; case does not count, the first that is there wins."""
+"""Other names under which a column is found, as `_plain` makes them; the first that is there wins.
+
+Not those of exiftool's times, which have no zone.
+"""
+
+_MEANT = {"x": "longitude", "y": "latitude", "z": "altitude"}
+_REFS = {"latitude": ("gpslatituderef", "S"), "longitude": ("gpslongituderef", "W")}
+_NOTES = b"vladmap:notes"
 
 MANIFEST_SUFFIXES = ("csv", "parquet", "geoparquet", "geojson", "json")
 
@@ -76,7 +90,7 @@ def read_manifest(name: str, data: bytes) -> pa.Table:
     and longitude columns, a `geometry` of points gives them: WKB by GeoParquet, reprojected to
     OGC:CRS84 where the file names another system; WKT in CRS84 in a CSV. Times are ISO 8601 or
     timestamps, without a zone UTC. Positions that cannot be used are kept here as they stand:
-    `override` judges them.
+    `override` judges them. Columns that are not read are named by `manifest_notes`.
 
     Raises UserError for a file that does not parse, a missing `uri` column (the message names the
     columns that are there), an empty or repeated uri, a value that is not of its column's type,
@@ -106,10 +120,12 @@ def read_manifest(name: str, data: bytes) -> pa.Table:
 def override(header: Header, row: Mapping[str, Any]) -> Header:
     """The header with a manifest row's values in place of the photograph's own.
 
-    Nulls leave the header as it is; so does a value out of range, with a note: `position_invalid`
-    where the header then has no position either.
+    Nulls leave the header as it is; so does a value that cannot be used, with a note of its
+    column's name and `_invalid`, or `position_invalid` where the header then has no position
+    either. A heading is an angle, in whatever turn.
     """
     changes: dict[str, Any] = {}
+    unusable: set[str] = set()
     for column, field in (("make", "make"), ("model", "model"), ("sequence_id", "sequence")):
         if row.get(column):
             changes[field] = row[column]
@@ -119,10 +135,16 @@ def override(header: Header, row: Mapping[str, Any]) -> Header:
         ("altitude", *ALTITUDE_RANGE_M),
         ("gps_accuracy_m", 1e-3, 1e5),
         ("focal_px", 1.0, 1e6),
-        ("heading_deg", -360.0, 360.0),
     ):
         if (number := between(row.get(column), low, high)) is not None:
-            changes[column] = number % 360.0 if column == "heading_deg" else number
+            changes[column] = number
+        elif row.get(column) is not None:
+            unusable.add(f"{column}_invalid")
+    # Ten turns: beyond lie the numbers that stand for none, such as -9999.
+    if (turned := angle(row.get("heading_deg"), -3600.0, 3600.0)) is not None:
+        changes["heading_deg"] = turned
+    elif row.get("heading_deg") is not None:
+        unusable.add("heading_deg_invalid")
     if "altitude" in changes:
         # A manifest does not say what its heights refer to.
         changes["altitude_reference"] = None
@@ -130,7 +152,7 @@ def override(header: Header, row: Mapping[str, Any]) -> Header:
         changes["projection"] = row["projection"]
         if row["projection"] != PERSPECTIVE:
             changes["focal_px"] = None
-    notes = set(header.notes)
+    notes = {*header.notes, *unusable}
     if "captured_at" in changes:
         notes.discard("capture_zone_unknown")
     if "heading_deg" in changes:
@@ -254,23 +276,59 @@ def _with_points(name: str, table: pa.Table, column: str, shapes: np.ndarray) ->
     return table
 
 
+def manifest_notes(table: pa.Table) -> tuple[str, ...]:
+    """What `read_manifest` says of a manifest beside its rows: sentences, without a full stop."""
+    return tuple(json.loads((table.schema.metadata or {}).get(_NOTES, b"[]")))
+
+
+def _plain(column: str) -> str:
+    """A column's name without case, signs and a group before a colon (`EXIF:GPSLatitude`)."""
+    return "".join(letter for letter in column.rpartition(":")[2].lower() if letter.isalnum())
+
+
 def _canonical(column: str) -> str:
-    lowered = column.strip().lower()
-    for target, aliases in ALIASES.items():
-        if lowered in aliases:
+    plain = _plain(column)
+    for target in MANIFEST.names:
+        if plain == _plain(target) or plain in ALIASES.get(target, ()):
             return target
-    return lowered
+    return plain
+
+
+def _unused(columns: Sequence[str], used: Collection[str]) -> list[str]:
+    """Sentences on the columns that are not read, and on a manifest without positions."""
+    left = [column for column in columns if column.strip() and column not in used]
+    notes = []
+    if left:
+        told = ", ".join(left[:20]) + (f" and {len(left) - 20} more" if len(left) > 20 else "")
+        notes.append(f"columns of the manifest that are not read: {told}")
+    targets = {_plain(target): target for target in MANIFEST.names}
+    targets |= {alias: target for target, aliases in ALIASES.items() for alias in aliases}
+    taken = {_canonical(column) for column in used}
+    for column in left:
+        plain = _plain(column)
+        close = difflib.get_close_matches(plain, targets, n=1, cutoff=0.75)
+        meant = _MEANT.get(plain) or (targets[close[0]] if close else None)
+        if meant and meant not in taken:
+            notes.append(
+                f"{column} may be meant for {meant}: call it that, in WGS84 degrees"
+                if meant in ("latitude", "longitude")
+                else f"{column} may be meant for {meant}: call it that"
+            )
+    return notes
 
 
 def _conform(name: str, table: pa.Table) -> pa.Table:
-    """The table with MANIFEST's columns and types; other columns are left out."""
-    by_name = {column.strip().lower(): column for column in reversed(table.column_names)}
+    """The table with MANIFEST's columns and types; other columns are left out, and noted."""
+    by_name = {_plain(column): column for column in reversed(table.column_names)}
+    by_name |= {column.strip().lower(): column for column in reversed(table.column_names)}
     chosen: dict[str, pa.ChunkedArray] = {}
+    used: set[str] = set()
     for target in MANIFEST.names:
-        names = (target, *ALIASES.get(target, ()))
+        names = (target, _plain(target), *ALIASES.get(target, ()))
         column = next((by_name[each] for each in names if each in by_name), None)
         if column is not None:
             chosen[target] = table.column(column)
+            used.add(column)
     if "uri" not in chosen:
         found = ", ".join(column for column in table.column_names if column) or "none"
         raise UserError(
@@ -279,7 +337,8 @@ def _conform(name: str, table: pa.Table) -> pa.Table:
         )
     if _GEOMETRY in by_name and "latitude" not in chosen and "longitude" not in chosen:
         shapes = _shapes(name, table.column(by_name[_GEOMETRY]))
-        return _conform(name, _with_points(name, table, by_name[_GEOMETRY], shapes))
+        placed = _with_points(name, table, by_name[_GEOMETRY], shapes)
+        return _conform(name, placed)
     columns = [
         _convert(name, field, chosen[field.name])
         if field.name in chosen
@@ -287,9 +346,32 @@ def _conform(name: str, table: pa.Table) -> pa.Table:
         for field in MANIFEST
     ]
     _check_uris(name, columns[0])
-    table = pa.table(columns, schema=MANIFEST)
+    for place, field in enumerate(MANIFEST):
+        ref, negative = _REFS.get(field.name, ("", ""))
+        if ref in by_name and field.name in chosen:
+            columns[place] = _signed(columns[place], table.column(by_name[ref]), negative)
+            used.add(by_name[ref])
+    notes = _unused(table.column_names, used)
+    if ("latitude" in chosen) != ("longitude" in chosen):
+        there, missing = ("latitude", "longitude")[:: 1 if "latitude" in chosen else -1]
+        notes.append(f"the manifest has a {there} and no {missing}: it places nothing")
+    if notes and not {"latitude", "longitude"} & set(chosen):
+        notes.append("the manifest has no positions: those of the photographs count")
+    schema = MANIFEST.with_metadata({_NOTES: json.dumps(notes).encode()}) if notes else MANIFEST
+    table = pa.table(columns, schema=schema)
     _check_projections(name, table["projection"])
     return table
+
+
+def _signed(
+    degrees: pa.ChunkedArray | pa.Array, refs: pa.ChunkedArray, negative: str
+) -> pa.ChunkedArray | pa.Array:
+    """Degrees with the sign that a column of N, S, E or W (or the words) gives them."""
+    letters = pc.utf8_upper(
+        pc.utf8_slice_codeunits(pc.utf8_trim_whitespace(refs.cast("string")), 0, 1)
+    )
+    south_or_west = pc.fill_null(pc.equal(letters, negative), False)
+    return pc.if_else(south_or_west, pc.negate(pc.abs(degrees)), degrees)
 
 
 def _shapes(name: str, column: pa.ChunkedArray) -> np.ndarray:

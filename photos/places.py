@@ -10,6 +10,7 @@ distance is measured: across a zone boundary it is the true one.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import pyproj
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from photos.ids import is_image_name
+from photos.ids import is_image_name, is_systems_name
 from photos.positions import finite, is_valid_position
 from schemas.rejects import UserError
 
@@ -121,11 +122,18 @@ def list_photos(folder: Path) -> list[Path]:
     """The photographs in a folder and all below it, sorted by path; UserError where none is."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder of photographs")
-    found = [
-        path
-        for path in folder.rglob("*")
-        if is_image_name(path.name) and not path.name.startswith(".")
-    ]
+    found: list[Path] = []
+    read: set[str] = set()
+    for at, subfolders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(at)
+        if real in read:  # a link in a circle, or to what was read by its own name
+            subfolders.clear()
+            continue
+        read.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not is_systems_name(name))
+        found += [
+            Path(at, name) for name in names if is_image_name(name) and not is_systems_name(name)
+        ]
     if not found:
         raise UserError(f"{folder} holds no photographs")
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())

@@ -64,10 +64,11 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def angle(value: Any) -> float | None:
+def angle(value: Any, low: float = -360.0, high: float = 720.0) -> float | None:
     """A direction in [0, 360) from one that a writer took a turn too far, else None."""
-    number = between(value, -360.0, 720.0)
-    return None if number is None else number % 360.0
+    number = between(value, low, high)
+    # The remainder of a negative number next to nothing rounds to 360 itself.
+    return None if number is None else number % 360.0 % 360.0
 
 
 def between(value: Any, low: float, high: float) -> float | None:

@@ -149,6 +149,7 @@ def describe_work(options: BuildOptions, names: Sequence[str]) -> str:
         planned = plan(atlas, listing, options.shard_images, write=False)
         total = listing.table.num_rows
         lines.append(f"collection  {listing.root}: {total} images, {human_bytes(listing.bytes)}")
+        lines += [f"note        {note}" for note in listing.notes]
         lines.append(
             f"to read     {planned.fresh} images new or changed, {total - planned.fresh} known"
         )

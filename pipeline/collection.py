@@ -4,31 +4,73 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
-from photos.ids import is_image_name
-from photos.manifest import is_manifest_name, read_manifest, to_json
+from photos.ids import IMAGE_SUFFIXES, is_image_name, is_systems_name
+from photos.manifest import is_manifest_name, manifest_notes, read_manifest, to_json
 from schemas.rejects import UserError
 from transforms import storage
 from transforms.ingest import LISTING
 
 _GLOB = frozenset("*?[")
 
+_NAMED = 3
+
+_FOREIGN = "thumbnails, waste and hidden files"
+_OTHER = "without the name of a photograph"
+_AGAIN = "links to folders that are read anyway"
+
+
+class LeftOut:
+    """What a listing passes over: how many, by kind, and the first of them by name."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+        self._endings: Counter[str] = Counter()
+
+    def add(self, kind: str, name: str) -> None:
+        self._names.setdefault(kind, []).append(name)
+
+    def add_other(self, name: str) -> None:
+        """A file that is not called like a photograph."""
+        stem, dot, ending = name.rpartition("/")[2].rpartition(".")
+        self._endings[f".{ending.lower()}" if stem and dot else "no ending"] += 1
+
+    def sentences(self) -> tuple[str, ...]:
+        """One a kind: for the log, the summary and the report."""
+        said = []
+        if total := self._endings.total():
+            common = sorted(self._endings.items(), key=lambda item: (-item[1], item[0]))
+            shown = [f"{count} {ending}" for ending, count in common[:6]]
+            shown += [f"{total - sum(count for _, count in common[:6])} others"] * (len(common) > 6)
+            said.append(f"{total} files {_OTHER} are left out: {', '.join(shown)}")
+        for kind, names in sorted(self._names.items()):
+            shown = sorted(names)[:_NAMED] + ["..."] * (len(names) > _NAMED)
+            said.append(f"{len(names)} {kind} are left out: {', '.join(map(_shown, shown))}")
+        return tuple(said)
+
+
+def _shown(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
 
 @dataclass(frozen=True)
 class Listing:
     """A collection's root and its files (columns of transforms.ingest.LISTING), sorted by path.
 
-    `ignored` counts files whose name does not end like an image's.
+    `notes` are sentences on what was passed over or guessed, and why.
     """
 
     root: str
     table: pa.Table
-    ignored: int
+    notes: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -47,9 +89,9 @@ def list_collection(source: str) -> Listing:
     else:
         listing = _list_matches(source)
     if listing.table.num_rows == 0:
+        endings = " ".join(f".{suffix}" for suffix in IMAGE_SUFFIXES)
         raise UserError(
-            f"{source}: no photographs there (looked for .jpg .jpeg .png .tif .tiff .webp .bmp; "
-            f"{listing.ignored} other files)"
+            "; ".join([f"{source}: no photographs there (looked for {endings})", *listing.notes])
         )
     return listing
 
@@ -72,27 +114,72 @@ def _list_folder(source: str) -> Listing:
             "(.csv, .parquet, .geojson)"
         )
     rows: list[dict[str, Any]] = []
-    ignored = 0
+    left_out = LeftOut()
     unreadable: list[OSError] = []
-    for folder, subfolders, names in os.walk(root, onerror=unreadable.append):
-        subfolders.sort()
-        # A folder that is called like a photograph is reported; what lies in it is read.
-        for name in [*subfolders, *names]:
-            if is_image_name(name):
-                rows.append(_local_row(root, os.path.join(folder, name)))
-            else:
-                ignored += name in names
+    # A folder that links lead to twice, or in a circle, is read by its shortest way: those without
+    # links first, and then those behind one link, behind two, ...
+    read: set[str] = set()
+    waiting = [root]
+    while waiting:
+        links: list[str] = []
+        for start in waiting:
+            _walk(root, start, rows, left_out, unreadable, read, links)
+        waiting = sorted(links)
     for error in unreadable:
         if error.filename == root:
             raise UserError(f"{source} cannot be read: {error.strerror}")
         rows.append(_row(root, str(error.filename), kind="unreadable"))
-    return Listing(root, _table(rows), ignored)
+    return Listing(root, _table(rows), left_out.sentences())
+
+
+def _walk(
+    root: str,
+    start: str,
+    rows: list[dict[str, Any]],
+    left_out: LeftOut,
+    unreadable: list[OSError],
+    read: set[str],
+    links: list[str],
+) -> None:
+    """Enter what lies in `start` and below it into `rows`, and links to folders into `links`."""
+    for folder, subfolders, names in os.walk(start, onerror=unreadable.append):
+        inside = folder[len(root) + 1 :] if len(folder) > len(root) else ""
+        # Not the inode: some network drives have none to tell.
+        real = os.path.realpath(folder)
+        # Nor is what lies around the collection part of it, if a link leads up there.
+        above = folder != root and f"{os.path.realpath(root)}/".startswith(f"{real.rstrip('/')}/")
+        if real in read or above:
+            left_out.add(_AGAIN, inside)
+            subfolders.clear()
+            continue
+        read.add(real)
+        for name in sorted(subfolders):
+            path = os.path.join(folder, name)
+            if is_systems_name(name):
+                left_out.add(_FOREIGN, os.path.join(inside, name) + "/")
+                subfolders.remove(name)
+                continue
+            # A folder that is called like a photograph is reported; what lies in it is read.
+            if is_image_name(name):
+                rows.append(_local_row(root, path))
+            if os.path.islink(path):
+                links.append(path)
+        subfolders.sort()
+        for name in names:
+            if is_systems_name(name):
+                left_out.add(_FOREIGN, os.path.join(inside, name))
+            elif is_image_name(name):
+                rows.append(_local_row(root, os.path.join(folder, name)))
+            else:
+                left_out.add_other(name)
 
 
 def _local_row(root: str, path: str) -> dict[str, Any]:
     try:
         found = os.stat(path)
-    except OSError:
+    except PermissionError:
+        return _row(root, path, kind="unreadable")
+    except (OSError, ValueError):  # a name with a NUL in it is a ValueError
         return _row(root, path, kind="missing")
     kind = "file" if stat.S_ISREG(found.st_mode) else "not_a_file"
     return _row(root, path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, kind)
@@ -106,8 +193,7 @@ def _row(
     changed_ns: int | None = None,
     kind: str = "file",
 ) -> dict[str, Any]:
-    path = uri[len(root) :].lstrip("/\\") if uri.startswith(root) else uri
-    path = path.replace(os.sep, "/")
+    path = uri.removeprefix(f"{root.rstrip('/')}/")
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -135,18 +221,34 @@ def _list_matches(source: str) -> Listing:
         found = FileSystems.match([pattern])[0].metadata_list
     except Exception as error:  # credentials, buckets, schemes: each says it in its own words
         raise UserError(f"{source} cannot be listed: {error}") from error
-    rows = [
-        _local_row(root, item.path)
-        if storage.is_local(item.path)
-        else _row(root, item.path, item.size_in_bytes, _nanoseconds(item.last_updated_in_seconds))
-        for item in found
-        if is_image_name(item.path)
-    ]
-    return Listing(root, _table(rows), len(found) - len(rows))
+    left_out = LeftOut()
+    rows = []
+    for item in found:
+        inside = item.path.removeprefix(f"{root.rstrip('/')}/")
+        if any(map(is_systems_name, inside.split("/"))):
+            left_out.add(_FOREIGN, inside)
+        elif not is_image_name(item.path):
+            left_out.add_other(item.path)
+        elif storage.is_local(item.path):
+            rows.append(_local_row(root, item.path))
+        else:
+            rows.append(_remote_row(root, item.path, item))
+    return Listing(root, _table(rows), left_out.sentences())
 
 
-def _nanoseconds(seconds: float | None) -> int:
-    return round(1e9 * (seconds or 0.0))
+def _remote_row(root: str, uri: str, found: FileMetadata | None) -> dict[str, Any]:
+    """Where a store says nothing of a file, reading it will tell."""
+    if found is None:
+        return _row(root, uri)
+    seconds = found.last_updated_in_seconds or 0.0
+    return _row(root, uri, found.size_in_bytes, round(1e9 * seconds))
+
+
+def _metadata(uri: str) -> FileMetadata | None:
+    try:
+        return FileSystems.get_filesystem(uri).metadata(uri)
+    except Exception:  # each store has exceptions of its own
+        return None
 
 
 def _list_manifest(source: str) -> Listing:
@@ -158,12 +260,38 @@ def _list_manifest(source: str) -> Listing:
         raise UserError(f"{source} cannot be read: {error}") from error
     manifest = read_manifest(source, data)
     root = source.rpartition("/")[0] or "/"
+    records = manifest.to_pylist()
+    places = [_place(root, record.pop("uri")) for record in records]
+    remote = sorted({uri for uri, _ in places if not storage.is_local(uri)})
+    with ThreadPoolExecutor(16) as pool:
+        found = dict(zip(remote, pool.map(_metadata, remote), strict=True))
     rows: dict[str, dict[str, Any]] = {}
-    for record in manifest.to_pylist():
-        uri = record.pop("uri")
-        if storage.is_local(uri):
-            uri = os.path.normpath(os.path.join(root, uri))
-        row = _local_row(root, uri) if storage.is_local(uri) else _row(root, uri)
+    again: list[str] = []
+    for (uri, _), record in zip(places, records, strict=True):
+        row = _remote_row(root, uri, found[uri]) if uri in found else _local_row(root, uri)
         row["overrides"] = to_json(record)
-        rows[row["path"]] = row
-    return Listing(root, _table(list(rows.values())), manifest.num_rows - len(rows))
+        if row["path"] in rows:
+            again.append(row["path"])
+        rows.setdefault(row["path"], row)
+    notes = list(manifest_notes(manifest))
+    if slashes := sum(other for _, other in places):
+        notes.append(f"{slashes} paths with \\ are read with /")
+    if again:
+        shown = sorted(again)[:_NAMED] + ["..."] * (len(again) > _NAMED)
+        notes.append(
+            f"{len(again)} rows name a file that a row before them names, and do not count: "
+            + ", ".join(map(_shown, shown))
+        )
+    return Listing(root, _table(list(rows.values())), tuple(notes))
+
+
+def _place(root: str, uri: str) -> tuple[str, bool]:
+    """A manifest's uri in full, and whether its backslashes had to be read as slashes."""
+    if not storage.is_local(uri):
+        return uri, False
+    place = os.path.normpath(os.path.join(root, uri))
+    if "\\" in uri and not os.path.lexists(place):
+        other = os.path.normpath(os.path.join(root, uri.replace("\\", "/")))
+        if os.path.lexists(other):
+            return other, True
+    return place, False

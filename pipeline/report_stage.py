@@ -84,6 +84,7 @@ def report(run: Run) -> None:
     stages = run.atlas.manifest["stages"]
     inputs = [f"{name} {stages[name]}" for name in sorted(stages) if name != "report"]
     inputs.append(truth.stored_identity(run))
+    inputs += _of_collection(run)
     # What the page shows depends on these options; `check-map` makes it anew with the same ones.
     choices = {name: getattr(run.options, name) for name in _CHOICES}
     run.atlas.manifest["report"] = choices
@@ -264,6 +265,7 @@ _SAID_OF_PAIRS = {
 
 def _remarks(run: Run, merged: dict[str, Any]) -> list[str]:
     return [
+        *_of_collection(run),
         *_of_pairs(run),
         *_of_models(merged.get("models_left_out", []), "model/merge.json"),
         *(
@@ -273,6 +275,14 @@ def _remarks(run: Run, merged: dict[str, Any]) -> list[str]:
         ),
         *_of_colours(merged.get("colours", {})),
     ]
+
+
+def _of_collection(run: Run) -> list[str]:
+    """What the listing passed over or guessed."""
+    notes = run.atlas.manifest.get("collection_notes")
+    return (
+        [f"{note}." for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+    )
 
 
 def _of_pairs(run: Run) -> list[str]:
@@ -410,7 +420,7 @@ def manifest_facts(run: Run) -> dict[str, Any]:
     shards = image_shards(run)
     counts = {"images": sum(entry.counts["images"] for entry in shards.values())}
     for name in (
-        *("duplicates", "without_position", "invalid_positions", "panoramas"),
+        *("duplicates", "without_position", "invalid_positions", "invalid_facts", "panoramas"),
         *("zones_unknown", "zones_of_neighbours"),
     ):
         counts[name] = sum(entry.counts.get(name, 0) for entry in shards.values())

@@ -59,6 +59,7 @@ _CAMERA_SHARDS = 8
 
 _TOLD = {
     "invalid_positions": "have a position that cannot be used, and count as without one",
+    "invalid_facts": "have a heading, height, accuracy or focal length that cannot be used",
     "panoramas": "are panoramas: found by retrieval, not mapped (column projection)",
     "zones_of_neighbours": "have the time zone of their camera's other frames in the folder",
     "zones_unknown": "have a capture time without a zone, taken for UTC (column time_source)",
@@ -140,8 +141,9 @@ def ingest(run: Run) -> None:
             counted(len(doubtful), "photographs"),
         )
     planned = plan(run.atlas, listing, options.shard_images, write=True, doubtful=doubtful)
-    if listing.ignored:
-        log.info("ingest: %d files without the name of a photograph are left out", listing.ignored)
+    for note in listing.notes:
+        log.info("ingest: %s", note)
+    run.atlas.manifest["collection_notes"] = list(listing.notes)
     scans = [
         Task(
             chunk,

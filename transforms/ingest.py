@@ -389,11 +389,17 @@ class _WriteImages(beam.DoFn):
             "duplicates": len(rows) - table["duplicate_of"].null_count,
             "without_position": len(rows) if task.cell == NO_CELL else 0,
             "invalid_positions": sum("position_invalid" in row["notes"] for row in rows),
+            "invalid_facts": sum(map(_has_invalid_facts, rows)),
             "panoramas": sum(row["projection"] != PERSPECTIVE for row in rows),
             "zones_unknown": sum(row["time_source"] == ASSUMED_UTC for row in rows),
             "zones_of_neighbours": sum(row["time_source"] == NEIGHBOURS for row in rows),
         }
         return commit_shard(self._root, STAGE, task, table, parts=_parts(table), counts=counts)
+
+
+def _has_invalid_facts(row: dict[str, Any]) -> bool:
+    notes = set(row["notes"].split()) - {"position_invalid"}
+    return any(note.endswith("_invalid") for note in notes)
 
 
 def _parts(table: pa.Table) -> dict[str, str]:

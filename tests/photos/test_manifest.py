@@ -10,7 +10,7 @@ import shapely
 
 from photos.geometry import points_wkb, with_geo_metadata
 from photos.header import Header
-from photos.manifest import MANIFEST, is_manifest_name, override, read_manifest
+from photos.manifest import MANIFEST, is_manifest_name, manifest_notes, override, read_manifest
 from schemas.rejects import UserError
 from schemas.tables import IMAGES
 
@@ -302,3 +302,73 @@ class TestOverride:
 def test_names_of_manifests():
     assert all(is_manifest_name(name) for name in ("a.csv", "b.PARQUET", "c.geojson", "d.json"))
     assert not any(is_manifest_name(name) for name in ("a.jpg", "csv.d", "parquets"))
+
+
+class TestColumns:
+    def test_unused_columns_are_named_with_what_may_be_meant(self):
+        """Issue 19, 11: a misspelt column meant no positions without a word."""
+        table = read_manifest("m.csv", b"uri,lattitude,x,y,weather\na.jpg,1,2,3,4\n")
+        said = manifest_notes(table)
+        assert said[0] == "columns of the manifest that are not read: lattitude, x, y, weather"
+        assert "lattitude may be meant for latitude: call it that, in WGS84 degrees" in said
+        assert "x may be meant for longitude: call it that, in WGS84 degrees" in said
+        assert "y may be meant for latitude: call it that, in WGS84 degrees" in said
+        assert "no positions" in said[-1]
+        assert not any("weather may" in line for line in said)
+
+    def test_a_manifest_that_is_read_whole_has_nothing_said_of_it(self):
+        assert manifest_notes(read_manifest("m.csv", b"uri,lat,lon\na.jpg,1,2\n")) == ()
+        assert "no longitude" in manifest_notes(read_manifest("m.csv", b"uri,lat\na.jpg,1\n"))[-1]
+
+    @pytest.mark.parametrize(
+        "header",
+        ["SourceFile,GPSLatitude,GPSLongitude,GPSImgDirection", "File,Lat,Lng,Heading",
+         "path,EXIF:GPSLatitude,EXIF:GPSLongitude,EXIF:GPSImgDirection",
+         "file_name,GPS Latitude,gps-longitude,Compass_Angle", "image path,LAT,LONG,bearing"],
+    )  # fmt: skip
+    def test_usual_names_of_columns_are_understood(self, header):
+        """Issue 19, 11: GPSLatitude meant no position."""
+        table = read_manifest("m.csv", f"{header}\na.jpg,1.5,-2.5,90\n".encode())
+        row = table.to_pylist()[0]
+        assert (row["uri"], row["latitude"], row["longitude"]) == ("a.jpg", 1.5, -2.5)
+        assert row["heading_deg"] == 90.0
+        assert manifest_notes(table) == ()
+
+    def test_hemispheres_in_columns_of_their_own_are_heard(self):
+        """Issue 19, 11, its kind: unsigned degrees and S or W."""
+        table = read_manifest(
+            "m.csv",
+            b"uri,GPSLatitude,GPSLatitudeRef,GPSLongitude,GPSLongitudeRef\n"
+            b"a.jpg,33.5,S,70.25,West\nb.jpg,-33.5,S,70.25,E\nc.jpg,33.5,N,70.25,\n",
+        )
+        assert table["latitude"].to_pylist() == [-33.5, -33.5, 33.5]
+        assert table["longitude"].to_pylist() == [-70.25, 70.25, 70.25]
+        assert manifest_notes(table) == ()
+
+    def test_of_two_columns_of_one_meaning_the_other_is_named(self):
+        table = read_manifest("m.csv", b"uri,lat,latitude,lon\na.jpg,1,2,3\n")
+        assert table["latitude"].to_pylist() == [2.0]
+        assert manifest_notes(table) == ("columns of the manifest that are not read: lat",)
+
+
+@pytest.mark.parametrize(
+    ("written", "heading"),
+    [(370.0, 10.0), (-10.0, 350.0), (360.0, 0.0), (725.0, 5.0), (-450.0, 270.0), (-1e-20, 0.0)],
+)
+def test_headings_are_angles_in_any_turn(written, heading):
+    """Issue 19, 11: over 360 and below 0 they were dropped without a note."""
+    bare = Header(width=10, height=10, format="JPEG")
+    assert override(bare, {"heading_deg": written}).heading_deg == heading
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("heading_deg", float("nan")), ("heading_deg", float("inf")), ("heading_deg", -9999.0),
+     ("altitude", 1e6), ("gps_accuracy_m", -1.0), ("focal_px", 0.0)],
+)  # fmt: skip
+def test_what_a_manifest_says_and_cannot_be_used_is_noted(column, value):
+    """Issue 19, 11."""
+    header = Header(width=10, height=10, format="JPEG", altitude=3.0)
+    changed = override(header, {column: value})
+    assert changed.notes == (f"{column}_invalid",)
+    assert getattr(changed, column) == getattr(header, column)

@@ -6,7 +6,14 @@ import numpy as np
 import pyproj
 import pytest
 
-from photos.places import Places, earth_centred, read_places, read_split, within
+from photos.places import (
+    Places,
+    earth_centred,
+    list_photos,
+    read_places,
+    read_split,
+    within,
+)
 from schemas.rejects import UserError
 
 # Two photographs 14.87 m apart, west and east of 12 degrees east, where zone 32 meets zone 33; and
@@ -138,3 +145,16 @@ def test_rows_within_reach_are_ascending_and_the_border_counts() -> None:
     found = within(line(0, 100, 1000), line(110, 25, -25, 90, 26), 25)
     assert [rows.tolist() for rows in found] == [[1, 2], [0, 3], []]
     assert all(rows.dtype == np.int64 for rows in found)
+
+
+def test_linked_folders_are_listed_and_thumbnails_are_not(tmp_path: Path) -> None:
+    """Issue 19, 10: in the sets of an evaluation as in a collection."""
+    folder(tmp_path / "set", "a.jpg", ".b.jpg")
+    folder(tmp_path / "set" / "@eaDir", "a.jpg")
+    folder(tmp_path / "far", "c.jpg")
+    (tmp_path / "set" / "far").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "round").symlink_to(tmp_path / "set")
+    found = [
+        path.relative_to(tmp_path / "set").as_posix() for path in list_photos(tmp_path / "set")
+    ]
+    assert found == ["a.jpg", "far/c.jpg"]
