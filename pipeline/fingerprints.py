@@ -11,7 +11,7 @@ from transforms import storage
 # Raised when a stage's code begins to give other results for the same settings and inputs.
 _STAGE_VERSIONS = {
     "plan": 1,
-    "scan": 7,
+    "scan": 8,
     "ingest": 6,
     "vocabulary": 4,
     "describe": 3,
