@@ -29,8 +29,9 @@ from models.registry import (
 from models.vocabulary import Vocabulary, reduce, to_bytes, whiten_patches
 from models.whitening import IMAGES_PER_DIMENSION, IMAGES_PER_REDUCED
 from photos.decode import decode_rgb
+from photos.files import read_photo
 from pipeline.quiet import hidden
-from schemas.rejects import PhotoError, RejectReason, UserError
+from schemas.rejects import PhotoError, UserError
 
 Pixels = NDArray[np.uint8]
 Target = Callable[[int, int], tuple[int, int]]
@@ -79,13 +80,7 @@ class Described:
 
 def read_pixels(path: Path, target: Target) -> Pixels:
     """A photograph, upright RGB at the size `target` wants. Raises PhotoError."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise PhotoError(RejectReason.MISSING, "is not there") from error
-    except OSError as error:
-        raise PhotoError(RejectReason.UNREADABLE, error.strerror or str(error)) from error
-    return decode_rgb(data, target=target)
+    return decode_rgb(read_photo(path), target=target)
 
 
 def described(

@@ -40,6 +40,7 @@ from models.training_files import (
 )
 from models.whitening import fit_reduction, whitened
 from photos.decode import decode_rgb
+from photos.files import read_photo
 from photos.places import list_photos
 from photos.scenes import aligned_scenes
 from pipeline.quiet import hidden
@@ -230,7 +231,7 @@ def _photographs(parsed: argparse.Namespace, size: tuple[int, int]) -> Scenes:
     bad: dict[Path, str] = {}
     for path in tqdm(paths, desc="read photographs", disable=hidden()):
         try:
-            read.append(decode_rgb(path.read_bytes(), target=_reduced))
+            read.append(decode_rgb(read_photo(path), target=_reduced))
         except (PhotoError, OSError) as error:
             bad[path] = str(error)
     for path, reason in bad.items():
@@ -247,7 +248,7 @@ def _reduced(width: int, height: int) -> tuple[int, int]:
 
 def _read(path: Path, size: tuple[int, int]) -> Pixels:
     try:
-        return decode_rgb(path.read_bytes(), target=lambda width, height: size)
+        return decode_rgb(read_photo(path), target=lambda width, height: size)
     except (PhotoError, OSError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 

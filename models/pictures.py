@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.base import FixedSize, InputSize, Pixels
 from photos.decode import decode_rgb
+from photos.files import read_photo
 from schemas.rejects import PhotoError
 
 Rows = NDArray[np.int64]
@@ -73,7 +74,7 @@ class Pictures:
     def _one(self, row: int) -> Pixels:
         if row in self._kept:
             return self._kept[row]
-        pixels = decode_rgb(self.paths[row].read_bytes(), target=self._size.target)
+        pixels = decode_rgb(read_photo(self.paths[row]), target=self._size.target)
         if self._left >= pixels.nbytes:
             self._left -= pixels.nbytes
             self._kept[row] = pixels

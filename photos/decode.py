@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFile
 
-from photos import jpeg
+from photos import apart, bounds, jpeg
+from photos.bounds import MAX_PIXELS
 from photos.exif import read_orientation
-from photos.formats import MAX_PIXELS, decoding_errors, open_photo
+from photos.formats import TRANSPARENT_MODES, decoding_errors, open_photo, sniff_format
 from photos.header import Header, header_of, judged_by_pixels, upright_size
 
 Size = tuple[int, int]
@@ -52,10 +53,25 @@ def decode_rgb(
     32-bit grey by the least of 1, 255, 65535, 2^31 - 1 that holds all of its values; CMYK is
     converted without its colour profile, a JPEG's inverted as Adobe writes them.
 
-    Raises what `open_photo` raises, TRUNCATED where the pixels end too early and DECODE_FAILED
-    where they do not decode; what `target` raises is not caught. Thread-safe.
+    Raises what `open_photo` raises, TRUNCATED where the pixels end too early, DECODE_FAILED where
+    they do not decode, TOO_COSTLY where that takes too much time or memory, and CRASHED; what
+    `target` raises is not caught. Thread-safe. What can take long is decoded by `photos.apart`.
     """
+    if bounds.decodes_apart(sniff_format(data), data):
+        pixels: np.ndarray = apart.decode(data, max_pixels, target)
+        return pixels
+    return decode_here(data, max_pixels, target)
+
+
+def decode_here(
+    data: bytes, max_pixels: int, target: Callable[[int, int], Size] | None
+) -> np.ndarray:
+    """`decode_rgb` in this process, however long it takes."""
     image = open_photo(data, max_pixels=max_pixels)
+    if image.format == "PNG":
+        # Pillow looks for EXIF behind the pixels, and a second load does not fail as the first did.
+        with decoding_errors("PNG"):
+            image.load()
     orientation = _orientation_to_apply(image)
     wanted = None
     if target is not None:
@@ -77,6 +93,14 @@ def inspect(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Header, float
     and the colours but reads every code of the entropy-coded stream: a file that ends too early or
     is damaged in the middle is found all the same. Raises what `decode_rgb` raises.
     """
+    if bounds.decodes_apart(sniff_format(data), data):
+        found: tuple[Header, float] = apart.inspect(data, max_pixels)
+        return found
+    return inspect_here(data, max_pixels)
+
+
+def inspect_here(data: bytes, max_pixels: int) -> tuple[Header, float]:
+    """`inspect` in this process, however long it takes."""
     image = open_photo(data, max_pixels=max_pixels)
     with decoding_errors(image.format or "image"):
         if image.format == "PNG":
@@ -166,7 +190,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     """An L or RGB image of any image that Pillow decodes."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(_scaled_to_eight_bits(np.asarray(image)))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
         if image.mode == "La":
             image = image.convert("LA")
         layer = image.convert("RGBA")

@@ -17,11 +17,9 @@ from contextlib import contextmanager
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
-from photos import jpeg
+from photos import bounds, jpeg
+from photos.bounds import MAX_PIXELS
 from schemas.rejects import PhotoError, RejectReason
-
-MAX_PIXELS = 200_000_000
-"""Default of `--max-pixels`: above any street camera, below 1 GB of decoded pixels."""
 
 MIN_SIDE = 16
 """Pixels. Below this no local feature of any detector fits."""
@@ -35,6 +33,8 @@ class _TiffImageFile(TiffImageFile):
             self.im = Image.core.new(self.mode, self._tile_size)
         super().load_prepare()
 
+
+TRANSPARENT_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 # JpegImageFile itself, not Pillow's factory: of a multi-picture file (MPO, Ultra HDR) the first
 # picture is the photograph, the others are previews, depth or gain maps.
@@ -70,8 +70,8 @@ def open_photo(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageF
     """Open a photograph without decoding its pixels.
 
     Raises PhotoError: EMPTY_FILE; NOT_AN_IMAGE (the detail says what the bytes look like);
-    TRUNCATED when the file ends before its pixels do; TOO_MANY_PIXELS; TOO_SMALL; DECODE_FAILED
-    when its header makes no sense.
+    TRUNCATED when the file ends before its pixels do; TOO_MANY_PIXELS; TOO_SMALL; TOO_COSTLY when
+    decoding takes more than `photos.bounds` allows; DECODE_FAILED when its header makes no sense.
     """
     if not data:
         raise PhotoError(RejectReason.EMPTY_FILE, "the file has 0 bytes")
@@ -81,7 +81,11 @@ def open_photo(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageF
             RejectReason.NOT_AN_IMAGE,
             f"{_look(data)}; photographs are JPEG, PNG, TIFF, WebP or BMP",
         )
-    ended = name != "JPEG" or _has_end_of_jpeg(data)
+    ended = True
+    if name == "JPEG":
+        parts = bounds.walk_jpeg(data)
+        bounds.require_sane_jpeg(parts)
+        ended = _has_end_of_jpeg(data, parts)
     if name == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise PhotoError(RejectReason.TRUNCATED, "the WebP file is shorter than its header says")
     try:
@@ -103,6 +107,8 @@ def open_photo(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageF
             RejectReason.TOO_SMALL,
             f"{width}x{height} pixels; a side needs at least {MIN_SIDE}",
         )
+    transparent = image.mode in TRANSPARENT_MODES or "transparency" in image.info
+    bounds.require_memory(name, image.mode, transparent, image.size, data, max_pixels)
     if not ended:
         lost = f"about {100 * jpeg.lost_share(data):.0f} % of its data is lost"
         raise PhotoError(RejectReason.TRUNCATED, f"{_NO_END}: {lost}")
@@ -120,6 +126,10 @@ def decoding_errors(name: str) -> Iterator[None]:
         yield
     except PhotoError:
         raise
+    except MemoryError as error:
+        raise PhotoError(
+            RejectReason.TOO_COSTLY, f"decoding this {name} takes more memory than it may"
+        ) from error
     except Exception as error:
         text = " ".join(str(error).split())[:200] or type(error).__name__
         if _means_truncated(text):
@@ -140,7 +150,7 @@ def _means_truncated(text: str) -> bool:
 _NO_END = "the JPEG file ends before its end-of-image marker"
 
 
-def _has_end_of_jpeg(data: bytes) -> bool:
+def _has_end_of_jpeg(data: bytes, parts: jpeg.Structure) -> bool:
     """Whether an end-of-image marker follows the start of the scan.
 
     libjpeg is content once every block is filled, and a download that was allocated in full but
@@ -148,7 +158,6 @@ def _has_end_of_jpeg(data: bytes) -> bool:
     picture with a false lower part. Entropy-coded data never holds the marker by accident, since
     a 0xFF byte in it is followed by a stuffed zero.
     """
-    parts = jpeg.structure(data)
     if parts.scans:
         return data.find(b"\xff\xd9", parts.scans[0][0]) >= 0
     # Segment lengths that are wrong: the decoder is the judge of that.

@@ -21,7 +21,8 @@ from schemas.rejects import PhotoError, RejectReason
 _COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
 _SOS, _EOI, _APP0, _APP14 = 0xDA, 0xD9, 0xE0, 0xEE
-_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _SEQUENTIAL, _PROGRESSIVE = {0xC0, 0xC1, 0xC9}, {0xC2, 0xCA}
 # In entropy-coded data a 0xFF is followed by a stuffed zero or by a restart marker.
 _END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
@@ -41,8 +42,9 @@ class Structure:
     segments: (marker, start, end) of each segment before and between the scans, its marker's two
         bytes included.
     scans: (start, end) of each scan's entropy-coded data.
-    fill, stray: bytes of 0xFF that stand before a marker for nothing, and any other bytes between
-        segments.
+    fill, stray: bytes of 0xFF that stand before a marker for nothing, and any other bytes that do
+        not belong to a segment; before the first scan.
+    header: how many of the segments come before the first scan.
     end: of the image: where its end-of-image marker starts; None where there is none.
     """
 
@@ -50,6 +52,7 @@ class Structure:
     scans: list[tuple[int, int]] = field(default_factory=list)
     fill: int = 0
     stray: int = 0
+    header: int = 0
     end: int | None = None
 
     @property
@@ -57,36 +60,34 @@ class Structure:
         return any(marker in _PROGRESSIVE for marker, _, _ in self.segments)
 
 
-def structure(data: bytes, most_segments: int | None = None) -> Structure:
+def structure(data: bytes, most_segments: int = 65_536, most_idle: int = 65_536) -> Structure:
     """Walk through a file's markers, to the first end-of-image marker or as far as they make sense.
 
-    It stops after `most_segments`.
+    It ends where it has found `most_segments`, or `most_idle` bytes that mean nothing.
     """
     found = Structure()
     position = 2
-    while position + 2 <= len(data):
-        if data[position] != 0xFF:
-            # libjpeg skips them too.
-            after = data.find(b"\xff", position)
-            found.stray += (after if after >= 0 else len(data)) - position
-            if after < 0:
+    while position + 2 <= len(data) and len(found.segments) < most_segments:
+        start, position = position, data.find(b"\xff", position)
+        marked = _NOT_FILL.search(data, position) if position >= 0 else None
+        if not found.scans:
+            found.stray += (position if position >= 0 else len(data)) - start
+            found.fill += (marked.start() - 1 if marked else len(data)) - max(position, start)
+            if found.stray + found.fill > most_idle:
                 break
-            position = after
-        marked = _NOT_FILL.search(data, position)
         if marked is None:
             break
-        found.fill += marked.start() - position - 1
         position, marker = marked.start() - 1, data[marked.start()]
         if marker == _EOI:
             found.end = position
             break
         if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
+            found.stray += 0 if found.scans else 2
             position += 2
             continue
         end = position + 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
         found.segments.append((marker, position, end))
-        if most_segments is not None and len(found.segments) >= most_segments:
-            break
+        found.header += not found.scans
         position = end
         if marker == _SOS:
             next_marker = _END_OF_SCAN.search(data, end)
@@ -175,7 +176,7 @@ def _with_plain_header(data: bytes) -> bytes:
 
 
 def _components(data: bytes, parts: Structure) -> int:
-    return next((data[start + 9] for marker, start, _ in parts.segments if marker in _FRAMES), 0)
+    return next((data[start + 9] for marker, start, _ in parts.segments if marker in FRAMES), 0)
 
 
 def _damaged(data: bytes, said: str) -> PhotoError:

@@ -105,17 +105,28 @@ def child(words: Sequence[str], **settings: Any) -> Iterator[subprocess.Popen[by
     Raises KeyboardInterrupt at the end of the block where `end_all` ended it: what it left undone
     is nobody's failure.
     """
-    with uninterrupted():
-        process = subprocess.Popen(words, **settings)
-    _children.add(process)
+    process = started(words, **settings)
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        _children.discard(process)
+        ended(process)
         require_no_end()
+
+
+def started(words: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
+    """A child process that leaves Ctrl-C to this one, until `ended` or `end_all`."""
+    with uninterrupted():
+        process = subprocess.Popen(words, **settings)
+    _children.add(process)
+    return process
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    """End a process of `started`, if it runs."""
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    _children.discard(process)
 
 
 def end_all() -> None:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from photos.decode import decode_rgb
+from photos.files import read_photo
 from reporting import formats
 from schemas.rejects import PhotoError
 
@@ -104,7 +105,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
 def _thumbnail(path: Path, folder: Path) -> str | None:
     """The address of a small picture of a photograph, relative to the pages."""
     try:
-        pixels = decode_rgb(path.read_bytes(), target=_small)
+        pixels = decode_rgb(read_photo(path), target=_small)
     except (OSError, PhotoError):
         return None
     buffer = io.BytesIO()

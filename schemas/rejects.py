@@ -14,6 +14,8 @@ class RejectReason(enum.StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     TRUNCATED = "truncated"
     TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_LARGE = "too_large"
+    TOO_COSTLY = "too_costly"
     TOO_SMALL = "too_small"
     DECODE_FAILED = "decode_failed"
     MISSING = "missing"

@@ -29,6 +29,7 @@ from schemas.records import NO_CELL, LedgerEntry, Task
 from schemas.rejects import PhotoError, RejectReason
 from transforms import progress, storage
 from transforms.commit import StageCounters, commit_entry, commit_shard, reject_row
+from transforms.photos import photo_bytes
 
 STAGE = "ingest"
 SCAN = "scan"
@@ -175,10 +176,7 @@ def read_photo(item: dict[str, Any], max_pixels: int) -> dict[str, Any]:
     """
     if item["kind"] in _NOT_FILES:
         raise PhotoError(*_NOT_FILES[item["kind"]])
-    try:
-        data = storage.read_bytes(item["uri"])
-    except OSError as error:
-        raise PhotoError(RejectReason.UNREADABLE, error.strerror or str(error)) from error
+    data = photo_bytes(item["uri"], max_pixels)
     header, sharpness = inspect(data, max_pixels=max_pixels)
     if item["overrides"]:
         header = override(header, from_json(item["overrides"]))

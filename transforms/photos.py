@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from photos.bounds import size_limit
 from photos.decode import decode_rgb
+from photos.files import photo_error
 from photos.ids import content_hash
 from schemas import tables
 from schemas.rejects import PhotoError, RejectReason
@@ -48,15 +50,23 @@ def shard_rows(root: str, path: str, also: Sequence[str] = ()) -> list[dict[str,
     return table.filter(pc.is_null(table["duplicate_of"])).to_pylist()
 
 
+def photo_bytes(uri: str, max_pixels: int) -> bytes:
+    """The bytes of a photograph of the listing, on any of Beam's filesystems.
+
+    Raises PhotoError MISSING, UNREADABLE, NOT_A_FILE, TOO_LARGE.
+    """
+    try:
+        return storage.read_bytes(uri, size_limit(max_pixels))
+    except FileNotFoundError as error:
+        raise PhotoError(RejectReason.MISSING, "was there when listed, is gone now") from error
+    except OSError as error:
+        raise photo_error(error) from error
+
+
 def load_photo(row: dict[str, Any], max_pixels: int, target: Target | None = None) -> Photo:
     """Read, check and decode one photograph."""
     try:
-        try:
-            data = storage.read_bytes(row["uri"])
-        except FileNotFoundError as error:
-            raise PhotoError(RejectReason.MISSING, "was there at ingest, is gone now") from error
-        except OSError as error:
-            raise PhotoError(RejectReason.UNREADABLE, error.strerror or str(error)) from error
+        data = photo_bytes(row["uri"], max_pixels)
         if content_hash(data) != row["content_hash"]:
             raise PhotoError(RejectReason.CHANGED, "changed since ingest: run the build again")
         return Photo(row, decode_rgb(data, max_pixels=max_pixels, target=target))

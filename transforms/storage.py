@@ -7,7 +7,6 @@ that a killed worker leaves nothing that looks finished.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import glob
 import hashlib
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from photos.files import open_regular, read_regular, too_large
 from photos.ids import content_hash as digest
 from schemas.records import FileRef, is_plain_path, plain_path
 from schemas.rejects import DamagedFile, UserError
@@ -69,29 +69,26 @@ def is_local(path: str) -> bool:
     return FileSystems.get_scheme(path) is None
 
 
-def _open_regular(path: str, flags: int) -> int:
-    """A descriptor of a regular file. A pipe would keep its reader waiting, a device has no end."""
-    found = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(found).st_mode
-    if stat.S_ISREG(mode):
-        return found
-    os.close(found)
-    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-    raise OSError(number, "not a regular file", path)
+def read_bytes(path: str, at_most: int | None = None) -> bytes:
+    """All bytes of a file.
 
-
-def read_bytes(path: str) -> bytes:
-    """All bytes of a file. Raises OSError where it is missing or cannot be read."""
+    Raises OSError where it is missing or cannot be read; EFBIG where it has more than `at_most`
+    bytes.
+    """
     if is_local(path):
-        with open(path, "rb", opener=_open_regular) as local:
-            return local.read()
+        return read_regular(path, at_most)
     try:
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as remote:
-            return remote.read()
+            if at_most is None:
+                return remote.read()
+            data = remote.read(at_most + 1)
     except OSError:
         raise
     except Exception as error:  # each of Beam's filesystems has exceptions of its own
         raise OSError(f"{path}: {error}") from error
+    if len(data) > at_most:
+        raise too_large(path, at_most)
+    return data
 
 
 def read_whole(path: str, expected: str | None) -> bytes:
@@ -248,7 +245,7 @@ def file_digest(path: str) -> str:
     """The digest of a file's bytes, read a piece at a time. Raises OSError as read_bytes does."""
     if not is_local(path):
         return digest(read_bytes(path))
-    with open(path, "rb", opener=_open_regular) as local:
+    with open(path, "rb", opener=open_regular) as local:
         return hashlib.file_digest(local, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
@@ -350,7 +347,7 @@ def _parquet(path: str) -> Iterator[pq.ParquetFile]:
     when the interpreter has ended, which aborts the process.
     """
     if is_local(path):
-        os.close(_open_regular(path, os.O_RDONLY))
+        os.close(open_regular(path, os.O_RDONLY))
         source: str | pa.Buffer = path
     else:
         source = pa.BufferReader(read_bytes(path))

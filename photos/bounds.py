@@ -1,0 +1,182 @@
+"""How much of a machine one photograph may take: bytes, memory, time.
+
+A small file can ask for a great deal: 34 bytes of WebP for three gigabytes, 800 kB of JPEG for a
+minute and a half. What can be seen in a file without decoding it is looked at here, first; what
+cannot is decoded in a process that can be ended (`photos.apart`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from photos import jpeg
+from schemas.rejects import PhotoError, RejectReason
+
+MAX_PIXELS = 200_000_000
+"""Default of `--max-pixels`: above any street camera."""
+
+SECONDS = 6
+"""Of processor time, in which a photograph must decode that is decoded apart."""
+
+_MEMORY = 1_000_000_000
+_BYTES = 256 * 2**20
+
+_MOST_SCANS = 100  # a camera writes one, editors some ten
+_MANY_SCANS = 24
+_MOST_FILL = 2**16
+_MOST_SEGMENTS = 4_096
+# Megapixels that pass through the entropy decoder, 20 to 30 ms each.
+_LONG_WAY = 250_000_000
+_LARGE = 50_000_000
+_LONG_METADATA = 2**16  # the most that one segment of a JPEG holds
+_LONG_HEADER = 2**20
+
+# Bytes a pixel at the worst moment of Pillow's way to RGB, by its mode: an RGB image has four, the
+# array at the end three twice, transparency is laid on white by way of four copies.
+_BY_MODE = {
+    "1": 7,
+    "L": 6,
+    "P": 11,
+    "RGB": 10,
+    "RGBX": 14,
+    "YCbCr": 14,
+    "LAB": 14,
+    "CMYK": 18,
+    "I;16": 16,
+    "I;16B": 16,
+    "I;16L": 16,
+    "I": 36,
+    "F": 36,
+}
+_TRANSPARENT = 24
+_WEBP_CANVAS = 12
+
+
+def memory_limit(max_pixels: int) -> int:
+    """Bytes that one photograph may take while it is read and decoded.
+
+    A gigabyte; more in proportion where `--max-pixels` is more than MAX_PIXELS.
+    """
+    return int(_MEMORY * max(1.0, max_pixels / MAX_PIXELS))
+
+
+def size_limit(max_pixels: int) -> int:
+    """Bytes that the file of a photograph may have: 256 MiB, more as `memory_limit` says."""
+    return int(_BYTES * max(1.0, max_pixels / MAX_PIXELS))
+
+
+def require_sane_jpeg(parts: jpeg.Structure) -> None:
+    """Raise PhotoError TOO_COSTLY for a JPEG that only keeps its reader busy."""
+    if len(parts.scans) > _MOST_SCANS:
+        raise PhotoError(
+            RejectReason.TOO_COSTLY,
+            f"the JPEG file has more than {_MOST_SCANS} scans, a photograph some ten",
+        )
+    if parts.fill + parts.stray > _MOST_FILL:
+        raise PhotoError(
+            RejectReason.TOO_COSTLY,
+            f"the JPEG file has more than {_MOST_FILL:,} bytes between its segments that mean "
+            "nothing",
+        )
+    if parts.header > _MOST_SEGMENTS:
+        raise PhotoError(
+            RejectReason.TOO_COSTLY, f"the JPEG file has more than {_MOST_SEGMENTS:,} segments"
+        )
+
+
+def walk_jpeg(data: bytes) -> jpeg.Structure:
+    """The parts of a JPEG, as far as `require_sane_jpeg` needs to see them."""
+    return jpeg.structure(data, most_segments=_MOST_SEGMENTS + 1, most_idle=_MOST_FILL)
+
+
+def require_memory(
+    name: str, mode: str, transparent: bool, size: tuple[int, int], data: bytes, max_pixels: int
+) -> None:
+    """Raise PhotoError TOO_COSTLY where decoding takes more than `memory_limit`.
+
+    By the format `name` and Pillow's `mode` for pixels of (width, height) `size`.
+    """
+    pixels = size[0] * size[1]
+    if name == "JPEG" and mode in ("L", "RGB"):
+        # One byte a sample, turned upright in a copy; the coefficients of all scans, two bytes.
+        coefficients = 2 * _samples(data, pixels) if walk_jpeg(data).progressive else 0
+        needed = max(6 * pixels, 3 * pixels + coefficients)
+    else:
+        each = _TRANSPARENT if transparent else _BY_MODE.get(mode, _TRANSPARENT)
+        needed = pixels * (each + (_WEBP_CANVAS if name == "WEBP" else 0))
+    needed += 2 * len(data)
+    limit = memory_limit(max_pixels)
+    if needed > limit:
+        raise PhotoError(
+            RejectReason.TOO_COSTLY,
+            f"decoding {size[0]}x{size[1]} pixels of this {name} takes {needed / 1e9:.1f} GB, the "
+            f"limit for one photograph is {limit / 1e9:.1f} GB; it grows with --max-pixels",
+        )
+
+
+def _samples(data: bytes, pixels: int) -> int:
+    """Samples of all components of a JPEG, from its frame's sampling factors."""
+    for marker, start, end in walk_jpeg(data).segments:
+        if marker in jpeg.FRAMES:
+            factors = [data[place] for place in range(start + 11, end, 3)]
+            sizes = [(factor >> 4) * (factor & 15) for factor in factors]
+            most = max((factor >> 4 for factor in factors), default=1) * max(
+                (factor & 15 for factor in factors), default=1
+            )
+            return int(pixels * sum(sizes) / max(1, most))
+    return 3 * pixels
+
+
+def decodes_apart(name: str | None, data: bytes) -> bool:
+    """Whether a file's time or memory cannot be told beforehand: it is decoded in a process.
+
+    That is so for TIFF and BMP (their decoders are slow where the file wants it), for arithmetic
+    codes, for JPEGs whose many scans are of many pixels, and for files with long metadata.
+    """
+    if name == "JPEG":
+        parts = walk_jpeg(data)
+        frame = next((segment for segment in parts.segments if segment[0] in jpeg.FRAMES), None)
+        if frame is None:
+            return False
+        marker, start, _ = frame
+        height, width = (
+            int.from_bytes(data[start + place : start + place + 2], "big") for place in (5, 7)
+        )
+        long_way = width * height * len(parts.scans) > _LONG_WAY
+        header = sum(end - start for _, start, end in parts.segments[: parts.header])
+        many = len(parts.scans) > _MANY_SCANS or header > _LONG_HEADER
+        return many or long_way or marker in jpeg.ARITHMETIC
+    if name == "PNG":
+        width, height = (int.from_bytes(data[place : place + 4], "big") for place in (16, 20))
+        return width * height > _LARGE or _long_metadata(_png_chunks(data), (b"IDAT",), data)
+    if name == "WEBP":
+        return _long_metadata(_webp_chunks(data), (b"VP8 ", b"VP8L", b"ALPH"), data)
+    return name is not None
+
+
+def _long_metadata(
+    chunks: Iterator[tuple[bytes, int]], of_pixels: tuple[bytes, ...], data: bytes
+) -> bool:
+    """Whether a file's chunks other than those of pixels are long, or all of them very many."""
+    for number, (kind, size) in enumerate(chunks):
+        if number > 1_000 + len(data) // 4_096:
+            return True
+        if kind not in of_pixels and size > _LONG_METADATA:
+            return True
+    return False
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
+    position = 8
+    while position + 8 <= len(data):
+        size = int.from_bytes(data[position : position + 4], "big")
+        yield data[position + 4 : position + 8], size
+        position += 12 + size
+
+
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
+    position = 12
+    while position + 8 <= len(data):
+        size = int.from_bytes(data[position + 4 : position + 8], "little")
+        yield data[position : position + 4], size
+        position += 8 + size + size % 2
