@@ -12,7 +12,7 @@ from tqdm import tqdm
 from photos.formats import MAX_PIXELS
 from pipeline.atlas import Atlas
 from pipeline.export import Exported, Settings, count_images, export_colmap
-from schemas.rejects import UserError
+from schemas.rejects import RejectReason, UserError
 
 _NAMED = 3
 
@@ -43,9 +43,11 @@ def export(
     if missing:
         named = "; ".join(f"{item.name} ({item.missing})" for item in missing[:_NAMED])
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        gone = any(item.missing.startswith(RejectReason.MISSING.value) for item in missing)
+        hint = "; if the collection has moved, say where with --images DIR" if gone else ""
         raise UserError(
             f"export: {len(missing)} of {len(exported)} photographs are not in "
-            f"{output / 'images'}: {named}{more}"
+            f"{output / 'images'}: {named}{more}{hint}"
         )
 
 

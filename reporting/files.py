@@ -47,6 +47,7 @@ def atlas_files(descriptor_model: str, features: str) -> list[AtlasFile]:
         AtlasFile(
             "model/",
             "COLMAP: the georeferenced models",
+            "# For photographs that fit them: vladmap export --atlas . --to colmap --output out\n"
             "import pycolmap\nfrom pathlib import Path\n\n"
             "folders = sorted(p.parent for p in Path('model').rglob('images.bin'))\n"
             "models = [pycolmap.Reconstruction(folder) for folder in folders]",

@@ -91,6 +91,8 @@ def _missing(facts: Facts) -> list[tuple[str, str]]:
 
 def _gps_residual(facts: Facts) -> str:
     """Medians, in the plane and where altitudes are known in space, each by its name."""
+    if not math.isfinite(facts.gps_residual_horizontal_median_m):
+        return formats.UNKNOWN
     horizontal = f"{formats.metres(facts.gps_residual_horizontal_median_m)} horizontal"
     spatial = facts.gps_residual_3d_median_m
     shown = f"{horizontal}, {formats.metres(spatial)} 3-D" if math.isfinite(spatial) else horizontal

@@ -170,6 +170,7 @@ def test_a_photograph_that_is_gone_or_changed_is_named_and_the_rest_is_whole(
     assert "2 of 8 photographs are not in" in said.err
     assert "000.jpg (missing" in said.err
     assert "004.jpg (changed" in said.err
+    assert "if the collection has moved, say where with --images DIR" in said.err
     assert "Traceback" not in said.err
     assert len([p for p in (tmp_path / "out/images").rglob("*") if p.is_file()]) == 6
     assert (tmp_path / "out/sparse/0/images.bin").exists()
