@@ -74,9 +74,20 @@ def read_weights(source: CheckpointSource) -> WeightFile:
             "nor a MATLAB .mat"
         )
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"{label} holds NaN or infinite weights in {name}")
+        _require_numbers(label, name, tensor)
     return WeightFile(label, tensors, metadata)
+
+
+def _require_numbers(label: str, name: str, tensor: Tensor) -> None:
+    """Raises UserError for a tensor whose numbers are not all in the file, or not all finite."""
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not plain or tensor.is_quantized or tensor.is_nested:
+        raise UserError(f"{label}: {name} is not a plain tensor: save it dense and on the CPU")
+    # A few bytes can claim to be a tensor of any size.
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise UserError(f"{label}: {name} claims {tensor.numel():,} numbers, the file holds fewer")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise UserError(f"{label} holds NaN or infinite weights in {name}")
 
 
 def is_vocabulary(file: WeightFile) -> bool:
@@ -120,7 +131,10 @@ def _read_safetensors(label: str, data: bytes) -> tuple[dict[str, Tensor], dict[
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + length])
         metadata = json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        if not isinstance(metadata, dict):
+            raise ValueError(f"its model card is {type(metadata).__name__}, not an object")
+    # Deep nests, too long headers, cards of other types: each fails in its own way.
+    except Exception as error:
         raise UserError(f"{label} is truncated or damaged: {_reason(error)}") from error
     return tensors, metadata
 
@@ -155,7 +169,8 @@ def _read_pickle(label: str, data: bytes) -> dict[str, Tensor]:
                 "save its state_dict alone, or as safetensors, where it can be trusted"
             ) from error
         raise UserError(f"{label} is truncated or damaged: {_reason(error)}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    # A damaged file fails anywhere within the reader, and not with errors of its own.
+    except Exception as error:
         raise UserError(f"{label} is truncated or damaged: {_reason(error)}") from error
     for wrapper in ("state_dict", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):

@@ -133,15 +133,19 @@ def described(aggregation: nn.Module) -> dict[str, Any]:
 
 def _own(label: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Network:
     try:
-        if metadata["schema_version"] > SCHEMA_VERSION:
-            raise UserError(f"{label} was written by a newer vladmap: update vladmap")
-        about = metadata.get("aggregation")
-        format_name = metadata["format"]
-        if about is not None:
-            name, dimension = about["name"], int(about["dimension"])
-            settings = about.get("floor"), about.get("ghosts"), about.get("normalise_locals")
-    except (KeyError, TypeError, ValueError) as error:
+        return _of_card(label, tensors, metadata)
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{label} has a damaged model card: {error!r}") from error
+
+
+def _of_card(label: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Network:
+    if metadata["schema_version"] > SCHEMA_VERSION:
+        raise UserError(f"{label} was written by a newer vladmap: update vladmap")
+    about = metadata.get("aggregation")
+    format_name = metadata["format"]
+    if about is not None:
+        name, dimension = about["name"], int(about["dimension"])
+        settings = about.get("floor"), about.get("ghosts"), about.get("normalise_locals")
     preprocessing = preprocessing_of(label, metadata)
     found = backbone(label, part_of(tensors, "backbone."), preprocessing)
     if about is None:

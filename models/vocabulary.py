@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,9 +127,15 @@ def load(source: CheckpointSource) -> Vocabulary:
 
 def parse(file: WeightFile) -> Vocabulary:
     """The vocabulary in a file that was read; UserError where there is none or it is unsound."""
-    card = file.metadata
     if not is_vocabulary(file):
         raise UserError(f"{file.label} is not a vocabulary that vladmap learnt from a collection")
+    try:
+        return _parsed(file, file.metadata)
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise UserError(f"{file.label} has a damaged card: {error!r}") from error
+
+
+def _parsed(file: WeightFile, card: Mapping[str, Any]) -> Vocabulary:
     if card.get("schema_version", 0) > SCHEMA_VERSION:
         raise UserError(
             f"{file.label} was written by a newer vladmap (schema {card['schema_version']}): "
@@ -143,9 +150,9 @@ def parse(file: WeightFile) -> Vocabulary:
     if idf is not None and tuple(idf.shape) != centres.shape[:1]:
         raise UserError(f"{file.label} has {len(centres)} words and weights for {len(idf)}")
     return Vocabulary(
-        model=card.get("model", ""),
-        backbone_digest=card.get("backbone_digest", ""),
-        seed=card.get("seed", 0),
+        model=str(card.get("model", "")),
+        backbone_digest=str(card.get("backbone_digest", "")),
+        seed=int(card.get("seed", 0)),
         centres=centres.float().numpy(),
         whitening=_whitening(file, "whitening", centres.numel()),
         patch_whitening=_whitening(file, "patch_whitening", centres.numel()),

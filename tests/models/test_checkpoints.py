@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
+import json
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from models import load_model
-from models.checkpoints import read_weights
+from models import load_model, vocabulary
+from models.checkpoints import is_vocabulary, read_weights
 from models.formats import network
 from models.vgg import VGG16
 from schemas.rejects import UserError
@@ -167,3 +170,61 @@ def test_a_torchvision_file_is_read_without_its_classifier() -> None:
     found = network(read_weights(saved(state)))
     assert found.aggregation is None
     assert len(found.backbone.weights) == 26
+
+
+def _safetensors(header: object, body: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def _with_card(card: str) -> bytes:
+    one = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    return _safetensors({"a": one, "__metadata__": {"vladmap": card}}, b"\0" * 4)
+
+
+def _saved(content: object, zipped: bool = True) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
+
+
+_WHOLE = _saved({"a": torch.ones(8)}, zipped=False)
+DAMAGED = {
+    "card is a list": _with_card("[]"),
+    "card is a number": _with_card("NaN"),
+    "card is nothing": _with_card("null"),
+    "card is deep": _with_card("[" * 100_000),
+    "card of a vocabulary, version as text": _with_card(
+        '{"kind": "vocabulary", "schema_version": "1"}'
+    ),
+    "card of a model, version as text": _with_card('{"kind": "model", "schema_version": "1"}'),
+    "card of a model and no more": _with_card('{"kind": "model"}'),
+    "metadata is a list": _safetensors({"__metadata__": [1]}),
+    "header is deep": _safetensors(b"{" + b'"a":[' * 100_000),
+    "a tensor of 400 GB": _safetensors(
+        {"a": {"dtype": "F32", "shape": [10**11], "data_offsets": [0, 4 * 10**11]}}
+    ),
+    "a stretched tensor of 400 GB": _saved({"a": torch.ones(1).expand(10**11)}),
+    "a tensor without numbers": _saved({"a": torch.empty(10**11, device="meta")}),
+    "a sparse tensor": _saved({"a": torch.eye(3).to_sparse()}),
+    **{f"cut at {end}": _WHOLE[:end] for end in range(12, len(_WHOLE) - 1, 23)},
+    **{
+        f"{value:#x} at {place}": _WHOLE[:place] + bytes([value]) + _WHOLE[place + 1 :]
+        for place in range(2, 120, 7)
+        for value in (0x28, 0x30, 0x65)
+    },
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_weights_are_an_error_of_one_line(name: str) -> None:
+    """Issue 19, 21: metadata that is no object, deep JSON, a tensor of 400 GB were tracebacks."""
+    with pytest.raises(UserError) as refused:
+        _read(DAMAGED[name])
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def _read(data: bytes) -> None:
+    file = read_weights(data)
+    vocabulary.parse(file) if is_vocabulary(file) else network(file)
