@@ -21,7 +21,7 @@ _STAGE_VERSIONS = {
     "features": 2,
     "verify": 2,
     "cameras": 4,
-    "reconstruct": 5,
+    "reconstruct": 6,
     "merge": 8,
 }
 
