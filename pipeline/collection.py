@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from apache_beam.io.filesystem import FileMetadata
+from apache_beam.io.filesystem import FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
 from photos.ids import IMAGE_SUFFIXES, is_image_name, is_systems_name
@@ -113,6 +115,18 @@ def _list_folder(source: str) -> Listing:
             f"{source} {kind}: --images takes a folder, a glob, or a manifest "
             "(.csv, .parquet, .geojson)"
         )
+    rows, left_out, unreadable = _below(root)
+    for error in unreadable:
+        if error.filename == root:
+            raise UserError(f"{source} cannot be read: {error.strerror}")
+        rows.append(_row(root, str(error.filename), kind="unreadable"))
+    return Listing(root, _table(rows), left_out.sentences())
+
+
+def _below(
+    root: str, wanted: Callable[[str], object] = lambda path: True
+) -> tuple[list[dict[str, Any]], LeftOut, list[OSError]]:
+    """Rows of the `wanted` paths below a local folder, what is left out, what cannot be read."""
     rows: list[dict[str, Any]] = []
     left_out = LeftOut()
     unreadable: list[OSError] = []
@@ -123,31 +137,35 @@ def _list_folder(source: str) -> Listing:
     while waiting:
         links: list[str] = []
         for start in waiting:
-            _walk(root, start, rows, left_out, unreadable, read, links)
+            for folder, path in _walk(root, start, left_out, unreadable, read, links):
+                name = path.rpartition("/")[2]
+                if not wanted(path):
+                    continue
+                # A folder that is called like a photograph is reported; what lies in it is read.
+                if is_image_name(name):
+                    rows.append(_local_row(root, path))
+                elif not folder:
+                    left_out.add_other(name)
         waiting = sorted(links)
-    for error in unreadable:
-        if error.filename == root:
-            raise UserError(f"{source} cannot be read: {error.strerror}")
-        rows.append(_row(root, str(error.filename), kind="unreadable"))
-    return Listing(root, _table(rows), left_out.sentences())
+    return rows, left_out, unreadable
 
 
 def _walk(
     root: str,
     start: str,
-    rows: list[dict[str, Any]],
     left_out: LeftOut,
     unreadable: list[OSError],
     read: set[str],
     links: list[str],
-) -> None:
-    """Enter what lies in `start` and below it into `rows`, and links to folders into `links`."""
+) -> Iterator[tuple[bool, str]]:
+    """(is a folder, path) of all in `start` and below it; links to folders go to `links`."""
+    own = os.path.realpath(root)
     for folder, subfolders, names in os.walk(start, onerror=unreadable.append):
-        inside = folder[len(root) + 1 :] if len(folder) > len(root) else ""
+        inside = folder.removeprefix(root).lstrip("/")
         # Not the inode: some network drives have none to tell.
         real = os.path.realpath(folder)
         # Nor is what lies around the collection part of it, if a link leads up there.
-        above = folder != root and f"{os.path.realpath(root)}/".startswith(f"{real.rstrip('/')}/")
+        above = folder != root and f"{own}/".startswith(f"{real.rstrip('/')}/")
         if real in read or above:
             left_out.add(_AGAIN, inside)
             subfolders.clear()
@@ -159,19 +177,15 @@ def _walk(
                 left_out.add(_FOREIGN, os.path.join(inside, name) + "/")
                 subfolders.remove(name)
                 continue
-            # A folder that is called like a photograph is reported; what lies in it is read.
-            if is_image_name(name):
-                rows.append(_local_row(root, path))
+            yield True, path
             if os.path.islink(path):
                 links.append(path)
         subfolders.sort()
         for name in names:
             if is_systems_name(name):
                 left_out.add(_FOREIGN, os.path.join(inside, name))
-            elif is_image_name(name):
-                rows.append(_local_row(root, os.path.join(folder, name)))
             else:
-                left_out.add_other(name)
+                yield False, os.path.join(folder, name)
 
 
 def _local_row(root: str, path: str) -> dict[str, Any]:
@@ -217,6 +231,10 @@ def _list_matches(source: str) -> Listing:
         pattern = os.path.abspath(pattern)
     fixed = pattern[: min(pattern.index(sign) for sign in _GLOB if sign in pattern)]
     root = fixed.rpartition("/")[0] or "/"
+    if storage.is_local(pattern):
+        # Beam's own search does not follow links.
+        rows, left_out, _ = _below(root, re.compile(FileSystem.translate_pattern(pattern)).match)
+        return Listing(root, _table(rows), left_out.sentences())
     try:
         found = FileSystems.match([pattern])[0].metadata_list
     except Exception as error:  # credentials, buckets, schemes: each says it in its own words
@@ -229,8 +247,6 @@ def _list_matches(source: str) -> Listing:
             left_out.add(_FOREIGN, inside)
         elif not is_image_name(item.path):
             left_out.add_other(item.path)
-        elif storage.is_local(item.path):
-            rows.append(_local_row(root, item.path))
         else:
             rows.append(_remote_row(root, item.path, item))
     return Listing(root, _table(rows), left_out.sentences())

@@ -7,10 +7,15 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from apache_beam.io.filesystem import FileMetadata
+from apache_beam.io.localfilesystem import LocalFileSystem
 
 from photos.ids import image_id
+from pipeline import report_stage
 from pipeline.collection import list_collection
 from schemas.rejects import UserError
+from tests.drives import write_drive
+from tests.pipeline.test_stages import build
 
 
 def touch(*paths: Path) -> None:
@@ -161,3 +166,53 @@ def test_a_folder_that_may_not_be_entered_is_unreadable(tmp_path: Path) -> None:
     finally:
         (tmp_path / "shut").chmod(0o700)
     assert kinds == ["file", "unreadable"]
+
+
+def test_globs_follow_linked_folders_too(tmp_path: Path) -> None:
+    """Issue 19, 10."""
+    touch(tmp_path / "in" / "a.jpg", tmp_path / "in" / "x" / "b.jpg", tmp_path / "far" / "c.png")
+    (tmp_path / "in" / "far").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "round").symlink_to(tmp_path / "in")
+    assert paths(f"{tmp_path}/in/**") == ["a.jpg", "far/c.png", "x/b.jpg"]
+    assert paths(f"{tmp_path}/in/*/*.png") == ["far/c.png"]
+    assert paths(f"{tmp_path}/in/[ab].jpg") == ["a.jpg"]
+
+
+class Store(LocalFileSystem):
+    """A store whose files lie under the same path on local disk."""
+
+    @classmethod
+    def scheme(cls) -> str:
+        return "vladmapstore"
+
+    def metadata(self, path: str) -> FileMetadata:
+        return super().metadata(path.removeprefix("vladmapstore:/"))
+
+
+def test_a_manifest_of_a_store_tells_when_its_files_change(tmp_path: Path) -> None:
+    """Issue 19, 8, its kind: every remote file of a manifest had size 0 and time 0, for ever."""
+    photo = tmp_path / "a.jpg"
+    (tmp_path / "list.csv").write_text(f"uri\nvladmapstore:/{photo}\nvladmapstore://gone.jpg\n")
+    seen = []
+    for moment in (1_714_000_000, 1_714_000_001):
+        touch(photo)
+        os.utime(photo, (moment, moment))
+        rows = list_collection(str(tmp_path / "list.csv")).table.to_pylist()
+        assert [row["kind"] for row in rows] == ["file", "file"]  # reading tells what is missing
+        seen.append(rows[1])
+    assert [row["modified_ns"] for row in seen] == [
+        1_714_000_000_000_000_000,
+        1_714_000_001_000_000_000,
+    ]
+    assert seen[0]["size"] == 5
+
+
+def test_what_was_left_out_is_in_the_manifest_and_the_summary(tmp_path: Path) -> None:
+    """Issue 19, 10 and 11: where their user looks."""
+    write_drive(tmp_path / "photos", 2)
+    touch(tmp_path / "photos" / "@eaDir" / "x.jpg", tmp_path / "photos" / "notes.txt")
+    run = build(tmp_path / "photos", tmp_path / "atlas", upto=1)
+    said = run.atlas.manifest["collection_notes"]
+    assert len(said) == 2
+    shown = " ".join(report_stage.summary(run).split())
+    assert all(note in shown for note in said)
