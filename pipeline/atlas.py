@@ -195,13 +195,12 @@ class Atlas:
         Then what no line of the ledger knows in the folders of the data goes, too: rows that a lost
         line has left would stand beside those made in their place.
         """
-        lost = False
-        for stage, lines in self.lost.items():
-            lost = lost or bool(lines)
-            for shard in lines:
-                if shard not in self.ledger(stage):
-                    with contextlib.suppress(UserError):  # a name that is not ours
-                        storage.delete(self.path(ledger_path(stage, shard)))
+        lost = [stage for stage, lines in self.lost.items() if lines]
+        for stage in lost:
+            self.ledger(stage, refresh=True)
+            for shard in self.lost[stage]:
+                with contextlib.suppress(UserError):  # a name that is not ours
+                    storage.delete(self.path(ledger_path(stage, shard)))
             self.lost[stage] = {}
         if lost:
             gone = [path for path in self.strays() if path.partition("/")[0] in _DATA]

@@ -445,3 +445,16 @@ def test_flips_cuts_and_deletions_all_over_an_atlas_are_never_silent_nor_a_trace
     path = sorted((atlas / "descriptors").rglob("*.parquet"))[0]
     flip(path)
     assert main(["check-atlas", "--atlas", str(atlas), "--repair"]) == 0
+
+
+def test_a_line_that_was_made_again_outside_a_pipeline_stays(
+    grown: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Issue 19, 17: tidying up takes away the lines that were not made again, and no other."""
+    photos, whole = grown
+    atlas = tmp_path / "atlas"
+    shutil.copytree(whole, atlas)
+    line = atlas / "ledger" / "organise" / "all.json"
+    flip(line)
+    build_again(photos, atlas)
+    assert line.read_bytes() == (whole / "ledger" / "organise" / "all.json").read_bytes()
