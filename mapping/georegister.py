@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import chdtri, fdtri
 
 from mapping.colmap import SEED, pycolmap
 from mapping.geodesy import ecef_to_geodetic, geodetic_to_ecef, geodetic_to_enu
@@ -32,6 +33,7 @@ _MOUNT_PITCH_SIGMA = np.radians(10.0)
 _LEAN_FLOOR = np.radians(0.5)
 _ALIKE = 4.0
 _INLIER_SIGMAS = 3.0
+_NO_NOISE = 0.95
 # Of Cauchy weights: 95 % as good as least squares where the noise is Gaussian.
 _CAUCHY_SIGMAS = 2.385
 _MAX_HYPOTHESES = 2000
@@ -156,7 +158,8 @@ def georegister(centres: Array, world_from_camera: Array, gps: Positions) -> Geo
 
     `centres` (n, 3) are projection centres and `world_from_camera` (n, 3, 3) rotations in the
     model's frame, camera axes right, down, forward. It takes MIN_POSITIONS places further apart
-    than their error; many images at one place count as one.
+    than their error, or that follow the model's own shape as noise would not: the GPS of a camera
+    that stands is no way travelled. Many images at one place count as one.
     """
     known = np.isfinite(gps.enu[:, 0])
     if known.sum() < MIN_POSITIONS or not _spread_enough(gps.enu[known, :2], gps.sigma[known]):
@@ -172,6 +175,14 @@ def georegister(centres: Array, world_from_camera: Array, gps: Positions) -> Geo
     horizontal = np.hypot(offset[:, 0], offset[:, 1])
     inliers = known & (np.nan_to_num(horizontal, nan=np.inf) < _INLIER_SIGMAS * gps.sigma)
     if inliers.sum() < MIN_POSITIONS:
+        return None
+    counted = inliers[known]
+    if _noise_alone(
+        gps.enu[known][counted, :2],
+        horizontal[known][counted],
+        gps.sigma[known][counted],
+        weight[counted],
+    ):
         return None
     return Georegistration(similarity, horizontal, np.hypot(horizontal, offset[:, 2]), inliers)
 
@@ -191,6 +202,27 @@ def _spread_enough(places: Array, sigma: Array) -> bool:
         return False
     extent = np.linalg.norm(np.ptp(distinct, axis=0))
     return bool(extent > np.median(sigma))
+
+
+def _noise_alone(places: Array, residuals: Array, sigma: Array, weight: Array) -> bool:
+    """Whether one place and the error of GPS explain n positions (n, 2) as well as the model does.
+
+    That they lie at one place is rejected where they scatter more than `sigma` allows (chi-square),
+    or where the model leaves so little of their scatter that chance would not (F test of the two
+    parameters that a similarity has more than a place); `residuals` (n,) are from the model.
+    """
+    count = float(weight.sum())
+    if count < MIN_POSITIONS - 1e-6:
+        return True
+    each = weight / sigma**2
+    middle = (each[:, None] * places).sum(axis=0) / each.sum()
+    at_one_place = float((each * ((places - middle) ** 2).sum(axis=1)).sum())
+    by_model = max(float((each * residuals**2).sum()), 1e-12)
+    if at_one_place > chdtri(2 * count - 2, 1 - _NO_NOISE):
+        return False
+    free = 2 * count - 4
+    ratio = (at_one_place - by_model) / 2 / (by_model / free)
+    return bool(ratio < fdtri(2, free, _NO_NOISE))
 
 
 def _independent(places: Array) -> Array:

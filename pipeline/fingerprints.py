@@ -21,8 +21,8 @@ _STAGE_VERSIONS = {
     "features": 2,
     "verify": 2,
     "cameras": 4,
-    "reconstruct": 6,
-    "merge": 8,
+    "reconstruct": 7,
+    "merge": 9,
 }
 
 

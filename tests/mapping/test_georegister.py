@@ -182,3 +182,25 @@ def test_a_georegistration_has_both_residuals() -> None:
     offset = found.enu_from_model.apply(centres) - gps.enu
     np.testing.assert_allclose(found.horizontal, np.linalg.norm(offset[:, :2], axis=1))
     np.testing.assert_allclose(found.spatial, np.linalg.norm(offset, axis=1))
+
+
+def test_the_noise_of_a_receiver_that_stands_is_no_place_for_a_model() -> None:
+    """Issue 19, 1: a model of a few steps, by GPS that errs more, would be scaled by chance."""
+    rng = np.random.default_rng(4)
+    placed = 0
+    for seed in range(100):
+        steps = rng.normal(0, 0.3, (10, 3))
+        rotations = np.tile(np.eye(3)[:, [0, 2, 1]] * [1, -1, 1], (10, 1, 1))
+        still = noisy(np.zeros((10, 3)), 3.0, seed)
+        gps = Positions(still.enu, np.full(10, 5.0))
+        placed += georegister(steps, rotations, gps) is not None
+    assert placed <= 15, "each of two tests errs in one of twenty"
+
+
+@pytest.mark.parametrize("step_m", [2.0, 12.0])
+def test_a_short_street_is_placed_by_its_shape_or_by_its_length(step_m: float) -> None:
+    """Issue 19, 1: six photographs that GPS follows, though its stated error is larger."""
+    centres = np.stack([step_m * np.arange(6.0), 0.3 * np.arange(6.0) ** 2, np.zeros(6)], axis=1)
+    rotations = np.tile(np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]]), (6, 1, 1))
+    near = noisy(centres, 0.2 if step_m < 10 else 3.0)
+    assert georegister(centres / 3, rotations, Positions(near.enu, np.full(6, 5.0))) is not None
