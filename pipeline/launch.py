@@ -24,6 +24,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from pipeline.loopback import bind_to_loopback
 from schemas.rejects import UserError
 
 log = logging.getLogger("vladmap")
@@ -81,6 +82,7 @@ def run(
 
     Raises UserError where Beam does not take the options.
     """
+    bind_to_loopback()
     options = options_of(words)
     google = options.view_as(GoogleCloudOptions)
     google.job_name = job_name(google.job_name, label, datetime.now(UTC))

@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from pipeline.loopback import bind_to_loopback
 from schemas.rejects import UserError
 
 log = logging.getLogger("vladmap")
@@ -43,6 +44,8 @@ _INSTALL = "on Debian and Ubuntu: apt-get install openjdk-17-jre-headless maven"
 _START_SECONDS = 120
 _STOP_SECONDS = 15
 _TAIL_LINES = 30
+_TOLD = (0, 2, 129, 130, 143)
+"""Exit codes of a command that has said itself what there is to say."""
 # Without a cache Beam starts new workers for each of Spark's stages, and models are loaded again.
 _ENVIRONMENT_CACHE = "--environment_cache_millis=600000"
 
@@ -100,6 +103,7 @@ def spark_job_server(
     Raises UserError where Java or Maven is missing or the server does not start.
     """
     jars = classpath()
+    bind_to_loopback()  # the workers of a pipeline in this process are on this machine
     (job_port, artifact_port), cores = _free_ports(2), _local_cores(master)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(_log_file(log_file))
@@ -145,7 +149,7 @@ def spark_job_server(
                     f"--sdk_worker_parallelism={cores}",
                 ]
             yield options
-        except BaseException:
+        except Exception:
             if last := _tail(output):
                 log.error("the Spark job server's last lines:\n%s", last)
             raise
@@ -243,6 +247,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _run(command: Sequence[str]) -> int:
+    """Run a command to its end; returns its exit code.
+
+    Who ends us asks it to end, too; Ctrl-C has reached it already. Raises CalledProcessError where
+    it failed in a way that the server may know more of.
+    """
+    process = subprocess.Popen(command)
+    try:
+        code = process.wait()
+    except BaseException as end:
+        if not isinstance(end, KeyboardInterrupt):
+            process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
+    if code in _TOLD:
+        return code
+    raise subprocess.CalledProcessError(code, command)
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
@@ -254,13 +280,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _end)  # so that the server does not outlive us
     try:
         with spark_job_server(parsed.master, heap=parsed.heap, log_file=parsed.log) as options:
-            subprocess.run([*parsed.command, *options], check=True)
+            return _run([*parsed.command, *options])
     except UserError as error:
         print(f"vladmap: {error}", file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
         return error.returncode if error.returncode > 0 else 128 - error.returncode
-    return 0
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

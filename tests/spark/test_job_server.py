@@ -98,3 +98,31 @@ def test_workers_are_started_with_the_interpreter_that_runs_the_pipeline(
         )
     assert found.stdout.strip() == sys.prefix
     assert os.environ["PATH"] == "/usr/bin"
+
+
+def test_a_stopped_launcher_asks_its_command_to_end(tmp_path: Path) -> None:
+    """Issue 19, 18: it was killed, and could not say how to go on."""
+    program = (
+        "import os, signal, subprocess, sys, threading, time\n"
+        "from pathlib import Path\n"
+        "from pipeline import spark\n"
+        "signal.signal(signal.SIGTERM, spark._end)\n"
+        "mark = Path(sys.argv[1])\n"
+        "def stop():\n"
+        "    while not mark.exists(): time.sleep(0.05)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "threading.Thread(target=stop, daemon=True).start()\n"
+        "spark._run(['sh', '-c', f'trap \"echo ended; exit 143\" TERM; touch {mark}; "
+        "while :; do sleep 0.1; done'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "mark")], capture_output=True, text=True
+    )
+    assert done.returncode == 143
+    assert done.stdout == "ended\n"
+
+
+def test_a_commands_own_exit_code_is_handed_on() -> None:
+    assert spark._run(["sh", "-c", "exit 2"]) == 2
+    with pytest.raises(subprocess.CalledProcessError):
+        spark._run(["sh", "-c", "exit 1"])

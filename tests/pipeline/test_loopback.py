@@ -1,0 +1,74 @@
+"""Who can reach Beam's services."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+
+from pipeline import launch
+
+pytestmark = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
+
+_LOOPBACK = {"0100007F", "0" * 24 + "01000000", "0000000000000000FFFF00000100007F"}
+_LISTENS = "0A"
+
+
+def listening(pid: int | str = "self") -> list[tuple[str, int]]:
+    """(address in hexadecimal, port) of the sockets that a process listens on."""
+    own = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            own.add(os.readlink(descriptor))
+        except OSError:
+            continue
+    found = []
+    for table in ("tcp", "tcp6"):
+        path = Path(f"/proc/{pid}/net/{table}")
+        for line in path.read_text().splitlines()[1:] if path.exists() else ():
+            fields = line.split()
+            if fields[3] == _LISTENS and f"socket:[{fields[9]}]" in own:
+                address, _, port = fields[1].partition(":")
+                found.append((address, int(port, 16)))
+    return found
+
+
+def test_the_direct_runners_services_listen_on_loopback_alone(tmp_path: Path) -> None:
+    """Issue 19, 19: control, data, state and logging listened on all interfaces."""
+
+    def note(element: int) -> None:
+        lines = [address for address, _ in listening()]
+        (tmp_path / "addresses").write_text("\n".join(lines))
+
+    words = ["--direct_running_mode=multi_threading", "--direct_num_workers=2"]
+    launch.run(words, "a", lambda pipeline: pipeline | beam.Create([1]) | beam.Map(note))
+    addresses = (tmp_path / "addresses").read_text().splitlines()
+    assert addresses
+    assert set(addresses) <= _LOOPBACK
+
+
+def test_the_pool_of_workers_listens_on_loopback_alone() -> None:
+    """Issue 19, 19: whoever reached Beam's pool could run code on its machine."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    pool = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.loopback", "--service_port", str(port)],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        end = time.monotonic() + 60
+        while not (found := listening(pool.pid)) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert {each for _, each in found} == {port}
+        assert {address for address, _ in found} <= _LOOPBACK
+    finally:
+        pool.send_signal(signal.SIGKILL)
+        pool.wait()
