@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from typing import Any
 
 from reporting import formats
@@ -75,9 +76,17 @@ def _figures(data: ReportData, facts: Facts) -> list[str]:
     if failed:
         shown = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")
         rows.append(("tiles failed", f"{len(failed):,} of {len(data.tiles):,}: {shown}"))
+        rows += [("because", text) for text in _failures(data)]
     rows += [("note", remark) for remark in data.remarks]
     width = max(len(name) for name, _ in rows)
     return [f"{_printable(name):<{width}}  {_printable(text)}" for name, text in rows]
+
+
+def _failures(data: ReportData) -> list[str]:
+    """What failed tiles say of themselves, each once, with how many say it; most often first."""
+    said = Counter(str(tile["failure"]) for tile in data.tiles if tile.get("failure"))
+    most = sorted(said.items(), key=lambda item: (-item[1], item[0]))[:3]
+    return [text + (f" ({count:,} tiles)" if count > 1 else "") for text, count in most]
 
 
 def _missing(facts: Facts) -> list[tuple[str, str]]:

@@ -40,6 +40,7 @@ def test_a_camera_that_turns_on_its_tripod_registers_nothing_and_the_reason_is_t
     """Issue 19, 1 (cases/rotation): GPS noise of three metres is no way travelled."""
     said = built(CASES / "rotation", tmp_path, capsys)
     assert "0 of 10 (0 %)" in said
+    assert "no parallax: a turn on the spot explains every verified pair" in said
     assert pq.read_table(tmp_path / "poses.parquet").num_rows == 0
     assert not list((tmp_path / "model").rglob("*.bin"))
     listed = pq.read_table(tmp_path / "unregistered.parquet").to_pylist()

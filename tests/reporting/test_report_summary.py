@@ -30,6 +30,7 @@ def test_the_summary_says_what_was_done_and_where_the_report_is() -> None:
     residual = said["GPS residual"].split(maxsplit=2)[2]
     assert re.fullmatch(r"\d\.\d\d m horizontal \(median\)", residual), "issue 19, 13"
     assert said["tiles failed"].endswith("1 of 2: 8b1f1-000")
+    assert said["because"].endswith("  no model within 600 s"), "issue 19, 1"
     assert said["verify"].split()[1:4] == ["1", "min", "06"]
     assert lines[-1] == "Report: atlas/report/index.html"
 
