@@ -25,8 +25,8 @@ _MOST_SCANS = 100  # a camera writes one, editors some ten
 _MANY_SCANS = 24
 _MOST_FILL = 2**16
 _MOST_SEGMENTS = 4_096
-# Megapixels that pass through the entropy decoder, 20 to 30 ms each.
-_LONG_WAY = 250_000_000
+# Pixels that pass through the entropy decoder: of a progressive file 1 to 2 ms a million and scan.
+_LONG_WAY = 1_000_000_000
 _LARGE = 50_000_000
 _LONG_METADATA = 2**16  # the most that one segment of a JPEG holds
 _LONG_HEADER = 2**20
@@ -90,16 +90,24 @@ def walk_jpeg(data: bytes) -> jpeg.Structure:
 
 
 def require_memory(
-    name: str, mode: str, transparent: bool, size: tuple[int, int], data: bytes, max_pixels: int
+    name: str,
+    mode: str,
+    transparent: bool,
+    size: tuple[int, int],
+    data: bytes,
+    max_pixels: int,
+    parts: jpeg.Structure | None = None,
 ) -> None:
     """Raise PhotoError TOO_COSTLY where decoding takes more than `memory_limit`.
 
-    By the format `name` and Pillow's `mode` for pixels of (width, height) `size`.
+    By the format `name` and Pillow's `mode` for pixels of (width, height) `size`; `parts` are those
+    of a JPEG.
     """
     pixels = size[0] * size[1]
     if name == "JPEG" and mode in ("L", "RGB"):
         # One byte a sample, turned upright in a copy; the coefficients of all scans, two bytes.
-        coefficients = 2 * _samples(data, pixels) if walk_jpeg(data).progressive else 0
+        progressive = parts is not None and parts.progressive
+        coefficients = 2 * _samples(data, parts, pixels) if parts and progressive else 0
         needed = max(6 * pixels, 3 * pixels + coefficients)
     else:
         each = _TRANSPARENT if transparent else _BY_MODE.get(mode, _TRANSPARENT)
@@ -114,9 +122,9 @@ def require_memory(
         )
 
 
-def _samples(data: bytes, pixels: int) -> int:
+def _samples(data: bytes, parts: jpeg.Structure, pixels: int) -> int:
     """Samples of all components of a JPEG, from its frame's sampling factors."""
-    for marker, start, end in walk_jpeg(data).segments:
+    for marker, start, end in parts.segments:
         if marker in jpeg.FRAMES:
             factors = [data[place] for place in range(start + 11, end, 3)]
             sizes = [(factor >> 4) * (factor & 15) for factor in factors]

@@ -173,7 +173,7 @@ def _load(
         # CMYK is Pillow's to convert, and what TurboJPEG does not know to decode.
         image.load()
         picture = _to_eight_bits(image)
-    elif wanted is None and (mode is None or pixels.ndim == 2):
+    elif wanted in (None, pixels.shape[1::-1]) and (mode is None or pixels.ndim == 2):
         return pixels
     else:
         picture = Image.fromarray(pixels)

@@ -81,7 +81,7 @@ def open_photo(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageF
             RejectReason.NOT_AN_IMAGE,
             f"{_look(data)}; photographs are JPEG, PNG, TIFF, WebP or BMP",
         )
-    ended = True
+    ended, parts = True, None
     if name == "JPEG":
         parts = bounds.walk_jpeg(data)
         bounds.require_sane_jpeg(parts)
@@ -108,7 +108,7 @@ def open_photo(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageF
             f"{width}x{height} pixels; a side needs at least {MIN_SIDE}",
         )
     transparent = image.mode in TRANSPARENT_MODES or "transparency" in image.info
-    bounds.require_memory(name, image.mode, transparent, image.size, data, max_pixels)
+    bounds.require_memory(name, image.mode, transparent, image.size, data, max_pixels, parts)
     if not ended:
         lost = f"about {100 * jpeg.lost_share(data):.0f} % of its data is lost"
         raise PhotoError(RejectReason.TRUNCATED, f"{_NO_END}: {lost}")
@@ -158,6 +158,8 @@ def _has_end_of_jpeg(data: bytes, parts: jpeg.Structure) -> bool:
     picture with a false lower part. Entropy-coded data never holds the marker by accident, since
     a 0xFF byte in it is followed by a stuffed zero.
     """
+    if parts.end is not None:
+        return bool(parts.scans) or parts.stray > 0
     if parts.scans:
         return data.find(b"\xff\xd9", parts.scans[0][0]) >= 0
     # Segment lengths that are wrong: the decoder is the judge of that.

@@ -252,14 +252,21 @@ def _rest(data: bytes, parts: Structure) -> int:
 
 
 def _behind_first_bad_scan(data: bytes, parts: Structure) -> float:
-    before = 0
-    for start, end in parts.scans:
+    """The share of the data from the first scan on, up to which the file does not decode."""
+
+    def bad(scans: int) -> bool:
         try:
-            _turbo(data[:end] + b"\xff\xd9", "L", (1, 1))
+            _turbo(data[: parts.scans[scans - 1][1]] + b"\xff\xd9", "L", (1, 1))
         except ValueError:
-            return 1.0 - before / _coded(parts)
-        before += end - start
-    return 0.0
+            return True
+        return False
+
+    good, first_bad = 0, len(parts.scans) + 1
+    while first_bad - good > 1:
+        middle = (good + first_bad) // 2
+        good, first_bad = (good, middle) if bad(middle) else (middle, first_bad)
+    behind = parts.scans[first_bad - 1 :]
+    return sum(end - start for start, end in behind) / _coded(parts)
 
 
 def _never_coded(blocks: NDArray[np.int16]) -> float:
