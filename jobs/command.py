@@ -37,7 +37,7 @@ class Ended(KeyboardInterrupt):
     """A signal asked for the end of the run."""
 
     def __init__(self, code: int) -> None:
-        super().__init__()
+        super().__init__(code)
         self.code = code
 
 

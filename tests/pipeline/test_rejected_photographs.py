@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 import pickle
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,15 @@ import pytest
 from setuptools import find_packages
 
 from jobs import build
-from jobs.command import EXIT_USER_ERROR
-from jobs.stages import run_job
-from pipeline.build import STAGES
+from jobs.command import EXIT_USER_ERROR, guarded
+from pipeline.atlas import Atlas
+from pipeline.build import STAGES, run_stages
+from pipeline.options import parse_options
 from schemas.rejects import PhotoError, RejectReason
 from tests.drives import write_drive
+from tests.photos import hungry
 from tests.photos.bad_photos import encode
+from tests.photos.damage import damaged, picture
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,6 +71,18 @@ def test_every_exception_of_ours_survives_the_way_between_processes() -> None:
 def run(photos: Path, atlas: Path, *options: str) -> int:
     words = ["--images", str(photos), "--atlas", str(atlas), "--max-reject-rate", "1"]
     return build.main([*words, "--threads", "1", *options])
+
+
+def run_part(stages: Sequence[str], words: Sequence[str]) -> int:
+    """Some stages of a build with the options of all of it."""
+    parsed, _ = build.command_line().parse_known_args(words)
+
+    def work() -> None:
+        options, _ = parse_options(parsed)
+        atlas = Atlas.open(options.atlas, create="ingest" in stages)
+        run_stages(atlas, options, [], stages)
+
+    return guarded(work, parsed)
 
 
 def rejected(atlas: Path) -> dict[str, str]:
@@ -138,11 +154,11 @@ def test_photographs_that_are_gone_after_ingest_end_in_one_line(
     place = names.index(stage)
     words = ["--images", str(photos), "--atlas", str(tmp_path / "atlas"), "--threads", "1"]
     words += ["--max-reject-rate", "1", *MODELS.get(model, PATCHES)]
-    assert run_job("build", names[:place], "", [], words) == 0
+    assert run_part(names[:place], words) == 0
     for path in sorted(photos.iterdir())[0 if gone == "all" else 1 :]:
         path.unlink()
     for _ in range(2):
-        assert run_job("build", names[place:], "", [], words[2:]) == EXIT_USER_ERROR
+        assert run_part(names[place:], words) == EXIT_USER_ERROR
         one_line(capsys)
 
 
@@ -177,3 +193,35 @@ def test_two_photographs_that_match_and_make_no_model_end_clearly(
     said = capsys.readouterr()
     assert code == 0, said.err
     assert "registered      0 of 2" in said.out
+
+
+def test_hungry_and_damaged_files_are_rejects_of_ingest_and_describe(tmp_path: Path) -> None:
+    """Issue 19, 9 and 15: whatever stands among the photographs, the others go on."""
+    generator = np.random.default_rng(0)
+    photos = write(
+        tmp_path / "photos",
+        4,
+        bad={
+            "damaged.jpg": damaged(encode(picture(1)), "zeros", generator),
+            "scans.jpg": hungry.SEEN["300 scans"](),
+            "claims.webp": hungry.SEEN["34 bytes of WebP"](),
+        },
+    )
+    with (photos / "sparse.tif").open("wb") as sparse:
+        sparse.truncate(300 * 10**9)
+    names = list(STAGES)
+    words = ["--images", str(photos), "--atlas", str(tmp_path / "atlas"), "--threads", "2"]
+    words += ["--max-reject-rate", "1"]
+    assert run_part(names[:1], words) == 0
+    reasons = {
+        "damaged.jpg": "decode_failed",
+        "scans.jpg": "too_costly",
+        "claims.webp": "too_costly",
+        "sparse.tif": "too_large",
+    }
+    assert rejected(tmp_path / "atlas") == reasons
+    # After ingest a pipe is put where a photograph was, and its writer never comes.
+    (photos / "0001.jpg").unlink()
+    os.mkfifo(photos / "0001.jpg")
+    assert run_part(names[1:2], words) == 0
+    assert rejected(tmp_path / "atlas") == {**reasons, "0001.jpg": "not_a_file"}
