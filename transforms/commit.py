@@ -52,7 +52,8 @@ def commit_shard(
     """Write a shard's table and its rejects, check both, and enter them in the ledger.
 
     `others` are files of the shard that are in place already. `inputs` adds what only the work
-    itself could tell was read to those that the task names.
+    itself could tell was read to those that the task names. The shard's identity is that of its
+    table, or of all its files where there are more: re-ranking reads patches, the report rejects.
     """
     files = [storage.commit_table(root, task.output, table), *others]
     rows = sorted(rejects, key=lambda row: row["uri"])
@@ -62,6 +63,8 @@ def commit_shard(
         files.append(storage.commit_table(root, reject_path, reject_table))
     else:
         storage.delete(storage.join(root, reject_path))
+    if content is None and len(files) > 1:
+        content = storage.combined_digest(file.digest for file in files)
     return commit_entry(
         root, stage, task, files, content=content, counts=counts, parts=parts, inputs=inputs
     )
