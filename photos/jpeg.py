@@ -30,7 +30,8 @@ _NOT_FILL = re.compile(rb"[^\xff]")
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _HARMLESS = ("unknown JFIF", "Invalid SOS parameters", "Unknown Adobe", "bad ICC")
 # Not damage: layouts of chroma samples that TurboJPEG has no name for.
-_NOT_FOR_TURBO = ("subsampling", "colorspace")
+_NOT_FOR_TURBO = ("subsampling", "colorspace", "color conversion")
+_UNSUPPORTED = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}  # lossless, hierarchical
 _MOST_MENDINGS = 8
 _RUN = 64  # equal bytes, by which damage is found in entropy-coded data
 
@@ -181,6 +182,8 @@ def _components(data: bytes, parts: Structure) -> int:
 
 def _damaged(data: bytes, said: str) -> PhotoError:
     reason = " ".join(said.removeprefix("Corrupt JPEG data: ").split())
+    if any(marker in _UNSUPPORTED for marker, _, _ in structure(data).segments):
+        return PhotoError(RejectReason.DECODE_FAILED, f"the JPEG file does not decode: {reason}")
     whole = "data" if structure(data).progressive else "picture"
     lost = f"about {100 * lost_share(data):.0f} % of its {whole} is lost"
     if "Premature end of JPEG file" in said:

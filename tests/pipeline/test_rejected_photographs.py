@@ -225,3 +225,14 @@ def test_hungry_and_damaged_files_are_rejects_of_ingest_and_describe(tmp_path: P
     os.mkfifo(photos / "0001.jpg")
     assert run_part(names[1:2], words) == 0
     assert rejected(tmp_path / "atlas") == {**reasons, "0001.jpg": "not_a_file"}
+
+
+@pytest.mark.slow
+def test_the_case_of_a_black_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Issue 19, 14: cases/blank."""
+    case = ROOT.parent / "shared" / "cases" / "blank"
+    if not case.is_dir():
+        pytest.skip(f"no {case}")
+    code = build.main(["--images", str(case), "--atlas", str(tmp_path / "atlas")])
+    assert code == 0, capsys.readouterr().err
+    assert rejected(tmp_path / "atlas") == {"black.jpg": "no_features"}
