@@ -440,6 +440,12 @@ def _add_images(model: pycolmap.Reconstruction, other: pycolmap.Reconstruction) 
     for number in sorted(other.reg_image_ids()):
         image = other.image(number)
         if image.name in number_of:
+            own = model.image(number_of[image.name])
+            if not own.has_pose:
+                # It was taken out of `model`: there it is still, without a place.
+                frame = model.frame(own.frame_id)
+                frame.rig_from_world = image.cam_from_world()
+                model.register_frame(own.frame_id)
             continue
         if image.camera_id not in camera_of:
             camera_of[image.camera_id] = _camera(model, other.camera(image.camera_id))

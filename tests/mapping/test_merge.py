@@ -337,6 +337,19 @@ def test_one_common_image_that_two_tiles_place_apart_does_not_end_their_join() -
     assert shape_error(merged.models[0].model) < 0.01
 
 
+def test_an_image_taken_out_of_the_base_has_the_pose_of_the_other() -> None:
+    left, right = tile("left", range(16)), tile("right", range(8, 24))
+    shift_images(left.model, [10], 40.0)
+    image = next(i for i in left.model.images.values() if i.name == name_of(10))
+    for number in image.get_observation_point2D_idxs()[::2]:
+        left.model.delete_observation(image.image_id, number)
+    assert left.model.num_reg_images() >= right.model.num_reg_images(), "left is the base"
+    merged = merge_tiles([left, right], rows())
+    assert merged.models[0].model.num_reg_images() == 24
+    assert merged.unregistered == {}
+    assert shape_error(merged.models[0].model) < 0.01
+
+
 def test_a_photograph_that_gps_has_elsewhere_is_taken_out_and_named() -> None:
     """Issue 19, 0: registered, and 40 m from where its GPS and its drive have it."""
     model = tile("one", range(24))
