@@ -392,7 +392,7 @@ def _schema_version(data: bytes) -> int:
     """The version that a manifest states, 0 where that cannot be read."""
     try:
         return int(json.loads(data)["schema_version"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.build import main
-from pipeline.atlas import Atlas
+from pipeline.atlas import Atlas, _schema_version
 from pipeline.progress import counted
 from schemas.rejects import UserError
 from tests.drives import write_drive
@@ -54,3 +54,9 @@ def test_one_of_a_thing_is_singular() -> None:
     assert [counted(1, "tiles"), counted(2, "tiles"), counted(1, "indices")] == [
         "1 tile", "2 tiles", "1 index",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["1e400", "[1]", '"x"', "null", "{}", "[" * 5000])
+def test_a_schema_version_of_another_type_is_none(text: str) -> None:
+    """Issue 19, 21: an infinite one was a traceback."""
+    assert _schema_version(f'{{"schema_version": {text}}}'.encode()) == 0
