@@ -166,6 +166,7 @@ class Atlas:
         What holds then is believed until it changes.
         """
         if self.doubted:
+            log.info("%s is a copy, or was damaged: every digest is read", self.root)
             for stage in self.stage_names():
                 self.ledger(stage)
             self.doubted = False

@@ -74,8 +74,10 @@ def export_colmap(
     written upright. Every size is checked against the camera's. A name that would not stay in the
     folder is replaced, in the model too. `progress` is called once a photograph.
 
-    Raises UserError where the atlas has no such model, and where the folder cannot be written.
+    Raises UserError where the atlas has no such model, where it is damaged, and where the folder
+    cannot be written.
     """
+    atlas.require(("ingest", "merge"))
     about = _about(atlas, settings.model)
     output = settings.output
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -188,6 +189,11 @@ class Task:
     reads: tuple[tuple[str, str], ...] = ()
     inputs: tuple[tuple[str, str], ...] = ()
     digests: tuple[tuple[str, str], ...] = ()
+
+    @functools.cached_property
+    def digest_of(self) -> Mapping[str, str]:
+        """`digests` by path."""
+        return dict(self.digests)
 
     def read(self, role: str) -> str:
         """Path of the file that plays `role`; KeyError where there is none."""

@@ -22,7 +22,7 @@ def read_input(root: str, task: Task, path: str) -> bytes:
 
     Raises OSError where there is none, DamagedFile where they are not those committed.
     """
-    return storage.read_whole(storage.join(root, path), dict(task.digests).get(path))
+    return storage.read_whole(storage.join(root, path), task.digest_of.get(path))
 
 
 def reject_row(uri: str, image_id: str, stage: str, error: PhotoError) -> dict[str, str]:

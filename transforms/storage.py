@@ -158,13 +158,20 @@ def half_written(root: str, before: float) -> list[str]:
             for name in names
             if _TEMPORARY.fullmatch(name)
         ]
-        return sorted(path for path in found if os.lstat(path).st_mtime < before)
+        return sorted(path for path in found if 0 < _modified(path) < before)
     return sorted(
         item.path
         for item in FileSystems.match([f"{glob.escape(root)}/**.tmp"])[0].metadata_list
         if _TEMPORARY.fullmatch(item.path.rpartition("/")[2])
         and 0 < (item.last_updated_in_seconds or 0) < before
     )
+
+
+def _modified(path: str) -> float:
+    """When a local file was last written to, 0 where it went meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.lstat(path).st_mtime
+    return 0.0
 
 
 def _write_through(temporary: str, path: str, data: bytes) -> None:
