@@ -185,6 +185,7 @@ def test_a_size_that_disagrees_with_the_camera_is_no_part_of_the_export(
     for camera in model.cameras.values():
         camera.width, camera.height = HEIGHT, WIDTH
     model.write_binary(str(folder))
+    (atlas / "ledger/merge/model.json").unlink()  # which knows that it is another
     assert export(atlas, tmp_path / "out") == 2
     assert f"it has {WIDTH}x{HEIGHT} pixels, the model's camera {HEIGHT}x{WIDTH}" in (
         capsys.readouterr().err
@@ -239,6 +240,9 @@ def test_a_folder_with_files_or_an_atlas_without_a_model_is_one_line(
     assert export(atlas, tmp_path / "full") == 2
     assert "holds files: choose a new folder" in capsys.readouterr().err
     (atlas / "model/0/images.bin").write_bytes(b"no model")
+    assert export(atlas, tmp_path / "out") == 2
+    assert "run the same `vladmap build` again" in capsys.readouterr().err
+    (atlas / "ledger/merge/model.json").unlink()
     assert export(atlas, tmp_path / "out") == 2
     assert "cannot be read as a COLMAP model" in capsys.readouterr().err
     (atlas / "model/merge.json").write_text('{"models": [], "decisions": []}')
