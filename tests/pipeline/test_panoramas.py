@@ -87,5 +87,5 @@ def test_a_collection_of_panoramas_alone_ends_well_and_lists_each(
         assert pq.read_table(atlas / "poses.parquet").num_rows == 0
         listed = pq.read_table(atlas / "unregistered.parquet").to_pylist()
         assert sorted(row["name"] for row in listed) == PANORAMAS
-        assert all(row["detail"].startswith("panorama: ") for row in listed)
+        assert all(row["reason"] == "panorama" for row in listed)
         assert not list((atlas / "model").rglob("*.bin"))
