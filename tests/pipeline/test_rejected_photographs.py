@@ -128,14 +128,18 @@ def test_one_photograph_or_none_ends_in_one_line(
     bad = black() if left == "a black one" else b"no photograph"
     photos = write(tmp_path / "photos", int(left == "one"), bad={"z.jpg": bad})
     for _ in range(2):  # on a retry as well
-        assert run(photos, tmp_path / "atlas", *MODELS[model]) == EXIT_USER_ERROR
-        one_line(capsys)
+        # What can be described makes an atlas, and an empty map.
+        one_line(run(photos, tmp_path / "atlas", *MODELS[model]), capsys)
 
 
-def one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("vladmap: ")
-    assert "shards are not in the ledger" not in last
+def one_line(code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    said = capsys.readouterr().err
+    assert code in (0, EXIT_USER_ERROR), said
+    assert "Traceback" not in said
+    if code == EXIT_USER_ERROR:
+        last = said.strip().splitlines()[-1]
+        assert last.startswith("vladmap: ")
+        assert "shards are not in the ledger" not in last
 
 
 @pytest.mark.slow
@@ -158,8 +162,7 @@ def test_photographs_that_are_gone_after_ingest_end_in_one_line(
     for path in sorted(photos.iterdir())[0 if gone == "all" else 1 :]:
         path.unlink()
     for _ in range(2):
-        assert run_part(names[place:], words) == EXIT_USER_ERROR
-        one_line(capsys)
+        one_line(run_part(names[place:], words), capsys)
 
 
 @pytest.mark.slow
