@@ -49,6 +49,8 @@ _MAX_TURN_DEG = 3.0
 # and stays in that in which it sees so many times the points.
 _MAX_TORN = 0.3
 _CLEARLY_MORE = 1.5
+# Further apart than so many limits, one of two places is wrong; nearer, the models are bent.
+_FAR = 4.0
 _MAX_POINTS_DRAWN = 5000
 _ROUNDS = 3
 # Of a joined model so many images may be contradicted by GPS and drives that were not before.
@@ -221,7 +223,9 @@ def _join(
         )
         return None, {**decision, "reason": reason}
     kept = pycolmap.Reconstruction(base.model)
-    dropped = _settle([common[row] for row in np.flatnonzero(torn)], kept, carried)
+    far = (moved > _FAR * limit) | (turned > _FAR * _MAX_TURN_DEG)
+    differing = {common[row]: bool(far[row]) for row in np.flatnonzero(torn)}
+    dropped = _settle(differing, kept, carried)
     model = join_models(kept, carried)
     joined = TileModel(base.name, model, base.origin, base.georegistered)
     joined.dropped = base.dropped | other.dropped | dropped
@@ -247,19 +251,21 @@ def _join(
 
 
 def _settle(
-    torn: Sequence[str], base: pycolmap.Reconstruction, other: pycolmap.Reconstruction
+    torn: Mapping[str, bool], base: pycolmap.Reconstruction, other: pycolmap.Reconstruction
 ) -> dict[str, str]:
     """Take each of the `torn` images, which two models have in different places, out of one.
 
-    It stays where it sees clearly more points; where neither can be told the better, it is taken
-    out of both and returned, with the reason.
+    It stays where it sees more points. Of those far apart (`torn` says which) one place is wrong,
+    not only bent: where neither model shows clearly more, the image is taken out of both and
+    returned, with the reason.
     """
     points = [
         {image.name: image.num_points3D for image in model.images.values()}
         for model in (base, other)
     ]
-    ours = [name for name in torn if points[0][name] < _CLEARLY_MORE * points[1][name]]
-    theirs = [name for name in torn if points[1][name] < _CLEARLY_MORE * points[0][name]]
+    more = {name: _CLEARLY_MORE if far else 1.0 for name, far in torn.items()}
+    ours = [name for name in torn if points[0][name] < more[name] * points[1][name]]
+    theirs = [name for name in torn if points[1][name] <= more[name] * points[0][name]]
     remove_images(base, ours)
     remove_images(other, theirs)
     neither = sorted(set(ours) & set(theirs))

@@ -22,7 +22,7 @@ _STAGE_VERSIONS = {
     "verify": 2,
     "cameras": 4,
     "reconstruct": 7,
-    "merge": 9,
+    "merge": 10,
 }
 
 

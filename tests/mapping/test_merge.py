@@ -337,6 +337,16 @@ def test_one_common_image_that_two_tiles_place_apart_does_not_end_their_join() -
     assert shape_error(merged.models[0].model) < 0.01
 
 
+def test_a_common_image_two_metres_apart_stays_where_it_sees_more() -> None:
+    """Models bend by as much where they end: no reason to lose the photograph."""
+    left, right = tile("left", range(16)), tile("right", range(8, 24))
+    shift_images(right.model, [10], 2.0)
+    merged = merge_tiles([left, right], rows())
+    assert merged.models[0].model.num_reg_images() == 24
+    assert merged.unregistered == {}
+    assert shape_error(merged.models[0].model) < 0.01
+
+
 def test_an_image_taken_out_of_the_base_has_the_pose_of_the_other() -> None:
     left, right = tile("left", range(16)), tile("right", range(8, 24))
     shift_images(left.model, [10], 40.0)
