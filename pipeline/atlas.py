@@ -46,7 +46,7 @@ _DATA = (
 )
 _ENDINGS = (".parquet", ".bin", ".json", ".faiss", ".safetensors", ".checkpoint")
 _UNLEDGERED = re.compile(
-    r"atlas\.json|ledger/.*|work/\w+\.json|work/(tiles|vocabulary|organise)/[^/]*\.parquet"
+    r"atlas\.json|ledger/.*|work/\w+\.(json|parquet)|work/(tiles|vocabulary|organise)/[^/]*\.parquet"
 )
 """What stages make for themselves, whatever was there before."""
 
