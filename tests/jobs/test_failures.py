@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import apache_beam as beam
@@ -12,7 +14,9 @@ import pytest
 
 from jobs.command import guarded
 from jobs.failures import explained
+from jobs.main import main
 from schemas.rejects import UserError
+from tests.drives import write_drive
 
 
 def _code_and_line(work: object, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -126,3 +130,41 @@ def test_a_log_file_that_cannot_be_written_is_one_line(
     parsed = parser("x", "").parse_args(["--log-file", str(tmp_path / "no" / "log")])
     assert guarded(lambda: 0, parsed) == 2
     assert "cannot be written" in capfd.readouterr().err
+
+
+def test_a_file_that_cannot_grow_ends_an_ingest_in_one_line(tmp_path: Path) -> None:
+    """Issue 19, 21: as on a full disk, in a run of its own."""
+    write_drive(tmp_path / "drive", 3)
+    program = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "from jobs.main import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    words = ["ingest", "-q", "--images", str(tmp_path / "drive"), "--atlas", str(tmp_path / "a")]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "File too large" in done.stderr
+
+
+def test_an_atlas_in_a_closed_folder_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Issue 19, 21: a folder that may be read but not entered."""
+    write_drive(tmp_path / "drive", 2)
+    (tmp_path / "closed").mkdir()
+
+    listed = os.listdir
+
+    def refuse(path: str) -> list[str]:
+        if str(path).startswith(str(tmp_path / "closed")):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr("pipeline.atlas.os.listdir", refuse)
+    words = ["--images", str(tmp_path / "drive"), "--atlas", str(tmp_path / "closed")]
+    assert main(["build", *words]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "closed: Permission denied; see its permissions" in lines[0]
