@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import shlex
 import sys
@@ -123,7 +124,7 @@ def _runner(options: PipelineOptions) -> Iterator[FnApiRunner | None]:
     with tempfile.TemporaryDirectory(prefix="vladmap-workers-") as folder:
         said = Path(folder, "log")
         command = (
-            f"exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main "
+            f"exec {shlex.quote(sys.executable)} -m pipeline.beam_worker {os.getpid()} "
             f">>{shlex.quote(str(said))} 2>&1"
         )
         # Else Beam would put its own command in its place.

@@ -123,3 +123,42 @@ def test_an_ending_that_is_not_heard_in_time_ends_the_process(tmp_path: Path) ->
     said = process.communicate(timeout=30)[1]
     assert process.returncode == 143
     assert said.splitlines() == ["vladmap: interrupted; the same command goes on from here"]
+
+
+_PROCESSES = """
+import sys
+import apache_beam as beam
+from pipeline import launch
+from tests.photos.test_processes import hang
+
+if __name__ == "__main__":
+    words = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    launch.run(words, "a", lambda pipeline: pipeline | beam.Create([sys.argv[1]]) | beam.Map(hang))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
+def test_beams_own_processes_end_when_the_run_is_killed(tmp_path: Path) -> None:
+    """Issue 19, 18: they went on, with their models in memory."""
+    script, marks = tmp_path / "program.py", tmp_path / "marks"
+    script.write_text(_PROCESSES)
+    marks.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(marks)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while not list(marks.iterdir()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        end = time.monotonic() + 10
+        while (left := _living(process.pid)) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not left
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
