@@ -73,7 +73,8 @@ def check_map(poses: pa.Table, truth: pa.Table) -> dict[str, Any]:
     result["by_gps_m"] = _spread(by_gps[placed], metres=True)
     if np.isfinite(aligned).any():
         result["aligned_m"] = _spread(aligned[np.isfinite(aligned)], metres=True)
-        result["rotation_deg"] = _spread(turned[np.isfinite(turned)])
+        # Unknown where the truth has no rotations.
+        result["rotation_deg"] = _spread(turned[np.isfinite(aligned)])
     error = np.where(np.isfinite(aligned), aligned, by_gps)
     order = np.argsort(-np.nan_to_num(error, nan=-1.0), kind="stable")
     uris = poses["uri"].to_pylist()
