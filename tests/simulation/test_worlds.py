@@ -12,9 +12,10 @@ from PIL import Image
 
 from photos.places import read_places, read_split, within
 from schemas.rejects import UserError
+from simulation.names import CONDITIONS
 from simulation.render import radiance
 from simulation.things import visit
-from simulation.weather import CONDITIONS, draw_weather
+from simulation.weather import draw_weather
 from simulation.worlds import build_world, name_of, origin_of, plan_visits, write_worlds
 
 SIZE = (64, 48)
