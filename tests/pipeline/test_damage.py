@@ -447,6 +447,12 @@ def test_flips_cuts_and_deletions_all_over_an_atlas_are_never_silent_nor_a_trace
     assert main(["check-atlas", "--atlas", str(atlas), "--repair"]) == 0
 
 
+def test_no_file_stays_that_nothing_would_read_again(grown: tuple[Path, Path]) -> None:
+    """Issue 19, 17: damage to the list of the photographs learnt from was silent."""
+    _, whole = grown
+    assert not list((whole / "work" / "vocabulary").rglob("*.parquet"))
+
+
 def test_a_line_that_was_made_again_outside_a_pipeline_stays(
     grown: tuple[Path, Path], tmp_path: Path
 ) -> None:
