@@ -17,7 +17,7 @@ from pipeline.collection import list_collection
 from tests.drives import write_drive
 from tests.pipeline.test_stages import build, done, files
 
-CORRECTED = Path(__file__).parent / "corrected"
+CORRECTED = Path(__file__).parents[1] / "cases" / "corrected"
 MOMENT = 1_714_000_000
 
 

@@ -28,6 +28,7 @@ from tests.photos.bad_photos import encode
 from tests.photos.damage import damaged, picture
 
 ROOT = Path(__file__).parents[2]
+CASES = ROOT / "tests" / "cases"
 
 
 def exceptions() -> Iterator[type[BaseException]]:
@@ -233,9 +234,6 @@ def test_hungry_and_damaged_files_are_rejects_of_ingest_and_describe(tmp_path: P
 @pytest.mark.slow
 def test_the_case_of_a_black_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Issue 19, 14: cases/blank."""
-    case = ROOT.parent / "shared" / "cases" / "blank"
-    if not case.is_dir():
-        pytest.skip(f"no {case}")
-    code = build.main(["--images", str(case), "--atlas", str(tmp_path / "atlas")])
+    code = build.main(["--images", str(CASES / "blank"), "--atlas", str(tmp_path / "atlas")])
     assert code == 0, capsys.readouterr().err
     assert rejected(tmp_path / "atlas") == {"black.jpg": "no_features"}
