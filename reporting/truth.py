@@ -16,6 +16,7 @@ _ERRORS = (
     ("aligned_m", "Position, aligned to the truth", formats.metres),
     ("rotation_deg", "Rotation, aligned to the truth", formats.degrees),
 )
+_COUNTS = ("over_1_m", "over_5_m", "images")
 _TITLE = 24  # characters of a line's title, as mapping.check.format_check has them
 
 
@@ -121,9 +122,14 @@ def recall_lines(found: dict[str, Any] | None, model: str) -> str:
 
 
 def _errors(about: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """Rows of the table of the map's errors: a name; its median, 95 % and max."""
+    """Rows of the table of the map's errors: a name; its median, 95 % and max; how many images
+    are over 1 m and over 5 m off (none of a rotation's), of how many."""
     return [
-        (name, [write(about[key][figure]) for figure in ("median", "p95", "max")])
+        (
+            name,
+            [write(about[key][figure]) for figure in ("median", "p95", "max")]
+            + [f"{about[key][count]:,}" if count in about[key] else "" for count in _COUNTS],
+        )
         for key, name, write in _ERRORS
         if key in about
     ]
