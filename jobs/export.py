@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jobs.command import Parser, guarded, leave, parser, words
 from photos.names import JPEG_QUALITY
+from pipeline.numbers import whole
 
 _EPILOG = f"""\
 An atlas's models are of upright photographs. COLMAP, and what reads its models (OpenMVS,
@@ -48,7 +49,7 @@ def command_line() -> Parser:
         "--output", required=True, type=Path, metavar="DIR", help="a new folder, or an empty one"
     )
     options.add_argument(
-        "--model", type=int, default=0, metavar="N",
+        "--model", type=whole(0), default=0, metavar="N",
         help="which model; 0 has most photographs (default: 0)",
     )  # fmt: skip
     options.add_argument(
@@ -66,7 +67,7 @@ def command_line() -> Parser:
         "--text", action="store_true", help="COLMAP's text files in place of its binary ones"
     )
     options.add_argument(
-        "--max-pixels", type=int, default=None, metavar="N",
+        "--max-pixels", type=whole(1), default=None, metavar="N",
         help="photographs of more are not opened (default: as in a build)",
     )  # fmt: skip
     return options

@@ -6,7 +6,7 @@ whoever can read them, upright, which is the frame that the model's keypoints ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,19 +60,6 @@ class PointColours:
             for number, colour in zip(ids.tolist(), mean, strict=True):
                 model.point3D(number).color = colour
         return int(sum((counts == 0).sum() for counts in self._counts))
-
-
-def colour_points(
-    models: Sequence[pycolmap.Reconstruction], photographs: Iterable[tuple[str, Pixels]]
-) -> int:
-    """Colour the points of models, in place, from (image name, pixels) of their photographs.
-
-    Returns how many points no photograph showed. See PointColours.
-    """
-    colours = PointColours(models)
-    for name, pixels in photographs:
-        colours.add(name, pixels)
-    return colours.finish()
 
 
 def sample(pixels: Pixels, places: NDArray[np.float64]) -> NDArray[np.float64]:

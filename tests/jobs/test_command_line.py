@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -253,3 +254,10 @@ def test_each_stage_is_counted_and_the_rest_of_its_time_told(
     cases = [(0, 10, 5.0), (1, 4, 20.0), (1, 11, 60.0), (1, 61, 180.0)]
     said = ["", ", about 60 s left", ", about 10 min left", ", about 3.0 h left"]
     assert [left(*case) for case in cases] == said
+
+
+@pytest.mark.parametrize("job", [name for name in JOBS if name not in STAGES and name != "build"])
+def test_every_number_of_a_job_has_a_range(job: str) -> None:
+    """Issue 19, 21: a bare int takes -3 where there is no such thing; stages have ranges apart."""
+    options = importlib.import_module(f"jobs.{job.replace('-', '_')}").command_line()
+    assert [action.dest for action in options._actions if action.type in (int, float)] == []

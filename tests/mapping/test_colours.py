@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mapping.colmap import pycolmap
-from mapping.colours import PointColours, colour_points, sample
+from mapping.colours import PointColours, sample
 from tests.mapping.test_merge import HEIGHT, WIDTH, model_of, name_of
 
 
@@ -31,6 +32,15 @@ def picture(seed: int, scale: int = 1) -> np.ndarray:
     x, y = np.meshgrid(np.linspace(0, 1, WIDTH // scale), np.linspace(0, 1, HEIGHT // scale))
     bands = [np.sin((seed + 1) * x * 3), np.cos(seed + y * 2), x * y]
     return np.rint(127 + 120 * np.stack(bands, axis=2)).clip(0, 255).astype(np.uint8)
+
+
+def colour_points(
+    models: list[pycolmap.Reconstruction], photographs: Iterable[tuple[str, np.ndarray]]
+) -> int:
+    colours = PointColours(models)
+    for name, pixels in photographs:
+        colours.add(name, pixels)
+    return colours.finish()
 
 
 def test_a_point_has_the_mean_colour_of_where_it_is_seen() -> None:
