@@ -17,7 +17,7 @@ ANSWERS = import os, sys, threading, urllib.request as web; \
     asked = threading.Thread(target=lambda: web.urlopen(sys.argv[1], timeout=4) and os._exit(0), daemon=True); \
     asked.start(); asked.join(4); os._exit(1)
 
-.PHONY: demo test lint bench bench-describe bench-rerank weights spark clean
+.PHONY: demo test lint types bench bench-describe bench-rerank weights spark clean
 
 $(READY): setup.py beam_requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,7 +39,12 @@ demo: $(READY)
 	$(BIN)/vladmap check-map --atlas $(DEMO)/atlas --truth $(DEMO)/city/truth.parquet
 	@echo "open $(DEMO)/atlas/report/index.html in a browser"
 
-lint: $(READY)
+# The rooms under the name that they are imported by, for tools that only look at files.
+types:
+	@rm -rf build/types && mkdir -p build/types/vladmap
+	@ln -s $(CURDIR)/vladmap/* $(patsubst %/__init__.py,$(CURDIR)/%,$(filter-out tests/% benchmarks/% vladmap/%,$(wildcard */__init__.py))) build/types/vladmap
+
+lint: $(READY) types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -69,13 +74,13 @@ weights: $(READY)
 
 # The same build in one process and on Apache Spark: the two atlases must be equal.
 spark: $(READY)
-	$(BIN)/python -c "from pipeline.spark import classpath; classpath()"
+	$(BIN)/python -c "from vladmap.pipeline.spark import classpath; classpath()"
 	rm -rf $(SPARK)
 	$(BIN)/vladmap sample $(SPARK)/city --images $(SPARK_IMAGES) --seed 0
 	$(BIN)/vladmap build --images $(SPARK)/city/images --atlas $(SPARK)/in-process
-	$(BIN)/python -m pipeline.spark --log $(SPARK)/job-server.log -- \
-	    $(BIN)/python -m jobs.build --images $(SPARK)/city/images --atlas $(SPARK)/spark
-	$(BIN)/python -m pipeline.compare $(SPARK)/in-process $(SPARK)/spark
+	$(BIN)/python -m vladmap.pipeline.spark --log $(SPARK)/job-server.log -- \
+	    $(BIN)/python -m vladmap.jobs.build --images $(SPARK)/city/images --atlas $(SPARK)/spark
+	$(BIN)/python -m vladmap.atlas.difference $(SPARK)/in-process $(SPARK)/spark
 
 clean:
 	rm -rf $(VENV) $(DEMO) out build spark/target *.egg-info

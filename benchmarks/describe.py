@@ -26,13 +26,13 @@ import torch
 from PIL import Image
 
 from benchmarks.throughput import THREADS, timed, write_photos
-from models import load_model
-from models.aggregated import AggregatedModel
-from models.memory import one_thread_a_call
-from pipeline import stages
-from pipeline.atlas import Atlas
-from pipeline.options import BuildOptions
-from pipeline.run import Run
+from vladmap.atlas.store import Atlas
+from vladmap.models import load_model
+from vladmap.models.aggregated import AggregatedModel
+from vladmap.models.memory import one_thread_a_call
+from vladmap.pipeline import stages
+from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.run import Run
 
 _PEAK = (
     "import sys; from benchmarks.describe import stage;"

@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models import MODEL_NAMES, DescriptorModel, learning, load_model, vocabulary
-from models.kinds import DEFAULT_DIMENSION
-from schemas.rejects import UserError
+from vladmap.models import MODEL_NAMES, DescriptorModel, learning, load_model
+from vladmap.models.checkpoints import vocabulary
+from vladmap.models.kinds import DEFAULT_DIMENSION
+from vladmap.schemas.rejects import UserError
 
 RANKS = (1, 5, 10)
 TOLERANCES = {"sped": 0, "gardens-point": 2}

@@ -27,15 +27,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.recall import LOCAL_DESCRIPTORS_PER_IMAGE, TOLERANCES
-from mapping.features import LocalFeatureExtractor, LocalFeatures, load_extractor
-from mapping.matching import Matcher, fundamental_inliers, load_matcher
-from models import learning, load_model, vocabulary
-from models.aggregated import AggregatedModel
-from retrieval.kmeans import kmeans
-from retrieval.patches import Patches, StoredPatches, stored
-from retrieval.rerank import by_inliers, fuse, raw_scores
-from schemas.rejects import UserError
-from simulation.sample import write_sample
+from vladmap.features.extract import LocalFeatureExtractor, LocalFeatures, load_extractor
+from vladmap.mapping.matching import Matcher, fundamental_inliers, load_matcher
+from vladmap.models import learning, load_model
+from vladmap.models.aggregated import AggregatedModel
+from vladmap.models.checkpoints import vocabulary
+from vladmap.retrieval.kmeans import kmeans
+from vladmap.retrieval.patches import Patches, StoredPatches, stored
+from vladmap.retrieval.rerank import by_inliers, fuse, raw_scores
+from vladmap.schemas.rejects import UserError
+from vladmap.simulation.sample import write_sample
 
 Images = list[NDArray[np.uint8]]
 

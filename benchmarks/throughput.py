@@ -20,14 +20,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from models import load_model
-from models.memory import one_thread_a_call
-from photos.decode import decode_rgb, inspect
-from pipeline import stages
-from pipeline.atlas import Atlas
-from pipeline.options import BuildOptions
-from pipeline.run import Run
-from simulation.sample import write_sample
+from vladmap.atlas.store import Atlas
+from vladmap.models import load_model
+from vladmap.models.memory import one_thread_a_call
+from vladmap.photos.decode import decode_rgb, inspect
+from vladmap.pipeline import stages
+from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.run import Run
+from vladmap.simulation.sample import write_sample
 
 THREADS = os.cpu_count() or 1
 RENDERED = 120

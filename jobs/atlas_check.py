@@ -11,13 +11,13 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from photos.ids import content_hash
-from pipeline.atlas import Atlas
-from pipeline.build import STAGES, kept_options, run_stages
-from pipeline.integrity import Finding, behind, check_atlas, count_files, forget
-from pipeline.options import BuildOptions, as_words
-from schemas.rejects import UserError
-from transforms import storage
+from vladmap.atlas import storage
+from vladmap.atlas.integrity import Finding, behind, check_atlas, count_files, forget
+from vladmap.atlas.store import Atlas
+from vladmap.photos.ids import content_hash
+from vladmap.pipeline.build import STAGES, kept_options, run_stages
+from vladmap.pipeline.options import BuildOptions, as_words
+from vladmap.schemas.rejects import UserError
 
 log = logging.getLogger("vladmap")
 

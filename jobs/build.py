@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jobs.command import leave
-from jobs.stages import StageJob
-from pipeline.options import STAGES
+from vladmap.jobs.command import leave
+from vladmap.jobs.stages import StageJob
+from vladmap.pipeline.options import STAGES
 
 _JOB = StageJob(
     "build",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.command import Parser, guarded, leave, parser, words
-from schemas.rejects import UserError
+from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.schemas.rejects import UserError
 
 _EPILOG = """\
 Reads every file that the ledger knows: its size and digest, whether it parses, its columns and
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
-        from jobs.atlas_check import check, repair
+        from vladmap.jobs.atlas_check import check, repair
 
         if parsed.images and not parsed.repair:
             raise UserError("--images is for --repair: the check itself reads no photographs")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.command import Parser, guarded, leave, parser, words
-from pipeline.names import BESIDE, TRUTH
-from retrieval.names import RIGHT_DEG, RIGHT_M
+from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.pipeline.names import BESIDE, TRUTH
+from vladmap.retrieval.names import RIGHT_DEG, RIGHT_M
 
 _EPILOG = f"""\
 Retrieval: each image is looked for among the others by its descriptor of the model that the report
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
-        from jobs.map_check import check
+        from vladmap.jobs.map_check import check
 
         check(parsed.atlas, parsed.truth, parsed.json)
         return 0

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from jobs.failures import causes, explained
-from photos import processes
-from pipeline.quiet import set_quiet
-from pipeline.suggest import unknown
-from schemas import VERSION
-from schemas.rejects import UserError
+from vladmap.jobs.failures import causes, explained
+from vladmap.photos import processes
+from vladmap.pipeline.quiet import set_quiet
+from vladmap.pipeline.suggest import unknown
+from vladmap.schemas import VERSION
+from vladmap.schemas.rejects import UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130

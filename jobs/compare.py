@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.command import Parser, guarded, leave, parser, words
-from jobs.evaluation_options import RERANKING, add_model_options, add_set_options
+from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.jobs.evaluation_options import RERANKING, add_model_options, add_set_options
 
 METHODS = (
     "bovw+sift",
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
-        from jobs.comparison import compare
+        from vladmap.evaluation.comparison import compare
 
         compare(parsed)
         return 0

@@ -7,7 +7,7 @@ import importlib
 import os
 from collections.abc import Mapping, Sequence
 
-from jobs.command import Parser, guarded, leave, parser, words
+from vladmap.jobs.command import Parser, guarded, leave, parser, words
 
 _EPILOG = """\
 examples:
@@ -57,7 +57,7 @@ def _all(jobs: Mapping[str, str], line: Sequence[str]) -> argparse.ArgumentParse
     for name, text in jobs.items():
         parents = []
         if name in line[1:2]:
-            job = importlib.import_module(f"jobs.{name.replace('-', '_')}")
+            job = importlib.import_module(f"vladmap.jobs.{name.replace('-', '_')}")
             parents = [job.command_line()]
         each.add_parser(name, help=text, parents=parents, add_help=False)
     return made

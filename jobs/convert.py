@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.command import Parser, guarded, leave, parser, words
-from schemas.rejects import UserError
+from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.schemas.rejects import UserError
 
 
 def command_line() -> Parser:
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
-        from models.checkpoints import is_vocabulary, read_weights
-        from models.formats import MODEL, card, network, to_bytes
+        from vladmap.models.checkpoints.layouts import MODEL, card, network, to_bytes
+        from vladmap.models.checkpoints.reading import is_vocabulary, read_weights
 
         if parsed.target.suffix != ".safetensors":
             raise UserError(f"{parsed.target} must be named *.safetensors")

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.command import Parser, guarded, leave, parser, words
-from models.recipe import Distillation
-from pipeline.numbers import not_negative, whole
+from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.models.training.recipe import Distillation
+from vladmap.pipeline.numbers import not_negative, whole
 
 _EPILOG = """\
 WORLDS are rendered by `vladmap worlds --aligned`: each place from one camera under many conditions.
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
-        from jobs.distillation import distil
+        from vladmap.jobs.distillation import distil
 
         distil(parsed)
         return 0

@@ -14,22 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jobs.command import SAYING
-from jobs.distil import GHOST
-from jobs.evaluation_set import read_set
-from jobs.worlds import size_of
-from models import ghost
-from models.backbones import Backbone, backbone, installed
-from models.base import Pixels
-from models.checkpoints import part_of, read_weights
-from models.distillation import Distiller, Scenes, crops
-from models.formats import Network, network, to_bytes
-from models.kinds import DEFAULT_DIMENSION
-from models.pictures import Pictures, in_chunks
-from models.recipe import Distillation
-from models.registry import default_clusters
-from models.trainable import FORMAT, TrainableModel, calibrate, learnt_aggregation
-from models.training_files import (
+from vladmap.evaluation.sets import read_set
+from vladmap.jobs.command import SAYING
+from vladmap.jobs.distil import GHOST
+from vladmap.jobs.worlds import size_of
+from vladmap.models.backbones import ghost
+from vladmap.models.backbones.registry import Backbone, backbone, installed
+from vladmap.models.base import Pixels
+from vladmap.models.checkpoints.layouts import Network, network, to_bytes
+from vladmap.models.checkpoints.reading import part_of, read_weights
+from vladmap.models.kinds import DEFAULT_DIMENSION
+from vladmap.models.registry import default_clusters
+from vladmap.models.training.distillation import Distiller, Scenes, crops
+from vladmap.models.training.files import (
     BEST,
     LAST,
     STATE,
@@ -38,14 +35,17 @@ from models.training_files import (
     write_file,
     write_state,
 )
-from models.whitening import fit_reduction, whitened
-from photos.decode import decode_rgb
-from photos.files import read_photo
-from photos.places import list_photos
-from photos.scenes import aligned_scenes
-from pipeline.quiet import hidden
-from retrieval.evaluation import rank
-from schemas.rejects import PhotoError, UserError
+from vladmap.models.training.pictures import Pictures, in_chunks
+from vladmap.models.training.recipe import Distillation
+from vladmap.models.training.trainable import FORMAT, TrainableModel, calibrate, learnt_aggregation
+from vladmap.models.whitening import fit_reduction, whitened
+from vladmap.photos.decode import decode_rgb
+from vladmap.photos.files import read_photo
+from vladmap.photos.places import list_photos
+from vladmap.photos.scenes import aligned_scenes
+from vladmap.pipeline.quiet import hidden
+from vladmap.retrieval.evaluation import rank
+from vladmap.schemas.rejects import PhotoError, UserError
 
 _AS = "netvlad-lite"  # whose words and reduction in a build the validation set is judged by
 _VOCABULARIES = 3

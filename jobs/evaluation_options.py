@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from models.kinds import PRECISION_NAMES
-from photos.names import LAYOUTS
-from pipeline.numbers import MOST_SEED, real, whole
-from retrieval.names import BY_PATCHES, SIGMA_M
+from vladmap.models.kinds import PRECISION_NAMES
+from vladmap.photos.names import LAYOUTS
+from vladmap.pipeline.numbers import MOST_SEED, real, whole
+from vladmap.retrieval.names import BY_PATCHES, SIGMA_M
 
 BY_FEATURES = ("features", "sift", "xfeat", "lighterglue")
 RERANKING = ("none", *BY_PATCHES, *BY_FEATURES)

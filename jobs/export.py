@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.command import Parser, guarded, leave, parser, words
-from photos.names import JPEG_QUALITY
-from pipeline.numbers import whole
+from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.photos.names import JPEG_QUALITY
+from vladmap.pipeline.numbers import whole
 
 _EPILOG = f"""\
 An atlas's models are of upright photographs. COLMAP, and what reads its models (OpenMVS,
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
-        from jobs.exporting import export
+        from vladmap.jobs.exporting import export
 
         export(
             parsed.atlas,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from photos.formats import MAX_PIXELS
-from pipeline.atlas import Atlas
-from pipeline.export import Exported, Settings, count_images, export_colmap
-from schemas.rejects import RejectReason, UserError
+from vladmap.atlas.store import Atlas
+from vladmap.photos.formats import MAX_PIXELS
+from vladmap.pipeline.export import Exported, Settings, count_images, export_colmap
+from vladmap.schemas.rejects import RejectReason, UserError
 
 _NAMED = 3
 

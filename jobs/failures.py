@@ -7,7 +7,7 @@ import errno
 import re
 from collections.abc import Iterator
 
-from schemas.rejects import UserError
+from vladmap.schemas.rejects import UserError
 
 _HINTS = {
     errno.ENOSPC: "make room, then the same command goes on from here",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jobs.command import leave
-from jobs.stages import StageJob
+from vladmap.jobs.command import leave
+from vladmap.jobs.stages import StageJob
 
 _JOB = StageJob(
     "index",

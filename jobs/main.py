@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jobs import completion
-from jobs.command import EXIT_USER_ERROR, leave, words
-from pipeline.suggest import did_you_mean
-from schemas import VERSION
+from vladmap.jobs import completion
+from vladmap.jobs.command import EXIT_USER_ERROR, leave, words
+from vladmap.pipeline.suggest import did_you_mean
+from vladmap.schemas import VERSION
 
 JOBS = {
     "build": "photographs in, atlas out: every stage",
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = did_you_mean(name, JOBS)
         print(f"vladmap: no job is called {name!r}{hint} (see `vladmap --help`)", file=sys.stderr)
         return EXIT_USER_ERROR
-    job = importlib.import_module(f"jobs.{name.replace('-', '_')}")
+    job = importlib.import_module(f"vladmap.jobs.{name.replace('-', '_')}")
     code: int = job.main(rest)
     return code
 

@@ -8,17 +8,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.command import print_json
-from mapping.check import format_check
-from pipeline import truth
-from pipeline.atlas import Atlas
-from pipeline.build import record
-from pipeline.report_stage import options_shown, report
-from pipeline.run import Run
-from pipeline.stages import image_shards, ledger_names
-from reporting.truth import recall_lines
-from schemas import tables
-from schemas.rejects import UserError
+from vladmap.atlas.store import Atlas
+from vladmap.jobs.command import print_json
+from vladmap.mapping.check import format_check
+from vladmap.pipeline import truth
+from vladmap.pipeline.build import record
+from vladmap.pipeline.report_stage import options_shown, report
+from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages import image_shards, ledger_names
+from vladmap.reporting.truth import recall_lines
+from vladmap.schemas import tables
+from vladmap.schemas.rejects import UserError
 
 
 def check(root: str, path: str, as_json: bool = False) -> None:

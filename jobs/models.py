@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from jobs.command import Parser, guarded, leave, parser, words
+from vladmap.jobs.command import Parser, guarded, leave, parser, words
 
 
 def command_line() -> Parser:
@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
-        from models.checkpoints import is_vocabulary, read_weights
-        from models.formats import card, network
-        from models.registry import catalogue
+        from vladmap.models.checkpoints.layouts import card, network
+        from vladmap.models.checkpoints.reading import is_vocabulary, read_weights
+        from vladmap.models.registry import catalogue
 
         if not parsed.files:
             for name, text in catalogue().items():

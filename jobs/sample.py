@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.command import Parser, guarded, leave, parser, words
-from pipeline.numbers import MOST_SEED, real, whole
-from pipeline.quiet import hidden
-from schemas.rejects import UserError
+from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.pipeline.numbers import MOST_SEED, real, whole
+from vladmap.pipeline.quiet import hidden
+from vladmap.schemas.rejects import UserError
 
 
 def command_line() -> Parser:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         from tqdm import tqdm
 
-        from simulation.sample import write_sample
+        from vladmap.simulation.sample import write_sample
 
         settings = {} if parsed.time_of_day is None else {"time_of_day": parsed.time_of_day}
         with tqdm(total=parsed.images, desc="sample", unit=" images", disable=hidden()) as bar:

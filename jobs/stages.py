@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.command import Parser, guarded, parser, print_json, words
-from pipeline.options import END, add_options, parse_options, stages_with
-from schemas.rejects import UserError
+from vladmap.jobs.command import Parser, guarded, parser, print_json, words
+from vladmap.pipeline.options import END, add_options, parse_options, stages_with
+from vladmap.schemas.rejects import UserError
 
 _EPILOG = """\
 Options of Apache Beam work as Beam's users expect: --runner, --region, --temp_location and the
@@ -52,9 +52,9 @@ def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | No
     parsed, left = options_parser.parse_known_args(given[:end])
 
     def work() -> int:
-        from pipeline import report_stage
-        from pipeline.atlas import Atlas
-        from pipeline.build import describe_work, outcome, run_stages
+        from vladmap.atlas.store import Atlas
+        from vladmap.pipeline import report_stage
+        from vladmap.pipeline.build import describe_work, outcome, run_stages
 
         options, configured = parse_options(parsed)
         beam_words = _for_beam(options_parser, parsed.config, configured, left + given[end:])
@@ -93,7 +93,7 @@ def _for_beam(
     if not configured and not given:
         return []
     # Takes a second: only where there is something to look up.
-    from pipeline.beam_words import checked
+    from vladmap.pipeline.beam_words import checked
 
     own = known.flags()
     for flag in (word.partition("=")[0] for word in given):

@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jobs.command import SAYING
-from jobs.train import GHOST, LITE
-from jobs.training_data import read_data
-from models import ghost
-from models.backbones import Backbone, backbone, installed
-from models.base import FixedSize, InputSize, Pixels
-from models.checkpoints import is_vocabulary, read_weights
-from models.formats import Network, network, to_bytes
-from models.pictures import Images, in_chunks
-from models.recipe import RECIPES, Recipe
-from models.trainable import (
+from vladmap.jobs.command import SAYING
+from vladmap.jobs.train import GHOST, LITE
+from vladmap.jobs.training_data import read_data
+from vladmap.models.backbones import ghost
+from vladmap.models.backbones.registry import Backbone, backbone, installed
+from vladmap.models.base import FixedSize, InputSize, Pixels
+from vladmap.models.checkpoints.layouts import Network, network, to_bytes
+from vladmap.models.checkpoints.reading import is_vocabulary, read_weights
+from vladmap.models.training.files import BEST, START, STATE, write_file
+from vladmap.models.training.loop import Advance, Trainer
+from vladmap.models.training.pictures import Images, in_chunks
+from vladmap.models.training.recipe import RECIPES, Recipe
+from vladmap.models.training.trainable import (
     FORMAT,
     TrainableModel,
     calibrate,
@@ -31,11 +33,9 @@ from models.trainable import (
     learnt_projection,
     trainable,
 )
-from models.training import Advance, Trainer
-from models.training_files import BEST, START, STATE, write_file
-from models.whitening import IMAGES_PER_DIMENSION
-from pipeline.quiet import hidden
-from schemas.rejects import UserError
+from vladmap.models.whitening import IMAGES_PER_DIMENSION
+from vladmap.pipeline.quiet import hidden
+from vladmap.schemas.rejects import UserError
 
 _SAMPLED_IMAGES = 2000
 _CALIBRATED_ON = 32

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.evaluation_set import read_set
-from models.base import FixedSize, InputSize
-from models.pictures import Pictures
-from models.steps import TrainingSet, ValidationSet
-from models.training import Watch
-from photos.holdout import hold_out
-from photos.layouts import EvaluationSet, detect
-from photos.places import Places, within
-from schemas.rejects import UserError
+from vladmap.evaluation.sets import read_set
+from vladmap.models.base import FixedSize, InputSize
+from vladmap.models.training.loop import Watch
+from vladmap.models.training.pictures import Pictures
+from vladmap.models.training.steps import TrainingSet, ValidationSet
+from vladmap.photos.holdout import hold_out
+from vladmap.photos.layouts import EvaluationSet, detect
+from vladmap.photos.places import Places, within
+from vladmap.schemas.rejects import UserError
 
 _LOG = logging.getLogger("vladmap")
 _RIGHT_M = 25.0

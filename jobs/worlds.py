@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.command import Parser, guarded, leave, parser, words
-from pipeline.numbers import real, whole
-from pipeline.quiet import hidden
-from schemas.rejects import UserError
-from simulation.names import ALIGNED, CONDITIONS, MOST_SEED, SPLITS
+from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.pipeline.numbers import real, whole
+from vladmap.pipeline.quiet import hidden
+from vladmap.schemas.rejects import UserError
+from vladmap.simulation.names import ALIGNED, CONDITIONS, MOST_SEED, SPLITS
 
 _EPILOG = f"""conditions: {", ".join(CONDITIONS)}
 
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         from tqdm import tqdm
 
-        from simulation.worlds import images_a_world, write_worlds
+        from vladmap.simulation.worlds import images_a_world, write_worlds
 
         seeds = _seeds(parsed.seeds)
         half = parsed.query_places

@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mapping.child import ChildFailed, call
-from mapping.colmap import Camera, from_colmap, pycolmap
-from mapping.features import LocalFeatures
-from mapping.mapper import (
+from vladmap.features.extract import LocalFeatures
+from vladmap.mapping.child import ChildFailed, call
+from vladmap.mapping.colmap import Camera, from_colmap, pycolmap
+from vladmap.mapping.mapper import (
     MapperOptions,
     bundle_adjust,
     map_globally,
@@ -32,8 +32,8 @@ from mapping.mapper import (
     observation_errors,
     write_database,
 )
-from mapping.matching import MIN_INLIERS, Matches, max_error_px, verify
-from mapping.trial_images import Evidence, trial_images
+from vladmap.mapping.matching import MIN_INLIERS, Matches, max_error_px, verify
+from vladmap.mapping.trial_images import Evidence, trial_images
 
 DEFAULT_FOCAL_FACTOR = 1.2
 TRIAL_KEYPOINTS = 1000

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mapping.geodesy import geodetic_to_enu
-from schemas.rejects import UserError
+from vladmap.geodesy.wgs84 import geodetic_to_enu
+from vladmap.schemas.rejects import UserError
 
 Array = NDArray[np.float64]
 

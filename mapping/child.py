@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from photos.processes import child, end_with
+from vladmap.photos.processes import child, end_with, with_this_package
 
 Result = TypeVar("Result")
 
@@ -41,12 +41,9 @@ def call(function: Callable[..., Result], *arguments: Any, time_limit_s: float) 
         job.write_bytes(
             pickle.dumps((function.__module__, function.__qualname__, list(sys.path), arguments))
         )
-        root = str(Path(__file__).resolve().parents[1])
-        environment = dict(os.environ)
-        environment["PYTHONPATH"] = os.pathsep.join(
-            part for part in (root, environment.get("PYTHONPATH")) if part
-        )
-        words = [sys.executable, "-m", "mapping.child", str(job), str(result), str(os.getpid())]
+        environment = with_this_package()
+        module = [sys.executable, "-m", "vladmap.mapping.child"]
+        words = [*module, str(job), str(result), str(os.getpid())]
         with (
             log.open("wb") as output,
             child(

@@ -17,11 +17,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping import reasons as why
-from mapping.colmap import Camera, from_colmap, pycolmap, to_colmap
-from mapping.features import LocalFeatures
-from mapping.graph import connected_components
-from mapping.matching import MAX_ERROR_LONG_SIDE_PX, TwoView, max_error_px
+from vladmap.features.extract import LocalFeatures
+from vladmap.mapping import reasons as why
+from vladmap.mapping.colmap import Camera, from_colmap, pycolmap, to_colmap
+from vladmap.mapping.graph import connected_components
+from vladmap.mapping.matching import MAX_ERROR_LONG_SIDE_PX, TwoView, max_error_px
 
 MIN_POINTS = 15
 """Points with parallax that an image must see to be registered: as many as a verified pair."""

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mapping.colmap import pycolmap
-from schemas.rejects import UserError
+from vladmap.mapping.colmap import pycolmap
+from vladmap.schemas.rejects import UserError
 
 Size = tuple[int, int]
 

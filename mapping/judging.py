@@ -23,8 +23,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
 
-from mapping.geodesy import geodetic_to_ecef
-from mapping.matching import inlier_counts
+from vladmap.geodesy.wgs84 import geodetic_to_ecef
+from vladmap.mapping.matching import inlier_counts
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

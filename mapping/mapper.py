@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.colmap import SEED, Camera, pycolmap, to_colmap
-from mapping.features import LocalFeatures
-from mapping.matching import MAX_ERROR_PX, TwoView, max_error_px, to_colmap_geometry
+from vladmap.features.extract import LocalFeatures
+from vladmap.mapping.colmap import SEED, Camera, pycolmap, to_colmap
+from vladmap.mapping.matching import MAX_ERROR_PX, TwoView, max_error_px, to_colmap_geometry
 
 
 @dataclass(frozen=True)

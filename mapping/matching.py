@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mapping.colmap import SEED, Camera, pycolmap, rotation_of, to_colmap, wxyz
-from mapping.features import LocalFeatures
-from schemas.tables import TWO_VIEWS
+from vladmap.features.extract import LocalFeatures
+from vladmap.mapping.colmap import SEED, Camera, pycolmap, rotation_of, to_colmap, wxyz
+from vladmap.schemas.tables import TWO_VIEWS
 
 MIN_INLIERS = 15
 
@@ -87,7 +87,7 @@ def load_matcher(name: str) -> Matcher:
         return match
     if name != "lighterglue":
         raise ValueError(f"unknown matcher {name!r}; known are {', '.join(MATCHER_NAMES)}")
-    from models.lighterglue import LighterGlue
+    from vladmap.features.lighterglue import LighterGlue
 
     glue = LighterGlue()
     return lambda a, b: glue.match(a.keypoints, a.descriptors, b.keypoints, b.descriptors)

@@ -16,23 +16,23 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mapping import reasons as why
-from mapping.check import best_similarity
-from mapping.colmap import SEED, pycolmap, wxyz
-from mapping.evidence import keep_evident
-from mapping.geodesy import enu_to_geodetic
-from mapping.georegister import (
+from vladmap.geodesy.wgs84 import enu_to_geodetic
+from vladmap.mapping import reasons as why
+from vladmap.mapping.check import best_similarity
+from vladmap.mapping.colmap import SEED, pycolmap, wxyz
+from vladmap.mapping.evidence import keep_evident
+from vladmap.mapping.georegister import (
     DEFAULT_ACCURACY_M,
     centres_and_rotations,
     georegister,
     positions_of,
 )
-from mapping.graph import connected_components
-from mapping.mapper import MapperOptions, bundle_adjust
-from mapping.reconstruct import place
-from mapping.soundness import contradicted, misplaced_images, remove_images
-from photos.geometry import boxes, points_wkb, with_geo_metadata
-from schemas import tables
+from vladmap.mapping.graph import connected_components
+from vladmap.mapping.mapper import MapperOptions, bundle_adjust
+from vladmap.mapping.reconstruct import place
+from vladmap.mapping.soundness import contradicted, misplaced_images, remove_images
+from vladmap.photos.geometry import boxes, points_wkb, with_geo_metadata
+from vladmap.schemas import tables
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

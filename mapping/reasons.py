@@ -6,7 +6,7 @@ may follow.
 
 from __future__ import annotations
 
-from schemas.rejects import UnregisteredReason
+from vladmap.schemas.rejects import UnregisteredReason
 
 NO_PAIR = "no trusted pair with another photograph of its tile"
 NOT_PLACED = "the mapper found no place for it among the others"

@@ -17,21 +17,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mapping import reasons as why
-from mapping.cameras import camera_keys
-from mapping.child import ChildFailed, call
-from mapping.colmap import Camera, pycolmap
-from mapping.evidence import keep_evident, turning_views
-from mapping.features import LocalFeatures
-from mapping.georegister import (
+from vladmap.features.extract import LocalFeatures
+from vladmap.mapping import reasons as why
+from vladmap.mapping.cameras import camera_keys
+from vladmap.mapping.child import ChildFailed, call
+from vladmap.mapping.colmap import Camera, pycolmap
+from vladmap.mapping.evidence import keep_evident, turning_views
+from vladmap.mapping.georegister import (
     centres_and_rotations,
     choose_origin,
     georegister,
     positions_of,
 )
-from mapping.graph import connected_components
-from mapping.judging import judge_tables, trusted_only, verdict_counts
-from mapping.mapper import (
+from vladmap.mapping.graph import connected_components
+from vladmap.mapping.judging import judge_tables, trusted_only, verdict_counts
+from vladmap.mapping.mapper import (
     MapperOptions,
     bundle_adjust,
     image_names,
@@ -40,8 +40,8 @@ from mapping.mapper import (
     model_score,
     write_database,
 )
-from mapping.matching import two_views_of
-from mapping.soundness import (
+from vladmap.mapping.matching import two_views_of
+from vladmap.mapping.soundness import (
     PairMatches,
     collapsed,
     contradicted,

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mapping.colmap import from_colmap, pycolmap
-from mapping.georegister import centres_and_rotations, positions_of
-from mapping.judging import Photographs, fill_positions
-from mapping.matching import max_error_px
+from vladmap.mapping.colmap import from_colmap, pycolmap
+from vladmap.mapping.georegister import centres_and_rotations, positions_of
+from vladmap.mapping.judging import Photographs, fill_positions
+from vladmap.mapping.matching import max_error_px
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

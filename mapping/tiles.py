@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.graph import connected_components
+from vladmap.mapping.graph import connected_components
 
 Indices = NDArray[np.int64]
 

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mapping.matching import MIN_INLIERS, VERIFIED
-from mapping.reasons import reason_of
-from photos.geometry import boxes, points_wkb, with_geo_metadata
-from schemas import tables
-from schemas.rejects import RejectReason, UnregisteredReason
+from vladmap.mapping.matching import MIN_INLIERS, VERIFIED
+from vladmap.mapping.reasons import reason_of
+from vladmap.photos.geometry import boxes, points_wkb, with_geo_metadata
+from vladmap.schemas import tables
+from vladmap.schemas.rejects import RejectReason, UnregisteredReason
 
 Counts = NDArray[np.int64]
 Why = tuple[str, UnregisteredReason, str]

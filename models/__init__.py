@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from models.kinds import MODEL_NAMES
+from vladmap.models.kinds import MODEL_NAMES
 
 if TYPE_CHECKING:
-    from models.base import DescriptorModel, FixedSize, InputSize, ModelSpec
-    from models.registry import load_model
+    from vladmap.models.base import DescriptorModel, FixedSize, InputSize, ModelSpec
+    from vladmap.models.registry import load_model
 
 __all__ = [
     "MODEL_NAMES",
@@ -21,11 +21,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DescriptorModel": "models.base",
-    "FixedSize": "models.base",
-    "InputSize": "models.base",
-    "ModelSpec": "models.base",
-    "load_model": "models.registry",
+    "DescriptorModel": "vladmap.models.base",
+    "FixedSize": "vladmap.models.base",
+    "InputSize": "vladmap.models.base",
+    "ModelSpec": "vladmap.models.base",
+    "load_model": "vladmap.models.registry",
 }
 
 

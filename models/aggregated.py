@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.base import DescriptorModel, Floats, ModelSpec, Pixels, batches, digest
-from models.formats import described
-from models.local import ConvolutionalFeatures
-from models.netvlad import NetVLAD
-from models.patches import patch_centres, patch_descriptors
-from models.whitening import Whitening, WhiteningLayer, whitening_arrays
-from retrieval.patches import Patches
+from vladmap.models.aggregations.netvlad import NetVLAD
+from vladmap.models.aggregations.patches import patch_centres, patch_descriptors
+from vladmap.models.base import DescriptorModel, Floats, ModelSpec, Pixels, batches, digest
+from vladmap.models.checkpoints.layouts import described
+from vladmap.models.local import ConvolutionalFeatures
+from vladmap.models.whitening import Whitening, WhiteningLayer, whitening_arrays
+from vladmap.retrieval.patches import Patches
 
 
 class AggregatedModel(DescriptorModel):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from retrieval.patches import Patches
+from vladmap.retrieval.patches import Patches
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -9,14 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.base import Floats, Pixels
-from models.checkpoints import CheckpointSource
-from models.local import sample
-from models.netvlad import initial_alpha
-from models.registry import check_learns, default_clusters, local_descriptors, spare_clusters
-from models.vocabulary import Vocabulary
-from retrieval.bovw import inverse_document_frequency, word_counts
-from retrieval.kmeans import kmeans
+from vladmap.models.aggregations.netvlad import initial_alpha
+from vladmap.models.base import Floats, Pixels
+from vladmap.models.checkpoints.reading import CheckpointSource
+from vladmap.models.checkpoints.vocabulary import Vocabulary
+from vladmap.models.local import sample
+from vladmap.models.registry import (
+    check_learns,
+    default_clusters,
+    local_descriptors,
+    spare_clusters,
+)
+from vladmap.retrieval.bovw import inverse_document_frequency, word_counts
+from vladmap.retrieval.kmeans import kmeans
 
 
 def sample_local_descriptors(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.base import (
+from vladmap.models.base import (
     FixedSize,
     Floats,
     InputSize,
@@ -21,8 +21,8 @@ from models.base import (
     digest,
     resize,
 )
-from models.kinds import PRECISION_NAMES
-from schemas.rejects import UserError
+from vladmap.models.kinds import PRECISION_NAMES
+from vladmap.schemas.rejects import UserError
 
 PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISION_NAMES}
 DEVICES = ("cpu", "cuda")
@@ -149,7 +149,7 @@ class RootSiftFeatures:
     max_features = 2048
 
     def __init__(self) -> None:
-        from mapping.features import RootSift
+        from vladmap.features.extract import RootSift
 
         self._extractor = RootSift(max_features=self.max_features, max_image_size=self._LARGEST)
         self.digest = digest(f"rootsift 1 {self.max_features} {self.input_size}", {})

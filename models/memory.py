@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from models.base import Pixels
+from vladmap.models.base import Pixels
 
 Described = TypeVar("Described")
 

@@ -8,20 +8,24 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models.aggregated import AggregatedModel
-from models.backbones import Backbone, LocalSource, backbone, installed
-from models.base import DescriptorModel
-from models.bovw import BovwModel
-from models.checkpoints import (
+from vladmap.models.aggregated import AggregatedModel
+from vladmap.models.aggregations.bovw import BovwModel
+from vladmap.models.aggregations.gem import GeM
+from vladmap.models.aggregations.netvlad import NetVLAD
+from vladmap.models.aggregations.supervlad import SuperVLAD
+from vladmap.models.aggregations.vlad import VladModel
+from vladmap.models.backbones.registry import Backbone, LocalSource, backbone, installed
+from vladmap.models.base import DescriptorModel
+from vladmap.models.checkpoints.layouts import Network, network, to_bytes
+from vladmap.models.checkpoints.reading import (
     BACKBONE_PREFIX,
     CheckpointSource,
     WeightFile,
     is_vocabulary,
     read_weights,
 )
-from models.formats import Network, network, to_bytes
-from models.gem import GeM
-from models.kinds import (
+from vladmap.models.checkpoints.vocabulary import parse
+from vladmap.models.kinds import (
     CLASSICAL,
     CLUSTERS,
     DEFAULT_DIMENSION,
@@ -30,12 +34,8 @@ from models.kinds import (
     MODEL_NAMES,
     TRAINED,
 )
-from models.local import PRECISIONS, ConvolutionalFeatures, RootSiftFeatures, torch_device
-from models.netvlad import NetVLAD
-from models.supervlad import SuperVLAD
-from models.vlad import VladModel
-from models.vocabulary import parse
-from schemas.rejects import UserError
+from vladmap.models.local import PRECISIONS, ConvolutionalFeatures, RootSiftFeatures, torch_device
+from vladmap.schemas.rejects import UserError
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Folder of the weights that ship; each file's card is the `.md` beside it."""
@@ -95,10 +95,10 @@ def load_model(
     """The model `name`, one of MODEL_NAMES, ready to describe images.
 
     `checkpoint` is a local path or a file's bytes: a vocabulary learnt from a collection (any
-    model), or a checkpoint in any layout of `models.formats`. `gem` needs none. `device` is `cpu`
-    or `cuda`, `precision` `float32`, `bfloat16` or `float16` of the backbone. Raises UserError for
-    anything that the user can mend: an unknown name, a wrong or damaged file, a GPU that is not
-    there.
+    model), or a checkpoint in any layout of `models.checkpoints.layouts`. `gem` needs none.
+    `device` is `cpu` or `cuda`, `precision` `float32`, `bfloat16` or `float16` of the backbone.
+    Raises UserError for anything that the user can mend: an unknown name, a wrong or damaged file,
+    a GPU that is not there.
     """
     _check(name)
     if precision not in PRECISIONS:
@@ -127,9 +127,9 @@ def local_descriptors(
 ) -> LocalSource:
     """The source of the local descriptors that the model `name` aggregates.
 
-    Those of a backbone come from `checkpoint`, in any layout of `models.formats` or a vocabulary,
-    whatever it aggregates them by; else from the weights that ship or an installed package. Raises
-    UserError for an unknown name, unsound weights or a missing GPU.
+    Those of a backbone come from `checkpoint`, in any layout of `models.checkpoints.layouts` or a
+    vocabulary, whatever it aggregates them by; else from the weights that ship or an installed
+    package. Raises UserError for an unknown name, unsound weights or a missing GPU.
     """
     _check(name)
     if name in CLASSICAL:

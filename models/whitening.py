@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from schemas.rejects import UserError
+from vladmap.schemas.rejects import UserError
 
 IMAGES_PER_DIMENSION = 10
 PASSES = 4

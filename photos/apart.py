@@ -17,15 +17,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from photos.bounds import SECONDS, memory_limit
-from photos.processes import ended, require_no_end, started
-from schemas.rejects import PhotoError, RejectReason
+from vladmap.photos.bounds import SECONDS, memory_limit
+from vladmap.photos.processes import ended, require_no_end, started, with_this_package
+from vladmap.schemas.rejects import PhotoError, RejectReason
 
 Size = tuple[int, int]
 Target = Callable[[int, int], Size]
@@ -66,14 +65,10 @@ class _Worker:
     """A child process that decodes one photograph at a time."""
 
     def __init__(self) -> None:
-        root = str(Path(__file__).resolve().parents[1])
-        environment = dict(os.environ)
-        environment["PYTHONPATH"] = os.pathsep.join(
-            part for part in (root, environment.get("PYTHONPATH")) if part
-        )
+        environment = with_this_package()
         environment["OPENBLAS_NUM_THREADS"] = "1"
         self._process = started(
-            [sys.executable, "-m", "photos.apart"],
+            [sys.executable, "-m", "vladmap.photos.apart"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -163,7 +158,7 @@ def _send(stream: IO[bytes], message: Any) -> None:
 
 def main() -> None:
     """Decode what comes on stdin until it ends."""
-    from photos import decode as decoding
+    from vladmap.photos import decode as decoding
 
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print does not get among the answers

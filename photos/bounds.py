@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from photos import jpeg
-from schemas.rejects import PhotoError, RejectReason
+from vladmap.photos import jpeg
+from vladmap.schemas.rejects import PhotoError, RejectReason
 
 MAX_PIXELS = 200_000_000
 """Default of `--max-pixels`: above any street camera."""

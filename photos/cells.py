@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import h3
 import numpy as np
 
-from photos.positions import valid_positions
+from vladmap.photos.positions import valid_positions
 
 NO_CELL = "none"
 """The cell of images without a position."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from photos.positions import finite
+from vladmap.photos.positions import finite
 
 _LONGEST = 100
 _LETTERS = {"latitude": "NS", "longitude": "EW"}

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFile
 
-from photos import apart, bounds, jpeg
-from photos.bounds import MAX_PIXELS
-from photos.exif import read_orientation
-from photos.formats import TRANSPARENT_MODES, decoding_errors, open_photo, sniff_format
-from photos.header import Header, header_of, judged_by_pixels, upright_size
+from vladmap.photos import apart, bounds, jpeg
+from vladmap.photos.bounds import MAX_PIXELS
+from vladmap.photos.exif import read_orientation
+from vladmap.photos.formats import TRANSPARENT_MODES, decoding_errors, open_photo, sniff_format
+from vladmap.photos.header import Header, header_of, judged_by_pixels, upright_size
 
 Size = tuple[int, int]
 """(width, height) in pixels."""

@@ -11,10 +11,17 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
-from photos.clocks import CaptureTime, capture_time, parse_offset
-from photos.facts import Facts, clean_text, plausible_time
-from photos.positions import ALTITUDE_RANGE_M, angle, between, finite, is_tokyo, is_valid_position
-from photos.projection import CYLINDRICAL, stated
+from vladmap.photos.clocks import CaptureTime, capture_time, parse_offset
+from vladmap.photos.facts import Facts, clean_text, plausible_time
+from vladmap.photos.positions import (
+    ALTITUDE_RANGE_M,
+    angle,
+    between,
+    finite,
+    is_tokyo,
+    is_valid_position,
+)
+from vladmap.photos.projection import CYLINDRICAL, stated
 
 _ALTITUDE_REFERENCES = {
     0: (1.0, "sea_level"),

@@ -7,8 +7,8 @@ import os
 import stat
 from pathlib import Path
 
-from photos.bounds import MAX_PIXELS, size_limit
-from schemas.rejects import PhotoError, RejectReason
+from vladmap.photos.bounds import MAX_PIXELS, size_limit
+from vladmap.schemas.rejects import PhotoError, RejectReason
 
 _NOT_REGULAR = "not a regular file"
 

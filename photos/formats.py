@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
-from photos import bounds, jpeg
-from photos.bounds import MAX_PIXELS
-from schemas.rejects import PhotoError, RejectReason
+from vladmap.photos import bounds, jpeg
+from vladmap.photos.bounds import MAX_PIXELS
+from vladmap.schemas.rejects import PhotoError, RejectReason
 
 MIN_SIDE = 16
 """Pixels. Below this no local feature of any detector fits."""

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from photos.positions import valid_positions
+from vladmap.photos.positions import valid_positions
 
 Column = Sequence[float | None] | np.ndarray
 

@@ -11,14 +11,14 @@ from typing import TypeVar
 import numpy as np
 from PIL import ImageFile
 
-from photos.clocks import ASSUMED_UTC, GPS, capture_time
-from photos.exif import FocalPlane, read_exif
-from photos.facts import Facts
-from photos.formats import MAX_PIXELS, decoding_errors, open_photo
-from photos.mapillary import read_mapillary
-from photos.projection import PERSPECTIVE, UNKNOWN, by_camera, by_pixels, two_circles
-from photos.xmp import read_xmp
-from photos.xmp_packet import jpeg_packets, raw_profile
+from vladmap.photos.clocks import ASSUMED_UTC, GPS, capture_time
+from vladmap.photos.exif import FocalPlane, read_exif
+from vladmap.photos.facts import Facts
+from vladmap.photos.formats import MAX_PIXELS, decoding_errors, open_photo
+from vladmap.photos.mapillary import read_mapillary
+from vladmap.photos.projection import PERSPECTIVE, UNKNOWN, by_camera, by_pixels, two_circles
+from vladmap.photos.xmp import read_xmp
+from vladmap.photos.xmp_packet import jpeg_packets, raw_profile
 
 _T = TypeVar("_T")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from photos.places import Places
-from schemas.rejects import UserError
+from vladmap.photos.places import Places
+from vladmap.schemas.rejects import UserError
 
 _SIDES_M = (500.0, 200.0, 100.0, 50.0)
 _FEWEST = 10  # areas with queries, below which smaller ones are taken

@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from schemas.rejects import PhotoError, RejectReason
+from vladmap.schemas.rejects import PhotoError, RejectReason
 
 _COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 

@@ -12,10 +12,17 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from photos.places import Places, earth_centred, list_photos, read_places, read_split, within
-from photos.positions import valid_positions
-from photos.sequences import natural_key
-from schemas.rejects import UserError
+from vladmap.photos.places import (
+    Places,
+    earth_centred,
+    list_photos,
+    read_places,
+    read_split,
+    within,
+)
+from vladmap.photos.positions import valid_positions
+from vladmap.photos.sequences import natural_key
+from vladmap.schemas.rejects import UserError
 
 MSLS_VALIDATION = ("cph", "sf")
 """Cities of MSLS's train_val that are its validation set; the others are for training."""

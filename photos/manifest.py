@@ -20,11 +20,11 @@ import pyarrow.parquet
 import pyproj
 import shapely
 
-from photos.clocks import MANIFEST as MANIFEST_TIME
-from photos.header import Header
-from photos.positions import ALTITUDE_RANGE_M, angle, between, finite, is_valid_position
-from photos.projection import PERSPECTIVE, PROJECTIONS
-from schemas.rejects import UserError
+from vladmap.photos.clocks import MANIFEST as MANIFEST_TIME
+from vladmap.photos.header import Header
+from vladmap.photos.positions import ALTITUDE_RANGE_M, angle, between, finite, is_valid_position
+from vladmap.photos.projection import PERSPECTIVE, PROJECTIONS
+from vladmap.schemas.rejects import UserError
 
 MANIFEST = pa.schema(
     [

@@ -6,9 +6,9 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
-from photos.clocks import MAPILLARY
-from photos.facts import Facts, clean_text, plausible_time, to_utc
-from photos.positions import ALTITUDE_RANGE_M, between, finite, is_valid_position
+from vladmap.photos.clocks import MAPILLARY
+from vladmap.photos.facts import Facts, clean_text, plausible_time, to_utc
+from vladmap.photos.positions import ALTITUDE_RANGE_M, between, finite, is_valid_position
 
 MAX_CHARACTERS = 1_000_000
 

@@ -21,9 +21,9 @@ import pyproj
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from photos.ids import is_image_name, is_systems_name
-from photos.positions import finite, is_valid_position
-from schemas.rejects import UserError
+from vladmap.photos.ids import is_image_name, is_systems_name
+from vladmap.photos.positions import finite, is_valid_position
+from vladmap.schemas.rejects import UserError
 
 _EAST, _NORTH, _ZONE, _LETTER, _LATITUDE, _LONGITUDE = range(1, 7)
 _HEADING, _NOTE = 9, 14

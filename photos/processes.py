@@ -14,7 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, TypeVar
+
+import vladmap
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,6 +27,13 @@ _LOOK_S = 0.5
 
 _ending = threading.Event()
 _children: set[subprocess.Popen[bytes]] = set()
+
+
+def with_this_package() -> dict[str, str]:
+    """The environment of a process that runs a module of vladmap, wherever this one found it."""
+    root = str(Path(vladmap.__file__).resolve().parents[1])
+    paths = (root, os.environ.get("PYTHONPATH"))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 class WorkerDied(Exception):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from photos.places import list_photos
-from schemas.rejects import UserError
+from vladmap.photos.places import list_photos
+from vladmap.schemas.rejects import UserError
 
 _PLACE, _CONDITION = 7, 14  # fields of a name between its @
 

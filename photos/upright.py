@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 
 from PIL import ExifTags, Image
 
-from photos.decode import Size, decode_rgb
-from photos.exif import read_orientation
-from photos.formats import MAX_PIXELS, decoding_errors, open_photo
-from photos.names import JPEG_QUALITY
+from vladmap.photos.decode import Size, decode_rgb
+from vladmap.photos.exif import read_orientation
+from vladmap.photos.formats import MAX_PIXELS, decoding_errors, open_photo
+from vladmap.photos.names import JPEG_QUALITY
 
 _MAX_EXIF_BYTES = 65_000  # a segment of a JPEG holds no more
 _PLAIN_FORMATS = ("JPEG", "PNG", "BMP")

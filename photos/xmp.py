@@ -6,12 +6,19 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from photos.clocks import CaptureTime, capture_time, parse_offset
-from photos.coordinates import read_position
-from photos.facts import Facts, clean_text, plausible_time
-from photos.positions import ALTITUDE_RANGE_M, angle, between, finite, is_tokyo, is_valid_position
-from photos.projection import stated
-from photos.xmp_packet import EXTENDED_GUID, Properties, UnreadableError, properties
+from vladmap.photos.clocks import CaptureTime, capture_time, parse_offset
+from vladmap.photos.coordinates import read_position
+from vladmap.photos.facts import Facts, clean_text, plausible_time
+from vladmap.photos.positions import (
+    ALTITUDE_RANGE_M,
+    angle,
+    between,
+    finite,
+    is_tokyo,
+    is_valid_position,
+)
+from vladmap.photos.projection import stated
+from vladmap.photos.xmp_packet import EXTENDED_GUID, Properties, UnreadableError, properties
 
 _EXIF = "http://ns.adobe.com/exif/1.0"
 _EXIF_EX = "http://cipa.jp/exif/1.0"

@@ -13,9 +13,9 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.options.pipeline_options import _BeamArgumentParser as BeamArgumentParser
 from apache_beam.runners.runner import create_runner
 
-from pipeline.options import END
-from pipeline.suggest import did_you_mean, unknown
-from schemas.rejects import UserError
+from vladmap.pipeline.options import END
+from vladmap.pipeline.suggest import did_you_mean, unknown
+from vladmap.schemas.rejects import UserError
 
 
 def checked(words: Sequence[str], own: Collection[str] = (), strange: str = "") -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from photos.processes import end_with
+from vladmap.photos.processes import end_with
 
 
 def main() -> None:

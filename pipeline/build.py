@@ -10,20 +10,20 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from models.registry import patch_dimension
-from pipeline import mapping_stages, report_stage, stages
-from pipeline.atlas import Atlas
-from pipeline.collection import list_collection
-from pipeline.options import BuildOptions, given, kept
-from pipeline.planning import plan
-from pipeline.run import Run
-from retrieval.names import BY_PATCHES
-from retrieval.patches import bytes_an_image
-from schemas import VERSION
-from schemas.records import NO_CELL, Task
-from schemas.rejects import UserError
-from transforms import storage
-from transforms.commit import commit_entry
+from vladmap.atlas import storage
+from vladmap.atlas.store import Atlas
+from vladmap.models.registry import patch_dimension
+from vladmap.pipeline import mapping_stages, report_stage, stages
+from vladmap.pipeline.collection import list_collection
+from vladmap.pipeline.options import BuildOptions, given, kept
+from vladmap.pipeline.planning import plan
+from vladmap.pipeline.run import Run
+from vladmap.retrieval.names import BY_PATCHES
+from vladmap.retrieval.patches import bytes_an_image
+from vladmap.schemas import VERSION
+from vladmap.schemas.records import NO_CELL, Task
+from vladmap.schemas.rejects import UserError
+from vladmap.transforms.commit import commit_entry
 
 log = logging.getLogger("vladmap")
 

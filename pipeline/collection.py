@@ -15,11 +15,11 @@ import pyarrow as pa
 from apache_beam.io.filesystem import FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
-from photos.ids import IMAGE_SUFFIXES, is_image_name, is_systems_name
-from photos.manifest import is_manifest_name, manifest_notes, read_manifest, to_json
-from schemas.rejects import UserError
-from transforms import storage
-from transforms.ingest import LISTING
+from vladmap.atlas import storage
+from vladmap.photos.ids import IMAGE_SUFFIXES, is_image_name, is_systems_name
+from vladmap.photos.manifest import is_manifest_name, manifest_notes, read_manifest, to_json
+from vladmap.schemas.rejects import UserError
+from vladmap.transforms.ingest import LISTING
 
 _GLOB = frozenset("*?[")
 

@@ -14,16 +14,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mapping.export import Size, image_sizes, read_reconstruction, write_reconstruction
-from photos.formats import MAX_PIXELS
-from photos.ids import content_hash
-from photos.upright import plain_name, upright_file
-from pipeline.atlas import Atlas
-from pipeline.options import BuildOptions
-from pipeline.run import Run
-from pipeline.stages import image_shards
-from schemas.rejects import PhotoError, RejectReason, UserError
-from transforms import storage
+from vladmap.atlas import storage
+from vladmap.atlas.store import Atlas
+from vladmap.mapping.export import Size, image_sizes, read_reconstruction, write_reconstruction
+from vladmap.photos.formats import MAX_PIXELS
+from vladmap.photos.ids import content_hash
+from vladmap.photos.upright import plain_name, upright_file
+from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages import image_shards
+from vladmap.schemas.rejects import PhotoError, RejectReason, UserError
 
 _COLUMNS = ["image_id", "name", "uri", "content_hash"]
 

@@ -25,8 +25,8 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from pipeline.loopback import bind_to_loopback
-from schemas.rejects import UserError
+from vladmap.pipeline.loopback import bind_to_loopback
+from vladmap.schemas.rejects import UserError
 
 log = logging.getLogger("vladmap")
 
@@ -124,7 +124,7 @@ def _runner(options: PipelineOptions) -> Iterator[FnApiRunner | None]:
     with tempfile.TemporaryDirectory(prefix="vladmap-workers-") as folder:
         said = Path(folder, "log")
         command = (
-            f"exec {shlex.quote(sys.executable)} -m pipeline.beam_worker {os.getpid()} "
+            f"exec {shlex.quote(sys.executable)} -m vladmap.pipeline.beam_worker {os.getpid()} "
             f">>{shlex.quote(str(said))} 2>&1"
         )
         # Else Beam would put its own command in its place.

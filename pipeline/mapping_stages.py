@@ -10,21 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mapping.cameras import camera_keys
-from mapping.judging import (
-    KEPT,
-    QUATERNION,
-    judge,
-    judged_table,
-    pairs_of,
-    photographs_of,
-)
-from mapping.matching import inlier_counts
-from mapping.tiles import Tile, plan_tiles
-from pipeline.fingerprints import fingerprint
-from pipeline.options import worker_threads
-from pipeline.run import Run
-from pipeline.stages import (
+from vladmap.atlas import storage
+from vladmap.atlas.fingerprints import fingerprint
+from vladmap.mapping.cameras import camera_keys
+from vladmap.mapping.judging import KEPT, QUATERNION, judge, judged_table, pairs_of, photographs_of
+from vladmap.mapping.matching import inlier_counts
+from vladmap.mapping.tiles import Tile, plan_tiles
+from vladmap.pipeline.options import worker_threads
+from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages import (
     camera_name,
     describe_name,
     features_name,
@@ -32,15 +26,14 @@ from pipeline.stages import (
     inputs_of,
     reject_paths,
 )
-from schemas import tables
-from schemas.records import NO_CELL, Task
-from transforms import cameras as cameras_stage
-from transforms import ingest as ingest_stage
-from transforms import merge as merge_stage
-from transforms import pair as pair_stage
-from transforms import reconstruct as reconstruct_stage
-from transforms import storage
-from transforms import verify as verify_stage
+from vladmap.schemas import tables
+from vladmap.schemas.records import NO_CELL, Task
+from vladmap.transforms import cameras as cameras_stage
+from vladmap.transforms import ingest as ingest_stage
+from vladmap.transforms import merge as merge_stage
+from vladmap.transforms import pair as pair_stage
+from vladmap.transforms import reconstruct as reconstruct_stage
+from vladmap.transforms import verify as verify_stage
 
 log = logging.getLogger("vladmap")
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
-from models.kinds import DEFAULT_DIMENSION, MODEL_NAMES, SHIPPED, WITH_PATCHES
-from pipeline.numbers import MOST_SEED, Range
-from pipeline.suggest import did_you_mean
-from retrieval.names import BY_FEATURES, BY_PATCHES
-from schemas.rejects import UserError
+from vladmap.models.kinds import DEFAULT_DIMENSION, MODEL_NAMES, SHIPPED, WITH_PATCHES
+from vladmap.pipeline.numbers import MOST_SEED, Range
+from vladmap.pipeline.suggest import did_you_mean
+from vladmap.retrieval.names import BY_FEATURES, BY_PATCHES
+from vladmap.schemas.rejects import UserError
 
 STAGES = ("ingest", "describe", "index", "pair", "verify", "reconstruct", "merge", "report")
 """Of a build, in their order."""

@@ -15,14 +15,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from photos.ids import image_id
-from pipeline.atlas import Atlas
-from pipeline.collection import Listing
-from pipeline.fingerprints import fingerprint
-from schemas.records import NO_CELL, LedgerEntry, Task
-from transforms import storage
-from transforms.commit import commit_entry
-from transforms.ingest import LISTING, PLANNED, SCAN
+from vladmap.atlas import storage
+from vladmap.atlas.fingerprints import fingerprint
+from vladmap.atlas.store import Atlas
+from vladmap.photos.ids import image_id
+from vladmap.pipeline.collection import Listing
+from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
+from vladmap.transforms.commit import commit_entry
+from vladmap.transforms.ingest import LISTING, PLANNED, SCAN
 
 STAGE = "plan"
 

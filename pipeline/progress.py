@@ -11,8 +11,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from pipeline.quiet import hidden
-from transforms import progress
+from vladmap.pipeline.quiet import hidden
+from vladmap.transforms import progress
 
 log = logging.getLogger("vladmap")
 

@@ -18,18 +18,25 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from mapping.geodesy import great_circle_m
-from mapping.georegister import centres_and_rotations
-from mapping.judging import KEPT, VERDICTS, verdict_counts
-from mapping.merge import read_model
-from photos.geometry import bounding_box
-from pipeline import truth
-from pipeline.atlas import Atlas
-from pipeline.options import BuildOptions, typed
-from pipeline.progress import counted
-from pipeline.run import Run
-from pipeline.stages import describe_name, features_name, image_shards, index_name, reject_paths
-from reporting.data import (
+from vladmap.atlas import storage
+from vladmap.atlas.store import Atlas
+from vladmap.geodesy.wgs84 import great_circle_m
+from vladmap.mapping.georegister import centres_and_rotations
+from vladmap.mapping.judging import KEPT, VERDICTS, verdict_counts
+from vladmap.mapping.merge import read_model
+from vladmap.photos.geometry import bounding_box
+from vladmap.pipeline import truth
+from vladmap.pipeline.options import BuildOptions, typed
+from vladmap.pipeline.progress import counted
+from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages import (
+    describe_name,
+    features_name,
+    image_shards,
+    index_name,
+    reject_paths,
+)
+from vladmap.reporting.data import (
     MODEL_POSITIONS,
     TWO_VIEW_SUMMARY,
     IndexInfo,
@@ -39,22 +46,21 @@ from reporting.data import (
     StageTiming,
     TileQuality,
 )
-from reporting.missing import MAX_PICTURES, shown
-from reporting.report import render
-from reporting.summary import figures, terminal_summary
-from retrieval.index import search
-from schemas import tables
-from schemas.records import NO_CELL, LedgerEntry, Task
-from schemas.rejects import DamagedFile
-from transforms import ingest as ingest_stage
-from transforms import pair as pair_stage
-from transforms import storage
-from transforms import verify as verify_stage
-from transforms.commit import commit_entry
-from transforms.describe import descriptor_matrix
-from transforms.index import load_index
-from transforms.photos import load_photo
-from transforms.reconstruct import JUDGED_PATH
+from vladmap.reporting.missing import MAX_PICTURES, shown
+from vladmap.reporting.report import render
+from vladmap.reporting.summary import figures, terminal_summary
+from vladmap.retrieval.index import search
+from vladmap.schemas import tables
+from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
+from vladmap.schemas.rejects import DamagedFile
+from vladmap.transforms import ingest as ingest_stage
+from vladmap.transforms import pair as pair_stage
+from vladmap.transforms import verify as verify_stage
+from vladmap.transforms.commit import commit_entry
+from vladmap.transforms.describe import descriptor_matrix
+from vladmap.transforms.index import load_index
+from vladmap.transforms.photos import load_photo
+from vladmap.transforms.reconstruct import JUDGED_PATH
 
 log = logging.getLogger("vladmap")
 

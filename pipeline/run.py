@@ -14,13 +14,13 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipeline import launch
-from pipeline.atlas import Atlas
-from pipeline.options import BuildOptions
-from pipeline.progress import Bar, counted
-from schemas.records import LedgerEntry, Task, sealed, unsealed
-from schemas.rejects import UserError
-from transforms import storage
+from vladmap.atlas import storage
+from vladmap.atlas.store import Atlas
+from vladmap.pipeline import launch
+from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.progress import Bar, counted
+from vladmap.schemas.records import LedgerEntry, Task, sealed, unsealed
+from vladmap.schemas.rejects import UserError
 
 log = logging.getLogger("vladmap")
 

@@ -26,8 +26,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from pipeline.loopback import bind_to_loopback
-from schemas.rejects import UserError
+from vladmap.pipeline.loopback import bind_to_loopback
+from vladmap.schemas.rejects import UserError
 
 log = logging.getLogger("vladmap")
 

@@ -15,40 +15,35 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mapping.cameras import camera_keys
-from mapping.features import FEATURE_NAMES
-from mapping.trial_images import MAX_IMAGES as TRIAL_IMAGES
-from models.kinds import MODEL_NAMES
-from models.registry import (
-    default_clusters,
-    is_complete,
-    patch_dimension,
-    shipped_weights,
-)
-from models.whitening import IMAGES_PER_DIMENSION, IMAGES_PER_REDUCED
-from photos.cells import ring
-from photos.projection import PERSPECTIVE
-from pipeline.collection import list_collection
-from pipeline.fingerprints import fingerprint
-from pipeline.options import learning_options, reduced_to, worker_threads
-from pipeline.planning import plan
-from pipeline.progress import counted
-from pipeline.run import Run
-from retrieval.index import choose_factory
-from retrieval.names import BY_FEATURES, BY_PATCHES, SIGMA_M
-from schemas.records import NO_CELL, LedgerEntry, Task, shard_cell
-from schemas.rejects import RejectReason, UserError
-from transforms import cameras as cameras_stage
-from transforms import describe as describe_stage
-from transforms import index as index_stage
-from transforms import ingest as ingest_stage
-from transforms import learn as learn_stage
-from transforms import pair as pair_stage
-from transforms import storage
-from transforms import verify as verify_stage
-from transforms.commit import commit_entry
-from transforms.photos import SHARD_ROWS, shard_rows
-from transforms.rerank import RerankSettings
+from vladmap.atlas import storage
+from vladmap.atlas.fingerprints import fingerprint
+from vladmap.features.extract import FEATURE_NAMES
+from vladmap.mapping.cameras import camera_keys
+from vladmap.mapping.trial_images import MAX_IMAGES as TRIAL_IMAGES
+from vladmap.models.kinds import MODEL_NAMES
+from vladmap.models.registry import default_clusters, is_complete, patch_dimension, shipped_weights
+from vladmap.models.whitening import IMAGES_PER_DIMENSION, IMAGES_PER_REDUCED
+from vladmap.photos.cells import ring
+from vladmap.photos.projection import PERSPECTIVE
+from vladmap.pipeline.collection import list_collection
+from vladmap.pipeline.options import learning_options, reduced_to, worker_threads
+from vladmap.pipeline.planning import plan
+from vladmap.pipeline.progress import counted
+from vladmap.pipeline.run import Run
+from vladmap.retrieval.index import choose_factory
+from vladmap.retrieval.names import BY_FEATURES, BY_PATCHES, SIGMA_M
+from vladmap.schemas.records import NO_CELL, LedgerEntry, Task, shard_cell
+from vladmap.schemas.rejects import RejectReason, UserError
+from vladmap.transforms import cameras as cameras_stage
+from vladmap.transforms import describe as describe_stage
+from vladmap.transforms import index as index_stage
+from vladmap.transforms import ingest as ingest_stage
+from vladmap.transforms import learn as learn_stage
+from vladmap.transforms import pair as pair_stage
+from vladmap.transforms import verify as verify_stage
+from vladmap.transforms.commit import commit_entry
+from vladmap.transforms.photos import SHARD_ROWS, shard_rows
+from vladmap.transforms.rerank import RerankSettings
 
 log = logging.getLogger("vladmap")
 

@@ -16,24 +16,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mapping.check import check_map
-from photos.places import Places, earth_centred
-from photos.positions import valid_positions
-from photos.sequences import beside_in_sequence
-from pipeline.names import BESIDE
-from pipeline.names import TRUTH as PATH
-from pipeline.run import Run
-from pipeline.stages import describe_name, identity, image_shards
-from reporting.data import TruthFigures
-from reporting.geometry import heading_of_rotation
-from reporting.truth import truth_section
-from retrieval.truth import RECALL_AT, RIGHT_DEG, RIGHT_M, recall_of_places
-from schemas import tables
-from schemas.records import NO_CELL, Task
-from schemas.rejects import UserError
-from transforms import storage
-from transforms.commit import commit_entry
-from transforms.describe import descriptor_matrix
+from vladmap.atlas import storage
+from vladmap.mapping.check import check_map
+from vladmap.photos.places import Places, earth_centred
+from vladmap.photos.positions import valid_positions
+from vladmap.photos.sequences import beside_in_sequence
+from vladmap.pipeline.names import BESIDE
+from vladmap.pipeline.names import TRUTH as PATH
+from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages import describe_name, identity, image_shards
+from vladmap.reporting.data import TruthFigures
+from vladmap.reporting.geometry import heading_of_rotation
+from vladmap.reporting.truth import truth_section
+from vladmap.retrieval.truth import RECALL_AT, RIGHT_DEG, RIGHT_M, recall_of_places
+from vladmap.schemas import tables
+from vladmap.schemas.records import NO_CELL, Task
+from vladmap.schemas.rejects import UserError
+from vladmap.transforms.commit import commit_entry
+from vladmap.transforms.describe import descriptor_matrix
 
 log = logging.getLogger("vladmap")
 

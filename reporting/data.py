@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 import pyarrow as pa
 
-from schemas import tables
+from vladmap.schemas import tables
 
 TWO_VIEW_SUMMARY = pa.schema(
     [

@@ -12,10 +12,10 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from photos.decode import decode_rgb
-from photos.files import read_photo
-from reporting import formats
-from schemas.rejects import PhotoError
+from vladmap.photos.decode import decode_rgb
+from vladmap.photos.files import read_photo
+from vladmap.reporting import formats
+from vladmap.schemas.rejects import PhotoError
 
 MAX_FAILURES = 100
 """Failures on the page, the most certain of their wrong match first; queries.csv has them all."""

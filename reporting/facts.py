@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from reporting.data import ReportData
-from reporting.geometry import Floats, distance_m
-from reporting.missing import MissingFigures, missing_figures
+from vladmap.reporting.data import ReportData
+from vladmap.reporting.geometry import Floats, distance_m
+from vladmap.reporting.missing import MissingFigures, missing_figures
 
 Strings = NDArray[Any]  # arrays of Python str, or None
 

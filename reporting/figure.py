@@ -35,9 +35,9 @@ from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 from numpy.typing import NDArray
 
-from reporting.data import ReportData
-from reporting.facts import Facts, floats, rows_of, strings
-from reporting.geometry import Floats, LocalMercator, flatten_models, heading_of_rotation
+from vladmap.reporting.data import ReportData
+from vladmap.reporting.facts import Facts, floats, rows_of, strings
+from vladmap.reporting.geometry import Floats, LocalMercator, flatten_models, heading_of_rotation
 
 MAX_MARKS = 100_000
 """Images drawn per layer: a browser still pans a hundred thousand marks, but not a million."""

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.rejects import UnregisteredReason
+from vladmap.schemas.rejects import UnregisteredReason
 
 MAX_LISTED = 200
 """Photographs on the page, fairly of each reason; unregistered.parquet has them all."""

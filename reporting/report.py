@@ -19,13 +19,20 @@ import pyarrow.compute as pc
 from bokeh.resources import Resources
 from markupsafe import Markup
 
-from reporting import formats
-from reporting.data import IndexInfo, MergeDecision, ReportData, Retrieval, StageTiming, TileQuality
-from reporting.facts import Facts, facts_of
-from reporting.figure import atlas_map
-from reporting.files import atlas_files
-from reporting.missing import listed
-from reporting.truth import truth_section
+from vladmap.reporting import formats
+from vladmap.reporting.data import (
+    IndexInfo,
+    MergeDecision,
+    ReportData,
+    Retrieval,
+    StageTiming,
+    TileQuality,
+)
+from vladmap.reporting.facts import Facts, facts_of
+from vladmap.reporting.figure import atlas_map
+from vladmap.reporting.files import atlas_files
+from vladmap.reporting.missing import listed
+from vladmap.reporting.truth import truth_section
 
 MAX_ROWS = 200
 """Rows of a table on the page; the Parquet beside it has them all."""

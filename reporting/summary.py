@@ -7,9 +7,9 @@ import os
 from collections import Counter
 from typing import Any
 
-from reporting import formats
-from reporting.data import ReportData
-from reporting.facts import Facts, facts_of
+from vladmap.reporting import formats
+from vladmap.reporting.data import ReportData
+from vladmap.reporting.facts import Facts, facts_of
 
 
 def terminal_summary(data: ReportData, report: str | os.PathLike[str] | None = None) -> str:

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from reporting import formats
-from reporting.data import TruthFigures
+from vladmap.reporting import formats
+from vladmap.reporting.data import TruthFigures
 
 _MAP = ("images", "registered", "share", "models", "registered_in_largest", "share_in_largest")
 _ERRORS = (

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from photos.sequences import great_circle_m
-from schemas import tables
+from vladmap.photos.sequences import great_circle_m
+from vladmap.schemas import tables
 
 NEAR, GLOBAL, SEQUENCE = "near", "global", "sequence"
 

@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.rejects import UserError
+from vladmap.schemas.rejects import UserError
 
 Matrix = NDArray[np.float32]
 Index = faiss.Index

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.rejects import UserError
+from vladmap.schemas.rejects import UserError
 
 _ITERATIONS = 25
 

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrieval.names import BY_PATCHES
-from retrieval.patches import Patches, StoredPatches
+from vladmap.retrieval.names import BY_PATCHES
+from vladmap.retrieval.patches import Patches, StoredPatches
 
 INLIERS_A_COSINE = {"nearest": 200, "lighterglue": 250}
 """Inliers that weigh as much as a cosine of 1, by the matcher that found the matches of local

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from photos.places import Places, within
-from retrieval.evaluation import Figures, figures, rank
-from retrieval.names import RIGHT_DEG, RIGHT_M
+from vladmap.photos.places import Places, within
+from vladmap.retrieval.evaluation import Figures, figures, rank
+from vladmap.retrieval.names import RIGHT_DEG, RIGHT_M
 
 Rows = NDArray[np.int64]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from schemas import tables
+from vladmap.schemas import tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "atlas.md"
 BEGIN = "<!-- From schemas/tables.py by `python -m schemas.describe`: change it there. -->"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from schemas.rejects import UserError
+from vladmap.schemas.rejects import UserError
 
 NO_CELL = "none"
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from schemas import SCHEMA_VERSION
+from vladmap.schemas import SCHEMA_VERSION
 
 
 def _field(

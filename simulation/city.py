@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simulation.character import Character
-from simulation.frames import Frame, draw_stain
-from simulation.gardens import GardenBuilder, add_hills
-from simulation.houses import HouseBuilder
-from simulation.paint import Material, Tiles, paint_materials, paint_stains, paint_tiles
-from simulation.quads import EAST, NORTH, SOUTH, UP, WEST, Look, QuadBuilder, Quads, Vector
-from simulation.textures import TextureArray
+from vladmap.simulation.character import Character
+from vladmap.simulation.frames import Frame, draw_stain
+from vladmap.simulation.gardens import GardenBuilder, add_hills
+from vladmap.simulation.houses import HouseBuilder
+from vladmap.simulation.paint import Material, Tiles, paint_materials, paint_stains, paint_tiles
+from vladmap.simulation.quads import EAST, NORTH, SOUTH, UP, WEST, Look, QuadBuilder, Quads, Vector
+from vladmap.simulation.textures import TextureArray
 
 KERB = 0.14
 _SAMPLE = Character()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.quads import UP, Look, QuadBuilder, Vector, rightwards
+from vladmap.simulation.quads import UP, Look, QuadBuilder, Vector, rightwards
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulation.character import Character
-from simulation.frames import Frame, draw_stain
-from simulation.paint import Material
-from simulation.quads import EAST, NORTH, UP, Look, QuadBuilder, Vector
-from simulation.trees import draw_tree
+from vladmap.simulation.character import Character
+from vladmap.simulation.frames import Frame, draw_stain
+from vladmap.simulation.paint import Material
+from vladmap.simulation.quads import EAST, NORTH, UP, Look, QuadBuilder, Vector
+from vladmap.simulation.trees import draw_tree
 
 _RIDGES = ((260.0, 0.25), (520.0, 0.6), (1000.0, 1.0))  # distance (m), share of the height
 _RIDGE_COLUMNS = 110

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simulation.character import Character
-from simulation.frames import Frame, draw_stain
-from simulation.paint import Material, Tiles
-from simulation.quads import EAST, NORTH, UP, Look, QuadBuilder, Vector
+from vladmap.simulation.character import Character
+from vladmap.simulation.frames import Frame, draw_stain
+from vladmap.simulation.paint import Material, Tiles
+from vladmap.simulation.quads import EAST, NORTH, UP, Look, QuadBuilder, Vector
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from simulation.city import City
-from simulation.conditions import Conditions
-from simulation.paint import Material
-from simulation.raster import rasterise
-from simulation.views import View, affine, centres, corners_of, normals_of
+from vladmap.simulation.city import City
+from vladmap.simulation.conditions import Conditions
+from vladmap.simulation.paint import Material
+from vladmap.simulation.raster import rasterise
+from vladmap.simulation.views import View, affine, centres, corners_of, normals_of
 
 _SHADOW_SIZE = 2048
 _SHADOW_BIAS = 0.12  # m

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from simulation.textures import TextureArray, fractal_noise
+from vladmap.simulation.textures import TextureArray, fractal_noise
 
 TILE_SIZE = 128
 MATERIAL_SIZE = 256

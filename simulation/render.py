@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simulation.camera import Camera, Poses
-from simulation.city import City
-from simulation.conditions import Conditions
-from simulation.lights import Lights
-from simulation.paint import MATERIAL_METRES, STAIN_METRES
-from simulation.raster import resample
-from simulation.textures import TextureArray
-from simulation.views import View, affine, centres
+from vladmap.simulation.camera import Camera, Poses
+from vladmap.simulation.city import City
+from vladmap.simulation.conditions import Conditions
+from vladmap.simulation.lights import Lights
+from vladmap.simulation.paint import MATERIAL_METRES, STAIN_METRES
+from vladmap.simulation.raster import resample
+from vladmap.simulation.textures import TextureArray
+from vladmap.simulation.views import View, affine, centres
 
 # A pixel's further coverage samples, relative to its centre.
 _SAMPLES = ((-0.36, -0.13), (0.29, -0.25), (0.07, 0.38))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulation.camera import Array, Poses
-from simulation.city import PITCH
+from vladmap.simulation.camera import Array, Poses
+from vladmap.simulation.city import PITCH
 
 CAMERA_HEIGHT = 2.2  # m above the road, on a car's roof
 _LANE = 2.0  # m from the street's centre line

@@ -20,14 +20,14 @@ from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
-from photos.ids import image_id
-from schemas.rejects import UserError
-from schemas.tables import TRUTH
-from simulation.camera import Array, Camera, Poses
-from simulation.city import build_city
-from simulation.conditions import Conditions
-from simulation.render import render
-from simulation.route import drive
+from vladmap.photos.ids import image_id
+from vladmap.schemas.rejects import UserError
+from vladmap.schemas.tables import TRUTH
+from vladmap.simulation.camera import Array, Camera, Poses
+from vladmap.simulation.city import build_city
+from vladmap.simulation.conditions import Conditions
+from vladmap.simulation.render import render
+from vladmap.simulation.route import drive
 
 ORIGIN = (48.2082, 16.3738, 171.0)  # latitude, longitude, ellipsoidal height of ENU's origin
 MAKE, MODEL = "vladmap", "Simulated Pinhole"

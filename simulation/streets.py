@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.camera import Array, Camera, Poses
-from simulation.character import Character
+from vladmap.simulation.camera import Array, Camera, Poses
+from vladmap.simulation.character import Character
 
 SPACING = 5.0  # m between the database's photographs
 _END = 9.0  # m from where a street ends

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simulation.city import KERB, City
-from simulation.frames import Frame
-from simulation.paint import Material, Tiles
-from simulation.quads import EAST, NORTH, SOUTH, WEST, Look, QuadBuilder, Vector
-from simulation.trees import grow
-from simulation.weather import Weather
+from vladmap.simulation.city import KERB, City
+from vladmap.simulation.frames import Frame
+from vladmap.simulation.paint import Material, Tiles
+from vladmap.simulation.quads import EAST, NORTH, SOUTH, WEST, Look, QuadBuilder, Vector
+from vladmap.simulation.trees import grow
+from vladmap.simulation.weather import Weather
 
 _PAINTS = (
     (0.92, 0.92, 0.92), (0.12, 0.12, 0.13), (0.5, 0.51, 0.53), (0.7, 0.71, 0.73),

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.paint import Material
-from simulation.quads import UP, Quads, Vector
+from vladmap.simulation.paint import Material
+from vladmap.simulation.quads import UP, Quads, Vector
 
 Season = Literal["leaf", "autumn", "bare"]
 

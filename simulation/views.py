@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simulation.camera import Camera
-from simulation.city import City
-from simulation.raster import rasterise
+from vladmap.simulation.camera import Camera
+from vladmap.simulation.city import City
+from vladmap.simulation.raster import rasterise
 
 _NEAR = 0.05  # m
 

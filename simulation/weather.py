@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simulation.conditions import Conditions
-from simulation.trees import Season
+from vladmap.simulation.conditions import Conditions
+from vladmap.simulation.trees import Season
 
 _LAMPS = ((1.0, 0.62, 0.26), (1.0, 0.74, 0.46), (0.95, 0.95, 1.0), (0.8, 0.95, 0.85))
 

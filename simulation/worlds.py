@@ -21,18 +21,18 @@ import pyproj
 import torch
 from PIL import Image
 
-from photos.processes import end_with_parent, uninterrupted
-from schemas.rejects import UserError
-from simulation.camera import Array, Camera, Poses
-from simulation.character import draw_character
-from simulation.city import City, build_city
-from simulation.lens import draw_lenses, expose
-from simulation.names import CONDITIONS, MOST_SEED, SPLITS
-from simulation.render import radiance
-from simulation.sample import enu_to_geodetic
-from simulation.streets import Rig, Stretches, blocks_for, draw_rig, draw_stretches, look
-from simulation.things import visit
-from simulation.weather import Weather, draw_weather
+from vladmap.photos.processes import end_with_parent, uninterrupted
+from vladmap.schemas.rejects import UserError
+from vladmap.simulation.camera import Array, Camera, Poses
+from vladmap.simulation.character import draw_character
+from vladmap.simulation.city import City, build_city
+from vladmap.simulation.lens import draw_lenses, expose
+from vladmap.simulation.names import CONDITIONS, MOST_SEED, SPLITS
+from vladmap.simulation.render import radiance
+from vladmap.simulation.sample import enu_to_geodetic
+from vladmap.simulation.streets import Rig, Stretches, blocks_for, draw_rig, draw_stretches, look
+from vladmap.simulation.things import visit
+from vladmap.simulation.weather import Weather, draw_weather
 
 _BATCH = 16
 _BENT = -0.05  # k1 of the lenses that see places aligned

@@ -16,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mapping.cameras import camera_keys, choose_camera, initial_cameras
-from mapping.feature_table import read_features
-from mapping.features import LocalFeatures
-from schemas.records import LedgerEntry, Task
-from transforms import progress, storage
-from transforms.commit import commit_entry, read_input
+from vladmap.atlas import storage
+from vladmap.features.extract import LocalFeatures
+from vladmap.features.table import read_features
+from vladmap.mapping.cameras import camera_keys, choose_camera, initial_cameras
+from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.transforms import progress
+from vladmap.transforms.commit import commit_entry, read_input
 
 STAGE = "cameras"
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mapping.colmap import pycolmap
-from mapping.colours import PointColours
-from transforms import progress
-from transforms.photos import load_ahead
+from vladmap.mapping.colmap import pycolmap
+from vladmap.mapping.colours import PointColours
+from vladmap.transforms import progress
+from vladmap.transforms.photos import load_ahead
 
 # libjpeg is asked for twice this: a photograph of 12 megapixels then comes at half its size.
 _LONG_SIDE_PX = 1000

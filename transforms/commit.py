@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 import apache_beam as beam
 import pyarrow as pa
 
-from schemas import tables
-from schemas.records import FileRef, LedgerEntry, Task
-from schemas.rejects import PhotoError
-from transforms import storage
+from vladmap.atlas import storage
+from vladmap.schemas import tables
+from vladmap.schemas.records import FileRef, LedgerEntry, Task
+from vladmap.schemas.rejects import PhotoError
 
 
 def ledger_path(stage: str, shard: str) -> str:

@@ -23,18 +23,19 @@ import pyarrow as pa
 from apache_beam.utils.shared import Shared
 from numpy.typing import NDArray
 
-from models import load_model
-from models.aggregated import AggregatedModel
-from models.base import DescriptorModel
-from models.memory import one_thread_a_call, within_memory
-from retrieval.patches import StoredPatches, stored
-from schemas import tables
-from schemas.records import FileRef, LedgerEntry, Task
-from schemas.rejects import PhotoError, RejectReason
-from transforms import progress, storage
-from transforms.commit import StageCounters, commit_shard, reject_row
-from transforms.patches import patch_table
-from transforms.photos import Photo, load_ahead, shard_rows
+from vladmap.atlas import storage
+from vladmap.models import load_model
+from vladmap.models.aggregated import AggregatedModel
+from vladmap.models.base import DescriptorModel
+from vladmap.models.memory import one_thread_a_call, within_memory
+from vladmap.retrieval.patches import StoredPatches, stored
+from vladmap.schemas import tables
+from vladmap.schemas.records import FileRef, LedgerEntry, Task
+from vladmap.schemas.rejects import PhotoError, RejectReason
+from vladmap.transforms import progress
+from vladmap.transforms.commit import StageCounters, commit_shard, reject_row
+from vladmap.transforms.patches import patch_table
+from vladmap.transforms.photos import Photo, load_ahead, shard_rows
 
 STAGE = "describe"
 

@@ -17,15 +17,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from photos.places import earth_centred
-from retrieval import index as faiss_index
-from retrieval.names import SIGMA_M
-from retrieval.smoothing import smooth, within_reach
-from schemas import tables
-from schemas.records import LedgerEntry, Task, shard_cell
-from transforms import progress, storage
-from transforms.commit import StageCounters, commit_entry, read_input
-from transforms.describe import descriptor_matrix, numbers_of
+from vladmap.atlas import storage
+from vladmap.photos.places import earth_centred
+from vladmap.retrieval import index as faiss_index
+from vladmap.retrieval.names import SIGMA_M
+from vladmap.retrieval.smoothing import smooth, within_reach
+from vladmap.schemas import tables
+from vladmap.schemas.records import LedgerEntry, Task, shard_cell
+from vladmap.transforms import progress
+from vladmap.transforms.commit import StageCounters, commit_entry, read_input
+from vladmap.transforms.describe import descriptor_matrix, numbers_of
 
 STAGE = "index"
 

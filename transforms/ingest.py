@@ -16,20 +16,21 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from photos.cells import assign_cells
-from photos.clocks import ASSUMED_UTC, NEIGHBOURS, zones_of_neighbours
-from photos.decode import inspect
-from photos.geometry import boxes, points_wkb, with_geo_metadata
-from photos.ids import content_hash, image_id
-from photos.manifest import from_json, override
-from photos.projection import PERSPECTIVE
-from photos.sequences import assign_sequences, sequence_group
-from schemas import tables
-from schemas.records import NO_CELL, LedgerEntry, Task
-from schemas.rejects import PhotoError, RejectReason
-from transforms import progress, storage
-from transforms.commit import StageCounters, commit_entry, commit_shard, reject_row
-from transforms.photos import photo_bytes
+from vladmap.atlas import storage
+from vladmap.photos.cells import assign_cells
+from vladmap.photos.clocks import ASSUMED_UTC, NEIGHBOURS, zones_of_neighbours
+from vladmap.photos.decode import inspect
+from vladmap.photos.geometry import boxes, points_wkb, with_geo_metadata
+from vladmap.photos.ids import content_hash, image_id
+from vladmap.photos.manifest import from_json, override
+from vladmap.photos.projection import PERSPECTIVE
+from vladmap.photos.sequences import assign_sequences, sequence_group
+from vladmap.schemas import tables
+from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
+from vladmap.schemas.rejects import PhotoError, RejectReason
+from vladmap.transforms import progress
+from vladmap.transforms.commit import StageCounters, commit_entry, commit_shard, reject_row
+from vladmap.transforms.photos import photo_bytes
 
 STAGE = "ingest"
 SCAN = "scan"

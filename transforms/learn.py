@@ -12,21 +12,22 @@ import apache_beam as beam
 import numpy as np
 from numpy.typing import NDArray
 
-from models import load_model
-from models.aggregated import AggregatedModel
-from models.base import DescriptorModel
-from models.learning import fit, images_with_words, weigh_words
-from models.local import sample
-from models.memory import one_thread_a_call
-from models.registry import local_descriptors
-from models.vocabulary import from_bytes, reduce, to_bytes
-from models.whitening import Whitening
-from schemas.records import LedgerEntry, Task
-from transforms import progress, storage
-from transforms.commit import commit_entry
-from transforms.describe import ModelSettings
-from transforms.photos import load_ahead
-from transforms.whitening import FitWhitening
+from vladmap.atlas import storage
+from vladmap.models import load_model
+from vladmap.models.aggregated import AggregatedModel
+from vladmap.models.base import DescriptorModel
+from vladmap.models.checkpoints.vocabulary import from_bytes, reduce, to_bytes
+from vladmap.models.learning import fit, images_with_words, weigh_words
+from vladmap.models.local import sample
+from vladmap.models.memory import one_thread_a_call
+from vladmap.models.registry import local_descriptors
+from vladmap.models.whitening import Whitening
+from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.transforms import progress
+from vladmap.transforms.commit import commit_entry
+from vladmap.transforms.describe import ModelSettings
+from vladmap.transforms.photos import load_ahead
+from vladmap.transforms.whitening import FitWhitening
 
 
 @dataclass(eq=False)

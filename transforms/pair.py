@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from apache_beam.utils.shared import Shared
 from numpy.typing import NDArray
 
-from retrieval.candidates import (
+from vladmap.atlas import storage
+from vladmap.retrieval.candidates import (
     GLOBAL,
     SEQUENCE,
     Gallery,
@@ -28,13 +29,13 @@ from retrieval.candidates import (
     merge_candidates,
     near_candidates,
 )
-from retrieval.index import search
-from schemas.records import LedgerEntry, Task, shard_cell
-from transforms import progress, storage
-from transforms.commit import StageCounters, commit_shard
-from transforms.describe import descriptor_matrix, numbers_of
-from transforms.index import load_index
-from transforms.rerank import RerankSettings, evidence
+from vladmap.retrieval.index import search
+from vladmap.schemas.records import LedgerEntry, Task, shard_cell
+from vladmap.transforms import progress
+from vladmap.transforms.commit import StageCounters, commit_shard
+from vladmap.transforms.describe import descriptor_matrix, numbers_of
+from vladmap.transforms.index import load_index
+from vladmap.transforms.rerank import RerankSettings, evidence
 
 STAGE = "pair"
 

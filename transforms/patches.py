@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.patches import patch_centres
-from retrieval.patches import StoredPatches
-from schemas import tables
+from vladmap.models.aggregations.patches import patch_centres
+from vladmap.retrieval.patches import StoredPatches
+from vladmap.schemas import tables
 
 PatchTable = dict[str, StoredPatches]
 

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from photos.bounds import size_limit
-from photos.decode import decode_rgb
-from photos.files import photo_error
-from photos.ids import content_hash
-from schemas import tables
-from schemas.rejects import PhotoError, RejectReason
-from transforms import storage
+from vladmap.atlas import storage
+from vladmap.photos.bounds import size_limit
+from vladmap.photos.decode import decode_rgb
+from vladmap.photos.files import photo_error
+from vladmap.photos.ids import content_hash
+from vladmap.schemas import tables
+from vladmap.schemas.rejects import PhotoError, RejectReason
 
 Target = Callable[[int, int], tuple[int, int]]
 

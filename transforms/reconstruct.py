@@ -18,16 +18,17 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mapping.feature_table import read_features
-from mapping.features import LocalFeatures
-from mapping.mapper import MapperOptions
-from mapping.reconstruct import reconstruct_tile
-from schemas import tables
-from schemas.records import LedgerEntry, Task
-from transforms import progress, storage
-from transforms.cameras import read_cameras
-from transforms.commit import StageCounters, commit_entry
-from transforms.ingest import PARTS
+from vladmap.atlas import storage
+from vladmap.features.extract import LocalFeatures
+from vladmap.features.table import read_features
+from vladmap.mapping.mapper import MapperOptions
+from vladmap.mapping.reconstruct import reconstruct_tile
+from vladmap.schemas import tables
+from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.transforms import progress
+from vladmap.transforms.cameras import read_cameras
+from vladmap.transforms.commit import StageCounters, commit_entry
+from vladmap.transforms.ingest import PARTS
 
 STAGE = "reconstruct"
 

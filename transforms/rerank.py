@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.feature_table import read_features
-from mapping.features import LocalFeatures
-from mapping.matching import fundamental_inliers, load_matcher
-from models.memory import one_thread_a_call
-from retrieval.names import BY_FEATURES, BY_PATCHES
-from retrieval.rerank import by_inliers, scores_of_each
-from transforms import storage
-from transforms.patches import PatchTable, read_patches
+from vladmap.atlas import storage
+from vladmap.features.extract import LocalFeatures
+from vladmap.features.table import read_features
+from vladmap.mapping.matching import fundamental_inliers, load_matcher
+from vladmap.models.memory import one_thread_a_call
+from vladmap.retrieval.names import BY_FEATURES, BY_PATCHES
+from vladmap.retrieval.rerank import by_inliers, scores_of_each
+from vladmap.transforms.patches import PatchTable, read_patches
 
 # Measured: a thousand of an image's features order candidates as well as all, in a tenth the time.
 _FEATURES = 1024

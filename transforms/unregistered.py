@@ -6,10 +6,15 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from mapping.unregistered import IMAGE_COLUMNS, MapOutcome, unregistered_table, verified_only
-from schemas import tables
-from schemas.records import Task
-from transforms import storage
+from vladmap.atlas import storage
+from vladmap.mapping.unregistered import (
+    IMAGE_COLUMNS,
+    MapOutcome,
+    unregistered_table,
+    verified_only,
+)
+from vladmap.schemas import tables
+from vladmap.schemas.records import Task
 
 
 def read_unregistered(

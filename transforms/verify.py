@@ -16,18 +16,19 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from mapping.cameras import camera_keys
-from mapping.feature_table import feature_table, read_features
-from mapping.features import LocalFeatures, load_extractor
-from mapping.matching import TwoView, match, two_view_table, verify
-from photos.processes import WorkerDied, WorkerPool
-from photos.projection import PERSPECTIVE
-from schemas.records import LedgerEntry, Task
-from schemas.rejects import PhotoError, RejectReason
-from transforms import progress, storage
-from transforms.cameras import IMAGE_COLUMNS, read_cameras
-from transforms.commit import StageCounters, commit_shard, reject_row
-from transforms.photos import Photo, load_photo, shard_rows
+from vladmap.atlas import storage
+from vladmap.features.extract import LocalFeatures, load_extractor
+from vladmap.features.table import feature_table, read_features
+from vladmap.mapping.cameras import camera_keys
+from vladmap.mapping.matching import TwoView, match, two_view_table, verify
+from vladmap.photos.processes import WorkerDied, WorkerPool
+from vladmap.photos.projection import PERSPECTIVE
+from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.schemas.rejects import PhotoError, RejectReason
+from vladmap.transforms import progress
+from vladmap.transforms.cameras import IMAGE_COLUMNS, read_cameras
+from vladmap.transforms.commit import StageCounters, commit_shard, reject_row
+from vladmap.transforms.photos import Photo, load_photo, shard_rows
 
 STAGE = "verify"
 

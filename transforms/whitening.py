@@ -13,7 +13,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 from numpy.typing import NDArray
 
-from models.whitening import (
+from vladmap.models.whitening import (
     PASSES,
     Sums,
     Whitening,
@@ -22,7 +22,7 @@ from models.whitening import (
     next_basis,
     whitening_from,
 )
-from schemas.rejects import UserError
+from vladmap.schemas.rejects import UserError
 
 Basis = NDArray[np.float64] | None
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.main import main
-from mapping.geodesy import enu_to_geodetic
-from pipeline.atlas import Atlas
-from schemas import tables
-from schemas.records import NO_CELL, Task
-from transforms import storage
-from transforms.commit import commit_shard
+from vladmap.atlas import storage
+from vladmap.atlas.store import Atlas
+from vladmap.geodesy.wgs84 import enu_to_geodetic
+from vladmap.jobs.main import main
+from vladmap.schemas import tables
+from vladmap.schemas.records import NO_CELL, Task
+from vladmap.transforms.commit import commit_shard
 
 SHARD = "g0000-00000-none-00000"
 NAMES = ["a", "b", "c", "d"]
@@ -217,7 +217,7 @@ def test_an_atlas_that_cannot_be_written_is_compared_all_the_same(
     def refuse(path: str, data: bytes) -> None:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("transforms.storage.write_atomic", refuse)
+    monkeypatch.setattr("vladmap.atlas.storage.write_atomic", refuse)
     assert check(atlas) == 2
     said = capsys.readouterr()
     assert "recall, %" in said.out

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.main import JOBS, main
-from pipeline.atlas import Atlas
-from pipeline.beam_words import checked
-from pipeline.build import STAGES as build_stages
-from pipeline.options import STAGES, BuildOptions
-from pipeline.progress import left
-from schemas import VERSION
 from tests.drives import write_drive
+from vladmap.atlas.store import Atlas
+from vladmap.jobs.main import JOBS, main
+from vladmap.pipeline.beam_words import checked
+from vladmap.pipeline.build import STAGES as build_stages
+from vladmap.pipeline.options import STAGES, BuildOptions
+from vladmap.pipeline.progress import left
+from vladmap.schemas import VERSION
 
 
 def build(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -91,7 +91,7 @@ def test_help_and_the_version_wait_for_no_library() -> None:
     """Issue 19, 20: help took 4 seconds, most of them to import torch and Beam."""
     program = """
 import sys
-from jobs.main import JOBS, main
+from vladmap.jobs.main import JOBS, main
 for words in [["--help"], ["--version"], *([job, "--help"] for job in JOBS)]:
     try:
         main(words)
@@ -204,7 +204,7 @@ def test_a_shell_completes_jobs_options_and_choices(
         "COMP_POINT": str(len(line)),
         "_ARGCOMPLETE_IFS": "\n",
     }
-    subprocess.run([sys.executable, "-m", "jobs.main"], env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "vladmap.jobs.main"], env=environment, check=True)
     assert expected <= {word.strip() for word in answer.read_text().splitlines()}
 
 
@@ -237,7 +237,7 @@ def test_each_stage_is_counted_and_the_rest_of_its_time_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Issue 19, 20: stage n of N."""
-    from pipeline import build
+    from vladmap.pipeline import build
 
     seen = []
     monkeypatch.setattr(build, "record", lambda run, name: None)
@@ -259,5 +259,5 @@ def test_each_stage_is_counted_and_the_rest_of_its_time_told(
 @pytest.mark.parametrize("job", [name for name in JOBS if name not in STAGES and name != "build"])
 def test_every_number_of_a_job_has_a_range(job: str) -> None:
     """Issue 19, 21: a bare int takes -3 where there is no such thing; stages have ranges apart."""
-    options = importlib.import_module(f"jobs.{job.replace('-', '_')}").command_line()
+    options = importlib.import_module(f"vladmap.jobs.{job.replace('-', '_')}").command_line()
     assert [action.dest for action in options._actions if action.type in (int, float)] == []

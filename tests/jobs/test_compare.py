@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.main import main
 from tests.jobs.places import write_places
+from vladmap.jobs.main import main
 
 
 def test_methods_stand_side_by_side_and_those_without_weights_are_named(

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from jobs.describing import ModelChoice, ready
-from models.aggregated import AggregatedModel
-from models.whitening import LEAST_REDUCED
 from tests.models.synthetic import photographs
+from vladmap.evaluation.describing import ModelChoice, ready
+from vladmap.models.aggregated import AggregatedModel
+from vladmap.models.whitening import LEAST_REDUCED
 
 
 def test_reduced_descriptors_and_patches_of_a_collection_go_together(tmp_path: Path) -> None:

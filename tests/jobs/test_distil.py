@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jobs.main import main
-from models import load_model
-from models.backbones import Backbone
-from models.checkpoints import read_weights
-from models.distillation import Distiller
-from models.formats import network
-from models.netvlad import NetVLAD
 from tests.models.scenes import seen_twice
 from tests.models.synthetic import photographs
+from vladmap.jobs.main import main
+from vladmap.models import load_model
+from vladmap.models.aggregations.netvlad import NetVLAD
+from vladmap.models.backbones.registry import Backbone
+from vladmap.models.checkpoints.layouts import network
+from vladmap.models.checkpoints.reading import read_weights
+from vladmap.models.training.distillation import Distiller
 
 QUICK = [
     *("--size", "64x48", "--steps", "2", "--check", "1", "--clusters", "4", "--project", "8"),

@@ -15,9 +15,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = """
 import sys
-from jobs.command import guarded, leave
-from mapping.child import call
-from photos.processes import WorkerPool
+from vladmap.jobs.command import guarded, leave
+from vladmap.mapping.child import call
+from vladmap.photos.processes import WorkerPool
 from tests.photos.test_processes import hang
 
 
@@ -99,7 +99,7 @@ def test_an_ending_that_is_not_heard_in_time_ends_the_process(tmp_path: Path) ->
     script = tmp_path / "program.py"
     script.write_text(
         "import time\n"
-        "from jobs import command\n"
+        "from vladmap.jobs import command\n"
         "command._PATIENCE_S = 0.2\n"
         "def deaf():\n"
         "    print('ready', flush=True)\n"
@@ -128,7 +128,7 @@ def test_an_ending_that_is_not_heard_in_time_ends_the_process(tmp_path: Path) ->
 _PROCESSES = """
 import sys
 import apache_beam as beam
-from pipeline import launch
+from vladmap.pipeline import launch
 from tests.photos.test_processes import hang
 
 if __name__ == "__main__":

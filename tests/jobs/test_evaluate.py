@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from jobs.main import main
 from tests.drives import write_drive
 from tests.jobs.places import PLACES, write_places
 from tests.photos.bad_photos import encode, texture
+from vladmap.jobs.main import main
 
 PHOTOS = Path(
     os.environ.get("VLADMAP_PHOTOS", Path(__file__).parents[2].parent / "shared" / "photos")

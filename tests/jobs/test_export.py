@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.main import main
-from mapping.colmap import pycolmap
-from photos.ids import content_hash
 from tests.mapping import test_merge
 from tests.photos.bad_photos import exif_block
 from tests.pipeline import test_unregistered
+from vladmap.jobs.main import main
+from vladmap.mapping.colmap import pycolmap
+from vladmap.photos.ids import content_hash
 
 WIDTH, HEIGHT = 480, 640  # upright: portraits
 NAMES = {

@@ -12,11 +12,11 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
-from jobs.command import guarded
-from jobs.failures import explained
-from jobs.main import main
-from schemas.rejects import UserError
 from tests.drives import write_drive
+from vladmap.jobs.command import guarded
+from vladmap.jobs.failures import explained
+from vladmap.jobs.main import main
+from vladmap.schemas.rejects import UserError
 
 
 def _code_and_line(work: object, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -87,10 +87,12 @@ def test_what_a_worker_elsewhere_raised_is_found_in_its_text() -> None:
     text = (
         "Traceback (most recent call last):\n"
         '  File "apache_beam/runners/common.py", line 604\n'
-        "schemas.rejects.UserError: a GPU was asked for [while running 'describe/ParDo(_X)']\n\n"
+        "vladmap.schemas.rejects.UserError: a GPU was asked for "
+        "[while running 'describe/ParDo(_X)']\n\n"
         "During handling of the above exception, another exception occurred:\n\n"
         "Traceback (most recent call last):\n"
-        "schemas.rejects.UserError: a GPU was asked for [while running 'a'] [while running 'b']\n"
+        "vladmap.schemas.rejects.UserError: a GPU was asked for "
+        "[while running 'a'] [while running 'b']\n"
     )
     assert explained(RuntimeError(text)) == "a GPU was asked for"
     disk = "Traceback\nOSError: [Errno 28] No space left on device: '/a/f' [while running 'x']"
@@ -109,7 +111,7 @@ def test_the_log_file_keeps_the_traceback_of_what_was_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Issue 19, 20: --log-file."""
-    from jobs.command import parser
+    from vladmap.jobs.command import parser
 
     path = tmp_path / "log"
 
@@ -125,7 +127,7 @@ def test_a_log_file_that_cannot_be_written_is_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Issue 19, 21."""
-    from jobs.command import parser
+    from vladmap.jobs.command import parser
 
     parsed = parser("x", "").parse_args(["--log-file", str(tmp_path / "no" / "log")])
     assert guarded(lambda: 0, parsed) == 2
@@ -138,7 +140,7 @@ def test_a_file_that_cannot_grow_ends_an_ingest_in_one_line(tmp_path: Path) -> N
     program = (
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
-        "from jobs.main import main\n"
+        "from vladmap.jobs.main import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     words = ["ingest", "-q", "--images", str(tmp_path / "drive"), "--atlas", str(tmp_path / "a")]
@@ -162,7 +164,7 @@ def test_an_atlas_in_a_closed_folder_is_one_line(
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return listed(path)
 
-    monkeypatch.setattr("pipeline.atlas.os.listdir", refuse)
+    monkeypatch.setattr("vladmap.atlas.store.os.listdir", refuse)
     words = ["--images", str(tmp_path / "drive"), "--atlas", str(tmp_path / "closed")]
     assert main(["build", *words]) == 2
     lines = capsys.readouterr().err.splitlines()

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from jobs.main import main
-from models import MODEL_NAMES, load_model
 from tests.models.synthetic import photographs, pytorch_netvlad_state, saved
+from vladmap.jobs.main import main
+from vladmap.models import MODEL_NAMES, load_model
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from jobs import reranking
-from jobs.evaluation_set import Smoothing
-from mapping.features import RootSift
-from models import DescriptorModel
-from photos.layouts import EvaluationSet
-from retrieval.evaluation import rank
 from tests.photos.bad_photos import texture
-from transforms import rerank as in_a_build
+from vladmap.evaluation import reranking
+from vladmap.evaluation.sets import Smoothing
+from vladmap.features.extract import RootSift
+from vladmap.models import DescriptorModel
+from vladmap.photos.layouts import EvaluationSet
+from vladmap.retrieval.evaluation import rank
+from vladmap.transforms import rerank as in_a_build
 
 INLIERS = [10.0, 30.0, 75.0]
 COSINES = [0.91, 0.7, 0.6]

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs import build
-from mapping.evidence import MIN_POINTS
+from vladmap.jobs import build
+from vladmap.mapping.evidence import MIN_POINTS
 
 pytestmark = pytest.mark.slow
 

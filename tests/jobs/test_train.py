@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.main import main
-from models import load_model
-from models.checkpoints import read_weights
-from models.formats import network
 from tests.models.scenes import Pixels, seen_twice
+from vladmap.jobs.main import main
+from vladmap.models import load_model
+from vladmap.models.checkpoints.layouts import network
+from vladmap.models.checkpoints.reading import read_weights
 
 QUICK = [
     *("--aggregation", "gem", "--long-side", "64", "--epochs", "2", "--tuples", "8"),
@@ -143,7 +143,7 @@ def test_what_cannot_be_trained_is_one_clear_line(
     for path in (tmp_path / "walk").rglob("*.jpg"):
         path.rename(path.with_name("1.jpg"))
     if "vocabulary" in options:
-        from models.vocabulary import Vocabulary, to_bytes
+        from vladmap.models.checkpoints.vocabulary import Vocabulary, to_bytes
 
         words = Vocabulary("vlad", "", 0, np.zeros((2, 128), np.float32))
         (tmp_path / "vocabulary").write_bytes(to_bytes(words))

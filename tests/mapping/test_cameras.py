@@ -1,6 +1,6 @@
 import pytest
 
-from mapping.cameras import Trial, camera_key, initial_camera, prior_stands
+from vladmap.mapping.cameras import Trial, camera_key, initial_camera, prior_stands
 
 
 def test_images_share_a_camera_by_maker_model_size_and_focal_length() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mapping.check import best_similarity, check_map, format_check, rotations
-from mapping.geodesy import enu_to_geodetic
-from schemas import tables
-from schemas.rejects import UserError
+from vladmap.geodesy.wgs84 import enu_to_geodetic
+from vladmap.mapping.check import best_similarity, check_map, format_check, rotations
+from vladmap.schemas import tables
+from vladmap.schemas.rejects import UserError
 
 ORIGIN = (48.0, 16.0, 100.0)
 PLACES = np.array([[0.0, 0, 0], [10, 0, 0], [10, 20, 0], [0, 20, 5], [5, 5, 1]])

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from mapping.child import ChildFailed, call
+from vladmap.mapping.child import ChildFailed, call
 
 
 def total(numbers: list[int], start: int) -> int:

@@ -9,15 +9,15 @@ import sys
 import pytest
 
 ADJUST = """
-from mapping.mapper import bundle_adjust
-from mapping.colmap import pycolmap
+from vladmap.mapping.mapper import bundle_adjust
+from vladmap.mapping.colmap import pycolmap
 model = pycolmap.synthesize_dataset(pycolmap.SyntheticDatasetOptions())
 bundle_adjust(model, refine_focal=True, refine_distortion=True)
 """
 END = """
 import os, signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
-import mapping.colmap
+import vladmap.mapping.colmap
 os.kill(os.getpid(), signal.SIGTERM)
 """
 

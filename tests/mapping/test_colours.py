@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mapping.colmap import pycolmap
-from mapping.colours import PointColours, sample
 from tests.mapping.test_merge import HEIGHT, WIDTH, model_of, name_of
+from vladmap.mapping.colmap import pycolmap
+from vladmap.mapping.colours import PointColours, sample
 
 
 def test_colours_are_bilinear_between_the_centres_of_pixels() -> None:

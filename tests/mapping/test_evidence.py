@@ -10,15 +10,15 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from mapping.cameras import camera_keys
-from mapping.colmap import pycolmap
-from mapping.evidence import MIN_POINTS, keep_evident, turning_views
-from mapping.features import LocalFeatures
-from mapping.mapper import image_names
-from mapping.matching import TwoView, two_view_table, verify
-from mapping.reconstruct import reconstruct_tile
-from schemas import tables
 from tests.mapping.test_merge import model_of, name_of
+from vladmap.features.extract import LocalFeatures
+from vladmap.mapping.cameras import camera_keys
+from vladmap.mapping.colmap import pycolmap
+from vladmap.mapping.evidence import MIN_POINTS, keep_evident, turning_views
+from vladmap.mapping.mapper import image_names
+from vladmap.mapping.matching import TwoView, two_view_table, verify
+from vladmap.mapping.reconstruct import reconstruct_tile
+from vladmap.schemas import tables
 
 Array = NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mapping.geodesy import (
+from vladmap.geodesy.wgs84 import (
     ecef_to_geodetic,
     enu_to_geodetic,
     geodetic_to_ecef,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mapping.georegister import (
+from vladmap.mapping.georegister import (
     Georegistration,
     Positions,
     Similarity,

@@ -1,6 +1,6 @@
 import numpy as np
 
-from mapping.graph import connected_components
+from vladmap.mapping.graph import connected_components
 
 
 def test_components_are_named_by_their_smallest_node() -> None:

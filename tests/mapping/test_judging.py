@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from mapping.judging import (
+from vladmap.mapping.judging import (
     ALIKE,
     FAR,
     KEPT,

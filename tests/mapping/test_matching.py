@@ -3,9 +3,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from mapping.colmap import pycolmap
-from mapping.features import LocalFeatures
-from mapping.matching import (
+from vladmap.features.extract import LocalFeatures
+from vladmap.mapping.colmap import pycolmap
+from vladmap.mapping.matching import (
     TwoView,
     fundamental_inliers,
     inlier_counts,
@@ -15,7 +15,7 @@ from mapping.matching import (
     two_views_of,
     verify,
 )
-from schemas.tables import TWO_VIEWS
+from vladmap.schemas.tables import TWO_VIEWS
 
 CAMERA = {
     "model": "SIMPLE_PINHOLE",

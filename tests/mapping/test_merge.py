@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from mapping.colmap import pycolmap
-from mapping.geodesy import enu_to_geodetic, geodetic_to_enu, great_circle_m
-from mapping.georegister import centres_and_rotations
-from mapping.merge import TileModel, common_points, join_models, merge_tiles, poses_table
-from mapping.reconstruct import place
-from schemas import tables
+from vladmap.geodesy.wgs84 import enu_to_geodetic, geodetic_to_enu, great_circle_m
+from vladmap.mapping.colmap import pycolmap
+from vladmap.mapping.georegister import centres_and_rotations
+from vladmap.mapping.merge import TileModel, common_points, join_models, merge_tiles, poses_table
+from vladmap.mapping.reconstruct import place
+from vladmap.schemas import tables
 
 ORIGIN = (48.0, 16.0, 100.0)
 IMAGES, WIDTH, HEIGHT, FOCAL = 24, 640, 480, 500.0

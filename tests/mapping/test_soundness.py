@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mapping.colmap import pycolmap
-from mapping.geodesy import enu_to_geodetic
-from mapping.judging import JUDGED
-from mapping.soundness import (
+from tests.mapping.test_merge import FOCAL, HEIGHT, ORIGIN, WIDTH, model_of, name_of, rows, street
+from vladmap.geodesy.wgs84 import enu_to_geodetic
+from vladmap.mapping.colmap import pycolmap
+from vladmap.mapping.judging import JUDGED
+from vladmap.mapping.soundness import (
     PairMatches,
     collapsed,
     contradicted,
@@ -20,7 +21,6 @@ from mapping.soundness import (
     remove_images,
     unexplained_images,
 )
-from tests.mapping.test_merge import FOCAL, HEIGHT, ORIGIN, WIDTH, model_of, name_of, rows, street
 
 COUNT = 24
 

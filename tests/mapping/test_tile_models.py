@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mapping import reconstruct
-from mapping.colmap import pycolmap
-from mapping.judging import JUDGED
-from mapping.mapper import MapperOptions
 from tests.mapping.test_merge import model_of, name_of
 from tests.mapping.test_soundness import COUNT, along_drives, move, pairs_of
+from vladmap.mapping import reconstruct
+from vladmap.mapping.colmap import pycolmap
+from vladmap.mapping.judging import JUDGED
+from vladmap.mapping.mapper import MapperOptions
 
 # GPS has the photographs of the second half 70 m to the north and 70 m to the south by turns.
 TORN = {number: [0.0, 70.0 * (-1) ** number, 0.0] for number in range(10, COUNT)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mapping.graph import connected_components
-from mapping.tiles import Tile, plan_tiles
+from vladmap.mapping.graph import connected_components
+from vladmap.mapping.tiles import Tile, plan_tiles
 
 
 def street(count: int, start: int = 0, with_gps: bool = True) -> tuple[list[str], np.ndarray]:

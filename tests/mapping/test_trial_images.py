@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mapping.cameras import choose_camera, initial_camera
-from mapping.colmap import to_colmap
-from mapping.features import LocalFeatures
-from mapping.trial_images import Evidence, trial_images
+from vladmap.features.extract import LocalFeatures
+from vladmap.mapping.cameras import choose_camera, initial_camera
+from vladmap.mapping.colmap import to_colmap
+from vladmap.mapping.trial_images import Evidence, trial_images
 
 WIDTH, HEIGHT = 800, 600
 PINHOLE = {

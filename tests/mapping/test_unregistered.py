@@ -8,18 +8,18 @@ import pyarrow as pa
 import pytest
 import shapely
 
-from mapping import evidence
-from mapping import reasons as why
-from mapping.matching import MIN_INLIERS
-from mapping.unregistered import (
+from vladmap.mapping import evidence
+from vladmap.mapping import reasons as why
+from vladmap.mapping.matching import MIN_INLIERS
+from vladmap.mapping.unregistered import (
     IMAGE_COLUMNS,
     MapOutcome,
     pairs_per_image,
     unregistered_table,
     verified_only,
 )
-from schemas import tables
-from schemas.rejects import UnregisteredReason
+from vladmap.schemas import tables
+from vladmap.schemas.rejects import UnregisteredReason
 
 ENDS = pa.schema([("image_id_a", pa.string()), ("image_id_b", pa.string())])
 
@@ -196,7 +196,7 @@ def test_a_pair_is_verified_by_its_configuration_and_its_inliers() -> None:
 
 
 def test_every_reason_has_words_for_people() -> None:
-    from reporting.missing import missing_figures
+    from vladmap.reporting.missing import missing_figures
 
     table = pa.table(
         {

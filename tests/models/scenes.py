@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.steps import TrainingSet, ValidationSet
+from vladmap.models.training.steps import TrainingSet, ValidationSet
 
 Pixels = NDArray[np.uint8]
 Rows = NDArray[np.int64]

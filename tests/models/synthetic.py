@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from models import vgg
-from models.efficientnet_lite import needed, pretrained_path
+from vladmap.models.backbones import vgg
+from vladmap.models.backbones.efficientnet_lite import needed, pretrained_path
 
 
 def photographs(count: int, width: int, height: int, seed: int = 0) -> list[NDArray[np.uint8]]:

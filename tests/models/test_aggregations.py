@@ -9,11 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models import patches
-from models.gem import GeM
-from models.netvlad import NetVLAD, initial_alpha
-from models.patches import patch_centres, patch_descriptors
-from models.supervlad import SuperVLAD
+from vladmap.models.aggregations import patches
+from vladmap.models.aggregations.gem import GeM
+from vladmap.models.aggregations.netvlad import NetVLAD, initial_alpha
+from vladmap.models.aggregations.patches import patch_centres, patch_descriptors
+from vladmap.models.aggregations.supervlad import SuperVLAD
 
 Float64s = NDArray[np.float64]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.augment import augment, moved
 from tests.models.synthetic import photographs
+from vladmap.models.training.augment import augment, moved
 
 
 def images(count: int = 5) -> Tensor:

@@ -13,12 +13,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from models import load_model, vocabulary
-from models.checkpoints import is_vocabulary, read_weights
-from models.formats import network
-from models.vgg import VGG16
-from schemas.rejects import UserError
 from tests.models.synthetic import photographs, pytorch_netvlad_state, saved, vgg16_state
+from vladmap.models import load_model
+from vladmap.models.backbones.vgg import VGG16
+from vladmap.models.checkpoints import vocabulary
+from vladmap.models.checkpoints.layouts import network
+from vladmap.models.checkpoints.reading import is_vocabulary, read_weights
+from vladmap.schemas.rejects import UserError
 
 
 class Hostile:

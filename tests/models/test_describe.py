@@ -10,15 +10,16 @@ import torch
 from PIL import Image
 
 from benchmarks.recall import main, recall_at
-from models import DescriptorModel, InputSize, learning, load_model, vocabulary
-from models.aggregated import AggregatedModel
-from models.base import batches, resize
-from models.local import RootSiftFeatures, sample
-from models.vocabulary import Vocabulary
-from retrieval.vlad import vlad
-from schemas.rejects import UserError
-from simulation.sample import write_sample
 from tests.models.synthetic import photographs
+from vladmap.models import DescriptorModel, InputSize, learning, load_model
+from vladmap.models.aggregated import AggregatedModel
+from vladmap.models.base import batches, resize
+from vladmap.models.checkpoints import vocabulary
+from vladmap.models.checkpoints.vocabulary import Vocabulary
+from vladmap.models.local import RootSiftFeatures, sample
+from vladmap.retrieval.vlad import vlad
+from vladmap.schemas.rejects import UserError
+from vladmap.simulation.sample import write_sample
 
 PHOTOS = Path(os.environ.get("VLADMAP_PHOTOS", "../shared/photos"))
 

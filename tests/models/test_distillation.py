@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models import ghost
-from models.backbones import backbone, installed
-from models.distillation import (
+from tests.models.synthetic import photographs
+from vladmap.models.backbones import ghost
+from vladmap.models.backbones.registry import backbone, installed
+from vladmap.models.training.distillation import (
     Distillation,
     Distiller,
     Scenes,
@@ -17,9 +18,8 @@ from models.distillation import (
     relational_loss,
     view_shares,
 )
-from models.trainable import TrainableModel, calibrate, learnt_aggregation
-from schemas.rejects import UserError
-from tests.models.synthetic import photographs
+from vladmap.models.training.trainable import TrainableModel, calibrate, learnt_aggregation
+from vladmap.schemas.rejects import UserError
 
 SIZE = (96, 64)
 NONE = Scenes(np.empty((0, SIZE[1], SIZE[0], 3), np.uint8), [], [])

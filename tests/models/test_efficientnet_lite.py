@@ -5,8 +5,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.efficientnet_lite import EfficientNetLite0, SameConv2d, pretrained_path
 from tests.models.synthetic import lite0_state
+from vladmap.models.backbones.efficientnet_lite import (
+    EfficientNetLite0,
+    SameConv2d,
+    pretrained_path,
+)
 
 # kernel, stride, has an expansion, of blocks 0 to 10, as published
 BLOCKS = [

@@ -14,14 +14,16 @@ from scipy.io import savemat
 from torch import Tensor
 from torch.nn import functional
 
-from models import formats, load_model, resnet, vit
-from models.backbones import IMAGENET_MEAN, IMAGENET_STD
-from models.base import DescriptorModel
-from models.checkpoints import read_weights
-from schemas.rejects import UserError
 from tests.models import networks
 from tests.models.synthetic import photographs, pytorch_netvlad_state, saved, vgg16_state
 from tests.models.test_resnet import BLOCKS, names_of
+from vladmap.models import load_model
+from vladmap.models.backbones import resnet, vit
+from vladmap.models.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
+from vladmap.models.base import DescriptorModel
+from vladmap.models.checkpoints import layouts as formats
+from vladmap.models.checkpoints.reading import read_weights
+from vladmap.schemas.rejects import UserError
 
 CLUSTERS = 3
 

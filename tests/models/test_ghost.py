@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import ghost, vgg
-from models.cost import cost
-from models.ghost import GhostDilated, _Ghost
-from models.netvlad import NetVLAD
 from tests.models import networks
+from vladmap.models.aggregations.netvlad import NetVLAD
+from vladmap.models.backbones import ghost, vgg
+from vladmap.models.backbones.ghost import GhostDilated, _Ghost
+from vladmap.models.cost import cost
 
 
 def test_a_ghost_module_is_its_definition_in_loops() -> None:

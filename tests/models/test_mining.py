@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.mining import Cache, draw_negatives, mine
+from vladmap.models.training.mining import Cache, draw_negatives, mine
 
 
 def towards(*degrees: float) -> NDArray[np.float32]:

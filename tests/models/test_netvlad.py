@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.netvlad import NetVLAD
+from vladmap.models.aggregations.netvlad import NetVLAD
 
 Float64s = NDArray[np.float64]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.base import InputSize
-from models.pictures import Pictures, ahead, in_chunks
 from tests.models.synthetic import photographs
+from vladmap.models.base import InputSize
+from vladmap.models.training.pictures import Pictures, ahead, in_chunks
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import resnet
-from schemas.rejects import UserError
 from tests.models import networks
+from vladmap.models.backbones import resnet
+from vladmap.schemas.rejects import UserError
 
 # conv2 to conv5 of Table 1 in He et al.
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}

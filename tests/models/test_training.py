@@ -7,25 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from models import ghost, load_model, resnet, vgg, vit
-from models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, backbone, installed
-from models.base import InputSize
-from models.formats import Network
-from models.frozen import Describer
-from models.mining import Tuples
-from models.recipe import RECIPES, Recipe
-from models.steps import Steps, TrainingSet
-from models.trainable import (
-    TrainableModel,
-    calibrate,
-    learnt_aggregation,
-    learnt_projection,
-    trainable,
-)
-from models.training import Trainer
-from models.training_files import BEST, CURVE, LAST
-from models.whitening import Whitening
-from schemas.rejects import UserError
 from tests.models.networks import seeded
 from tests.models.scenes import (
     Pixels,
@@ -36,6 +17,32 @@ from tests.models.scenes import (
     to_validate_on,
 )
 from tests.models.synthetic import photographs, vgg16_state
+from vladmap.models import load_model
+from vladmap.models.backbones import ghost, resnet, vgg, vit
+from vladmap.models.backbones.registry import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Backbone,
+    backbone,
+    installed,
+)
+from vladmap.models.base import InputSize
+from vladmap.models.checkpoints.layouts import Network
+from vladmap.models.training.files import BEST, CURVE, LAST
+from vladmap.models.training.frozen import Describer
+from vladmap.models.training.loop import Trainer
+from vladmap.models.training.mining import Tuples
+from vladmap.models.training.recipe import RECIPES, Recipe
+from vladmap.models.training.steps import Steps, TrainingSet
+from vladmap.models.training.trainable import (
+    TrainableModel,
+    calibrate,
+    learnt_aggregation,
+    learnt_projection,
+    trainable,
+)
+from vladmap.models.whitening import Whitening
+from vladmap.schemas.rejects import UserError
 
 QUICK = Recipe(
     epochs=2, tuples=4, hardest=2, optimiser="adamw", rate=1e-3, refresh=8, augmentation=1.0

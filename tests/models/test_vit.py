@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models import vit
 from tests.models import networks
+from vladmap.models.backbones import vit
 
 WIDTH = 128
 

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from models import learning, load_model, vocabulary
-from models.aggregated import AggregatedModel
-from models.backbones import installed
-from models.kinds import KINDS
-from models.local import sample
-from models.registry import default_clusters
-from models.trainable import learnt_aggregation
-from models.vocabulary import Vocabulary, to_bytes
-from schemas.rejects import UserError
 from tests.models.synthetic import photographs, saved, vgg16_state
+from vladmap.models import learning, load_model
+from vladmap.models.aggregated import AggregatedModel
+from vladmap.models.backbones.registry import installed
+from vladmap.models.checkpoints import vocabulary
+from vladmap.models.checkpoints.vocabulary import Vocabulary, to_bytes
+from vladmap.models.kinds import KINDS
+from vladmap.models.local import sample
+from vladmap.models.registry import default_clusters
+from vladmap.models.training.trainable import learnt_aggregation
+from vladmap.schemas.rejects import UserError
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,8 @@ def test_a_vocabulary_survives_its_file(learnt: Vocabulary, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_the_same_sample_gives_the_same_bytes_in_any_process_and_order(tmp_path: Path) -> None:
     program = (
-        "import sys, numpy as np; from models import learning, vocabulary;"
+        "import sys, numpy as np; from vladmap.models import learning;"
+        "from vladmap.models.checkpoints import vocabulary;"
         "x = np.random.default_rng(0).normal(size=(5000, 112)).astype(np.float32);"
         "x = x[np.random.default_rng(int(sys.argv[1])).permutation(5000)];"
         "open(sys.argv[2], 'wb').write(vocabulary.to_bytes(learning.fit('netvlad-lite', None, x)))"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models import learning, load_model, vocabulary
-from models.backbones import installed
-from models.checkpoints import read_weights
-from models.formats import network
-from models.netvlad import NetVLAD
-from models.registry import WEIGHTS, is_complete, local_descriptors
 from tests.models.synthetic import photographs
+from vladmap.models import learning, load_model
+from vladmap.models.aggregations.netvlad import NetVLAD
+from vladmap.models.backbones.registry import installed
+from vladmap.models.checkpoints import vocabulary
+from vladmap.models.checkpoints.layouts import network
+from vladmap.models.checkpoints.reading import read_weights
+from vladmap.models.registry import WEIGHTS, is_complete, local_descriptors
 
 FILES = sorted(WEIGHTS.glob("*.safetensors"))
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models import whitening as module
-from models.whitening import (
+from vladmap.models import whitening as module
+from vladmap.models.whitening import (
     Whitening,
     WhiteningLayer,
     add_up,
@@ -14,7 +14,7 @@ from models.whitening import (
     fit_whitening,
     whitened,
 )
-from schemas.rejects import UserError
+from vladmap.schemas.rejects import UserError
 
 
 @pytest.mark.parametrize("full", [20, 400])

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
-from schemas.rejects import RejectReason
+from vladmap.schemas.rejects import RejectReason
 
 ORIENTED = {
     1: lambda upright: upright,

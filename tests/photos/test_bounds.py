@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from photos import apart, bounds, jpeg
-from photos.decode import decode_here, decode_rgb, inspect, inspect_here
-from photos.files import read_photo
-from schemas.rejects import PhotoError, RejectReason
 from tests.photos import hungry
 from tests.photos.bad_photos import encode, exif_block, texture
+from vladmap.photos import apart, bounds, jpeg
+from vladmap.photos.decode import decode_here, decode_rgb, inspect, inspect_here
+from vladmap.photos.files import read_photo
+from vladmap.schemas.rejects import PhotoError, RejectReason
 
 ROOT = Path(__file__).parents[2]
 HUNGRY = Path(__file__).parents[1] / "cases" / "hungry" / "scans_300.jpg"
@@ -88,7 +88,8 @@ class TestEnded:
         data = hungry.png(64, 64, 8, 0, bytes(65 * 64), exif)
         assert bounds.decodes_apart("PNG", data)
         program = (
-            "import sys, resource\nfrom photos import apart\nfrom photos.decode import inspect\n"
+            "import sys, resource\nfrom vladmap.photos import apart\n"
+            "from vladmap.photos.decode import inspect\n"
             "inspect(sys.stdin.buffer.read())\napart._close_idle()\n"
             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
         )
@@ -156,7 +157,7 @@ class TestApart:
 
     def test_the_process_ends_with_the_one_that_started_it(self) -> None:
         program = (
-            "import os, signal\nfrom photos import apart\n"
+            "import os, signal\nfrom vladmap.photos import apart\n"
             "print(apart._Worker()._process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
         )
         done = subprocess.run(

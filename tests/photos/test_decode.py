@@ -8,9 +8,6 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageFile
 
-from photos.decode import decode_rgb, inspect, sharpness
-from photos.header import read_header
-from schemas.rejects import PhotoError, RejectReason
 from tests.photos.bad_photos import (
     ORIENTED,
     bad_files,
@@ -21,6 +18,9 @@ from tests.photos.bad_photos import (
     texture,
     write_odd_inputs,
 )
+from vladmap.photos.decode import decode_rgb, inspect, sharpness
+from vladmap.photos.header import read_header
+from vladmap.schemas.rejects import PhotoError, RejectReason
 
 PHOTOS = Path(
     os.environ.get("VLADMAP_PHOTOS", Path(__file__).parents[2].parent / "shared" / "photos")

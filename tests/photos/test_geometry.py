@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from photos.geometry import bounding_box, boxes, points_wkb, with_geo_metadata
-from schemas.tables import IMAGES, POSES
+from vladmap.photos.geometry import bounding_box, boxes, points_wkb, with_geo_metadata
+from vladmap.schemas.tables import IMAGES, POSES
 
 
 def table(lat, lon):

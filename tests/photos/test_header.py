@@ -7,10 +7,6 @@ import pytest
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
-from photos.header import DOP_TO_METRES, read_header
-from photos.positions import finite, valid_positions
-from photos.xmp import read_xmp
-from schemas.rejects import PhotoError, RejectReason
 from tests.photos.bad_photos import (
     bad_files,
     encode,
@@ -21,6 +17,10 @@ from tests.photos.bad_photos import (
     write_bad_inputs,
     write_odd_inputs,
 )
+from vladmap.photos.header import DOP_TO_METRES, read_header
+from vladmap.photos.positions import finite, valid_positions
+from vladmap.photos.xmp import read_xmp
+from vladmap.schemas.rejects import PhotoError, RejectReason
 
 B = ExifTags.Base
 G = ExifTags.GPS

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from photos.holdout import hold_out
-from photos.places import Places
-from schemas.rejects import UserError
+from vladmap.photos.holdout import hold_out
+from vladmap.photos.places import Places
+from vladmap.schemas.rejects import UserError
 
 
 def along(metres: np.ndarray) -> Places:

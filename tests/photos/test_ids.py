@@ -3,7 +3,7 @@ import unicodedata
 
 import pytest
 
-from photos.ids import content_hash, image_id, is_image_name
+from vladmap.photos.ids import content_hash, image_id, is_image_name
 
 
 def test_image_id_is_blake2b_128_of_the_utf8_path():

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from photos import jpeg
-from photos.decode import decode_rgb, inspect
-from schemas.rejects import PhotoError, RejectReason
 from tests.photos.bad_photos import encode
 from tests.photos.damage import KINDS, damaged, jpegs, picture, scan_of
+from vladmap.photos import jpeg
+from vladmap.photos.decode import decode_rgb, inspect
+from vladmap.schemas.rejects import PhotoError, RejectReason
 
 CASES = Path(__file__).parents[1] / "cases" / "damaged"
 READERS: tuple[Callable[[bytes], object], ...] = (

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from photos.layouts import (
+from tests.photos.test_places import EAST, WEST, folder, name
+from vladmap.photos.layouts import (
     EvaluationSet,
     detect,
     read_csv,
@@ -16,9 +17,8 @@ from photos.layouts import (
     read_utm,
     split_by_time,
 )
-from schemas import tables
-from schemas.rejects import UserError
-from tests.photos.test_places import EAST, WEST, folder, name
+from vladmap.schemas import tables
+from vladmap.schemas.rejects import UserError
 
 # Some 11 m north of one another.
 STEP = 1e-4

@@ -8,11 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from photos.geometry import points_wkb, with_geo_metadata
-from photos.header import Header
-from photos.manifest import MANIFEST, is_manifest_name, manifest_notes, override, read_manifest
-from schemas.rejects import UserError
-from schemas.tables import IMAGES
+from vladmap.photos.geometry import points_wkb, with_geo_metadata
+from vladmap.photos.header import Header
+from vladmap.photos.manifest import (
+    MANIFEST,
+    is_manifest_name,
+    manifest_notes,
+    override,
+    read_manifest,
+)
+from vladmap.schemas.rejects import UserError
+from vladmap.schemas.tables import IMAGES
 
 
 def parquet(table: pa.Table) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 import pyproj
 import pytest
 
-from photos.places import (
+from vladmap.photos.places import (
     Places,
     earth_centred,
     list_photos,
@@ -14,7 +14,7 @@ from photos.places import (
     read_split,
     within,
 )
-from schemas.rejects import UserError
+from vladmap.schemas.rejects import UserError
 
 # Two photographs 14.87 m apart, west and east of 12 degrees east, where zone 32 meets zone 33; and
 # one in zone 33 whose east and north are the first one's: the tools that read these two alone take

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from photos.processes import WorkerDied, WorkerPool
+from vladmap.photos.processes import WorkerDied, WorkerPool
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,14 +57,14 @@ def test_a_killed_worker_is_tried_again_and_what_kills_twice_is_left_out(
 
 _POOL = """
 import os, sys, time
-from photos.processes import WorkerPool
+from vladmap.photos.processes import WorkerPool
 from tests.photos.test_processes import hang
 if __name__ == "__main__":
     list(WorkerPool(2).map(hang, [sys.argv[1]] * 2))
 """
 _CHILD = """
 import sys
-from mapping.child import call
+from vladmap.mapping.child import call
 from tests.photos.test_processes import hang
 if __name__ == "__main__":
     call(hang, sys.argv[1], time_limit_s=60)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from photos.scenes import aligned_scenes
-from schemas.rejects import UserError
+from vladmap.photos.scenes import aligned_scenes
+from vladmap.schemas.rejects import UserError
 
 
 def photograph(root: Path, place: str, condition: str) -> Path:

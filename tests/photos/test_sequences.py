@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from photos.sequences import (
+from vladmap.photos.sequences import (
     assign_sequences,
     beside_in_sequence,
     great_circle_m,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from photos.decode import decode_rgb
-from photos.upright import plain_name, upright_file
 from tests.photos.bad_photos import exif_block, gps_tags, texture
+from vladmap.photos.decode import decode_rgb
+from vladmap.photos.upright import plain_name, upright_file
 
 PIXELS = texture(3, 96, 64)
 

@@ -26,13 +26,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline import report_stage
-from pipeline.atlas import Atlas
-from pipeline.build import STAGES, kept_options, run_stages
-from pipeline.integrity import check_atlas
-from pipeline.options import BuildOptions
-from schemas.records import unsealed
-from schemas.rejects import UserError
+from vladmap.atlas.integrity import check_atlas
+from vladmap.atlas.store import Atlas
+from vladmap.pipeline import report_stage
+from vladmap.pipeline.build import STAGES, kept_options, run_stages
+from vladmap.pipeline.options import BuildOptions
+from vladmap.schemas.records import unsealed
+from vladmap.schemas.rejects import UserError
 
 KINDS = ("bit flipped", "cut short", "deleted")
 REMADE, NAMED, REFUSED = "made anew", "made anew and named", "named, build refused"

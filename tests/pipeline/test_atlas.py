@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from jobs.build import main
-from pipeline.atlas import Atlas, _schema_version
-from pipeline.progress import counted
-from schemas.rejects import UserError
 from tests.drives import write_drive
+from vladmap.atlas.store import Atlas, _schema_version
+from vladmap.jobs.build import main
+from vladmap.pipeline.progress import counted
+from vladmap.schemas.rejects import UserError
 
 HOLD = """
 import sys
-from pipeline.atlas import Atlas
+from vladmap.atlas.store import Atlas
 with Atlas(sys.argv[1]).locked():
     print("held", flush=True)
     sys.stdin.read()

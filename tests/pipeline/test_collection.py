@@ -10,12 +10,12 @@ import pytest
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.localfilesystem import LocalFileSystem
 
-from photos.ids import image_id
-from pipeline import report_stage
-from pipeline.collection import list_collection
-from schemas.rejects import UserError
 from tests.drives import write_drive
 from tests.pipeline.test_stages import build
+from vladmap.photos.ids import image_id
+from vladmap.pipeline import report_stage
+from vladmap.pipeline.collection import list_collection
+from vladmap.schemas.rejects import UserError
 
 
 def touch(*paths: Path) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mapping.colmap import pycolmap
-from photos.ids import content_hash
-from pipeline import report_stage
 from tests.mapping.test_colours import picture
 from tests.mapping.test_merge import name_of
 from tests.photos.bad_photos import exif_block
 from tests.pipeline.test_unregistered import made
+from vladmap.mapping.colmap import pycolmap
+from vladmap.photos.ids import content_hash
+from vladmap.pipeline import report_stage
 
 ORIENTATION = 274
 # What undoes each EXIF orientation: the stored pixels of an upright picture.

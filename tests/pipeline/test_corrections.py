@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from photos.ids import image_id
-from pipeline import planning, stages
-from pipeline.collection import list_collection
 from tests.drives import write_drive
 from tests.pipeline.test_stages import build, done, files
+from vladmap.photos.ids import image_id
+from vladmap.pipeline import planning, stages
+from vladmap.pipeline.collection import list_collection
 
 CORRECTED = Path(__file__).parents[1] / "cases" / "corrected"
 MOMENT = 1_714_000_000

@@ -12,19 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.main import main
-from pipeline import build as pipeline_build
-from pipeline.atlas import Atlas
-from pipeline.build import run_stages
-from pipeline.integrity import check_atlas
-from pipeline.options import BuildOptions
-from pipeline.run import Run
-from schemas.records import sealed, unsealed
-from schemas.rejects import DamagedFile
 from tests.drives import write_drive
 from tests.pipeline import damage
 from tests.pipeline.test_stages import build, done, files
-from transforms import storage
+from vladmap.atlas import storage
+from vladmap.atlas.integrity import check_atlas
+from vladmap.atlas.store import Atlas
+from vladmap.jobs.main import main
+from vladmap.pipeline import build as pipeline_build
+from vladmap.pipeline.build import run_stages
+from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.run import Run
+from vladmap.schemas.records import sealed, unsealed
+from vladmap.schemas.rejects import DamagedFile
 
 OF_EACH = int(os.environ.get("VLADMAP_DAMAGES", "4"))
 UP_TO_PAIRS = ("ingest", "describe", "index", "pair")

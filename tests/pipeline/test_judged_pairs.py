@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import mapping_stages
-from pipeline.report_stage import gather
-from pipeline.run import Run
-from schemas import tables
-from schemas.records import LedgerEntry, Task
 from tests.mapping.test_merge import IMAGES, name_of
 from tests.pipeline.test_unregistered import SHARDS, ends, entry, made
-from transforms import storage
+from vladmap.atlas import storage
+from vladmap.pipeline import mapping_stages
+from vladmap.pipeline.report_stage import gather
+from vladmap.pipeline.run import Run
+from vladmap.schemas import tables
+from vladmap.schemas.records import LedgerEntry, Task
 
 FALSE = (name_of(2), name_of(20))
 

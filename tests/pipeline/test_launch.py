@@ -13,8 +13,8 @@ from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 from apache_beam.runners.runner import PipelineResult, PipelineRunner
 
-from pipeline import launch
-from schemas.rejects import UserError
+from vladmap.pipeline import launch
+from vladmap.schemas.rejects import UserError
 
 NOW = datetime(2024, 5, 1, 12, 30, 5, tzinfo=UTC)
 

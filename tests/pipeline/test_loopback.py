@@ -13,7 +13,7 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
-from pipeline import launch
+from vladmap.pipeline import launch
 
 pytestmark = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
 
@@ -60,7 +60,7 @@ def test_the_pool_of_workers_listens_on_loopback_alone() -> None:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     pool = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.loopback", "--service_port", str(port)],
+        [sys.executable, "-m", "vladmap.pipeline.loopback", "--service_port", str(port)],
         stderr=subprocess.DEVNULL,
     )
     try:

@@ -9,16 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs.main import main
-from pipeline import stages
-from pipeline.atlas import Atlas
-from pipeline.build import describe_work
-from pipeline.options import BuildOptions
-from pipeline.run import Run
-from schemas.rejects import UserError
 from tests.drives import write_drive
 from tests.models.synthetic import pytorch_netvlad_state, saved
 from tests.pipeline.test_stages import build, done, files
+from vladmap.atlas.store import Atlas
+from vladmap.jobs.main import main
+from vladmap.pipeline import stages
+from vladmap.pipeline.build import describe_work
+from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.run import Run
+from vladmap.schemas.rejects import UserError
 
 SETTINGS = {"everywhere": 3, "near": 2, "following": 1, "rerank_candidates": 6}
 PATCHES = {"rerank": "rapid", "patch_dimension": 16}
@@ -135,7 +135,7 @@ def test_where_features_say_nothing_candidates_keep_the_order_of_their_cosines(
     drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "transforms.rerank.FeatureEvidence._query",
+        "vladmap.transforms.rerank.FeatureEvidence._query",
         lambda self, query, candidates: [0.0] * len(candidates),
     )
     build(drive, tmp_path / "ranked", rerank="features", **SETTINGS)

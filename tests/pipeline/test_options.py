@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.main import main
-from pipeline.options import _RANGES, STAGES, BuildOptions, add_options, parse_options
-from schemas.rejects import UserError
+from vladmap.jobs.main import main
+from vladmap.pipeline.options import _RANGES, STAGES, BuildOptions, add_options, parse_options
+from vladmap.schemas.rejects import UserError
 
 NUMBERS = [
     option for option in dataclasses.fields(BuildOptions) if str(option.type) in ("int", "float")

@@ -9,12 +9,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import build
-from pipeline import stages
-from pipeline.atlas import Atlas
-from pipeline.options import BuildOptions
-from pipeline.run import Run
 from tests.drives import write_drive
+from vladmap.atlas.store import Atlas
+from vladmap.jobs import build
+from vladmap.pipeline import stages
+from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.run import Run
 
 CASES = Path(__file__).parents[1] / "cases" / "panoramas"
 PANORAMAS = ["p00.jpg", "p01.jpg"]

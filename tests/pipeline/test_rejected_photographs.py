@@ -16,16 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 from setuptools import find_packages
 
-from jobs import build
-from jobs.command import EXIT_USER_ERROR, guarded
-from pipeline.atlas import Atlas
-from pipeline.build import STAGES, run_stages
-from pipeline.options import parse_options
-from schemas.rejects import PhotoError, RejectReason
 from tests.drives import write_drive
 from tests.photos import hungry
 from tests.photos.bad_photos import encode
 from tests.photos.damage import damaged, picture
+from vladmap.atlas.store import Atlas
+from vladmap.jobs import build
+from vladmap.jobs.command import EXIT_USER_ERROR, guarded
+from vladmap.pipeline.build import STAGES, run_stages
+from vladmap.pipeline.options import parse_options
+from vladmap.schemas.rejects import PhotoError, RejectReason
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "cases"
@@ -33,12 +33,12 @@ CASES = ROOT / "tests" / "cases"
 
 def exceptions() -> Iterator[type[BaseException]]:
     """Every exception class of the project's own packages."""
-    packages = find_packages(str(ROOT), exclude=["tests*", "benchmarks*", "spark*"])
+    packages = find_packages(str(ROOT), exclude=["tests*", "benchmarks*", "vladmap*", "build*"])
     for package in packages:
         for module in pkgutil.iter_modules([str(ROOT / package.replace(".", "/"))]):
             if module.name.startswith("__"):
                 continue
-            name = f"{package}.{module.name}"
+            name = f"vladmap.{package}.{module.name}"
             for _, found in inspect.getmembers(importlib.import_module(name), inspect.isclass):
                 if issubclass(found, BaseException) and found.__module__ == name:
                     yield found

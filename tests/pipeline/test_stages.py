@@ -10,19 +10,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from photos.cells import assign_cells
-from photos.ids import image_id
-from photos.places import earth_centred
-from pipeline import stages
-from pipeline.atlas import Atlas
-from pipeline.options import BuildOptions
-from pipeline.run import Run
-from retrieval.names import SIGMA_M
-from retrieval.smoothing import smooth
-from schemas import tables
-from schemas.rejects import UserError
 from tests.drives import write_drive
 from tests.photos.bad_photos import write_bad_inputs, write_odd_inputs
+from vladmap.atlas.store import Atlas
+from vladmap.photos.cells import assign_cells
+from vladmap.photos.ids import image_id
+from vladmap.photos.places import earth_centred
+from vladmap.pipeline import stages
+from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.run import Run
+from vladmap.retrieval.names import SIGMA_M
+from vladmap.retrieval.smoothing import smooth
+from vladmap.schemas import tables
+from vladmap.schemas.rejects import UserError
 
 UP_TO_PAIRS = (stages.ingest, stages.describe, stages.index, stages.pair)
 

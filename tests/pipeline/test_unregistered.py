@@ -14,20 +14,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import mapping_stages, report_stage
-from pipeline.atlas import Atlas
-from pipeline.build import record
-from pipeline.options import BuildOptions
-from pipeline.run import Run
-from reporting.facts import facts_of
-from reporting.figure import atlas_map
-from schemas import tables
-from schemas.records import NO_CELL, Task
-from schemas.rejects import PhotoError, RejectReason
 from tests.mapping import test_merge
 from tests.mapping.test_merge import IMAGES, ORIGIN, model_of, name_of, rows
-from transforms import storage
-from transforms.commit import commit_entry, commit_shard, reject_row
+from vladmap.atlas import storage
+from vladmap.atlas.store import Atlas
+from vladmap.pipeline import mapping_stages, report_stage
+from vladmap.pipeline.build import record
+from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.run import Run
+from vladmap.reporting.facts import facts_of
+from vladmap.reporting.figure import atlas_map
+from vladmap.schemas import tables
+from vladmap.schemas.records import NO_CELL, Task
+from vladmap.schemas.rejects import PhotoError, RejectReason
+from vladmap.transforms.commit import commit_entry, commit_shard, reject_row
 
 COLLECTION = "/photos"
 SHARDS = ("g0000-00000-none-00000", "g0000-00000-none-00001")

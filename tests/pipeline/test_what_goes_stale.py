@@ -11,17 +11,18 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from models import vocabulary
-from pipeline import mapping_stages, run, stages
-from pipeline.atlas import Atlas
-from pipeline.options import BuildOptions
-from pipeline.run import Run
-from schemas.records import LedgerEntry, Task
-from schemas.rejects import UserError
 from tests.drives import write_drive
 from tests.pipeline.test_stages import build, done, files
-from transforms import ingest, pair, storage
-from transforms.commit import commit_entry
+from vladmap.atlas import storage
+from vladmap.atlas.store import Atlas
+from vladmap.models.checkpoints import vocabulary
+from vladmap.pipeline import mapping_stages, run, stages
+from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.run import Run
+from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.schemas.rejects import UserError
+from vladmap.transforms import ingest, pair
+from vladmap.transforms.commit import commit_entry
 
 BASE: dict[str, Any] = {"shard_images": 8, "clusters": 8, "gps_sigma_m": 4.0}
 

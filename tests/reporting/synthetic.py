@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from reporting.data import TWO_VIEW_SUMMARY, Match, ReportData, Retrieval
-from schemas import tables
+from vladmap.reporting.data import TWO_VIEW_SUMMARY, Match, ReportData, Retrieval
+from vladmap.schemas import tables
 
 METRES_PER_DEGREE = 111_195.08  # of latitude, on the sphere that the report measures on
 HOSTILE = "drive/<script>alert('uri')</script>\"'&{{7*7}}.jpg"

@@ -4,10 +4,16 @@ import csv
 import math
 from pathlib import Path
 
-from reporting.evaluation import MAX_FAILURES, Evaluation, Failure, RecallRow, write_evaluation
-from reporting.evaluation_plots import plot_comparison, plot_recall
-from reporting.evaluation_table import MethodRow, markdown, write_csv
 from tests.photos.bad_photos import encode, texture
+from vladmap.reporting.evaluation import (
+    MAX_FAILURES,
+    Evaluation,
+    Failure,
+    RecallRow,
+    write_evaluation,
+)
+from vladmap.reporting.evaluation_plots import plot_comparison, plot_recall
+from vladmap.reporting.evaluation_table import MethodRow, markdown, write_csv
 
 HOSTILE = "<script>alert(1)</script>&.jpg"
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reporting.geometry import (
+from tests.reporting.synthetic import METRES_PER_DEGREE
+from vladmap.reporting.geometry import (
     EARTH_RADIUS_M,
     LocalMercator,
     distance_m,
     flatten_models,
     heading_of_rotation,
 )
-from tests.reporting.synthetic import METRES_PER_DEGREE
 
 
 def array(*values: float) -> np.ndarray:

@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from reporting import figure
-from reporting.facts import facts_of
-from reporting.figure import atlas_map, thinned
-from reporting.missing import shown
-from reporting.report import render, write_report
-from schemas import tables
 from tests.reporting.synthetic import HOSTILE, METRES_PER_DEGREE, loop_report
+from vladmap.reporting import figure
+from vladmap.reporting.facts import facts_of
+from vladmap.reporting.figure import atlas_map, thinned
+from vladmap.reporting.missing import shown
+from vladmap.reporting.report import render, write_report
+from vladmap.schemas import tables
 
 
 class Page(html.parser.HTMLParser):

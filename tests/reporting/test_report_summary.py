@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from reporting import formats
-from reporting.summary import terminal_summary
 from tests.reporting.synthetic import loop_report
+from vladmap.reporting import formats
+from vladmap.reporting.summary import terminal_summary
 
 
 def test_the_summary_says_what_was_done_and_where_the_report_is() -> None:

@@ -6,10 +6,10 @@ import dataclasses
 import re
 from typing import Any
 
-from reporting.data import TruthFigures
-from reporting.report import render
-from reporting.truth import notes, recall_lines, truth_section
 from tests.reporting.synthetic import loop_report
+from vladmap.reporting.data import TruthFigures
+from vladmap.reporting.report import render
+from vladmap.reporting.truth import notes, recall_lines, truth_section
 
 SPREAD = {"images": 3, "median": 0.5, "p95": 1.25, "max": 2.0}
 MAP = {

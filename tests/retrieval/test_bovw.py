@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from models import learning, load_model, vocabulary
-from models.local import RootSiftFeatures
-from retrieval.bovw import bag_of_words, inverse_document_frequency, word_counts
-from schemas.rejects import UserError
+from vladmap.models import learning, load_model
+from vladmap.models.checkpoints import vocabulary
+from vladmap.models.local import RootSiftFeatures
+from vladmap.retrieval.bovw import bag_of_words, inverse_document_frequency, word_counts
+from vladmap.schemas.rejects import UserError
 
 
 def test_tf_idf_is_its_definition_in_loops() -> None:

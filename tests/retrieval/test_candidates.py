@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrieval.candidates import (
+from vladmap.retrieval.candidates import (
     GLOBAL,
     NEAR,
     SEQUENCE,
@@ -17,7 +17,7 @@ from retrieval.candidates import (
     merge_candidates,
     near_candidates,
 )
-from schemas import tables
+from vladmap.schemas import tables
 
 DEGREE_M = 111_195.0  # of a great circle on the mean sphere
 

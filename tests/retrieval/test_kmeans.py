@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval.kmeans import kmeans
-from schemas.rejects import UserError
+from vladmap.retrieval.kmeans import kmeans
+from vladmap.schemas.rejects import UserError
 
 
 def test_the_centres_are_the_means_of_well_separated_groups() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from retrieval.patches import Patches, StoredPatches, bytes_an_image, quantise, stored
-from retrieval.rerank import by_inliers, contextual_weights, fuse, raw_scores, rerank
+from vladmap.retrieval.patches import Patches, StoredPatches, bytes_an_image, quantise, stored
+from vladmap.retrieval.rerank import by_inliers, contextual_weights, fuse, raw_scores, rerank
 
 WIDTH, HEIGHT, STRIDE = 9, 7, 16
 

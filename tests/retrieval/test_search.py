@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.search import nearest_among
+from vladmap.retrieval.search import nearest_among
 
 
 def towards(*degrees: float) -> NDArray[np.float32]:

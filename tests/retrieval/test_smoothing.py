@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrieval import smoothing
-from retrieval.smoothing import smooth
+from vladmap.retrieval import smoothing
+from vladmap.retrieval.smoothing import smooth
 
 
 def unit_rows(count: int, dimension: int, seed: int = 0) -> NDArray[np.float32]:

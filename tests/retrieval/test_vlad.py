@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from retrieval.vlad import vlad
+from vladmap.retrieval.vlad import vlad
 
 
 def _by_loops(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from schemas import tables
-from schemas.describe import FOLDERS, PAGE, markdown, schemas, updated
+from vladmap.schemas import tables
+from vladmap.schemas.describe import FOLDERS, PAGE, markdown, schemas, updated
 
 
 def test_the_page_lists_every_column_as_the_schemas_have_it():

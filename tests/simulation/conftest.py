@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from simulation.city import City, build_city
+from vladmap.simulation.city import City, build_city
 
 
 @pytest.fixture(scope="session")

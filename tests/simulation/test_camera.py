@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulation.camera import Camera, Poses, project
+from vladmap.simulation.camera import Camera, Poses, project
 
 
 def one_pose(heading: float, pitch: float = 0.0, roll: float = 0.0) -> Poses:

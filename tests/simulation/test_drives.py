@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from photos.places import earth_centred, read_places
-from simulation.render import depth_map
-from simulation.sample import enu_to_geodetic
-from simulation.things import visit
-from simulation.worlds import build_world, name_of, origin_of, plan_visits, write_worlds
+from vladmap.photos.places import earth_centred, read_places
+from vladmap.simulation.render import depth_map
+from vladmap.simulation.sample import enu_to_geodetic
+from vladmap.simulation.things import visit
+from vladmap.simulation.worlds import build_world, name_of, origin_of, plan_visits, write_worlds
 
 SMALL = (48, 36)
 

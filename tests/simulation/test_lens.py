@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from simulation.lens import Lenses, draw_lenses, expose
+from vladmap.simulation.lens import Lenses, draw_lenses, expose
 
 
 def plain(count: int = 1, **settings: float) -> Lenses:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from simulation.raster import edge_functions, rasterise, resample
+from vladmap.simulation.raster import edge_functions, rasterise, resample
 
 
 def random_quads(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

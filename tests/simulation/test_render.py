@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from simulation.camera import Array, Camera, Poses, project
-from simulation.city import City, build_city
-from simulation.conditions import Conditions
-from simulation.render import depth_map, render
-from simulation.route import drive
+from vladmap.simulation.camera import Array, Camera, Poses, project
+from vladmap.simulation.city import City, build_city
+from vladmap.simulation.conditions import Conditions
+from vladmap.simulation.render import depth_map, render
+from vladmap.simulation.route import drive
 
 NOON = Conditions.at(12.0)
 SMALL = Camera(width=160, height=120, fx=106.25, fy=106.25, cx=80.0, cy=60.0)

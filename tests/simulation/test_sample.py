@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
-from photos.ids import image_id
-from schemas.rejects import UserError
-from schemas.tables import TRUTH
-from simulation.sample import ORIGIN, enu_to_geodetic, write_sample
+from vladmap.photos.ids import image_id
+from vladmap.schemas.rejects import UserError
+from vladmap.schemas.tables import TRUTH
+from vladmap.simulation.sample import ORIGIN, enu_to_geodetic, write_sample
 
 IMAGES = 12
 

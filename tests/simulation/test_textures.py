@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from simulation.textures import TextureArray, fractal_noise
+from vladmap.simulation.textures import TextureArray, fractal_noise
 
 
 def sample(

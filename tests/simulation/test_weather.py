@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from simulation.camera import Camera, Poses
-from simulation.character import Character, draw_character
-from simulation.city import City, build_city
-from simulation.conditions import Conditions
-from simulation.names import CONDITIONS
-from simulation.render import depth_map, radiance
-from simulation.things import visit
-from simulation.trees import COLUMN, CONIFER, ROUND, Season, grow
-from simulation.views import View
-from simulation.weather import Weather, draw_weather
+from vladmap.simulation.camera import Camera, Poses
+from vladmap.simulation.character import Character, draw_character
+from vladmap.simulation.city import City, build_city
+from vladmap.simulation.conditions import Conditions
+from vladmap.simulation.names import CONDITIONS
+from vladmap.simulation.render import depth_map, radiance
+from vladmap.simulation.things import visit
+from vladmap.simulation.trees import COLUMN, CONIFER, ROUND, Season, grow
+from vladmap.simulation.views import View
+from vladmap.simulation.weather import Weather, draw_weather
 
 SMALL = Camera(width=160, height=120, fx=110.0, fy=110.0, cx=80.0, cy=60.0)
 NIGHT = Conditions(sun_elevation_deg=-25.0, lamps=1.2)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from photos.places import read_places, read_split, within
-from schemas.rejects import UserError
-from simulation.names import CONDITIONS
-from simulation.render import radiance
-from simulation.things import visit
-from simulation.weather import draw_weather
-from simulation.worlds import build_world, name_of, origin_of, plan_visits, write_worlds
+from vladmap.photos.places import read_places, read_split, within
+from vladmap.schemas.rejects import UserError
+from vladmap.simulation.names import CONDITIONS
+from vladmap.simulation.render import radiance
+from vladmap.simulation.things import visit
+from vladmap.simulation.weather import draw_weather
+from vladmap.simulation.worlds import build_world, name_of, origin_of, plan_visits, write_worlds
 
 SIZE = (64, 48)
 QUERIES = ("day", "night")

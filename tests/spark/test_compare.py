@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import compare
+from vladmap.atlas import difference as compare
 
 SHARD = "images/cell=8a/one.parquet"
 

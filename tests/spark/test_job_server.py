@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import spark
-from schemas.rejects import UserError
+from vladmap.pipeline import spark
+from vladmap.schemas.rejects import UserError
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_stopped_launcher_asks_its_command_to_end(tmp_path: Path) -> None:
     program = (
         "import os, signal, subprocess, sys, threading, time\n"
         "from pathlib import Path\n"
-        "from pipeline import spark\n"
+        "from vladmap.pipeline import spark\n"
         "signal.signal(signal.SIGTERM, spark._end)\n"
         "mark = Path(sys.argv[1])\n"
         "def stop():\n"

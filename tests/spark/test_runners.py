@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import spark
-from pipeline.compare import compare_atlases
-from schemas.rejects import UserError
 from tests.spark import stages
+from vladmap.atlas.difference import compare_atlases
+from vladmap.pipeline import spark
+from vladmap.schemas.rejects import UserError
 
 pytestmark = pytest.mark.slow
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from schemas.records import LedgerEntry, Task
-from schemas.rejects import PhotoError, RejectReason
-from transforms import storage
-from transforms.commit import commit_shard, reject_row
+from vladmap.atlas import storage
+from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.schemas.rejects import PhotoError, RejectReason
+from vladmap.transforms.commit import commit_shard, reject_row
 
 
 def committed(root: Path, patches: bytes | None = None, reason: str = "") -> LedgerEntry:

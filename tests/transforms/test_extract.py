@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.main import main
-from photos.processes import WorkerDied
-from pipeline.atlas import Atlas
-from schemas.records import NO_CELL, Task
 from tests.drives import write_drive
-from transforms.verify import _Extract
+from vladmap.atlas.store import Atlas
+from vladmap.jobs.main import main
+from vladmap.photos.processes import WorkerDied
+from vladmap.schemas.records import NO_CELL, Task
+from vladmap.transforms.verify import _Extract
 
 
 class _Dies:

@@ -7,9 +7,9 @@ import apache_beam as beam
 import numpy as np
 import pytest
 
-from models import whitening as module
-from models.whitening import Whitening, fit_whitening
-from transforms.whitening import FitWhitening
+from vladmap.models import whitening as module
+from vladmap.models.whitening import Whitening, fit_whitening
+from vladmap.transforms.whitening import FitWhitening
 
 
 def fitted(parts: list[np.ndarray], dimension: int, folder: Path) -> Whitening:

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from photos.cells import assign_cells
-from schemas import tables
-from transforms.ingest import images_table
+from vladmap.photos.cells import assign_cells
+from vladmap.schemas import tables
+from vladmap.transforms.ingest import images_table
 
 PLACES = [
     (55.7, 13.19, 52.0),

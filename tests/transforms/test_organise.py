@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import ExifTags
 
-from pipeline import stages
-from pipeline.atlas import Atlas
-from pipeline.options import BuildOptions
-from pipeline.run import Run
 from tests.photos.bad_photos import encode, exif_block, gps_tags, texture
+from vladmap.atlas.store import Atlas
+from vladmap.pipeline import stages
+from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.run import Run
 
 CASES = Path(__file__).parents[1] / "cases" / "time"
 B, G = ExifTags.Base, ExifTags.GPS

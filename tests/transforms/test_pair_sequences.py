@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from transforms.pair import STOPS, _predecessors, sequence_digests
+from vladmap.transforms.pair import STOPS, _predecessors, sequence_digests
 
 Stop = tuple[str, str, int, str]  # image, sequence, place in it, shard
 

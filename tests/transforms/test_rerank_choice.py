@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from transforms.rerank import RerankSettings, evidence
+from vladmap.transforms.rerank import RerankSettings, evidence
 
 
 def test_an_unknown_way_to_rerank_is_no_other_one() -> None:

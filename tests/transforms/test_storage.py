@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.atlas import Atlas
-from schemas.records import NO_CELL, Task
-from transforms import storage
-from transforms.commit import commit_entry
+from vladmap.atlas import storage
+from vladmap.atlas.store import Atlas
+from vladmap.schemas.records import NO_CELL, Task
+from vladmap.transforms.commit import commit_entry
 
 NAMES = ["atlas [1]", "[a-z]", "what?", "all*", "[!x]", "tab\tand \\"]
 

@@ -1,0 +1,148 @@
+"""Is an atlas whole? Every file against the ledger, and the tables against each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from vladmap.atlas import storage
+from vladmap.atlas.store import Atlas, LostLine
+from vladmap.schemas import tables
+from vladmap.schemas.records import FileRef, LedgerEntry
+from vladmap.transforms.commit import ledger_path
+from vladmap.transforms.ingest import STAGE as INGEST
+
+_SCHEMAS = {
+    "images": tables.IMAGES,
+    "rejects": tables.REJECTS,
+    "pairs": tables.PAIRS,
+    "two_views": tables.TWO_VIEWS,
+    "poses.parquet": tables.POSES,
+    "unregistered.parquet": tables.UNREGISTERED,
+}
+_IDS = ("image_id", "image_id_a", "image_id_b")
+_NOT_OF_IMAGES = ("work", "rejects")
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong, and the line of the ledger that does not hold for it, if any."""
+
+    path: str
+    why: str
+    stage: str = ""
+    shard: str = ""
+
+
+def check_atlas(
+    atlas: Atlas, advance: Callable[[int], object] = lambda files: None
+) -> list[Finding]:
+    """Everything that is wrong with an atlas; empty where it is whole.
+
+    Reads every committed file: its size and digest, whether it parses, its schema and rows, whether
+    each image id is one of `images/`, what each line of the ledger was made of, and what no line
+    knows. `advance` is told how many files were read. Nothing is written.
+    """
+    atlas.doubted = True
+    found = []
+    entries = []
+    for stage in atlas.stage_names():
+        held = atlas.ledger(stage, refresh=True).values()
+        advance(sum(len(entry.files) for entry in held))
+        found += [Finding(line.path, line.why, stage, line.shard) for line in _lost(atlas, stage)]
+        entries += [(stage, entry) for entry in held]
+    known = _image_ids(atlas)
+
+    def check(item: tuple[str, LedgerEntry]) -> list[Finding]:
+        stage, entry = item
+        return [
+            Finding(atlas.path(file.path), why, stage, entry.shard)
+            for file in entry.files
+            for why in _of_file(atlas, file, known)
+        ]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found += [finding for wrong in pool.map(check, entries) for finding in wrong]
+    strays = atlas.strays()
+    return found + [Finding(atlas.path(path), "no line of the ledger knows it") for path in strays]
+
+
+def _lost(atlas: Atlas, stage: str) -> Iterable[LostLine]:
+    return atlas.lost[stage].values()
+
+
+def count_files(atlas: Atlas) -> int:
+    """How many files the ledger knows."""
+    return sum(
+        len(entry.files) for stage in atlas.stage_names() for entry in atlas.ledger(stage).values()
+    )
+
+
+def forget(atlas: Atlas, findings: Iterable[Finding]) -> None:
+    """Take out of an atlas the lines that do not hold, what is damaged, and what no line knows.
+
+    The next build makes anew what is then missing.
+    """
+    for finding in findings:
+        if finding.shard:
+            storage.delete(atlas.path(ledger_path(finding.stage, finding.shard)))
+        if finding.shard or not finding.stage:
+            storage.delete(finding.path)
+
+
+def behind(atlas: Atlas) -> int:
+    """Lines of the ledger made from what has changed since: the next build makes them anew."""
+    return sum(
+        any(atlas.content(key) != value for key, value in entry.inputs.items())
+        for stage in atlas.stage_names()
+        for entry in atlas.ledger(stage).values()
+    )
+
+
+def _image_ids(atlas: Atlas) -> NDArray[np.str_]:
+    """All image ids, sorted; of shards that can be read."""
+    parts = [np.zeros(0, "U32")]
+    for entry in atlas.ledger(INGEST).values():
+        if entry.file.path.startswith("images/"):
+            try:
+                table = storage.read_table(atlas.path(entry.file.path), ["image_id"])
+            except OSError:
+                continue  # it is among the findings
+            parts.append(table["image_id"].to_numpy().astype("U32"))
+    return np.sort(np.concatenate(parts))
+
+
+def _of_file(atlas: Atlas, file: FileRef, known: NDArray[np.str_]) -> Iterator[str]:
+    """What is wrong with a file whose bytes are those committed."""
+    if not file.path.endswith(".parquet"):
+        return
+    folder = file.path.partition("/")[0]
+    try:
+        schema = storage.read_schema(atlas.path(file.path))
+        names = [name for name in _IDS if name in schema.names]
+        table = storage.read_table(atlas.path(file.path), names) if names else None
+        rows = storage.row_count(atlas.path(file.path))
+    except OSError as error:
+        yield str(error)
+        return
+    if rows != file.rows:
+        yield f"it has {rows} rows, {file.rows} were committed"
+    if folder in _SCHEMAS and not _fits(schema, _SCHEMAS[folder]):
+        yield "its columns are not those of its table"
+    if table is None or folder in _NOT_OF_IMAGES:
+        return
+    for name in names:
+        ids = table[name].to_numpy().astype(str)
+        unknown = ids[~np.isin(ids, known)]
+        if len(unknown):
+            first = str(unknown[0])
+            yield f"{name}: {len(unknown)} ids that images/ does not know (first: {first!r})"
+
+
+def _fits(schema: pa.Schema, contract: pa.Schema) -> bool:
+    return bool(schema.remove_metadata().equals(contract.remove_metadata()))

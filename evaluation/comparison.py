@@ -1,0 +1,157 @@
+"""The measurement that `vladmap compare` makes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vladmap.evaluation import reranking
+from vladmap.evaluation.describing import described, ready
+from vladmap.evaluation.measure import model_choice
+from vladmap.evaluation.sets import Smoothing, read_set, read_smoothing
+from vladmap.jobs.command import print_json
+from vladmap.jobs.compare import METHODS
+from vladmap.jobs.evaluation_options import RERANKING
+from vladmap.models.kinds import MODEL_NAMES
+from vladmap.photos.layouts import EvaluationSet
+from vladmap.reporting.evaluation_plots import plot_comparison
+from vladmap.reporting.evaluation_table import MethodRow, markdown, write_csv
+from vladmap.retrieval.evaluation import Ranking, figures
+from vladmap.schemas.rejects import UserError
+
+_LABELS = {
+    "bovw+sift": "SIFT matching of BoVW's best",
+    "bovw": "BoVW",
+    "vlad": "RootSIFT-VLAD",
+    "netvlad": "NetVLAD",
+    "netvlad-imagenet": "NetVLAD, Lite0 untrained",
+    "netvlad-lite": "NetVLAD, Lite0",
+    "netvlad-lite+rapid": "Patch-NetVLAD, Lite0",
+    "patch-netvlad+rapid": "Patch-NetVLAD",
+    "supervlad": "SuperVLAD",
+    "ghost-dil-netvlad": "Ghost-dil-NetVLAD",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """`name[+rerank][=checkpoint]`, taken apart."""
+
+    model: str
+    rerank: str
+    checkpoint: Path | None
+
+    @property
+    def label(self) -> str:
+        key = self.model if self.rerank == "none" else f"{self.model}+{self.rerank}"
+        return _LABELS.get(key, key)
+
+
+def compare(parsed: argparse.Namespace) -> None:
+    """Measure, print the table, and write what `--output` asks for."""
+    given = [_method(text) for text in parsed.method or ()]
+    methods = given
+    if not given or parsed.all:
+        own = {(method.model, method.rerank): method for method in given}
+        table = [_method(text) for text in METHODS]
+        named = [own.pop((each.model, each.rerank), each) for each in table]
+        methods = [*named, *own.values()]
+    chosen = read_set(parsed)
+    smoothing = read_smoothing(parsed, chosen)
+    rows = []
+    for method in methods:
+        print(method.label, file=sys.stderr, flush=True)
+        try:
+            rows.append(_measured(parsed, chosen, method, smoothing))
+        except UserError as error:
+            rows.append(MethodRow(method.label, method.model, left_out=str(error)))
+    text = (
+        f"{len(chosen.queries)} queries in {len(chosen.database)} photographs, right "
+        f"{chosen.protocol}; {smoothing}; recall over all queries\n\n"
+        f"{markdown(rows)}"
+    )
+    if parsed.json:
+        print_json({"methods": [_known(row) for row in rows]})
+    else:
+        print(text, end="")
+    if parsed.output is not None:
+        _write(parsed.output, text, rows)
+        if not parsed.json:
+            print(f"\ntable and plot in {parsed.output}")
+
+
+def _method(text: str) -> Method:
+    name, _, file = text.partition("=")
+    model, _, rerank = name.partition("+")
+    if model not in MODEL_NAMES:
+        raise UserError(f"--method {text}: {model!r} is none of {', '.join(MODEL_NAMES)}")
+    if not rerank:
+        rerank = "rapid" if model == "patch-netvlad" else "none"
+    if rerank not in RERANKING:
+        raise UserError(f"--method {text}: {rerank!r} is none of {', '.join(RERANKING)}")
+    return Method(model, rerank, Path(file) if file else None)
+
+
+def _measured(
+    parsed: argparse.Namespace, chosen: EvaluationSet, method: Method, smoothing: Smoothing
+) -> MethodRow:
+    choice = model_choice(parsed, method.model, method.checkpoint, method.rerank)
+    model, _ = ready(choice, chosen.database.paths)
+    by = reranking.evidence(method.rerank, model, parsed.patch_size)
+    database = described(model, chosen.database.paths, choice, "database")
+    queries = database
+    if not chosen.leave_one_out:
+        queries = described(model, chosen.queries.paths, choice, "queries")
+    ranking, query_milliseconds = reranking.ranked(
+        queries.rows, database.rows, chosen, smoothing, by, parsed.rerank_candidates
+    )
+    size = float(database.rows[0].nbytes)
+    image_milliseconds = database.milliseconds
+    if by is not None:
+        image_milliseconds += by.milliseconds_an_image
+        size += by.bytes_an_image
+    found = figures(ranking)
+    return MethodRow(
+        method.label,
+        method.model,
+        found.recall(1),
+        found.recall(5),
+        size,
+        image_milliseconds,
+        query_milliseconds,
+        by_condition=_by_condition(chosen, ranking),
+    )
+
+
+def _known(row: MethodRow) -> dict[str, Any]:
+    """The row for scripts; figures that are not known are None."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in dataclasses.asdict(row).items()
+    }
+
+
+def _by_condition(chosen: EvaluationSet, ranking: Ranking) -> dict[str, float]:
+    """Recall@1 of the queries of each condition; none where no name says any."""
+    names = np.array([name or "unknown" for name in chosen.queries.conditions])
+    if not any(chosen.queries.conditions):
+        return {}
+    return {name: figures(ranking, names == name).recall(1) for name in np.unique(names).tolist()}
+
+
+def _write(folder: Path, text: str, rows: list[MethodRow]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "comparison.md").write_text(text, encoding="utf-8")
+        write_csv(folder / "comparison.csv", rows)
+        points = [(row.method, row.bytes_an_image, row.recall_1) for row in rows]
+        plot_comparison(folder, [point for point in points if not math.isnan(point[2])])
+    except OSError as error:
+        raise UserError(f"--output {folder} cannot be written: {error.strerror}") from error

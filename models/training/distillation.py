@@ -1,0 +1,269 @@
+"""A backbone taught to see through weather: to make of a place in any light what it makes of it in
+the best.
+
+A copy of the network, the student, is shown scenes at night, in fog, in snow, small, noisy and from
+a little aside. At each location of the feature map it learns to place itself among the locations
+of all images shown as its teacher, the network as it was, places what it sees of the same scene by
+a clear day. No label is needed and nothing is pulled apart that the teacher finds alike, so what
+the network knew of photographs stays.
+
+Relations to a bank of features as what is distilled: Fang et al., "SEED: Self-supervised
+distillation for visual representation" (ICLR 2021); here the bank is the batch, location by
+location.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vladmap.models.backbones.registry import Backbone
+from vladmap.models.base import Pixels, Preprocessing
+from vladmap.models.checkpoints.reading import part_of
+from vladmap.models.training.augment import augment, moved
+from vladmap.models.training.files import load_optimiser, optimiser_tensors
+from vladmap.models.training.recipe import Distillation
+from vladmap.models.training.trainable import exact_convolutions
+from vladmap.schemas.rejects import UserError
+
+_STILL = 1e-6  # least change of a view from its scene
+_AT_ONCE = 4  # images in one forward pass, whose locations are compared with each other
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """N scenes, each in one or more lights.
+
+    `pictures` (P, H, W, 3) uint8; `views` lists for each scene the rows that show it, and `clear`
+    those of them that the teacher looks at.
+    """
+
+    pictures: NDArray[np.uint8]
+    views: Sequence[NDArray[np.int64]]
+    clear: Sequence[NDArray[np.int64]]
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+
+def relational_loss(
+    student: Tensor, teacher: Tensor, temperature: float, own: bool = False
+) -> Tensor:
+    """Mean cross entropy of the student's relations to the teacher's locations, in nats.
+
+    Both are (L, C) unit rows, row by row of the same locations. A location's relations are the
+    softmax of its cosines, over `temperature`, to all L of the teacher's: as the teacher has them
+    and as the student has. Least where each row of the student is the teacher's. With `own` the
+    student's cosines are to its own locations, for one of other channels than the teacher; those
+    to itself, 1 whatever was learnt, are left out.
+    """
+    with torch.no_grad():
+        cosines = teacher @ teacher.T
+    similar = student @ (student if own else teacher).T
+    if own:
+        itself = torch.eye(len(student), dtype=torch.bool, device=student.device)
+        cosines = cosines.masked_fill(itself, -torch.inf)
+        similar = similar.masked_fill(itself, -torch.inf)
+    wanted = torch.softmax(cosines / temperature, dim=1)
+    found = torch.log_softmax(similar / temperature, dim=1)
+    return -(wanted * found.nan_to_num(neginf=0.0)).sum(dim=1).mean()
+
+
+def view_shares(maps: Tensor, target: Tensor, hardness: float) -> NDArray[np.float64]:
+    """(V,) shares in which the V views of a scene are to be shown; they add up to 1.
+
+    `maps` (V, C, h, w) are unit local descriptors of the views and `target` (C, h, w) of the scene.
+    """
+    change = (1 - (maps * target).sum(1)).mean(dim=(1, 2)).double().clamp(min=_STILL)
+    weights: NDArray[np.float64] = (change**hardness).numpy()
+    return weights / weights.sum()
+
+
+class Distiller:
+    """A student and its teacher, step by step."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        scenes: Scenes,
+        photographs: Scenes,
+        settings: Distillation,
+        advance: Callable[[int], object] = lambda count: None,
+        student: Backbone | None = None,
+    ) -> None:
+        """What the teacher makes of each scene is computed here; `advance` hears of scenes done.
+
+        The student is a copy of the teacher, or another backbone of the same stride, which is then
+        never blended with it.
+
+        Raises UserError where a kind of scene that a step shows is not there.
+        """
+        for kind, wanted, given in (
+            ("rendered scenes", settings.scenes, scenes),
+            ("photographs", settings.photographs, photographs),
+        ):
+            if wanted and not len(given):
+                raise UserError(f"there are no {kind} to learn from")
+        self._backbone, self.settings = student or backbone, settings
+        self._known = None if student else backbone.network.state_dict()
+        backbone.network.eval().requires_grad_(False)
+        self._kinds = [
+            (given, *_targets(backbone, given, settings.hardness, advance), wanted, strength)
+            for given, wanted, strength in (
+                (scenes, settings.scenes, settings.augmentation / 2),
+                (photographs, settings.photographs, settings.augmentation),
+            )
+            if wanted
+        ]
+        self.student: nn.Module = copy.deepcopy(self._backbone.network)
+        self.student.train().requires_grad_(True)
+        self._parameters = list(self.student.parameters())
+        self._optimiser = torch.optim.AdamW(
+            self._parameters, settings.rate, weight_decay=settings.weight_decay
+        )
+
+    def step(self, number: int) -> float:
+        """One step, `number` from 0; returns the loss. What is random depends on the number."""
+        settings = self.settings
+        pictures, targets = self._shown(number)
+        for group in self._optimiser.param_groups:
+            group["lr"] = settings.rate_at(number)
+        total = 0.0
+        for x, wanted in zip(pictures.split(_AT_ONCE), targets.split(_AT_ONCE), strict=True):
+            with exact_convolutions():
+                found = _rows(_maps(self.student, x, self._backbone.preprocessing))
+                own = self._known is None
+                loss = relational_loss(found, _rows(wanted), settings.temperature, own)
+                share = len(x) / len(pictures)
+                (loss * share).backward()
+            total += loss.item() * share
+        if not math.isfinite(total):
+            raise UserError(f"the loss is no number any more in step {number + 1}: lower the rate")
+        if settings.clip > 0:
+            torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        return total
+
+    def learnt(self) -> Backbone:
+        """The student as it is now, blended with its teacher, apart from what goes on."""
+        learnt = self.student.state_dict()
+        if self._known is None:
+            return self.backbone(learnt)
+        blend = self.settings.blend
+        return self.backbone(
+            {name: torch.lerp(known, learnt[name], blend) for name, known in self._known.items()}
+        )
+
+    def backbone(self, state: Mapping[str, Tensor]) -> Backbone:
+        """A backbone like the student's, of the tensors in `state`, which are copied."""
+        network = copy.deepcopy(self._backbone.network).eval().requires_grad_(False)
+        network.load_state_dict(state)
+        weights: dict[str, Tensor] = network.unfolded()  # type: ignore[operator]
+        return dataclasses.replace(self._backbone, network=network, weights=weights)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, beside its number."""
+        learnt = {f"student.{name}": tensor for name, tensor in self.student.state_dict().items()}
+        return learnt | optimiser_tensors(self._optimiser)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to what `state` said; UserError where it is of another network."""
+        try:
+            self.student.load_state_dict(part_of(state, "student."))
+            load_optimiser(self._optimiser, state)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"the state does not belong to this run: {error}") from error
+
+    def _shown(self, number: int) -> tuple[Tensor, Tensor]:
+        """The images of a step and what the teacher made of their scenes."""
+        settings = self.settings
+        rng = np.random.default_rng([settings.seed, number])
+        pictures, targets = [], []
+        for kind, (given, taught, odds, wanted, strength) in enumerate(self._kinds):
+            scenes = rng.permutation(len(given))[:wanted]
+            rows = [rng.choice(given.views[scene], p=odds[scene]) for scene in scenes]
+            seeds = [[settings.seed, number, kind, place] for place in range(len(scenes))]
+            x, y = moved(
+                torch.from_numpy(given.pictures[rows]),
+                taught[scenes].float(),
+                seeds,
+                settings.moved,
+            )
+            seeds = [[*seed, 1] for seed in seeds]
+            pictures.append(augment(x, seeds, strength, aligned=True))
+            targets.append(functional.normalize(y, dim=1))
+        # Mixed, so that those that are compared with each other are of both kinds.
+        order = torch.from_numpy(rng.permutation(sum(len(part) for part in pictures)))
+        return torch.cat(pictures)[order], torch.cat(targets)[order]
+
+
+@torch.no_grad()
+def _targets(
+    teacher: Backbone, scenes: Scenes, hardness: float, advance: Callable[[int], object]
+) -> tuple[Tensor, list[NDArray[np.float64] | None]]:
+    """(N, C, h, w) of each scene, the mean over its clear views, in half precision; and for each
+    the shares in which its views are to be shown, None for all alike."""
+    targets, shares = [], []
+    for views, clear in zip(scenes.views, scenes.clear, strict=True):
+        seen = views if hardness else clear
+        pictures = torch.from_numpy(scenes.pictures[seen])
+        maps = _maps(teacher.network, pictures, teacher.preprocessing)
+        target = functional.normalize(maps[np.isin(seen, clear)].sum(0), dim=0)
+        targets.append(target.half())
+        shares.append(view_shares(maps, target, hardness) if hardness else None)
+        advance(1)
+    return torch.stack(targets), shares
+
+
+def _maps(network: nn.Module, pictures: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """(B, C, h, w) unit local descriptors of (B, H, W, 3) uint8 images."""
+    mean, std = (
+        255 * torch.tensor(values)[:, None, None]
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    x = (pictures.permute(0, 3, 1, 2).float() - mean) / std
+    maps: Tensor = network(x.contiguous(memory_format=torch.channels_last))
+    return functional.normalize(maps, dim=1)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B * h * w, C)."""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def crops(photographs: Sequence[Pixels], each: int, size: tuple[int, int], seed: int = 0) -> Scenes:
+    """`each` parts of every (H, W, 3) uint8 photograph as scenes of their own, at `size` (w, h).
+
+    A part has 30 to 100 % of the width, half of the parts are mirrored, and half pass through a
+    thumbnail of a third of the size: photographs are often that small when they come.
+    """
+    width, height = size
+    found = []
+    for number, photograph in enumerate(photographs):
+        rng = np.random.default_rng([seed, number])
+        whole = Image.fromarray(photograph)
+        for _ in range(each):
+            share = rng.uniform(0.3, 1.0)
+            wide = min(whole.width, whole.height * width / height) * share
+            tall = wide * height / width
+            left, top = rng.uniform(0, whole.width - wide), rng.uniform(0, whole.height - tall)
+            box = (left, top, left + wide, top + tall)
+            small = rng.random() < 0.5
+            first = (max(1, width // 3), max(1, height // 3)) if small else size
+            part = whole.resize(first, Image.Resampling.BICUBIC, box, reducing_gap=3.0)
+            part = part.resize(size, Image.Resampling.BICUBIC)
+            found.append(np.asarray(part)[:, ::-1] if rng.random() < 0.5 else np.asarray(part))
+    rows = [np.array([row]) for row in range(len(found))]
+    pictures = np.stack(found) if found else np.empty((0, height, width, 3), np.uint8)
+    return Scenes(np.ascontiguousarray(pictures), rows, rows)
