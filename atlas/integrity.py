@@ -12,11 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import ledger_path
 from vladmap.atlas.store import Atlas, LostLine
 from vladmap.schemas import tables
 from vladmap.schemas.records import FileRef, LedgerEntry
-from vladmap.transforms.commit import ledger_path
-from vladmap.transforms.ingest import STAGE as INGEST
 
 _SCHEMAS = {
     "images": tables.IMAGES,
@@ -107,7 +106,7 @@ def behind(atlas: Atlas) -> int:
 def _image_ids(atlas: Atlas) -> NDArray[np.str_]:
     """All image ids, sorted; of shards that can be read."""
     parts = [np.zeros(0, "U32")]
-    for entry in atlas.ledger(INGEST).values():
+    for entry in atlas.ledger("ingest").values():
         if entry.file.path.startswith("images/"):
             try:
                 table = storage.read_table(atlas.path(entry.file.path), ["image_id"])

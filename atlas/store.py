@@ -20,10 +20,10 @@ from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import ledger_path
 from vladmap.schemas import SCHEMA_VERSION
 from vladmap.schemas.records import LedgerEntry, sealed, unsealed
 from vladmap.schemas.rejects import UserError
-from vladmap.transforms.commit import ledger_path
 
 log = logging.getLogger("vladmap")
 

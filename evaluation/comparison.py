@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from vladmap.console.results import print_json
 from vladmap.evaluation import reranking
 from vladmap.evaluation.describing import described, ready
 from vladmap.evaluation.measure import model_choice
 from vladmap.evaluation.sets import Smoothing, read_set, read_smoothing
-from vladmap.jobs.command import print_json
 from vladmap.jobs.compare import METHODS
 from vladmap.jobs.evaluation_options import RERANKING
 from vladmap.models.kinds import MODEL_NAMES

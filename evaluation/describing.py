@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from vladmap.console.quiet import hidden
 from vladmap.models import DescriptorModel, load_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.checkpoints.vocabulary import Vocabulary, reduce, to_bytes, whiten_patches
@@ -30,7 +31,6 @@ from vladmap.models.registry import (
 from vladmap.models.whitening import IMAGES_PER_DIMENSION, IMAGES_PER_REDUCED
 from vladmap.photos.decode import decode_rgb
 from vladmap.photos.files import read_photo
-from vladmap.pipeline.quiet import hidden
 from vladmap.schemas.rejects import PhotoError, UserError
 
 Pixels = NDArray[np.uint8]

@@ -6,11 +6,11 @@ import argparse
 import os
 from pathlib import Path
 
+from vladmap.console.results import print_json
 from vladmap.evaluation import reranking
 from vladmap.evaluation.describing import Described, ModelChoice, described, ready
 from vladmap.evaluation.output import Measured, results_of, table, write
 from vladmap.evaluation.sets import read_set, read_smoothing
-from vladmap.jobs.command import print_json
 from vladmap.models import DescriptorModel
 from vladmap.models.kinds import WITH_PATCHES
 from vladmap.models.whitening import Whitening, fit_whitening, whitened

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from vladmap.console.quiet import hidden
 from vladmap.evaluation.describing import read_pixels
 from vladmap.evaluation.sets import Smoothing
 from vladmap.features.extract import LocalFeatureExtractor, LocalFeatures, RootSift
@@ -21,7 +22,6 @@ from vladmap.mapping.matching import fundamental_inliers, load_matcher
 from vladmap.models import DescriptorModel, InputSize
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.photos.layouts import EvaluationSet
-from vladmap.pipeline.quiet import hidden
 from vladmap.retrieval.evaluation import KEPT, Ranking, rank, reordered
 from vladmap.retrieval.names import BY_PATCHES
 from vladmap.retrieval.patches import StoredPatches, bytes_an_image, stored

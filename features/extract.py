@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vladmap.mapping.colmap import pycolmap
+from vladmap.features.colmap import pycolmap
 
 FEATURE_NAMES = ("sift", "xfeat")
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from vladmap.features.xfeat import packaged_weights
-from vladmap.models.checkpoints.reading import part_of
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.reading import part_of
 
 _CONFIGURATION = {
     "input_dim": 64,

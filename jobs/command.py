@@ -5,21 +5,20 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
-import json
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
+from vladmap.console.quiet import set_quiet
+from vladmap.console.suggest import unknown
 from vladmap.jobs.failures import causes, explained
 from vladmap.photos import processes
-from vladmap.pipeline.quiet import set_quiet
-from vladmap.pipeline.suggest import unknown
 from vladmap.schemas import VERSION
 from vladmap.schemas.rejects import UserError
 
@@ -208,11 +207,6 @@ def _ours(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR and not told
     # Beam's word, at each start, on what only its BigQuery needs.
     return record.levelno >= logging.WARNING and "apitools not found" not in str(record.msg)
-
-
-def print_json(content: Mapping[str, Any]) -> None:
-    """One object on stdout, and nothing else there; NaN, which JSON has not, is an error."""
-    print(json.dumps(content, indent=1, sort_keys=True, allow_nan=False))
 
 
 def words(argv: Sequence[str] | None) -> list[str]:

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         from vladmap.models.checkpoints.layouts import MODEL, card, network, to_bytes
-        from vladmap.models.checkpoints.reading import is_vocabulary, read_weights
+        from vladmap.weights.reading import is_vocabulary, read_weights
 
         if parsed.target.suffix != ".safetensors":
             raise UserError(f"{parsed.target} must be named *.safetensors")

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from vladmap.console.numbers import not_negative, whole
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
 from vladmap.models.training.recipe import Distillation
-from vladmap.pipeline.numbers import not_negative, whole
 
 _EPILOG = """\
 WORLDS are rendered by `vladmap worlds --aligned`: each place from one camera under many conditions.

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from vladmap.console.quiet import hidden
 from vladmap.evaluation.sets import read_set
 from vladmap.jobs.command import SAYING
 from vladmap.jobs.distil import GHOST
@@ -22,7 +23,6 @@ from vladmap.models.backbones import ghost
 from vladmap.models.backbones.registry import Backbone, backbone, installed
 from vladmap.models.base import Pixels
 from vladmap.models.checkpoints.layouts import Network, network, to_bytes
-from vladmap.models.checkpoints.reading import part_of, read_weights
 from vladmap.models.kinds import DEFAULT_DIMENSION
 from vladmap.models.registry import default_clusters
 from vladmap.models.training.distillation import Distiller, Scenes, crops
@@ -43,9 +43,9 @@ from vladmap.photos.decode import decode_rgb
 from vladmap.photos.files import read_photo
 from vladmap.photos.places import list_photos
 from vladmap.photos.scenes import aligned_scenes
-from vladmap.pipeline.quiet import hidden
 from vladmap.retrieval.evaluation import rank
 from vladmap.schemas.rejects import PhotoError, UserError
+from vladmap.weights.reading import part_of, read_weights
 
 _AS = "netvlad-lite"  # whose words and reduction in a build the validation set is judged by
 _VOCABULARIES = 3

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vladmap.console.numbers import whole
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
 from vladmap.jobs.evaluation_options import RERANKING, add_model_options, add_set_options
 from vladmap.models.kinds import MODEL_NAMES
-from vladmap.pipeline.numbers import whole
 
 _EPILOG = """\
 layouts: <root>/images/{train,val,test}/{database,queries} with names @utm_east@utm_north@zone@...;

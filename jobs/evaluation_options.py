@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vladmap.console.numbers import MOST_SEED, real, whole
 from vladmap.models.kinds import PRECISION_NAMES
 from vladmap.photos.names import LAYOUTS
-from vladmap.pipeline.numbers import MOST_SEED, real, whole
 from vladmap.retrieval.names import BY_PATCHES, SIGMA_M
 
 BY_FEATURES = ("features", "sift", "xfeat", "lighterglue")

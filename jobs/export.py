@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vladmap.console.numbers import whole
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
 from vladmap.photos.names import JPEG_QUALITY
-from vladmap.pipeline.numbers import whole
 
 _EPILOG = f"""\
 An atlas's models are of upright photographs. COLMAP, and what reads its models (OpenMVS,

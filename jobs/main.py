@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from vladmap.console.suggest import did_you_mean
 from vladmap.jobs import completion
 from vladmap.jobs.command import EXIT_USER_ERROR, leave, words
-from vladmap.pipeline.suggest import did_you_mean
 from vladmap.schemas import VERSION
 
 JOBS = {

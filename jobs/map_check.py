@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vladmap.atlas.store import Atlas
-from vladmap.jobs.command import print_json
+from vladmap.console.results import print_json
 from vladmap.mapping.check import format_check
 from vladmap.pipeline import truth
 from vladmap.pipeline.build import record

@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         from vladmap.models.checkpoints.layouts import card, network
-        from vladmap.models.checkpoints.reading import is_vocabulary, read_weights
         from vladmap.models.registry import catalogue
+        from vladmap.weights.reading import is_vocabulary, read_weights
 
         if not parsed.files:
             for name, text in catalogue().items():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vladmap.console.numbers import MOST_SEED, real, whole
+from vladmap.console.quiet import hidden
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
-from vladmap.pipeline.numbers import MOST_SEED, real, whole
-from vladmap.pipeline.quiet import hidden
 from vladmap.schemas.rejects import UserError
 
 

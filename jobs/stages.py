@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vladmap.jobs.command import Parser, guarded, parser, print_json, words
+from vladmap.console.results import print_json
+from vladmap.jobs.command import Parser, guarded, parser, words
 from vladmap.pipeline.options import END, add_options, parse_options, stages_with
 from vladmap.schemas.rejects import UserError
 

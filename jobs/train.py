@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vladmap.console.numbers import not_negative, real, whole
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
 from vladmap.jobs.evaluation_options import add_layout_options
 from vladmap.models.kinds import AGGREGATIONS, PRECISION_NAMES
 from vladmap.models.training.recipe import LOSSES, OPTIMISERS, RECIPES, SCHEDULES, Recipe
-from vladmap.pipeline.numbers import not_negative, real, whole
 
 LITE, GHOST = "efficientnet-lite0", "ghost"
 

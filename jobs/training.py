@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from vladmap.console.quiet import hidden
 from vladmap.jobs.command import SAYING
 from vladmap.jobs.train import GHOST, LITE
 from vladmap.jobs.training_data import read_data
 from vladmap.models.backbones import ghost
 from vladmap.models.backbones.registry import Backbone, backbone, installed
-from vladmap.models.base import FixedSize, InputSize, Pixels
+from vladmap.models.base import Pixels
 from vladmap.models.checkpoints.layouts import Network, network, to_bytes
-from vladmap.models.checkpoints.reading import is_vocabulary, read_weights
 from vladmap.models.training.files import BEST, START, STATE, write_file
 from vladmap.models.training.loop import Advance, Trainer
 from vladmap.models.training.pictures import Images, in_chunks
@@ -34,8 +34,9 @@ from vladmap.models.training.trainable import (
     trainable,
 )
 from vladmap.models.whitening import IMAGES_PER_DIMENSION
-from vladmap.pipeline.quiet import hidden
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.preprocessing import FixedSize, InputSize
+from vladmap.weights.reading import is_vocabulary, read_weights
 
 _SAMPLED_IMAGES = 2000
 _CALIBRATED_ON = 32

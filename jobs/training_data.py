@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from vladmap.evaluation.sets import read_set
-from vladmap.models.base import FixedSize, InputSize
 from vladmap.models.training.loop import Watch
 from vladmap.models.training.pictures import Pictures
 from vladmap.models.training.steps import TrainingSet, ValidationSet
@@ -18,6 +17,7 @@ from vladmap.photos.holdout import hold_out
 from vladmap.photos.layouts import EvaluationSet, detect
 from vladmap.photos.places import Places, within
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.preprocessing import FixedSize, InputSize
 
 _LOG = logging.getLogger("vladmap")
 _RIGHT_M = 25.0

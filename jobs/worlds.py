@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vladmap.console.numbers import real, whole
+from vladmap.console.quiet import hidden
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
-from vladmap.pipeline.numbers import real, whole
-from vladmap.pipeline.quiet import hidden
 from vladmap.schemas.rejects import UserError
 from vladmap.simulation.names import ALIGNED, CONDITIONS, MOST_SEED, SPLITS
 

@@ -20,9 +20,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vladmap.features.colmap import pycolmap
 from vladmap.features.extract import LocalFeatures
 from vladmap.mapping.child import ChildFailed, call
-from vladmap.mapping.colmap import Camera, from_colmap, pycolmap
+from vladmap.mapping.colmap import Camera, from_colmap
 from vladmap.mapping.mapper import (
     MapperOptions,
     bundle_adjust,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vladmap.mapping.colmap import pycolmap
+from vladmap.features.colmap import pycolmap
 
 Pixels = NDArray[np.uint8]
 Indices = NDArray[np.int64]

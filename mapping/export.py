@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from vladmap.mapping.colmap import pycolmap
+from vladmap.features.colmap import pycolmap
 from vladmap.schemas.rejects import UserError
 
 Size = tuple[int, int]

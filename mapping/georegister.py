@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri, fdtri
 
+from vladmap.features.colmap import pycolmap
 from vladmap.geodesy.wgs84 import ecef_to_geodetic, geodetic_to_ecef, geodetic_to_enu
-from vladmap.mapping.colmap import SEED, pycolmap
+from vladmap.mapping.colmap import SEED
 
 # Assumed of a position that states no accuracy: one sigma, horizontal, of a phone in a street.
 DEFAULT_ACCURACY_M = 5.0

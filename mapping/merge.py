@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vladmap.features.colmap import pycolmap
 from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.mapping import reasons as why
 from vladmap.mapping.check import best_similarity
-from vladmap.mapping.colmap import SEED, pycolmap, wxyz
+from vladmap.mapping.colmap import SEED, wxyz
 from vladmap.mapping.evidence import keep_evident
 from vladmap.mapping.georegister import (
     DEFAULT_ACCURACY_M,

@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vladmap.features.colmap import pycolmap
 from vladmap.features.extract import LocalFeatures
 from vladmap.mapping import reasons as why
 from vladmap.mapping.cameras import camera_keys
 from vladmap.mapping.child import ChildFailed, call
-from vladmap.mapping.colmap import Camera, pycolmap
+from vladmap.mapping.colmap import Camera
 from vladmap.mapping.evidence import keep_evident, turning_views
 from vladmap.mapping.georegister import (
     centres_and_rotations,

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vladmap.mapping.colmap import from_colmap, pycolmap
+from vladmap.features.colmap import pycolmap
+from vladmap.mapping.colmap import from_colmap
 from vladmap.mapping.georegister import centres_and_rotations, positions_of
 from vladmap.mapping.judging import Photographs, fill_positions
 from vladmap.mapping.matching import max_error_px

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from vladmap.models.kinds import MODEL_NAMES
 
 if TYPE_CHECKING:
-    from vladmap.models.base import DescriptorModel, FixedSize, InputSize, ModelSpec
+    from vladmap.models.base import DescriptorModel, ModelSpec
     from vladmap.models.registry import load_model
+    from vladmap.weights.preprocessing import FixedSize, InputSize
 
 __all__ = [
     "MODEL_NAMES",
@@ -22,8 +23,8 @@ __all__ = [
 
 _HOMES = {
     "DescriptorModel": "vladmap.models.base",
-    "FixedSize": "vladmap.models.base",
-    "InputSize": "vladmap.models.base",
+    "FixedSize": "vladmap.weights.preprocessing",
+    "InputSize": "vladmap.weights.preprocessing",
     "ModelSpec": "vladmap.models.base",
     "load_model": "vladmap.models.registry",
 }

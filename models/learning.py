@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from vladmap.models.aggregations.netvlad import initial_alpha
 from vladmap.models.base import Floats, Pixels
-from vladmap.models.checkpoints.reading import CheckpointSource
 from vladmap.models.checkpoints.vocabulary import Vocabulary
 from vladmap.models.local import sample
 from vladmap.models.registry import (
@@ -22,6 +21,7 @@ from vladmap.models.registry import (
 )
 from vladmap.retrieval.bovw import inverse_document_frequency, word_counts
 from vladmap.retrieval.kmeans import kmeans
+from vladmap.weights.reading import CheckpointSource
 
 
 def sample_local_descriptors(

@@ -11,18 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vladmap.models.base import (
-    FixedSize,
-    Floats,
-    InputSize,
-    Pixels,
-    Preprocessing,
-    batches,
-    digest,
-    resize,
-)
+from vladmap.models.base import Floats, Pixels, batches, digest, resize
 from vladmap.models.kinds import PRECISION_NAMES
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.preprocessing import FixedSize, InputSize, Preprocessing
 
 PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISION_NAMES}
 DEVICES = ("cpu", "cuda")

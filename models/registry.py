@@ -17,13 +17,6 @@ from vladmap.models.aggregations.vlad import VladModel
 from vladmap.models.backbones.registry import Backbone, LocalSource, backbone, installed
 from vladmap.models.base import DescriptorModel
 from vladmap.models.checkpoints.layouts import Network, network, to_bytes
-from vladmap.models.checkpoints.reading import (
-    BACKBONE_PREFIX,
-    CheckpointSource,
-    WeightFile,
-    is_vocabulary,
-    read_weights,
-)
 from vladmap.models.checkpoints.vocabulary import parse
 from vladmap.models.kinds import (
     CLASSICAL,
@@ -36,6 +29,13 @@ from vladmap.models.kinds import (
 )
 from vladmap.models.local import PRECISIONS, ConvolutionalFeatures, RootSiftFeatures, torch_device
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.reading import (
+    BACKBONE_PREFIX,
+    CheckpointSource,
+    WeightFile,
+    is_vocabulary,
+    read_weights,
+)
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Folder of the weights that ship; each file's card is the `.md` beside it."""

@@ -13,8 +13,8 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.options.pipeline_options import _BeamArgumentParser as BeamArgumentParser
 from apache_beam.runners.runner import create_runner
 
+from vladmap.console.suggest import did_you_mean, unknown
 from vladmap.pipeline.options import END
-from vladmap.pipeline.suggest import did_you_mean, unknown
 from vladmap.schemas.rejects import UserError
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.store import Atlas
 from vladmap.models.registry import patch_dimension
 from vladmap.pipeline import mapping_stages, report_stage, stages
@@ -23,7 +24,6 @@ from vladmap.retrieval.patches import bytes_an_image
 from vladmap.schemas import VERSION
 from vladmap.schemas.records import NO_CELL, Task
 from vladmap.schemas.rejects import UserError
-from vladmap.transforms.commit import commit_entry
 
 log = logging.getLogger("vladmap")
 

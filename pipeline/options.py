@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
+from vladmap.console.numbers import MOST_SEED, Range
+from vladmap.console.suggest import did_you_mean
 from vladmap.models.kinds import DEFAULT_DIMENSION, MODEL_NAMES, SHIPPED, WITH_PATCHES
-from vladmap.pipeline.numbers import MOST_SEED, Range
-from vladmap.pipeline.suggest import did_you_mean
 from vladmap.retrieval.names import BY_FEATURES, BY_PATCHES
 from vladmap.schemas.rejects import UserError
 

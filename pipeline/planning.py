@@ -16,12 +16,12 @@ from typing import Any
 import pyarrow as pa
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.fingerprints import fingerprint
 from vladmap.atlas.store import Atlas
 from vladmap.photos.ids import image_id
 from vladmap.pipeline.collection import Listing
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
-from vladmap.transforms.commit import commit_entry
 from vladmap.transforms.ingest import LISTING, PLANNED, SCAN
 
 STAGE = "plan"

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.store import Atlas
+from vladmap.console.progress import counted
 from vladmap.geodesy.wgs84 import great_circle_m
 from vladmap.mapping.georegister import centres_and_rotations
 from vladmap.mapping.judging import KEPT, VERDICTS, verdict_counts
@@ -27,7 +29,6 @@ from vladmap.mapping.merge import read_model
 from vladmap.photos.geometry import bounding_box
 from vladmap.pipeline import truth
 from vladmap.pipeline.options import BuildOptions, typed
-from vladmap.pipeline.progress import counted
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import (
     describe_name,
@@ -56,7 +57,6 @@ from vladmap.schemas.rejects import DamagedFile
 from vladmap.transforms import ingest as ingest_stage
 from vladmap.transforms import pair as pair_stage
 from vladmap.transforms import verify as verify_stage
-from vladmap.transforms.commit import commit_entry
 from vladmap.transforms.describe import descriptor_matrix
 from vladmap.transforms.index import load_index
 from vladmap.transforms.photos import load_photo

@@ -16,9 +16,9 @@ import apache_beam as beam
 
 from vladmap.atlas import storage
 from vladmap.atlas.store import Atlas
+from vladmap.console.progress import Bar, counted
 from vladmap.pipeline import launch
 from vladmap.pipeline.options import BuildOptions
-from vladmap.pipeline.progress import Bar, counted
 from vladmap.schemas.records import LedgerEntry, Task, sealed, unsealed
 from vladmap.schemas.rejects import UserError
 

@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.fingerprints import fingerprint
+from vladmap.console.progress import counted
 from vladmap.features.extract import FEATURE_NAMES
 from vladmap.mapping.cameras import camera_keys
 from vladmap.mapping.trial_images import MAX_IMAGES as TRIAL_IMAGES
@@ -28,7 +30,6 @@ from vladmap.photos.projection import PERSPECTIVE
 from vladmap.pipeline.collection import list_collection
 from vladmap.pipeline.options import learning_options, reduced_to, worker_threads
 from vladmap.pipeline.planning import plan
-from vladmap.pipeline.progress import counted
 from vladmap.pipeline.run import Run
 from vladmap.retrieval.index import choose_factory
 from vladmap.retrieval.names import BY_FEATURES, BY_PATCHES, SIGMA_M
@@ -41,7 +42,6 @@ from vladmap.transforms import ingest as ingest_stage
 from vladmap.transforms import learn as learn_stage
 from vladmap.transforms import pair as pair_stage
 from vladmap.transforms import verify as verify_stage
-from vladmap.transforms.commit import commit_entry
 from vladmap.transforms.photos import SHARD_ROWS, shard_rows
 from vladmap.transforms.rerank import RerankSettings
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry
 from vladmap.mapping.check import check_map
 from vladmap.photos.places import Places, earth_centred
 from vladmap.photos.positions import valid_positions
@@ -32,7 +33,6 @@ from vladmap.retrieval.truth import RECALL_AT, RIGHT_DEG, RIGHT_M, recall_of_pla
 from vladmap.schemas import tables
 from vladmap.schemas.records import NO_CELL, Task
 from vladmap.schemas.rejects import UserError
-from vladmap.transforms.commit import commit_entry
 from vladmap.transforms.describe import descriptor_matrix
 
 log = logging.getLogger("vladmap")

@@ -24,6 +24,8 @@ from apache_beam.utils.shared import Shared
 from numpy.typing import NDArray
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_shard, reject_row
+from vladmap.console import counter as progress
 from vladmap.models import load_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.base import DescriptorModel
@@ -32,8 +34,7 @@ from vladmap.retrieval.patches import StoredPatches, stored
 from vladmap.schemas import tables
 from vladmap.schemas.records import FileRef, LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
-from vladmap.transforms import progress
-from vladmap.transforms.commit import StageCounters, commit_shard, reject_row
+from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.patches import patch_table
 from vladmap.transforms.photos import Photo, load_ahead, shard_rows
 

@@ -18,14 +18,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry, read_input
+from vladmap.console import counter as progress
 from vladmap.photos.places import earth_centred
 from vladmap.retrieval import index as faiss_index
 from vladmap.retrieval.names import SIGMA_M
 from vladmap.retrieval.smoothing import smooth, within_reach
 from vladmap.schemas import tables
 from vladmap.schemas.records import LedgerEntry, Task, shard_cell
-from vladmap.transforms import progress
-from vladmap.transforms.commit import StageCounters, commit_entry, read_input
+from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.describe import descriptor_matrix, numbers_of
 
 STAGE = "index"

@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry, commit_shard, reject_row
+from vladmap.console import counter as progress
 from vladmap.photos.cells import assign_cells
 from vladmap.photos.clocks import ASSUMED_UTC, NEIGHBOURS, zones_of_neighbours
 from vladmap.photos.decode import inspect
@@ -28,8 +30,7 @@ from vladmap.photos.sequences import assign_sequences, sequence_group
 from vladmap.schemas import tables
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
-from vladmap.transforms import progress
-from vladmap.transforms.commit import StageCounters, commit_entry, commit_shard, reject_row
+from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.photos import photo_bytes
 
 STAGE = "ingest"

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry
+from vladmap.console import counter as progress
 from vladmap.models import load_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.base import DescriptorModel
@@ -23,8 +25,6 @@ from vladmap.models.memory import one_thread_a_call
 from vladmap.models.registry import local_descriptors
 from vladmap.models.whitening import Whitening
 from vladmap.schemas.records import LedgerEntry, Task
-from vladmap.transforms import progress
-from vladmap.transforms.commit import commit_entry
 from vladmap.transforms.describe import ModelSettings
 from vladmap.transforms.photos import load_ahead
 from vladmap.transforms.whitening import FitWhitening

@@ -12,12 +12,13 @@ from typing import Any
 import apache_beam as beam
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry, read_input
 from vladmap.mapping.mapper import image_names
 from vladmap.mapping.merge import Merged, TileModel, merge_tiles, poses_table, read_model
 from vladmap.mapping.unregistered import MapOutcome
 from vladmap.schemas.records import FileRef, LedgerEntry, Task
 from vladmap.transforms.colours import colour_models
-from vladmap.transforms.commit import StageCounters, commit_entry, read_input
+from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.unregistered import read_unregistered
 
 STAGE = "merge"

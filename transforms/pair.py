@@ -21,6 +21,8 @@ from apache_beam.utils.shared import Shared
 from numpy.typing import NDArray
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_shard
+from vladmap.console import counter as progress
 from vladmap.retrieval.candidates import (
     GLOBAL,
     SEQUENCE,
@@ -31,8 +33,7 @@ from vladmap.retrieval.candidates import (
 )
 from vladmap.retrieval.index import search
 from vladmap.schemas.records import LedgerEntry, Task, shard_cell
-from vladmap.transforms import progress
-from vladmap.transforms.commit import StageCounters, commit_shard
+from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.describe import descriptor_matrix, numbers_of
 from vladmap.transforms.index import load_index
 from vladmap.transforms.rerank import RerankSettings, evidence

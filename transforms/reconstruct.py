@@ -19,15 +19,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry
+from vladmap.console import counter as progress
 from vladmap.features.extract import LocalFeatures
 from vladmap.features.table import read_features
 from vladmap.mapping.mapper import MapperOptions
 from vladmap.mapping.reconstruct import reconstruct_tile
 from vladmap.schemas import tables
 from vladmap.schemas.records import LedgerEntry, Task
-from vladmap.transforms import progress
 from vladmap.transforms.cameras import read_cameras
-from vladmap.transforms.commit import StageCounters, commit_entry
+from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.ingest import PARTS
 
 STAGE = "reconstruct"

@@ -17,6 +17,8 @@ import apache_beam as beam
 import pyarrow as pa
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_shard, reject_row
+from vladmap.console import counter as progress
 from vladmap.features.extract import LocalFeatures, load_extractor
 from vladmap.features.table import feature_table, read_features
 from vladmap.mapping.cameras import camera_keys
@@ -25,9 +27,8 @@ from vladmap.photos.processes import WorkerDied, WorkerPool
 from vladmap.photos.projection import PERSPECTIVE
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
-from vladmap.transforms import progress
 from vladmap.transforms.cameras import IMAGE_COLUMNS, read_cameras
-from vladmap.transforms.commit import StageCounters, commit_shard, reject_row
+from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.photos import Photo, load_photo, shard_rows
 
 STAGE = "verify"

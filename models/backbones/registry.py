@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from vladmap.models.backbones import efficientnet_lite, ghost, resnet, vgg, vit
-from vladmap.models.base import FixedSize, InputSize, Preprocessing
-from vladmap.models.checkpoints.reading import read_weights
 from vladmap.models.local import ConvolutionalFeatures, LocalDescriptors
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.preprocessing import FixedSize, InputSize, Preprocessing
+from vladmap.weights.reading import read_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

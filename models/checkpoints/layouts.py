@@ -26,11 +26,11 @@ from vladmap.models.aggregations.gem import GeM
 from vladmap.models.aggregations.netvlad import NetVLAD
 from vladmap.models.aggregations.supervlad import SuperVLAD
 from vladmap.models.backbones.registry import Backbone, backbone, is_backbone
-from vladmap.models.base import InputSize, Preprocessing
-from vladmap.models.checkpoints.reading import METADATA_KEY, WeightFile, part_of, preprocessing_of
 from vladmap.models.whitening import Whitening, whitening_arrays
 from vladmap.schemas import SCHEMA_VERSION
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.preprocessing import InputSize, Preprocessing
+from vladmap.weights.reading import METADATA_KEY, WeightFile, part_of, preprocessing_of
 
 MODEL = "model"
 """The `kind` in the metadata of a model in vladmap's own format."""

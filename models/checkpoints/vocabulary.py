@@ -20,8 +20,12 @@ from numpy.typing import NDArray
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from vladmap.models.base import Floats, Preprocessing
-from vladmap.models.checkpoints.reading import (
+from vladmap.models.base import Floats
+from vladmap.models.whitening import Whitening, fit_reduction, fit_whitening, whitening_arrays
+from vladmap.schemas import SCHEMA_VERSION
+from vladmap.schemas.rejects import UserError
+from vladmap.weights.preprocessing import Preprocessing
+from vladmap.weights.reading import (
     BACKBONE_PREFIX,
     METADATA_KEY,
     VOCABULARY,
@@ -32,9 +36,6 @@ from vladmap.models.checkpoints.reading import (
     preprocessing_of,
     read_weights,
 )
-from vladmap.models.whitening import Whitening, fit_reduction, fit_whitening, whitening_arrays
-from vladmap.schemas import SCHEMA_VERSION
-from vladmap.schemas.rejects import UserError
 
 
 @dataclass(frozen=True)

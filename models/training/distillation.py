@@ -28,13 +28,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vladmap.models.backbones.registry import Backbone
-from vladmap.models.base import Pixels, Preprocessing
-from vladmap.models.checkpoints.reading import part_of
+from vladmap.models.base import Pixels
 from vladmap.models.training.augment import augment, moved
 from vladmap.models.training.files import load_optimiser, optimiser_tensors
 from vladmap.models.training.recipe import Distillation
 from vladmap.models.training.trainable import exact_convolutions
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.preprocessing import Preprocessing
+from vladmap.weights.reading import part_of
 
 _STILL = 1e-6  # least change of a view from its scene
 _AT_ONCE = 4  # images in one forward pass, whose locations are compared with each other

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from vladmap.models.checkpoints.reading import read_weights
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.reading import read_weights
 
 START, BEST, LAST = "start.safetensors", "best.safetensors", "last.safetensors"
 CURVE = "curve.csv"

@@ -8,8 +8,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from vladmap.models.base import FixedSize, InputSize, Pixels, batches
+from vladmap.models.base import Pixels, batches
 from vladmap.models.training.trainable import TrainableModel
+from vladmap.weights.preprocessing import FixedSize, InputSize
 
 _TOGETHER = 8  # measured on a CPU: the same from 4 to 16
 

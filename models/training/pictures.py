@@ -11,10 +11,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vladmap.models.base import FixedSize, InputSize, Pixels
+from vladmap.models.base import Pixels
 from vladmap.photos.decode import decode_rgb
 from vladmap.photos.files import read_photo
 from vladmap.schemas.rejects import PhotoError
+from vladmap.weights.preprocessing import FixedSize, InputSize
 
 Rows = NDArray[np.int64]
 _Item = TypeVar("_Item")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vladmap.schemas.rejects import UserError
 
 if TYPE_CHECKING:
-    from vladmap.models.base import FixedSize, InputSize
+    from vladmap.weights.preprocessing import FixedSize, InputSize
 
 LOSSES = ("triplet", "multi-similarity")
 OPTIMISERS = ("sgd", "adamw")
@@ -83,7 +83,7 @@ class Recipe:
 
     def sizes(self, own: InputSize | FixedSize) -> list[InputSize | FixedSize]:
         """Those of which one is drawn each pass; `own` is the model's."""
-        from vladmap.models.base import FixedSize, InputSize
+        from vladmap.weights.preprocessing import FixedSize, InputSize
 
         if isinstance(own, FixedSize):
             return [FixedSize(side, side) for side in self.long_sides] or [own]

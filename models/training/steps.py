@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from vladmap.models.base import FixedSize, InputSize, Pixels
+from vladmap.models.base import Pixels
 from vladmap.models.training.augment import augment
 from vladmap.models.training.frozen import Describer
 from vladmap.models.training.losses import multi_similarity, triplet_ranking
 from vladmap.models.training.mining import NEGATIVES_M, POSITIVES_M, Rows, Tuples
 from vladmap.models.training.pictures import Images
 from vladmap.models.training.recipe import Recipe
+from vladmap.weights.preprocessing import FixedSize, InputSize
 
 SIDES = ("query", "database")
 AS_IT_IS = -1

@@ -16,13 +16,14 @@ from vladmap.models.aggregations.gem import GeM
 from vladmap.models.aggregations.netvlad import NetVLAD, initial_alpha
 from vladmap.models.aggregations.supervlad import SuperVLAD
 from vladmap.models.backbones.registry import Backbone
-from vladmap.models.base import FixedSize, Floats, InputSize, Pixels, batches
+from vladmap.models.base import Floats, Pixels, batches
 from vladmap.models.checkpoints.layouts import Network, to_bytes
 from vladmap.models.kinds import AGGREGATIONS
 from vladmap.models.local import PRECISIONS, sample, torch_device
 from vladmap.models.whitening import Whitening, fit_whitening
 from vladmap.retrieval.kmeans import kmeans
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.preprocessing import FixedSize, InputSize
 
 FORMAT = "vladmap"
 

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_shard
 from vladmap.atlas.store import Atlas
 from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.jobs.main import main
 from vladmap.schemas import tables
 from vladmap.schemas.records import NO_CELL, Task
-from vladmap.transforms.commit import commit_shard
 
 SHARD = "g0000-00000-none-00000"
 NAMES = ["a", "b", "c", "d"]

@@ -14,11 +14,11 @@ import pytest
 
 from tests.drives import write_drive
 from vladmap.atlas.store import Atlas
+from vladmap.console.progress import left
 from vladmap.jobs.main import JOBS, main
 from vladmap.pipeline.beam_words import checked
 from vladmap.pipeline.build import STAGES as build_stages
 from vladmap.pipeline.options import STAGES, BuildOptions
-from vladmap.pipeline.progress import left
 from vladmap.schemas import VERSION
 
 

@@ -15,8 +15,8 @@ from vladmap.models import load_model
 from vladmap.models.aggregations.netvlad import NetVLAD
 from vladmap.models.backbones.registry import Backbone
 from vladmap.models.checkpoints.layouts import network
-from vladmap.models.checkpoints.reading import read_weights
 from vladmap.models.training.distillation import Distiller
+from vladmap.weights.reading import read_weights
 
 QUICK = [
     *("--size", "64x48", "--steps", "2", "--check", "1", "--clusters", "4", "--project", "8"),

@@ -14,8 +14,8 @@ from PIL import Image
 from tests.mapping import test_merge
 from tests.photos.bad_photos import exif_block
 from tests.pipeline import test_unregistered
+from vladmap.features.colmap import pycolmap
 from vladmap.jobs.main import main
-from vladmap.mapping.colmap import pycolmap
 from vladmap.photos.ids import content_hash
 
 WIDTH, HEIGHT = 480, 640  # upright: portraits

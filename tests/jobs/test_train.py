@@ -12,7 +12,7 @@ from tests.models.scenes import Pixels, seen_twice
 from vladmap.jobs.main import main
 from vladmap.models import load_model
 from vladmap.models.checkpoints.layouts import network
-from vladmap.models.checkpoints.reading import read_weights
+from vladmap.weights.reading import read_weights
 
 QUICK = [
     *("--aggregation", "gem", "--long-side", "64", "--epochs", "2", "--tuples", "8"),

@@ -10,7 +10,7 @@ import pytest
 
 ADJUST = """
 from vladmap.mapping.mapper import bundle_adjust
-from vladmap.mapping.colmap import pycolmap
+from vladmap.features.colmap import pycolmap
 model = pycolmap.synthesize_dataset(pycolmap.SyntheticDatasetOptions())
 bundle_adjust(model, refine_focal=True, refine_distortion=True)
 """

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tests.mapping.test_merge import HEIGHT, WIDTH, model_of, name_of
-from vladmap.mapping.colmap import pycolmap
+from vladmap.features.colmap import pycolmap
 from vladmap.mapping.colours import PointColours, sample
 
 

@@ -3,8 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from vladmap.features.colmap import pycolmap
 from vladmap.features.extract import LocalFeatures
-from vladmap.mapping.colmap import pycolmap
 from vladmap.mapping.matching import (
     TwoView,
     fundamental_inliers,

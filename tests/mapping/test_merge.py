@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
+from vladmap.features.colmap import pycolmap
 from vladmap.geodesy.wgs84 import enu_to_geodetic, geodetic_to_enu, great_circle_m
-from vladmap.mapping.colmap import pycolmap
 from vladmap.mapping.georegister import centres_and_rotations
 from vladmap.mapping.merge import TileModel, common_points, join_models, merge_tiles, poses_table
 from vladmap.mapping.reconstruct import place

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from tests.mapping.test_merge import FOCAL, HEIGHT, ORIGIN, WIDTH, model_of, name_of, rows, street
+from vladmap.features.colmap import pycolmap
 from vladmap.geodesy.wgs84 import enu_to_geodetic
-from vladmap.mapping.colmap import pycolmap
 from vladmap.mapping.judging import JUDGED
 from vladmap.mapping.soundness import (
     PairMatches,

@@ -10,8 +10,8 @@ import pytest
 
 from tests.mapping.test_merge import model_of, name_of
 from tests.mapping.test_soundness import COUNT, along_drives, move, pairs_of
+from vladmap.features.colmap import pycolmap
 from vladmap.mapping import reconstruct
-from vladmap.mapping.colmap import pycolmap
 from vladmap.mapping.judging import JUDGED
 from vladmap.mapping.mapper import MapperOptions
 

@@ -18,8 +18,8 @@ from vladmap.models import load_model
 from vladmap.models.backbones.vgg import VGG16
 from vladmap.models.checkpoints import vocabulary
 from vladmap.models.checkpoints.layouts import network
-from vladmap.models.checkpoints.reading import is_vocabulary, read_weights
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.reading import is_vocabulary, read_weights
 
 
 class Hostile:

@@ -22,8 +22,8 @@ from vladmap.models.backbones import resnet, vit
 from vladmap.models.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from vladmap.models.base import DescriptorModel
 from vladmap.models.checkpoints import layouts as formats
-from vladmap.models.checkpoints.reading import read_weights
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.reading import read_weights
 
 CLUSTERS = 3
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from tests.models.synthetic import photographs
-from vladmap.models.base import InputSize
 from vladmap.models.training.pictures import Pictures, ahead, in_chunks
+from vladmap.weights.preprocessing import InputSize
 
 
 @pytest.fixture

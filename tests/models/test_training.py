@@ -26,7 +26,6 @@ from vladmap.models.backbones.registry import (
     backbone,
     installed,
 )
-from vladmap.models.base import InputSize
 from vladmap.models.checkpoints.layouts import Network
 from vladmap.models.training.files import BEST, CURVE, LAST
 from vladmap.models.training.frozen import Describer
@@ -43,6 +42,7 @@ from vladmap.models.training.trainable import (
 )
 from vladmap.models.whitening import Whitening
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.preprocessing import InputSize
 
 QUICK = Recipe(
     epochs=2, tuples=4, hardest=2, optimiser="adamw", rate=1e-3, refresh=8, augmentation=1.0

@@ -11,8 +11,8 @@ from vladmap.models.aggregations.netvlad import NetVLAD
 from vladmap.models.backbones.registry import installed
 from vladmap.models.checkpoints import vocabulary
 from vladmap.models.checkpoints.layouts import network
-from vladmap.models.checkpoints.reading import read_weights
 from vladmap.models.registry import WEIGHTS, is_complete, local_descriptors
+from vladmap.weights.reading import read_weights
 
 FILES = sorted(WEIGHTS.glob("*.safetensors"))
 

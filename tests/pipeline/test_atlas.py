@@ -10,8 +10,8 @@ import pytest
 
 from tests.drives import write_drive
 from vladmap.atlas.store import Atlas, _schema_version
+from vladmap.console.progress import counted
 from vladmap.jobs.build import main
-from vladmap.pipeline.progress import counted
 from vladmap.schemas.rejects import UserError
 
 HOLD = """

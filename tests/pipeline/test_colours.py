@@ -12,7 +12,7 @@ from tests.mapping.test_colours import picture
 from tests.mapping.test_merge import name_of
 from tests.photos.bad_photos import exif_block
 from tests.pipeline.test_unregistered import made
-from vladmap.mapping.colmap import pycolmap
+from vladmap.features.colmap import pycolmap
 from vladmap.photos.ids import content_hash
 from vladmap.pipeline import report_stage
 

@@ -19,13 +19,13 @@ import pytest
 from tests.drives import write_drive
 from tests.pipeline.test_stages import build
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.store import Atlas
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.report_stage import options_shown
 from vladmap.pipeline.run import Run
 from vladmap.schemas.records import NO_CELL, FileRef, LedgerEntry, Task, sealed, unsealed
 from vladmap.schemas.rejects import UserError
-from vladmap.transforms.commit import commit_entry
 
 OUT = ["../victim", "a/../../victim", "/etc/passwd", "", ".", "..", "a//b", "a/", ".lock", "a\0b"]
 OUT += ["a\nb", "a\\b", "*", "é", "a b", " "]

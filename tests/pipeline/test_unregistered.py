@@ -17,6 +17,7 @@ import pytest
 from tests.mapping import test_merge
 from tests.mapping.test_merge import IMAGES, ORIGIN, model_of, name_of, rows
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry, commit_shard, reject_row
 from vladmap.atlas.store import Atlas
 from vladmap.pipeline import mapping_stages, report_stage
 from vladmap.pipeline.build import record
@@ -27,7 +28,6 @@ from vladmap.reporting.figure import atlas_map
 from vladmap.schemas import tables
 from vladmap.schemas.records import NO_CELL, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
-from vladmap.transforms.commit import commit_entry, commit_shard, reject_row
 
 COLLECTION = "/photos"
 SHARDS = ("g0000-00000-none-00000", "g0000-00000-none-00001")

@@ -14,6 +14,7 @@ import pytest
 from tests.drives import write_drive
 from tests.pipeline.test_stages import build, done, files
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.store import Atlas
 from vladmap.models.checkpoints import vocabulary
 from vladmap.pipeline import mapping_stages, run, stages
@@ -22,7 +23,6 @@ from vladmap.pipeline.run import Run
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import UserError
 from vladmap.transforms import ingest, pair
-from vladmap.transforms.commit import commit_entry
 
 BASE: dict[str, Any] = {"shard_images": 8, "clusters": 8, "gps_sigma_m": 4.0}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_shard, reject_row
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
-from vladmap.transforms.commit import commit_shard, reject_row
 
 
 def committed(root: Path, patches: bytes | None = None, reason: str = "") -> LedgerEntry:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.store import Atlas
 from vladmap.schemas.records import NO_CELL, Task
-from vladmap.transforms.commit import commit_entry
 
 NAMES = ["atlas [1]", "[a-z]", "what?", "all*", "[!x]", "tab\tand \\"]
 

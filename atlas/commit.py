@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import apache_beam as beam
 import pyarrow as pa
 
 from vladmap.atlas import storage
@@ -95,16 +94,3 @@ def commit_entry(
     )
     storage.write_atomic(storage.join(root, ledger_path(stage, task.shard)), entry.to_json())
     return entry
-
-
-class StageCounters:
-    """Beam counters under the stage's own name."""
-
-    def __init__(self, stage: str) -> None:
-        self._stage = stage
-        self._counters: dict[str, beam.metrics.metric.Metrics.DelegatingCounter] = {}
-
-    def add(self, name: str, count: int = 1) -> None:
-        if name not in self._counters:
-            self._counters[name] = beam.metrics.Metrics.counter(f"vladmap.{self._stage}", name)
-        self._counters[name].inc(count)

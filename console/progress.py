@@ -11,8 +11,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from vladmap.pipeline.quiet import hidden
-from vladmap.transforms import progress
+from vladmap.console import counter as progress
+from vladmap.console.quiet import hidden
 
 log = logging.getLogger("vladmap")
 

@@ -21,8 +21,8 @@ import torch
 from scipy.io import loadmat
 from torch import Tensor
 
-from vladmap.models.base import FixedSize, InputSize, Preprocessing
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.preprocessing import FixedSize, InputSize, Preprocessing
 
 CheckpointSource = str | os.PathLike[str] | bytes
 """A path, or the bytes of a file that was read from wherever it lies."""
