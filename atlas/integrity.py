@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import ledger_path
-from vladmap.atlas.store import Atlas, LostLine
+from vladmap.atlas.store import AtlasStore, LostLine
 from vladmap.schemas import tables
 from vladmap.schemas.records import FileRef, LedgerEntry
 
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 
 def check_atlas(
-    atlas: Atlas, advance: Callable[[int], object] = lambda files: None
+    atlas: AtlasStore, advance: Callable[[int], object] = lambda files: None
 ) -> list[Finding]:
     """Everything that is wrong with an atlas; empty where it is whole.
 
@@ -71,18 +71,18 @@ def check_atlas(
     return found + [Finding(atlas.path(path), "no line of the ledger knows it") for path in strays]
 
 
-def _lost(atlas: Atlas, stage: str) -> Iterable[LostLine]:
+def _lost(atlas: AtlasStore, stage: str) -> Iterable[LostLine]:
     return atlas.lost[stage].values()
 
 
-def count_files(atlas: Atlas) -> int:
+def count_files(atlas: AtlasStore) -> int:
     """How many files the ledger knows."""
     return sum(
         len(entry.files) for stage in atlas.stage_names() for entry in atlas.ledger(stage).values()
     )
 
 
-def forget(atlas: Atlas, findings: Iterable[Finding]) -> None:
+def forget(atlas: AtlasStore, findings: Iterable[Finding]) -> None:
     """Take out of an atlas the lines that do not hold, what is damaged, and what no line knows.
 
     The next build makes anew what is then missing.
@@ -94,7 +94,7 @@ def forget(atlas: Atlas, findings: Iterable[Finding]) -> None:
             storage.delete(finding.path)
 
 
-def behind(atlas: Atlas) -> int:
+def behind(atlas: AtlasStore) -> int:
     """Lines of the ledger made from what has changed since: the next build makes them anew."""
     return sum(
         any(atlas.content(key) != value for key, value in entry.inputs.items())
@@ -103,7 +103,7 @@ def behind(atlas: Atlas) -> int:
     )
 
 
-def _image_ids(atlas: Atlas) -> NDArray[np.str_]:
+def _image_ids(atlas: AtlasStore) -> NDArray[np.str_]:
     """All image ids, sorted; of shards that can be read."""
     parts = [np.zeros(0, "U32")]
     for entry in atlas.ledger("ingest").values():
@@ -116,7 +116,7 @@ def _image_ids(atlas: Atlas) -> NDArray[np.str_]:
     return np.sort(np.concatenate(parts))
 
 
-def _of_file(atlas: Atlas, file: FileRef, known: NDArray[np.str_]) -> Iterator[str]:
+def _of_file(atlas: AtlasStore, file: FileRef, known: NDArray[np.str_]) -> Iterator[str]:
     """What is wrong with a file whose bytes are those committed."""
     if not file.path.endswith(".parquet"):
         return

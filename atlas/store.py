@@ -64,7 +64,7 @@ class LostLine(NamedTuple):
 
 
 @dataclass
-class Atlas:
+class AtlasStore:
     """One atlas on any of Beam's filesystems. Paths inside it are relative to `root`.
 
     `doubted` where every file's digest is to be read before it is believed; `restored` why the
@@ -83,14 +83,14 @@ class Atlas:
     _held: bool = False
 
     @staticmethod
-    def open(root: str, *, create: bool, write: bool = True) -> Atlas:
+    def open(root: str, *, create: bool, write: bool = True) -> AtlasStore:
         """Open an atlas, or begin one with `create`; without `write` nothing is put on disk.
 
         Raises UserError where the folder cannot be used: not there, not an atlas, not writable, or
         written by a newer vladmap.
         """
         root = os.path.abspath(root) if storage.is_local(root) else root.rstrip("/")
-        atlas = Atlas(root)
+        atlas = AtlasStore(root)
         if storage.exists(atlas.path("atlas.json")):
             atlas._read_manifest()
         elif atlas.stage_names():

@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from benchmarks.throughput import THREADS, timed, write_photos
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.models import load_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.memory import one_thread_a_call
@@ -48,7 +48,7 @@ def stage(images: str, atlas: str, precision: str, **options: object) -> float:
     An atlas that has been described is described again.
     """
     settings = BuildOptions(images=images, atlas=atlas, precision=precision, **options)  # type: ignore[arg-type]
-    run = Run(Atlas.open(atlas, create=True), settings)
+    run = Run(AtlasStore.open(atlas, create=True), settings)
     stages.ingest(run)
     described = stages.describe_name(run)
     for shard in list(run.atlas.ledger(described)):

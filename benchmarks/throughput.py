@@ -20,7 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.models import load_model
 from vladmap.models.memory import one_thread_a_call
 from vladmap.photos.decode import decode_rgb, inspect
@@ -74,7 +74,7 @@ def write_photos(folder: Path, count: int) -> list[Path]:
 
 def run_of(images: Path, atlas: Path) -> Run:
     settings = BuildOptions(images=str(images), atlas=str(atlas))
-    return Run(Atlas.open(str(atlas), create=True), settings)
+    return Run(AtlasStore.open(str(atlas), create=True), settings)
 
 
 def main() -> None:

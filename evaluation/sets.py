@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vladmap.atlas import storage
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.jobs.evaluation_options import FRAMES_SIGMA
 from vladmap.photos.layouts import (
     EvaluationSet,
@@ -96,7 +96,7 @@ def read_smoothing(parsed: argparse.Namespace, chosen: EvaluationSet) -> Smoothi
 
 
 def _images(source: Path) -> pa.Table:
-    atlas = Atlas.open(str(source), create=False)
+    atlas = AtlasStore.open(str(source), create=False)
     entries = sorted(atlas.ledger("ingest").values(), key=lambda entry: entry.shard)
     parts = [
         storage.read_table(atlas.path(entry.file.path), _ATLAS_COLUMNS)

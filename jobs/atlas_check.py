@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from vladmap.atlas import storage
 from vladmap.atlas.integrity import Finding, behind, check_atlas, count_files, forget
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.photos.ids import content_hash
 from vladmap.pipeline.build import STAGES, kept_options, run_stages
 from vladmap.pipeline.options import BuildOptions, as_words
@@ -30,7 +30,7 @@ def check(root: str) -> list[Finding]:
     level = log.level
     log.setLevel(logging.ERROR)  # each finding is told once, below
     try:
-        atlas = Atlas.open(root, create=False)
+        atlas = AtlasStore.open(root, create=False)
         findings = _findings(atlas)
     finally:
         log.setLevel(level)
@@ -45,7 +45,7 @@ def check(root: str) -> list[Finding]:
     return findings
 
 
-def _findings(atlas: Atlas) -> list[Finding]:
+def _findings(atlas: AtlasStore) -> list[Finding]:
     manifest = Finding(atlas.path("atlas.json"), atlas.restored, "manifest")
     damaged = [manifest] if atlas.restored else []
     with tqdm(
@@ -59,7 +59,7 @@ def repair(root: str, findings: list[Finding], images: str) -> None:
 
     Raises UserError, with nothing changed, where it is not known which or from which photographs.
     """
-    atlas = Atlas.open(root, create=False)
+    atlas = AtlasStore.open(root, create=False)
     known = kept_options(atlas)
     if known is None:
         raise UserError(
@@ -73,12 +73,12 @@ def repair(root: str, findings: list[Finding], images: str) -> None:
         forget(atlas, findings)
     command = f"vladmap build --atlas {shlex.quote(atlas.root)} {as_words(options)}"
     print("".join(sign if sign.isprintable() else "?" for sign in command), flush=True)
-    again = Atlas.open(atlas.root, create=True)
+    again = AtlasStore.open(atlas.root, create=True)
     again.doubted = True
     run_stages(again, options, (), list(STAGES))
 
 
-def _require_its_photographs(atlas: Atlas, options: BuildOptions) -> None:
+def _require_its_photographs(atlas: AtlasStore, options: BuildOptions) -> None:
     """Raises UserError unless the atlas knows the photographs where it says that it found them.
 
     What an atlas says may be anybody's words: it does not open a folder whose photographs whoever

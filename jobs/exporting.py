@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.photos.formats import MAX_PIXELS
 from vladmap.pipeline.export import Exported, Settings, count_images, export_colmap
 from vladmap.schemas.rejects import RejectReason, UserError
@@ -32,7 +32,7 @@ def export(
 
     Raises UserError where nothing can be exported, and where a photograph could not be.
     """
-    atlas = Atlas.open(root, create=False)
+    atlas = AtlasStore.open(root, create=False)
     threads = os.cpu_count() or 1
     settings = Settings(output, model, images, copy, text, threads, max_pixels or MAX_PIXELS)
     total, disable = count_images(atlas, model), True if quiet else None

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.console.results import print_json
 from vladmap.mapping.check import format_check
 from vladmap.pipeline import truth
@@ -23,7 +23,7 @@ from vladmap.schemas.rejects import UserError
 
 def check(root: str, path: str, as_json: bool = False) -> None:
     """Print how far an atlas is from the truth in a file, and show it in the report."""
-    atlas = Atlas.open(root, create=False)
+    atlas = AtlasStore.open(root, create=False)
     run = Run(atlas, options_shown(atlas))
     atlas.require(
         name for stage in ("ingest", "describe", "merge") for name in ledger_names(run, stage)

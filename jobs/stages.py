@@ -53,7 +53,7 @@ def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | No
     parsed, left = options_parser.parse_known_args(given[:end])
 
     def work() -> int:
-        from vladmap.atlas.store import Atlas
+        from vladmap.atlas.store import AtlasStore
         from vladmap.pipeline import report_stage
         from vladmap.pipeline.build import describe_work, outcome, run_stages
 
@@ -70,7 +70,7 @@ def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | No
             else:
                 print(lines)
             return 0
-        atlas = Atlas.open(options.atlas, create="ingest" in stages)
+        atlas = AtlasStore.open(options.atlas, create="ingest" in stages)
         run = run_stages(atlas, options, beam_words, stages)
         if parsed.json:
             found = outcome(run)

@@ -12,7 +12,7 @@ from typing import Any
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.models.registry import patch_dimension
 from vladmap.pipeline import mapping_stages, report_stage, stages
 from vladmap.pipeline.collection import list_collection
@@ -44,7 +44,7 @@ STAGES: dict[str, Callable[[Run], None]] = {
 
 
 def run_stages(
-    atlas: Atlas, options: BuildOptions, beam_args: Sequence[str], names: Sequence[str]
+    atlas: AtlasStore, options: BuildOptions, beam_args: Sequence[str], names: Sequence[str]
 ) -> Run:
     """Bring the named stages of an atlas up to date, in order.
 
@@ -91,7 +91,7 @@ def outcome(run: Run) -> dict[str, Any]:
     }
 
 
-def _keep_options(atlas: Atlas, options: BuildOptions) -> None:
+def _keep_options(atlas: AtlasStore, options: BuildOptions) -> None:
     """Keep what a build was asked for, so that it can be done again."""
     paths: dict[str, Any] = {
         name: os.path.abspath(value) if value and storage.is_local(value) else value
@@ -106,7 +106,7 @@ def _keep_options(atlas: Atlas, options: BuildOptions) -> None:
         atlas.ledger(_OPTIONS)["all"] = commit_entry(atlas.root, _OPTIONS, task, [file])
 
 
-def kept_options(atlas: Atlas) -> BuildOptions | None:
+def kept_options(atlas: AtlasStore) -> BuildOptions | None:
     """The options of the last whole build, None where an atlas does not know them.
 
     Raises UserError for what is no option's value: the atlas may be anybody's.
@@ -138,9 +138,9 @@ def record(run: Run, stage: str) -> None:
 def describe_work(options: BuildOptions, names: Sequence[str]) -> str:
     """What a run would do, in words: `--dry-run`. Writes nothing."""
     atlas = (
-        Atlas.open(options.atlas, create=True, write=False)
+        AtlasStore.open(options.atlas, create=True, write=False)
         if "ingest" in names
-        else Atlas.open(options.atlas, create=False)
+        else AtlasStore.open(options.atlas, create=False)
     )
     run = Run(atlas, options)
     lines = []

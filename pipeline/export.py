@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vladmap.atlas import storage
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.mapping.export import Size, image_sizes, read_reconstruction, write_reconstruction
 from vladmap.photos.formats import MAX_PIXELS
 from vladmap.photos.ids import content_hash
@@ -59,14 +59,14 @@ class Exported:
     missing: str = ""
 
 
-def count_images(atlas: Atlas, model: int) -> int:
+def count_images(atlas: AtlasStore, model: int) -> int:
     """How many images a model has, for a bar. Raises UserError where the atlas has no such one."""
     images = _about(atlas, model).get("images")
     return images if isinstance(images, int) else 0
 
 
 def export_colmap(
-    atlas: Atlas, settings: Settings, progress: Callable[[], object] = lambda: None
+    atlas: AtlasStore, settings: Settings, progress: Callable[[], object] = lambda: None
 ) -> list[Exported]:
     """Write `images/`, `sparse/0/` and `export.json` into a new folder; returns what was exported.
 
@@ -110,7 +110,7 @@ def export_colmap(
     return exported
 
 
-def _about(atlas: Atlas, model: int) -> dict[str, Any]:
+def _about(atlas: AtlasStore, model: int) -> dict[str, Any]:
     try:
         found = json.loads(storage.read_bytes(atlas.path("model/merge.json")))["models"]
         models = [each for each in found if isinstance(each, dict)]
@@ -125,7 +125,7 @@ def _about(atlas: Atlas, model: int) -> dict[str, Any]:
     return models[model]
 
 
-def _rows(atlas: Atlas, names: list[str]) -> dict[str, dict[str, str]]:
+def _rows(atlas: AtlasStore, names: list[str]) -> dict[str, dict[str, str]]:
     """Rows of `images/` by name."""
     wanted = pa.array(names, pa.string())
     run = Run(atlas, BuildOptions(atlas=atlas.root))

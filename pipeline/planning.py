@@ -18,7 +18,7 @@ import pyarrow as pa
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.fingerprints import fingerprint
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.photos.ids import image_id
 from vladmap.pipeline.collection import Listing
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
@@ -45,7 +45,7 @@ class Plan:
 
 
 def plan(
-    atlas: Atlas,
+    atlas: AtlasStore,
     listing: Listing,
     chunk_images: int,
     *,
@@ -96,7 +96,9 @@ def plan(
     return Plan(chunks, counts, table, len(fresh))
 
 
-def _planned(atlas: Atlas, entries: Iterable[LedgerEntry]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _planned(
+    atlas: AtlasStore, entries: Iterable[LedgerEntry]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """(chunk, row) of every plan, the oldest first."""
     for entry in entries:
         for file in entry.files:
@@ -114,7 +116,7 @@ _NO_HOME: dict[str, str | None] = {"home": None, "home_hash": None}
 
 
 def _homes(
-    atlas: Atlas, entries: Iterable[LedgerEntry], paths: Set[str]
+    atlas: AtlasStore, entries: Iterable[LedgerEntry], paths: Set[str]
 ) -> dict[str, dict[str, str | None]]:
     """`home` and `home_hash` of the paths that were read before, by what was read last."""
     homes: dict[str, dict[str, str | None]] = {}
@@ -165,7 +167,7 @@ def _last_name(taken: Collection[str]) -> str:
 
 
 def _write_generation(
-    atlas: Atlas, name: str, rows: list[dict[str, Any]], chunk_images: int
+    atlas: AtlasStore, name: str, rows: list[dict[str, Any]], chunk_images: int
 ) -> LedgerEntry:
     files = []
     for number, start in enumerate(range(0, len(rows), chunk_images)):

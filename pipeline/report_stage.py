@@ -20,7 +20,7 @@ from PIL import Image
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.console.progress import counted
 from vladmap.geodesy.wgs84 import great_circle_m
 from vladmap.mapping.georegister import centres_and_rotations
@@ -106,7 +106,7 @@ def report(run: Run) -> None:
     log.info("report: %s", run.atlas.path(task.output))
 
 
-def options_shown(atlas: Atlas) -> BuildOptions:
+def options_shown(atlas: AtlasStore) -> BuildOptions:
     """The options that an atlas's report was made with; the defaults where it has none yet.
 
     Raises UserError for what is no value of an option: the atlas may be anybody's.

@@ -15,7 +15,7 @@ from typing import Any
 import apache_beam as beam
 
 from vladmap.atlas import storage
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.console.progress import Bar, counted
 from vladmap.pipeline import launch
 from vladmap.pipeline.options import BuildOptions
@@ -48,7 +48,7 @@ class StageResult:
 class Run:
     """A run over one atlas with one set of options."""
 
-    atlas: Atlas
+    atlas: AtlasStore
     options: BuildOptions
     beam_args: Sequence[str] = ()
     results: list[StageResult] = field(default_factory=list)

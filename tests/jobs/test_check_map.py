@@ -13,7 +13,7 @@ import pytest
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_shard
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.jobs.main import main
 from vladmap.schemas import tables
@@ -69,7 +69,7 @@ def write_descriptors(root: Path, angles: list[float]) -> None:
 def atlas(tmp_path: Path) -> Path:
     """Images, descriptors, and poses 5 m off the truth; c was taken five seconds after b."""
     root = tmp_path / "atlas"
-    Atlas.open(str(root), create=True)
+    AtlasStore.open(str(root), create=True)
     images = [
         {
             "image_id": name, "name": f"{name}.jpg", "uri": f"{name}.jpg",
@@ -167,7 +167,7 @@ def test_another_model_in_the_report_does_not_get_the_figures_of_the_first(atlas
 def test_without_descriptors_the_map_alone_is_compared(
     atlas: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Atlas.open(str(atlas), create=False).forget("describe-netvlad-lite", SHARD)
+    AtlasStore.open(str(atlas), create=False).forget("describe-netvlad-lite", SHARD)
     assert check(atlas) == 0
     assert "the atlas has no descriptors of netvlad-lite" in capsys.readouterr().out
     assert kept(atlas)["retrieval"] is None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.drives import write_drive
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.console.progress import left
 from vladmap.jobs.main import JOBS, main
 from vladmap.pipeline.beam_words import checked
@@ -246,7 +246,7 @@ def test_each_stage_is_counted_and_the_rest_of_its_time_told(
     monkeypatch.setattr(
         build, "STAGES", {name: lambda run: seen.append(run.stage) for name in names}
     )
-    atlas = Atlas.open(str(tmp_path / "a"), create=True)
+    atlas = AtlasStore.open(str(tmp_path / "a"), create=True)
     with caplog.at_level(logging.INFO, logger="vladmap"):
         build.run_stages(atlas, BuildOptions(), [], names)
     assert seen == [(1, 3), (2, 3), (3, 3)]

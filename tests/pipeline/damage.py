@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from vladmap.atlas.integrity import check_atlas
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.pipeline import report_stage
 from vladmap.pipeline.build import STAGES, kept_options, run_stages
 from vladmap.pipeline.options import BuildOptions
@@ -90,7 +90,7 @@ class Trial:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        options = kept_options(Atlas.open(str(root), create=False))
+        options = kept_options(AtlasStore.open(str(root), create=False))
         assert options is not None
         self.options: BuildOptions = dataclasses.replace(options, atlas=str(root))
         self.whole = snapshot(root)
@@ -118,7 +118,7 @@ class Trial:
         error: BaseException | None = None
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                atlas = Atlas.open(str(self.root), create=True)
+                atlas = AtlasStore.open(str(self.root), create=True)
                 report_stage.summary(run_stages(atlas, self.options, (), list(STAGES)))
         except UserError as refused:
             error = refused
@@ -145,7 +145,7 @@ class Trial:
             # Its figures may be others; that it holds is for the check to say.
             same = kept is not None and not any(
                 finding.path.endswith(damage.path)
-                for finding in check_atlas(Atlas.open(str(self.root), create=False))
+                for finding in check_atlas(AtlasStore.open(str(self.root), create=False))
             )
         elif not same and kept is not None and damage.path.startswith("ledger/"):
             with contextlib.suppress(ValueError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.drives import write_drive
-from vladmap.atlas.store import Atlas, _schema_version
+from vladmap.atlas.store import AtlasStore, _schema_version
 from vladmap.console.progress import counted
 from vladmap.jobs.build import main
 from vladmap.schemas.rejects import UserError
@@ -28,14 +28,14 @@ def test_a_second_run_on_an_atlas_is_told_of_the_first(
 ) -> None:
     write_drive(tmp_path / "photos", 2)
     atlas = tmp_path / "atlas"
-    with Atlas.open(str(atlas), create=True).locked():
+    with AtlasStore.open(str(atlas), create=True).locked():
         code = main(["--images", str(tmp_path / "photos"), "--atlas", str(atlas)])
     assert code == 2
     assert "another run is at work on" in capsys.readouterr().err
 
 
 def test_the_lock_of_a_killed_run_is_gone(tmp_path: Path) -> None:
-    atlas = Atlas.open(str(tmp_path / "atlas"), create=True)
+    atlas = AtlasStore.open(str(tmp_path / "atlas"), create=True)
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, atlas.root],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

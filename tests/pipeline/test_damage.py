@@ -17,7 +17,7 @@ from tests.pipeline import damage
 from tests.pipeline.test_stages import build, done, files
 from vladmap.atlas import storage
 from vladmap.atlas.integrity import check_atlas
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.jobs.main import main
 from vladmap.pipeline import build as pipeline_build
 from vladmap.pipeline.build import run_stages
@@ -45,7 +45,9 @@ def options(photos: Path, atlas: Path) -> BuildOptions:
 
 
 def build_again(photos: Path, atlas: Path) -> Run:
-    return run_stages(Atlas.open(str(atlas), create=True), options(photos, atlas), (), UP_TO_PAIRS)
+    return run_stages(
+        AtlasStore.open(str(atlas), create=True), options(photos, atlas), (), UP_TO_PAIRS
+    )
 
 
 def data_files(atlas: Path) -> dict[str, bytes]:
@@ -91,7 +93,7 @@ def test_without_its_work_folder_an_atlas_holds_each_image_once(
     for table in ("images", "descriptors/netvlad-lite"):
         ids = pq.read_table(atlas / table)["image_id"].to_pylist()
         assert sorted(ids) == sorted(pq.read_table(whole / table)["image_id"].to_pylist())
-    assert check_atlas(Atlas.open(str(atlas), create=False)) == []
+    assert check_atlas(AtlasStore.open(str(atlas), create=False)) == []
 
 
 @pytest.mark.parametrize("pattern", ["images/*/*.parquet", "descriptors/*/*/*.parquet",
@@ -126,7 +128,7 @@ def test_damaged_weights_are_learnt_anew_and_all_that_was_made_by_them(
     assert done(run)["describe"] == 12
     schemas = [pq.read_schema(file) for file in (atlas / "descriptors").rglob("*.parquet")]
     assert len({schema.metadata[b"vladmap:model_fingerprint"] for schema in schemas}) == 1
-    assert check_atlas(Atlas.open(str(atlas), create=False)) == []
+    assert check_atlas(AtlasStore.open(str(atlas), create=False)) == []
 
 
 def test_a_file_that_changed_after_its_line_was_written_is_read_and_no_other_is(
@@ -199,7 +201,7 @@ def test_a_damaged_or_lost_manifest_is_made_anew_from_the_ledger(
     (atlas / "atlas.json").unlink()
     if data is not None:
         (atlas / "atlas.json").write_bytes(data)
-    opened = Atlas.open(str(atlas), create=False)
+    opened = AtlasStore.open(str(atlas), create=False)
     assert opened.manifest["collection"] == str(photos)
     assert opened.manifest["report"] == {"model": "netvlad-lite"}
     run = build_again(photos, atlas)
@@ -248,7 +250,7 @@ def test_an_atlas_of_an_older_vladmap_is_made_anew_and_nothing_stands_twice(
     assert not stray.exists()
     ids = pq.read_table(atlas / "images")["image_id"].to_pylist()
     assert len(ids) == len(set(ids)) == 12
-    assert check_atlas(Atlas.open(str(atlas), create=False)) == []
+    assert check_atlas(AtlasStore.open(str(atlas), create=False)) == []
 
 
 def checked(atlas: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -339,7 +341,7 @@ def test_repair_opens_no_folder_whose_photographs_the_atlas_does_not_know(
     atlas, private = tmp_path / "atlas", tmp_path / "private"
     shutil.copytree(whole, atlas)
     write_drive(private, 3, seed=5)
-    pipeline_build._keep_options(Atlas(str(atlas)), options(private, atlas))
+    pipeline_build._keep_options(AtlasStore(str(atlas)), options(private, atlas))
     flip(sorted((atlas / "descriptors").rglob("*.parquet"))[0])
     assert main(["check-atlas", "--atlas", str(atlas), "--repair"]) == 2
     assert "say with --images" in capsys.readouterr().err
@@ -368,7 +370,7 @@ def test_half_written_files_of_killed_runs_are_deleted_and_those_of_living_ones_
     tmp_path: Path,
 ) -> None:
     """Issue 19, 18: half-written `.X.tmp` stayed for ever."""
-    atlas = Atlas.open(str(tmp_path), create=True)
+    atlas = AtlasStore.open(str(tmp_path), create=True)
     old, new, other = (
         tmp_path / "images" / name
         for name in (f".a.parquet.{'0' * 32}.tmp", f".b.parquet.{'1' * 32}.tmp", ".c.tmp")

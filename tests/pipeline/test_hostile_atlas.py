@@ -20,7 +20,7 @@ from tests.drives import write_drive
 from tests.pipeline.test_stages import build
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.report_stage import options_shown
 from vladmap.pipeline.run import Run
@@ -104,7 +104,7 @@ def test_a_ledger_line_that_speaks_of_another_place_counts_as_missing(
     """Issue 19, 16: stage and shard are those of the line's own place in ledger/."""
     entry(tmp_path)
     rewritten(tmp_path / "ledger/pair/s.json", lambda record: record.update(change))
-    assert Atlas(str(tmp_path)).ledger("pair") == {}
+    assert AtlasStore(str(tmp_path)).ledger("pair") == {}
     assert "it speaks of ledger/" in caplog.text
 
 
@@ -119,7 +119,7 @@ def test_forgetting_deletes_nothing_outside(tmp_path: Path, outside: Path) -> No
         shutil.copy(root / "ledger/pair/s.json", line)
         change = functools.partial(dict.update, **forged, shard=shard, file=name)
         rewritten(line, change)
-    run = Run(Atlas(str(root)), BuildOptions(atlas=str(root)))
+    run = Run(AtlasStore(str(root)), BuildOptions(atlas=str(root)))
     run.forget_others("pair", set())
     assert not (root / "pairs" / "s.bin").exists()
     assert snapshot(outside) == before
@@ -141,11 +141,11 @@ def test_a_link_out_of_the_atlas_is_named_and_not_followed(
     shutil.rmtree(storage_path) if storage_path.is_dir() else storage_path.unlink()
     storage_path.symlink_to(target)
     with pytest.raises(UserError, match="leads out of the atlas"):
-        Atlas(str(root)).ledger("pair")
+        AtlasStore(str(root)).ledger("pair")
     with pytest.raises(UserError, match="leads out of the atlas"):
         entry(root)
     with pytest.raises(UserError, match="leads out of the atlas"):
-        Atlas(str(root)).forget("pair", "s")
+        AtlasStore(str(root)).forget("pair", "s")
     assert snapshot(outside) == before
 
 
@@ -154,7 +154,7 @@ def test_a_link_inside_the_atlas_and_the_atlas_itself_may_be_links(tmp_path: Pat
     (tmp_path / "real" / "pairs").rename(tmp_path / "real" / "elsewhere")
     (tmp_path / "real" / "pairs").symlink_to("elsewhere")
     (tmp_path / "atlas").symlink_to("real")
-    assert list(Atlas(str(tmp_path / "atlas")).ledger("pair")) == ["s"]
+    assert list(AtlasStore(str(tmp_path / "atlas")).ledger("pair")) == ["s"]
 
 
 def test_a_lock_that_is_a_link_is_neither_followed_nor_emptied(
@@ -162,7 +162,7 @@ def test_a_lock_that_is_a_link_is_neither_followed_nor_emptied(
 ) -> None:
     """Issue 19, 16: a symlink as `.lock` was truncated."""
     (tmp_path / ".lock").symlink_to(outside / "victim")
-    with pytest.raises(UserError, match="not a regular file"), Atlas(str(tmp_path)).locked():
+    with pytest.raises(UserError, match="not a regular file"), AtlasStore(str(tmp_path)).locked():
         pytest.fail("a link was taken for the lock")
     assert (outside / "victim").read_bytes() == b"not yours"
 
@@ -171,14 +171,14 @@ def test_a_lock_that_is_a_link_is_neither_followed_nor_emptied(
 def test_a_lock_that_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     """Issue 19, 16: a FIFO as `.lock` hung."""
     os.mkfifo(tmp_path / ".lock") if kind == "fifo" else (tmp_path / ".lock").mkdir()
-    with pytest.raises(UserError, match="not a regular file"), Atlas(str(tmp_path)).locked():
+    with pytest.raises(UserError, match="not a regular file"), AtlasStore(str(tmp_path)).locked():
         pytest.fail("taken for the lock")
 
 
 def test_a_lock_keeps_what_is_in_it(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_bytes(b"kept")
     os.link(tmp_path / ".lock", tmp_path / "hard")
-    with Atlas(str(tmp_path)).locked():
+    with AtlasStore(str(tmp_path)).locked():
         pass
     assert (tmp_path / "hard").read_bytes() == b"kept"
 
@@ -190,7 +190,9 @@ def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(tmp_path: Path, at: str)
     path = tmp_path / at
     path.unlink(missing_ok=True)
     os.mkfifo(path)
-    assert Atlas(str(tmp_path)).ledger("pair").keys() == ({"s"} if at == "atlas.json" else set())
+    assert AtlasStore(str(tmp_path)).ledger("pair").keys() == (
+        {"s"} if at == "atlas.json" else set()
+    )
     with pytest.raises(OSError, match="not a regular file"):
         storage.read_bytes(str(path))
     with pytest.raises(OSError, match="not a regular file"):
@@ -208,7 +210,7 @@ def test_a_name_from_a_table_does_not_lead_out(tmp_path: Path, outside: Path) ->
 
 def test_a_model_that_the_manifest_names_is_one_of_ours(tmp_path: Path) -> None:
     """Issue 19, 16: names in atlas.json."""
-    atlas = Atlas(str(tmp_path), {"report": {"model": "../../outside"}})
+    atlas = AtlasStore(str(tmp_path), {"report": {"model": "../../outside"}})
     with pytest.raises(UserError, match="must be one of"):
         options_shown(atlas)
 
@@ -253,5 +255,5 @@ def test_a_build_on_a_forged_atlas_leaves_everything_outside_as_it_was(
     before = snapshot(outside)
     build(photos, root)
     assert snapshot(outside) == before
-    assert len(Atlas(str(root)).ledger("pair")) == 1
+    assert len(AtlasStore(str(root)).ledger("pair")) == 1
     json.loads((root / "atlas.json").read_bytes())

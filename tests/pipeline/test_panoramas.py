@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.drives import write_drive
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.jobs import build
 from vladmap.pipeline import stages
 from vladmap.pipeline.options import BuildOptions
@@ -39,7 +39,7 @@ def test_a_panorama_is_a_reject_of_verify_with_the_way_out_and_others_have_featu
     photos = panoramas_in(tmp_path / "photos")
     write_drive(photos, 3)
     options = BuildOptions(images=str(photos), atlas=str(tmp_path / "atlas"), max_reject_rate=0.1)
-    run = Run(Atlas.open(str(tmp_path / "atlas"), create=True), options)
+    run = Run(AtlasStore.open(str(tmp_path / "atlas"), create=True), options)
     stages.ingest(run)
     stages.extract_features(run)  # two of five would be more than a tenth
     found = rejects(tmp_path / "atlas")

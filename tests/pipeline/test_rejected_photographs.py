@@ -20,7 +20,7 @@ from tests.drives import write_drive
 from tests.photos import hungry
 from tests.photos.bad_photos import encode
 from tests.photos.damage import damaged, picture
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.jobs import build
 from vladmap.jobs.command import EXIT_USER_ERROR, guarded
 from vladmap.pipeline.build import STAGES, run_stages
@@ -80,7 +80,7 @@ def run_part(stages: Sequence[str], words: Sequence[str]) -> int:
 
     def work() -> None:
         options, _ = parse_options(parsed)
-        atlas = Atlas.open(options.atlas, create="ingest" in stages)
+        atlas = AtlasStore.open(options.atlas, create="ingest" in stages)
         run_stages(atlas, options, [], stages)
 
     return guarded(work, parsed)

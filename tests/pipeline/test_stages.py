@@ -12,7 +12,7 @@ import pytest
 
 from tests.drives import write_drive
 from tests.photos.bad_photos import write_bad_inputs, write_odd_inputs
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.photos.cells import assign_cells
 from vladmap.photos.ids import image_id
 from vladmap.photos.places import earth_centred
@@ -31,7 +31,7 @@ def build(images: Path, atlas: Path, upto: int = 4, **options: Any) -> Run:
     settings = BuildOptions(
         images=str(images), atlas=str(atlas), **{"shard_images": 8, "clusters": 8, **options}
     )
-    run = Run(Atlas.open(str(atlas), create=True), settings)
+    run = Run(AtlasStore.open(str(atlas), create=True), settings)
     for stage in UP_TO_PAIRS[:upto]:
         stage(run)
     return run
@@ -334,7 +334,7 @@ def test_geopandas_reads_the_images_as_geometries(atlas: Path) -> None:
 
 def test_a_chosen_ivf_index_stays_until_the_collection_is_fourfold(tmp_path: Path) -> None:
     settings = BuildOptions(atlas=str(tmp_path))
-    run = Run(Atlas.open(str(tmp_path), create=True), settings)
+    run = Run(AtlasStore.open(str(tmp_path), create=True), settings)
     about = {"factory": "IVF1024,SQ8", "chosen_for": 21_000}
     folder = tmp_path / "index" / settings.model
     folder.mkdir(parents=True)

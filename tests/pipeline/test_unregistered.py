@@ -18,7 +18,7 @@ from tests.mapping import test_merge
 from tests.mapping.test_merge import IMAGES, ORIGIN, model_of, name_of, rows
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry, commit_shard, reject_row
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.pipeline import mapping_stages, report_stage
 from vladmap.pipeline.build import record
 from vladmap.pipeline.options import BuildOptions
@@ -85,7 +85,7 @@ def made(
 
     `hashes` are of those that are there, in the folder `collection` or at their `uris`.
     """
-    atlas = Atlas.open(str(root), create=True)
+    atlas = AtlasStore.open(str(root), create=True)
     atlas.manifest |= {"collection": collection}
     names = [name_of(number) for number in range(IMAGES)]
     halves = (names[:12], [*names[12:], ALONE, TWIN, REJECTED])
@@ -220,7 +220,7 @@ def test_a_lost_table_is_written_again(tmp_path: Path, lost: str) -> None:
     run = made(tmp_path, tiles)
     before = (tmp_path / lost).read_bytes()
     (tmp_path / lost).unlink()
-    again = Run(Atlas.open(str(tmp_path), create=False), run.options)
+    again = Run(AtlasStore.open(str(tmp_path), create=False), run.options)
     mapping_stages.merge(again)
     assert (tmp_path / lost).read_bytes() == before
 

@@ -15,7 +15,7 @@ from tests.drives import write_drive
 from tests.pipeline.test_stages import build, done, files
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.models.checkpoints import vocabulary
 from vladmap.pipeline import mapping_stages, run, stages
 from vladmap.pipeline.options import BuildOptions
@@ -85,7 +85,7 @@ WITHOUT_EFFECT = {
 class Recorder(Run):
     """A run that keeps its tasks instead of doing them."""
 
-    def __init__(self, atlas: Atlas, options: BuildOptions) -> None:
+    def __init__(self, atlas: AtlasStore, options: BuildOptions) -> None:
         super().__init__(atlas, options)
         self.tasks: dict[str, Sequence[Task]] = {}
         self.atlas.forget = lambda *_: None  # type: ignore[method-assign]
@@ -125,7 +125,7 @@ def tasks_with(atlas: Path, scratch: Path, **options: Any) -> dict[str, Sequence
     settings = BuildOptions(**{**BASE, "atlas": str(scratch), **options})
     if settings.checkpoint:
         settings = dataclasses.replace(settings, checkpoint=str(scratch / settings.checkpoint))
-    recorder = Recorder(Atlas.open(str(scratch), create=True), settings)
+    recorder = Recorder(AtlasStore.open(str(scratch), create=True), settings)
     try:
         for name, stage in STAGES:
             stages.require(recorder, name)
@@ -209,7 +209,7 @@ def test_a_tile_that_was_given_up_is_tried_again_with_another_limit_and_one_that
         commit_entry(str(tmp_path / "atlas"), "reconstruct", task, [file], counts=counts)
     for minutes in (60.0, 90.0):
         options = BuildOptions(**BASE, atlas=str(tmp_path / "atlas"), tile_minutes=minutes)
-        recorder = Recorder(Atlas.open(options.atlas, create=False), options)
+        recorder = Recorder(AtlasStore.open(options.atlas, create=False), options)
         recorder.atlas.forget = lambda _, name, *__: forgotten.append(name)  # type: ignore[method-assign]
         mapping_stages.reconstruct(recorder)
         assert forgotten == (["failed"] if minutes == 90.0 else [])

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tests.drives import write_drive
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.jobs.main import main
 from vladmap.photos.processes import WorkerDied
 from vladmap.schemas.records import NO_CELL, Task
@@ -31,7 +31,7 @@ def test_a_photograph_that_kills_its_worker_twice_is_rejected_alone(tmp_path: Pa
     write_drive(tmp_path / "drive", 3)
     root = str(tmp_path / "atlas")
     assert main(["ingest", "--images", str(tmp_path / "drive"), "--atlas", root]) == 0
-    (entry,) = Atlas.open(root, create=False).ledger("ingest").values()
+    (entry,) = AtlasStore.open(root, create=False).ledger("ingest").values()
     task = Task("s", NO_CELL, "features/s.parquet", "p", reads=(("images", entry.file.path),))
     extract = _Extract(root, "features", "sift", 10**9, 2)
     extract._pool = _Dies()  # type: ignore[assignment]

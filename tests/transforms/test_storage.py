@@ -8,7 +8,7 @@ import pytest
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
-from vladmap.atlas.store import Atlas
+from vladmap.atlas.store import AtlasStore
 from vladmap.schemas.records import NO_CELL, Task
 
 NAMES = ["atlas [1]", "[a-z]", "what?", "all*", "[!x]", "tab\tand \\"]
@@ -23,7 +23,7 @@ def test_a_path_is_a_name_and_never_a_pattern(name: str, tmp_path: Path) -> None
     (tmp_path / name / "ledger" / "ingest" / ".half.json").write_bytes(b"{")
     folder = storage.join(root, "ledger", "ingest")
     assert storage.list_files(folder, ".json") == [storage.join(folder, "s.json")]
-    atlas = Atlas(root)
+    atlas = AtlasStore(root)
     assert list(atlas.ledger("ingest")) == ["s"]
     atlas.forget("ingest", "s")
     assert not storage.exists(storage.join(root, "work/f.bin"))
