@@ -1,6 +1,6 @@
 """Do two atlases hold the same? Every Parquet table, COLMAP model and index, exactly.
 
-    python -m atlas.difference A B
+    python -m vladmap.atlas.difference A B
 
 prints a line a table and exits 1 where anything differs. Rows are compared in the order of their
 ids, values bit by bit, schemas with their metadata; models (`.bin`) and indices (`.faiss`) as
@@ -149,7 +149,7 @@ def report(comparisons: Iterable[Comparison]) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare two atlases; exit code 0 when equal, 1 when not, 2 for what the user can mend."""
     parser = argparse.ArgumentParser(
-        prog="python -m atlas.difference", description="Compare two atlases table by table."
+        prog="python -m vladmap.atlas.difference", description="Compare two atlases table by table."
     )
     parser.add_argument("a", type=Path, metavar="A", help="folder of an atlas")
     parser.add_argument("b", type=Path, metavar="B", help="folder of another")

@@ -1,4 +1,4 @@
-"""The console script `vladmap`: the same as `python -m jobs.<name>`."""
+"""The console script `vladmap`: the same as `python -m vladmap.jobs.<name>`."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def bind_to_loopback() -> None:
 def main() -> None:
     """Beam's pool of workers, for executors of Spark or Flink on the same machine.
 
-    python -m pipeline.loopback --service_port 50000
+    python -m vladmap.pipeline.loopback --service_port 50000
     """
     from apache_beam.runners.worker import worker_pool_main
 

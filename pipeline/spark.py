@@ -1,6 +1,6 @@
 """Apache Spark on this machine: Beam's Spark job server, started, used and stopped.
 
-    python -m pipeline.spark -- vladmap build --images DIR --atlas DIR
+    python -m vladmap.pipeline.spark -- vladmap build --images DIR --atlas DIR
 
 runs the words after `--` with the options of a Spark job server of their own behind them. The
 server's classpath comes from Maven (`spark/pom.xml`), once; a cluster is reached by `--master`,
@@ -237,7 +237,7 @@ def _tail(path: Path) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pipeline.spark",
+        prog="python -m vladmap.pipeline.spark",
         description="Run a command with a Spark job server's pipeline options added to it.",
     )
     parser.add_argument("--master", default="local[2]", help="Spark master (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""The tables of docs/atlas.md from the schemas; `python -m schemas.describe` writes them."""
+"""The tables of docs/atlas.md, made from the schemas: `python -m vladmap.schemas.describe`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 from vladmap.schemas import tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "atlas.md"
-BEGIN = "<!-- From schemas/tables.py by `python -m schemas.describe`: change it there. -->"
+BEGIN = "<!-- From schemas/tables.py by `python -m vladmap.schemas.describe`: change it there. -->"
 END = "<!-- End of what is generated. -->"
 
 FOLDERS = {

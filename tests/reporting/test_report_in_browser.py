@@ -130,7 +130,9 @@ def opened(browser: Any, data: ReportData, folder: pathlib.Path) -> Opened:
     ]
     events = [json.loads(e["message"])["message"] for e in browser.get_log("performance")]
     asked = [e["params"]["request"]["url"] for e in events if e["method"].endswith("WillBeSent")]
-    return Opened(browser, drawn, errors, [url for url in asked if not url.startswith("data:")])
+    # What the browser's own pages ask of the browser comes from no network.
+    fetched = [url for url in asked if not url.startswith(("data:", "chrome://"))]
+    return Opened(browser, drawn, errors, fetched)
 
 
 def test_the_page_opens_from_disk_draws_its_map_and_asks_for_nothing_else(

@@ -9,7 +9,7 @@ from vladmap.schemas.describe import FOLDERS, PAGE, markdown, schemas, updated
 
 
 def test_the_page_lists_every_column_as_the_schemas_have_it():
-    """Issue 19, 23: it is up to date; `python -m schemas.describe` makes it so."""
+    """Issue 19, 23: it is up to date; `python -m vladmap.schemas.describe` makes it so."""
     page = PAGE.read_text()
     assert updated(page) == page
 
