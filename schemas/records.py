@@ -177,7 +177,8 @@ class LedgerEntry:
 class Task:
     """One shard of work, as it travels through Beam: names and settings, never data.
 
-    `reads` maps a role (`images`, `descriptors/<shard>`, ...) to a path relative to the atlas;
+    `reads` has (role, path) of every file that the work opens: the role is the name of the table
+    (`images`, `descriptors`, ...), which several files may play; paths are relative to the atlas.
     `inputs` goes into the ledger as it stands, `output` is the main file's path. `digests` are
     those of the files read that the ledger knew when the task was made, by path.
     """
@@ -198,6 +199,18 @@ class Task:
     def read(self, role: str) -> str:
         """Path of the file that plays `role`; KeyError where there is none."""
         return dict(self.reads)[role]
+
+    def paths(self, role: str) -> list[str]:
+        """Paths of the files that play `role`, in the order of `reads`; empty where there is none.
+
+        A role before a `/` is that of the whole name: `images/<shard>` plays `images`.
+        """
+        return [path for name, path in self.reads if name.partition("/")[0] == role]
+
+    def path(self, role: str) -> str:
+        """Path of the one file that plays `role`; ValueError where there is none, or several."""
+        (path,) = self.paths(role)
+        return path
 
 
 def shard_cell(shard: str) -> str:
