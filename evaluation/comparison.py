@@ -16,9 +16,8 @@ from vladmap.console.results import print_json
 from vladmap.evaluation import reranking
 from vladmap.evaluation.describing import described, ready
 from vladmap.evaluation.measure import model_choice
+from vladmap.evaluation.names import METHODS, RERANKING
 from vladmap.evaluation.sets import Smoothing, read_set, read_smoothing
-from vladmap.jobs.compare import METHODS
-from vladmap.jobs.evaluation_options import RERANKING
 from vladmap.models.kinds import MODEL_NAMES
 from vladmap.photos.layouts import EvaluationSet
 from vladmap.reporting.evaluation_plots import plot_comparison

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import storage
 from vladmap.atlas.store import AtlasStore
-from vladmap.jobs.evaluation_options import FRAMES_SIGMA
+from vladmap.evaluation.names import FRAMES_SIGMA
 from vladmap.photos.layouts import (
     EvaluationSet,
     detect,

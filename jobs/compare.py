@@ -5,22 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vladmap.evaluation.names import METHODS, RERANKING
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
-from vladmap.jobs.evaluation_options import RERANKING, add_model_options, add_set_options
-
-METHODS = (
-    "bovw+sift",
-    "bovw",
-    "vlad",
-    "netvlad",
-    "netvlad-imagenet",
-    "netvlad-lite",
-    "netvlad-lite+rapid",
-    "patch-netvlad+rapid",
-    "supervlad",
-    "ghost-dil-netvlad",
-)
-"""From SIFT matching on, in the order in which they were published."""
+from vladmap.jobs.evaluation_options import add_model_options, add_set_options
 
 _EPILOG = f"""\
 A method is a model, with +none, +{", +".join(RERANKING[1:])} to re-rank its best, and with

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vladmap.console.numbers import whole
+from vladmap.evaluation.names import RERANKING
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
-from vladmap.jobs.evaluation_options import RERANKING, add_model_options, add_set_options
+from vladmap.jobs.evaluation_options import add_model_options, add_set_options
 from vladmap.models.kinds import MODEL_NAMES
 
 _EPILOG = """\

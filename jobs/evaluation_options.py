@@ -6,15 +6,10 @@ import argparse
 from pathlib import Path
 
 from vladmap.console.numbers import MOST_SEED, real, whole
+from vladmap.evaluation.names import FRAMES_SIGMA
 from vladmap.models.kinds import PRECISION_NAMES
 from vladmap.photos.names import LAYOUTS
-from vladmap.retrieval.names import BY_PATCHES, SIGMA_M
-
-BY_FEATURES = ("features", "sift", "xfeat", "lighterglue")
-RERANKING = ("none", *BY_PATCHES, *BY_FEATURES)
-
-FRAMES_SIGMA = 1.5
-"""Sigma of the smoothing of frames, in tolerances. Measured: 1.25 to 2 are equally good."""
+from vladmap.retrieval.names import SIGMA_M
 
 
 def add_layout_options(options: argparse._ActionsContainer, split: str) -> None:

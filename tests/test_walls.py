@@ -24,7 +24,7 @@ BELOW: dict[str, set[str]] = {
 }
 BELOW["atlas"] = {"schemas", "geodesy", "photos", "weights"}
 BELOW["atlas"] |= {"retrieval", "features", "models", "mapping"}
-BELOW["evaluation"] = BELOW["atlas"] | {"atlas", "console", "reporting", "jobs"}  # jobs: not yet
+BELOW["evaluation"] = BELOW["atlas"] | {"atlas", "console", "reporting"}
 BELOW["transforms"] = BELOW["evaluation"] | {"evaluation", "simulation"}
 BELOW["pipeline"] = BELOW["transforms"] | {"transforms"}
 BELOW["jobs"] = BELOW["pipeline"] | {"pipeline"}

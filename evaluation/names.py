@@ -1,0 +1,26 @@
+"""Names and numbers of the evaluation that a command line shows. It imports nothing slow."""
+
+from __future__ import annotations
+
+from vladmap.retrieval.names import BY_PATCHES
+
+BY_FEATURES = ("features", "sift", "xfeat", "lighterglue")
+RERANKING = ("none", *BY_PATCHES, *BY_FEATURES)
+"""Ways in which `vladmap evaluate` and `vladmap compare` re-rank."""
+
+FRAMES_SIGMA = 1.5
+"""Sigma of the smoothing of frames, in tolerances. Measured: 1.25 to 2 are equally good."""
+
+METHODS = (
+    "bovw+sift",
+    "bovw",
+    "vlad",
+    "netvlad",
+    "netvlad-imagenet",
+    "netvlad-lite",
+    "netvlad-lite+rapid",
+    "patch-netvlad+rapid",
+    "supervlad",
+    "ghost-dil-netvlad",
+)
+"""Methods that `vladmap compare` measures by default, in the order of their publication."""
