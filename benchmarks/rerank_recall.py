@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.recall import LOCAL_DESCRIPTORS_PER_IMAGE, TOLERANCES
-from vladmap.features.extract import LocalFeatureExtractor, LocalFeatures, load_extractor
-from vladmap.mapping.matching import Matcher, fundamental_inliers, load_matcher
+from vladmap.features.base import LocalFeatureExtractor, LocalFeatures, load_extractor
+from vladmap.mapping.two_view import Matcher, fundamental_inliers, load_matcher
 from vladmap.models import learning, load_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.checkpoints import vocabulary

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from vladmap.console.quiet import hidden
 from vladmap.evaluation.describing import read_pixels
 from vladmap.evaluation.sets import Smoothing
-from vladmap.features.extract import LocalFeatureExtractor, LocalFeatures, RootSift
-from vladmap.mapping.matching import fundamental_inliers, load_matcher
+from vladmap.features.base import LocalFeatureExtractor, LocalFeatures, RootSift
+from vladmap.mapping.two_view import fundamental_inliers, load_matcher
 from vladmap.models import DescriptorModel, InputSize
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.photos.layouts import EvaluationSet

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vladmap.features.extract import LocalFeatureExtractor, LocalFeatures
+from vladmap.features.base import LocalFeatureExtractor, LocalFeatures
 from vladmap.schemas import tables
 
 

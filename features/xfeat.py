@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from vladmap.features.extract import LocalFeatures, shrink
+from vladmap.features.base import LocalFeatures, shrink
 from vladmap.schemas.rejects import UserError
 
 # Descriptors are rounded to this step: float16 holds it exactly, a sum of products of such numbers

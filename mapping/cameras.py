@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
-from vladmap.features.extract import LocalFeatures
 from vladmap.mapping.child import ChildFailed, call
 from vladmap.mapping.colmap import Camera, from_colmap
 from vladmap.mapping.mapper import (
@@ -33,8 +33,8 @@ from vladmap.mapping.mapper import (
     observation_errors,
     write_database,
 )
-from vladmap.mapping.matching import MIN_INLIERS, Matches, max_error_px, verify
 from vladmap.mapping.trial_images import Evidence, trial_images
+from vladmap.mapping.two_view import MIN_INLIERS, Matches, max_error_px, verify
 
 DEFAULT_FOCAL_FACTOR = 1.2
 TRIAL_KEYPOINTS = 1000

@@ -17,12 +17,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
-from vladmap.features.extract import LocalFeatures
 from vladmap.mapping import reasons as why
 from vladmap.mapping.colmap import Camera, from_colmap, to_colmap
 from vladmap.mapping.graph import connected_components
-from vladmap.mapping.matching import MAX_ERROR_LONG_SIDE_PX, TwoView, max_error_px
+from vladmap.mapping.two_view import MAX_ERROR_LONG_SIDE_PX, TwoView, max_error_px
 
 MIN_POINTS = 15
 """Points with parallax that an image must see to be registered: as many as a verified pair."""

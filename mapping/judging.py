@@ -24,7 +24,7 @@ from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
 
 from vladmap.geodesy.wgs84 import geodetic_to_ecef
-from vladmap.mapping.matching import inlier_counts
+from vladmap.mapping.two_view import inlier_counts
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
-from vladmap.features.extract import LocalFeatures
 from vladmap.mapping.colmap import SEED, Camera, to_colmap
-from vladmap.mapping.matching import MAX_ERROR_PX, TwoView, max_error_px, to_colmap_geometry
+from vladmap.mapping.two_view import MAX_ERROR_PX, TwoView, max_error_px, to_colmap_geometry
 
 
 @dataclass(frozen=True)

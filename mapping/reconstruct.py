@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
-from vladmap.features.extract import LocalFeatures
 from vladmap.mapping import reasons as why
 from vladmap.mapping.cameras import camera_keys
 from vladmap.mapping.child import ChildFailed, call
@@ -41,7 +41,6 @@ from vladmap.mapping.mapper import (
     model_score,
     write_database,
 )
-from vladmap.mapping.matching import two_views_of
 from vladmap.mapping.soundness import (
     PairMatches,
     collapsed,
@@ -51,6 +50,7 @@ from vladmap.mapping.soundness import (
     remove_images,
     unexplained_images,
 )
+from vladmap.mapping.two_view import two_views_of
 
 TIME_LIMIT_S = 3600.0
 # Where fewer of the connected images than this are in sound incremental models, the global mapper

@@ -20,7 +20,7 @@ from vladmap.features.colmap import pycolmap
 from vladmap.mapping.colmap import from_colmap
 from vladmap.mapping.georegister import centres_and_rotations, positions_of
 from vladmap.mapping.judging import Photographs, fill_positions
-from vladmap.mapping.matching import max_error_px
+from vladmap.mapping.two_view import max_error_px
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vladmap.features.extract import LocalFeatures
-from vladmap.mapping.matching import MIN_INLIERS, Matches, fundamental_inliers, match
+from vladmap.features.base import LocalFeatures
+from vladmap.mapping.two_view import MIN_INLIERS, Matches, fundamental_inliers, match
 
 MAX_IMAGES = 12
 

@@ -14,8 +14,8 @@ from vladmap.atlas import storage
 from vladmap.atlas.fingerprints import fingerprint
 from vladmap.mapping.cameras import camera_keys
 from vladmap.mapping.judging import KEPT, QUATERNION, judge, judged_table, pairs_of, photographs_of
-from vladmap.mapping.matching import inlier_counts
 from vladmap.mapping.tiles import Tile, plan_tiles
+from vladmap.mapping.two_view import inlier_counts
 from vladmap.pipeline.options import worker_threads
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import (

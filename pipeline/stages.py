@@ -19,7 +19,7 @@ from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.fingerprints import fingerprint
 from vladmap.console.progress import counted
-from vladmap.features.extract import FEATURE_NAMES
+from vladmap.features.base import FEATURE_NAMES
 from vladmap.mapping.cameras import camera_keys
 from vladmap.mapping.trial_images import MAX_IMAGES as TRIAL_IMAGES
 from vladmap.models.kinds import MODEL_NAMES

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry, read_input
 from vladmap.console import counter as progress
-from vladmap.features.extract import LocalFeatures
+from vladmap.features.base import LocalFeatures
 from vladmap.features.table import read_features
 from vladmap.mapping.cameras import camera_keys, choose_camera, initial_cameras
 from vladmap.schemas.records import LedgerEntry, Task

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
 from vladmap.console import counter as progress
-from vladmap.features.extract import LocalFeatures
+from vladmap.features.base import LocalFeatures
 from vladmap.features.table import read_features
 from vladmap.mapping.mapper import MapperOptions
 from vladmap.mapping.reconstruct import reconstruct_tile

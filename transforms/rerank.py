@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vladmap.atlas import storage
-from vladmap.features.extract import LocalFeatures
+from vladmap.features.base import LocalFeatures
 from vladmap.features.table import read_features
-from vladmap.mapping.matching import fundamental_inliers, load_matcher
+from vladmap.mapping.two_view import fundamental_inliers, load_matcher
 from vladmap.models.memory import one_thread_a_call
 from vladmap.retrieval.names import BY_FEATURES, BY_PATCHES
 from vladmap.retrieval.rerank import by_inliers, scores_of_each

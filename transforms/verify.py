@@ -19,10 +19,10 @@ import pyarrow as pa
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_shard, reject_row
 from vladmap.console import counter as progress
-from vladmap.features.extract import LocalFeatures, load_extractor
+from vladmap.features.base import LocalFeatures, load_extractor
 from vladmap.features.table import feature_table, read_features
 from vladmap.mapping.cameras import camera_keys
-from vladmap.mapping.matching import TwoView, match, two_view_table, verify
+from vladmap.mapping.two_view import TwoView, match, two_view_table, verify
 from vladmap.photos.processes import WorkerDied, WorkerPool
 from vladmap.photos.projection import PERSPECTIVE
 from vladmap.schemas.records import LedgerEntry, Task

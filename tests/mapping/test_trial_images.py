@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vladmap.features.extract import LocalFeatures
+from vladmap.features.base import LocalFeatures
 from vladmap.mapping.cameras import choose_camera, initial_camera
 from vladmap.mapping.colmap import to_colmap
 from vladmap.mapping.trial_images import Evidence, trial_images

@@ -10,7 +10,7 @@ import shapely
 
 from vladmap.mapping import evidence
 from vladmap.mapping import reasons as why
-from vladmap.mapping.matching import MIN_INLIERS
+from vladmap.mapping.two_view import MIN_INLIERS
 from vladmap.mapping.unregistered import (
     IMAGE_COLUMNS,
     MapOutcome,

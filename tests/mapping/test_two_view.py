@@ -3,9 +3,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
-from vladmap.features.extract import LocalFeatures
-from vladmap.mapping.matching import (
+from vladmap.mapping.two_view import (
     TwoView,
     fundamental_inliers,
     inlier_counts,

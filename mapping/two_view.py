@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
-from vladmap.features.extract import LocalFeatures
 from vladmap.mapping.colmap import SEED, Camera, rotation_of, to_colmap, wxyz
 from vladmap.schemas.tables import TWO_VIEWS
 
