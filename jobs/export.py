@@ -1,13 +1,20 @@
-"""`vladmap export`: a model and its photographs, for COLMAP and the tools that follow it."""
+"""`vladmap export`: what an atlas holds, in the formats of other tools."""
 
 from __future__ import annotations
 
+import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vladmap.console.numbers import whole
+from vladmap.exports.kinds import EXPORTS, ExportKind, export_kind
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
 from vladmap.photos.names import JPEG_QUALITY
+from vladmap.schemas.rejects import UserError
+
+_NAMED = 3
 
 _EPILOG = f"""\
 An atlas's models are of upright photographs. COLMAP, and what reads its models (OpenMVS,
@@ -38,13 +45,14 @@ def command_line() -> Parser:
     """What the job can be told."""
     options = parser(
         "export",
-        "Write a model of an atlas with photographs that fit it pixel for pixel.",
+        "Write what an atlas holds in the formats of other tools.",
         epilog=_EPILOG,
     )
     options.add_argument("--atlas", required=True, metavar="DIR", help="folder of the atlas")
     options.add_argument(
-        "--to", default="colmap", choices=("colmap",), help="for which tools (default: colmap)"
-    )
+        "--to", default=EXPORTS[0].name, choices=[kind.name for kind in EXPORTS],
+        help="\n".join(f"{kind.name}: {kind.title}" for kind in EXPORTS),
+    )  # fmt: skip
     options.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="a new folder, or an empty one"
     )
@@ -73,23 +81,54 @@ def command_line() -> Parser:
     return options
 
 
+def settings_of(parsed: argparse.Namespace, kind: ExportKind) -> dict[str, Any]:
+    """The options given, by name. Raises UserError for one that this kind of export ignores."""
+    names = ("images", "link", "copy", "text", "max_pixels")
+    given = {name: getattr(parsed, name) for name in names if getattr(parsed, name)}
+    for name in given:
+        if name not in kind.options:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} is not for --to {kind.name}: leave it out")
+    given.pop("link", None)
+    return {"output": parsed.output, "model": parsed.model, **given}
+
+
+def export(atlas_folder: str, kind: ExportKind, settings: dict[str, Any], *, quiet: bool) -> None:
+    """Write an export and say what is in it.
+
+    Raises UserError where nothing can be exported, and where photographs could not be.
+    """
+    from tqdm import tqdm
+
+    from vladmap.atlas.store import AtlasStore
+    from vladmap.exports.base import Settings
+    from vladmap.schemas.rejects import RejectReason
+
+    atlas = AtlasStore.open(atlas_folder, create=False)
+    wanted, exporter = Settings(**settings, threads=os.cpu_count() or 1), kind.load()
+    disable = True if quiet else None
+    total = exporter.count(atlas, wanted)
+    with tqdm(total=total, desc="export", unit=" photographs", disable=disable) as bar:
+        outcome = exporter.export(atlas, wanted, bar.update)
+    print("\n".join(outcome.lines), flush=True)
+    if missing := outcome.missing:
+        named = "; ".join(f"{name} ({why})" for name, why in missing[:_NAMED])
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        gone = any(why.startswith(RejectReason.MISSING.value) for _, why in missing)
+        hint = "; if the collection has moved, say where with --images DIR" if gone else ""
+        raise UserError(
+            f"export: {len(missing)} of {outcome.total} photographs are not in "
+            f"{wanted.output}: {named}{more}{hint}"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Export one model; returns the exit code."""
     parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
-        from vladmap.jobs.exporting import export
-
-        export(
-            parsed.atlas,
-            parsed.output,
-            model=parsed.model,
-            images=parsed.images,
-            copy=parsed.copy,
-            text=parsed.text,
-            max_pixels=parsed.max_pixels,
-            quiet=parsed.quiet,
-        )
+        kind = export_kind(parsed.to)
+        export(parsed.atlas, kind, settings_of(parsed, kind), quiet=parsed.quiet)
         return 0
 
     return guarded(work, parsed)

@@ -25,9 +25,10 @@ BELOW: dict[str, set[str]] = {
 BELOW["atlas"] = {"schemas", "geodesy", "photos", "weights"}
 BELOW["atlas"] |= {"retrieval", "features", "models", "mapping"}
 BELOW["evaluation"] = BELOW["atlas"] | {"atlas", "console", "reporting"}
+BELOW["exports"] = BELOW["atlas"] | {"atlas"}
 BELOW["transforms"] = BELOW["evaluation"] | {"evaluation", "simulation"}
 BELOW["pipeline"] = BELOW["transforms"] | {"transforms"}
-BELOW["jobs"] = BELOW["pipeline"] | {"pipeline"}
+BELOW["jobs"] = BELOW["pipeline"] | {"pipeline", "exports"}
 
 HOMES = {
     "apache_beam": {"atlas", "transforms", "pipeline", "jobs"},

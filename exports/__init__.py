@@ -1,0 +1,1 @@
+"""An atlas for other people's tools: one module a kind, listed in `exports.kinds`."""

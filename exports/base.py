@@ -1,0 +1,103 @@
+"""What every kind of export is given, and what it gives back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vladmap.atlas import storage
+from vladmap.atlas.store import AtlasStore
+from vladmap.photos.formats import MAX_PIXELS
+from vladmap.schemas.rejects import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to export and how.
+
+    `model` is the number of the model. `images` is where the collection lies now, if it has moved;
+    `copy` copies photographs that are otherwise linked, `text` writes text files in place of binary
+    ones. A kind of export reads those that its `ExportKind` names.
+    """
+
+    output: Path
+    model: int = 0
+    images: str = ""
+    copy: bool = False
+    text: bool = False
+    threads: int = 1
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an export wrote.
+
+    `lines` say it to people. `total` photographs should be in it, `missing` are (name, reason) of
+    those that are not.
+    """
+
+    lines: tuple[str, ...]
+    total: int
+    missing: tuple[tuple[str, str], ...] = ()
+
+
+class Exporter(ABC):
+    """One kind of export."""
+
+    def count(self, atlas: AtlasStore, settings: Settings) -> int:
+        """How many photographs `export` goes through, for a progress bar.
+
+        Raises UserError where the atlas has no such model.
+        """
+        images = model_facts(atlas, settings.model).get("images")
+        return images if isinstance(images, int) else 0
+
+    @abstractmethod
+    def export(
+        self,
+        atlas: AtlasStore,
+        settings: Settings,
+        progress: Callable[[], object] = lambda: None,
+    ) -> Outcome:
+        """Write the export into the new folder `settings.output`.
+
+        `progress` is called once a photograph. Raises UserError where the atlas has no such model
+        or is damaged, and where the folder cannot be written.
+        """
+
+
+@contextlib.contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """The folder of an export, made if need be.
+
+    Raises UserError where it holds files, and where something in the block cannot be written.
+    """
+    try:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise UserError(f"--output {output} holds files: choose a new folder")
+        output.mkdir(parents=True, exist_ok=True)
+        yield output
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error}") from error
+
+
+def model_facts(atlas: AtlasStore, model: int) -> dict[str, Any]:
+    """What `model/merge.json` says of a model. Raises UserError where the atlas has no such one."""
+    try:
+        listed = json.loads(storage.read_bytes(atlas.path("model/merge.json")))["models"]
+        models = [facts for facts in listed if isinstance(facts, dict)]
+    except (OSError, ValueError, KeyError, TypeError):
+        models = []
+    if not models:
+        raise UserError(
+            f"{atlas.root} has no model: run `vladmap build` to its end, and see in its report why"
+        )
+    if not 0 <= model < len(models):
+        raise UserError(f"--model {model}: {atlas.root} has models 0 to {len(models) - 1}")
+    return models[model]

@@ -1,0 +1,170 @@
+"""A model of an atlas beside photographs that fit it, for COLMAP and the tools that follow it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vladmap.atlas import storage
+from vladmap.atlas.store import AtlasStore
+from vladmap.exports.base import Exporter, Outcome, Settings, model_facts, new_folder
+from vladmap.features.colmap import pycolmap
+from vladmap.mapping.export import Size, image_sizes, read_reconstruction, write_reconstruction
+from vladmap.photos.ids import content_hash
+from vladmap.photos.upright import plain_name, upright_file
+from vladmap.schemas.rejects import PhotoError, RejectReason
+
+_COLUMNS = ["image_id", "name", "uri", "content_hash"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One photograph of the export: its file, and how it came there (linked, copied, upright).
+
+    `missing` says why there is no file; the model keeps the image.
+    """
+
+    name: str
+    file: str
+    image_id: str
+    how: str = ""
+    missing: str = ""
+
+
+class ColmapExporter(Exporter):
+    """Photographs and a COLMAP model that fits them: `images/`, `sparse/0/`, `export.json`."""
+
+    def export(
+        self,
+        atlas: AtlasStore,
+        settings: Settings,
+        progress: Callable[[], object] = lambda: None,
+    ) -> Outcome:
+        """See Exporter.export.
+
+        A photograph that any program reads as vladmap does is linked or copied as it is; any other
+        is written upright. Every size is checked against the camera's. A name that would not stay
+        in the folder is replaced, in the model too.
+        """
+        atlas.require(("ingest", "merge"))
+        facts = model_facts(atlas, settings.model)
+        with new_folder(settings.output) as output:
+            (output / "images").mkdir()
+            model = _read_model(atlas, settings.model)
+            sizes = image_sizes(model)
+            work = _Work(settings, _rows(atlas, list(sizes)), sizes)
+            with ThreadPoolExecutor(settings.threads) as pool:
+                exported = []
+                for item in pool.map(work.export, sorted(sizes)):
+                    exported.append(item)
+                    progress()
+            names = {item.name: item.file for item in exported}
+            write_reconstruction(model, output / "sparse" / "0", names, text=settings.text)
+            report = {
+                "model": settings.model,
+                **{key: facts.get(key) for key in ("origin", "georegistered")},
+                "images": [asdict(item) for item in exported],
+            }
+            data = json.dumps(report, indent=1, sort_keys=True) + "\n"
+            (output / "export.json").write_text(data, encoding="utf-8")
+        missing = tuple((item.name, item.missing) for item in exported if item.missing)
+        return Outcome(tuple(_lines(exported, output)), len(exported), missing)
+
+
+EXPORTER = ColmapExporter()
+
+
+def _read_model(atlas: AtlasStore, model: int) -> pycolmap.Reconstruction:
+    with tempfile.TemporaryDirectory(prefix="vladmap-export-") as folder:
+        for path in storage.list_files(atlas.path("model", str(model)), ".bin"):
+            Path(folder, path.rpartition("/")[2]).write_bytes(storage.read_bytes(path))
+        return read_reconstruction(Path(folder))
+
+
+def _lines(exported: Sequence[Exported], output: Path) -> Iterator[str]:
+    counts = Counter(item.how for item in exported if item.how)
+    kinds = [how for how in ("linked", "copied", "upright") if counts[how]]
+    hows = ", ".join(f"{counts[how]} {how}" for how in kinds)
+    yield f"{sum(counts.values())} photographs in {output / 'images'}: {hows or 'none'}"
+    renamed = sum(item.name != item.file for item in exported)
+    if renamed:
+        yield f"{renamed} have another name than in the atlas: export.json has both"
+    yield f"the model that fits them in {output / 'sparse' / '0'}"
+
+
+def _rows(atlas: AtlasStore, names: list[str]) -> dict[str, dict[str, str]]:
+    """Rows of `images/` by name."""
+    wanted = pa.array(names, pa.string())
+    rows: dict[str, dict[str, str]] = {}
+    for shard, entry in sorted(atlas.ledger("ingest").items()):
+        if not shard.startswith("rejects-"):
+            table = storage.read_table(atlas.path(entry.file.path), _COLUMNS)
+            chosen = table.filter(pc.is_in(table["name"], value_set=wanted)).to_pylist()
+            rows |= {row["name"]: row for row in chosen}
+    return rows
+
+
+class _Work:
+    def __init__(
+        self, settings: Settings, rows: Mapping[str, dict[str, str]], sizes: Mapping[str, Size]
+    ) -> None:
+        self._settings, self._rows, self._sizes = settings, rows, sizes
+
+    def export(self, name: str) -> Exported:
+        row = self._rows.get(name)
+        if row is None:
+            missing = "no photograph of this name is in the atlas's images/"
+            return Exported(name, plain_name(name, "unknown", self._sizes), "", "", missing)
+        image_id = row["image_id"]
+        # COLMAP's text files end a name at its first space.
+        spaces = not self._settings.text
+        file = plain_name(name, image_id, self._sizes, spaces=spaces)
+        try:
+            file, how = self._write(name, file, row)
+        except PhotoError as error:
+            return Exported(name, file, image_id, "", str(error))
+        return Exported(name, file, image_id, how)
+
+    def _write(self, name: str, plain: str, row: Mapping[str, str]) -> tuple[str, str]:
+        source = row["uri"]
+        if self._settings.images and plain_name(name, "") == name:
+            source = f"{self._settings.images.rstrip('/')}/{name}"
+        data = _read(source, row["content_hash"])
+        made, upright, size = upright_file(data, plain, max_pixels=self._settings.max_pixels)
+        while made != plain and made in self._sizes:
+            made = f"{made}.jpg"
+        if size != self._sizes[name]:
+            raise PhotoError(
+                RejectReason.CHANGED,
+                "it has {}x{} pixels, the model's camera {}x{}".format(*size, *self._sizes[name]),
+            )
+        target = self._settings.output / "images" / made
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if upright is None and not self._settings.copy and storage.is_local(source):
+            target.symlink_to(os.path.abspath(source))
+            return made, "linked"
+        # Never through a link that stands there: names and addresses come from an atlas.
+        with target.open("xb") as file:
+            file.write(data if upright is None else upright)
+        return made, "copied" if upright is None else "upright"
+
+
+def _read(source: str, expected: str) -> bytes:
+    try:
+        data = storage.read_bytes(source)
+    except FileNotFoundError as error:
+        raise PhotoError(RejectReason.MISSING, f"{source} is not there") from error
+    except OSError as error:
+        raise PhotoError(RejectReason.UNREADABLE, f"{source}: {error}") from error
+    if content_hash(data) != expected:
+        raise PhotoError(RejectReason.CHANGED, f"{source} has changed since it was mapped")
+    return data

@@ -1,0 +1,44 @@
+"""The kinds of export, by the names that `--to` takes. It imports nothing that is slow."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vladmap.exports.base import Exporter
+
+
+@dataclass(frozen=True)
+class ExportKind:
+    """One value of `--to`.
+
+    `title` is its line in the help. `options` are those of `vladmap export` that it reads beside
+    `--atlas`, `--output` and `--model`; any other is refused. The module `vladmap.exports.<name>`
+    holds the `EXPORTER`.
+    """
+
+    name: str
+    title: str
+    options: tuple[str, ...] = ()
+
+    def load(self) -> Exporter:
+        """The exporter; imports what it needs."""
+        exporter: Exporter = importlib.import_module(f"vladmap.exports.{self.name}").EXPORTER
+        return exporter
+
+
+EXPORTS = (
+    ExportKind(
+        "colmap",
+        "a model and photographs that fit it pixel for pixel, for COLMAP and what reads it",
+        ("images", "link", "copy", "text", "max_pixels"),
+    ),
+)
+"""In the order of the help; the first is the default."""
+
+
+def export_kind(name: str) -> ExportKind:
+    """The kind of this name; KeyError where there is none."""
+    return {kind.name: kind for kind in EXPORTS}[name]
