@@ -65,6 +65,12 @@ def ecef_to_geodetic(points: ArrayLike) -> Array:
     return np.stack([np.degrees(latitude), np.degrees(np.arctan2(y, x)), height], axis=-1)
 
 
+def ecef_on_ellipsoid(latitude: ArrayLike, longitude: ArrayLike) -> Array:
+    """Return the ECEF coordinates, (..., 3) in metres, of places in degrees at height 0."""
+    latitude, longitude = np.broadcast_arrays(latitude, longitude)
+    return geodetic_to_ecef(np.stack([latitude, longitude, np.zeros(latitude.shape)], axis=-1))
+
+
 def enu_from_ecef_rotation(latitude: float, longitude: float) -> Array:
     """Return the (3, 3) rotation from ECEF axes to east, north, up at a place in degrees."""
     phi, lam = np.radians(latitude), np.radians(longitude)
@@ -95,9 +101,10 @@ def enu_to_geodetic(points: ArrayLike, origin: ArrayLike) -> Array:
 def great_circle_m(
     latitude_a: ArrayLike, longitude_a: ArrayLike, latitude_b: ArrayLike, longitude_b: ArrayLike
 ) -> Array:
-    """Return the haversine distance in metres between places in degrees, broadcast.
+    """Return great-circle distances in metres between places in degrees, broadcast.
 
-    On the sphere of the earth's mean radius: within 0.6 % of the ellipsoid's geodesic.
+    The haversine formula on the sphere of the earth's mean radius: within 0.6 % of the geodesic on
+    the ellipsoid. A place that is NaN has a distance of NaN.
     """
     phi_a, phi_b = np.radians(latitude_a), np.radians(latitude_b)
     half_phi = (phi_b - phi_a) / 2.0

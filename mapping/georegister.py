@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtri, fdtri
 
 from vladmap.features.colmap import pycolmap
-from vladmap.geodesy.wgs84 import ecef_to_geodetic, geodetic_to_ecef, geodetic_to_enu
+from vladmap.geodesy.wgs84 import ecef_on_ellipsoid, ecef_to_geodetic, geodetic_to_enu
 from vladmap.mapping.colmap import SEED
 
 # Assumed of a position that states no accuracy: one sigma, horizontal, of a phone in a street.
@@ -120,8 +120,8 @@ def choose_origin(latitude: Array, longitude: Array, altitude: Array) -> tuple[f
     known = np.isfinite(latitude) & np.isfinite(longitude)
     if not known.any():
         return 0.0, 0.0, 0.0
-    places = np.stack([latitude[known], longitude[known], np.zeros(known.sum())], axis=1)
-    middle = ecef_to_geodetic(np.median(geodetic_to_ecef(places), axis=0))
+    places = ecef_on_ellipsoid(latitude[known], longitude[known])
+    middle = ecef_to_geodetic(np.median(places, axis=0))
     heights = altitude[known & np.isfinite(altitude)]
     height = float(np.round(np.median(heights))) if len(heights) else 0.0
     return float(np.round(middle[0], 5)), float(np.round(middle[1], 5)), height

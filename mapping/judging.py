@@ -23,7 +23,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
 
-from vladmap.geodesy.wgs84 import geodetic_to_ecef
+from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
 from vladmap.mapping.two_view import inlier_counts
 
 Array = NDArray[np.float64]
@@ -136,8 +136,7 @@ def photographs_of(images: pa.Table, gps_sigma_m: float) -> Photographs:
     known = np.isfinite(latitude) & np.isfinite(longitude)
     # At height 0: altitudes are the worst of GPS, and say nothing of who sees whom.
     position = np.full((len(latitude), 3), np.nan)
-    places = np.stack([latitude, longitude, np.zeros(len(latitude))], axis=1)
-    position[known] = geodetic_to_ecef(places[known])
+    position[known] = ecef_on_ellipsoid(latitude[known], longitude[known])
     sigma = column("gps_accuracy_m")
     codes = pc.fill_null(images["sequence_id"].combine_chunks().dictionary_encode().indices, -1)
     return Photographs(

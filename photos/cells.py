@@ -8,9 +8,7 @@ import h3
 import numpy as np
 
 from vladmap.photos.positions import valid_positions
-
-NO_CELL = "none"
-"""The cell of images without a position."""
+from vladmap.schemas.records import NO_CELL
 
 RESOLUTION = 8
 """Cells of 0.7 km2 with edges of about 0.5 km: a shard's worth of a densely driven city."""

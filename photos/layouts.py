@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
 from vladmap.photos.places import (
     Places,
-    earth_centred,
     list_photos,
     read_places,
     read_split,
@@ -272,7 +272,7 @@ def _places(table: pd.DataFrame, paths: list[Path]) -> Places:
     headings = np.full(len(table), np.nan)
     if "heading" in table:
         headings = pd.to_numeric(table["heading"], errors="coerce").to_numpy(np.float64)
-    positions = earth_centred(table["latitude"].to_numpy(), table["longitude"].to_numpy())
+    positions = ecef_on_ellipsoid(table["latitude"].to_numpy(), table["longitude"].to_numpy())
     return Places(tuple(paths), positions, tuple(conditions), headings)
 
 

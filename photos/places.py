@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyproj
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from vladmap.geodesy.utm import BANDS, from_utm
+from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
 from vladmap.photos.ids import is_image_name, is_systems_name
 from vladmap.photos.positions import finite, is_valid_position
 from vladmap.schemas.rejects import UserError
@@ -28,9 +29,6 @@ from vladmap.schemas.rejects import UserError
 _EAST, _NORTH, _ZONE, _LETTER, _LATITUDE, _LONGITUDE = range(1, 7)
 _HEADING, _NOTE = 9, 14
 _FIELDS = 15
-
-# Of latitude; I and O would be taken for digits. N is the first of the northern hemisphere.
-_BANDS = "CDEFGHJKLMNPQRSTUVWX"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +74,13 @@ def read_places(folder: Path) -> Places:
         first[n], second[n] = (_number(paths[n], row[key]) for key in keys)
     for zone in sorted(set(zones) - {0}):
         rows = np.flatnonzero(np.array(zones) == zone)
-        utm = pyproj.Proj(proj="utm", zone=abs(zone), south=zone < 0, ellps="WGS84")
-        longitude, latitude = utm(first[rows], second[rows], inverse=True)
-        first[rows], second[rows] = latitude, longitude
+        first[rows], second[rows] = from_utm(first[rows], second[rows], zone)
     bad = np.flatnonzero(~(np.abs(first) <= 90) | ~(np.abs(second) <= 360))
     if len(bad):
         raise UserError(f"{paths[bad[0]]}: east and north are no place in the UTM zone")
     return Places(
         tuple(paths),
-        earth_centred(first, second),
+        ecef_on_ellipsoid(first, second),
         tuple(row[_NOTE] for row in fields),
         np.array([_or_nan(row[_HEADING]) for row in fields]),
     )
@@ -107,15 +103,6 @@ def within(queries: Places, database: Places, metres: float) -> list[NDArray[np.
     tree = cKDTree(database.positions)
     found = tree.query_ball_point(queries.positions, metres, return_sorted=True)
     return [np.array(rows, np.int64) for rows in found]
-
-
-def earth_centred(
-    latitude: NDArray[np.float64], longitude: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(N, 3) earth-centred metres of (N,) degrees at height 0 on WGS84."""
-    to_centre = pyproj.Transformer.from_crs("EPSG:4979", "EPSG:4978", always_xy=True)
-    height = np.zeros(len(latitude))
-    return np.stack(to_centre.transform(longitude, latitude, height), axis=1)
 
 
 def list_photos(folder: Path) -> list[Path]:
@@ -145,7 +132,7 @@ def _zone(path: Path, fields: list[str]) -> int:
     latitude, longitude = finite(fields[_LATITUDE]), finite(fields[_LONGITUDE])
     if known is not None:
         letter = (fields[_LETTER].strip() or known[2]).upper()
-        if len(letter) == 1 and letter in _BANDS:
+        if len(letter) == 1 and letter in BANDS:
             return int(known[1]) * (1 if letter >= "N" else -1)
     if latitude is None or longitude is None or not is_valid_position(latitude, longitude):
         raise UserError(

@@ -11,11 +11,12 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from vladmap.geodesy.wgs84 import great_circle_m
+
 MAX_GAP_S = 60.0
 MAX_GAP_M = 600.0
 """Where a drive ends: the cut-offs that Mapillary's tools use by default."""
 
-EARTH_RADIUS_M = 6_371_008.8
 
 Column = Sequence[float | None] | np.ndarray
 
@@ -133,18 +134,6 @@ def beside_in_sequence(
         for row, low, high in zip(rows.tolist(), first.tolist(), end.tolist(), strict=True):
             beside[row] = np.sort(rows[low:high])
     return beside
-
-
-def great_circle_m(
-    lat_a: np.ndarray, lon_a: np.ndarray, lat_b: np.ndarray, lon_b: np.ndarray
-) -> np.ndarray:
-    """Great-circle distances in metres between positions in degrees (haversine formula)."""
-    lat_a, lon_a, lat_b, lon_b = (np.radians(angle) for angle in (lat_a, lon_a, lat_b, lon_b))
-    half = (
-        np.sin((lat_b - lat_a) / 2) ** 2
-        + np.cos(lat_a) * np.cos(lat_b) * np.sin((lon_b - lon_a) / 2) ** 2
-    )
-    return 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0)))
 
 
 def _sequence_id(

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
+from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
 from vladmap.mapping.check import check_map
-from vladmap.photos.places import Places, earth_centred
+from vladmap.photos.places import Places
 from vladmap.photos.positions import valid_positions
 from vladmap.photos.sequences import beside_in_sequence
 from vladmap.pipeline.names import BESIDE
@@ -160,7 +161,7 @@ def _placed(run: Run, truth: pa.Table) -> tuple[pa.Table, Places]:
     turned = np.stack([_floats(truth, name)[rows] for name in ("qw", "qx", "qy", "qz")], axis=1)
     places = Places(
         tuple(Path(uri) for uri in images["uri"].to_pylist()),
-        earth_centred(latitude[rows], longitude[rows]),
+        ecef_on_ellipsoid(latitude[rows], longitude[rows]),
         ("",) * len(rows),
         heading_of_rotation(turned),
     )

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vladmap.geodesy.wgs84 import great_circle_m
 from vladmap.reporting.data import ReportData
-from vladmap.reporting.geometry import Floats, distance_m
+from vladmap.reporting.geometry import Floats
 from vladmap.reporting.missing import MissingFigures, missing_figures
 
 Strings = NDArray[Any]  # arrays of Python str, or None
@@ -135,7 +136,7 @@ def facts_of(data: ReportData) -> Facts:
         np.append(floats(poses, name), np.nan)[pose_row]
         for name in ("latitude", "longitude", "altitude")
     )
-    horizontal = distance_m(*gps, latitude, longitude)
+    horizontal = great_circle_m(*gps, latitude, longitude)
     spatial = np.hypot(horizontal, altitude - floats(images, "altitude"))
     rejected_ids = data.rejects["image_id"].combine_chunks()
     return Facts(

@@ -7,9 +7,10 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from vladmap.geodesy.wgs84 import MEAN_RADIUS
+
 Floats = NDArray[np.float64]
 
-EARTH_RADIUS_M = 6_371_008.8
 _MERCATOR_LIMIT_DEG = 85.0
 
 
@@ -38,7 +39,7 @@ class LocalMercator:
 
     def project(self, latitude: Floats, longitude: Floats) -> tuple[Floats, Floats]:
         """East and north in metres of positions in degrees; NaN stays NaN."""
-        scale = EARTH_RADIUS_M * np.cos(np.radians(np.clip(self.latitude, -85.0, 85.0)))
+        scale = MEAN_RADIUS * np.cos(np.radians(np.clip(self.latitude, -85.0, 85.0)))
         east = scale * np.radians(unwrap_longitude(longitude - self.longitude))
         north = scale * (_mercator(latitude) - _mercator(np.float64(self.latitude)))
         return east, np.asarray(north)
@@ -52,16 +53,6 @@ def unwrap_longitude(difference: Floats) -> Floats:
 def _mercator(latitude: Floats | np.float64) -> Floats:
     clipped = np.clip(latitude, -_MERCATOR_LIMIT_DEG, _MERCATOR_LIMIT_DEG)
     return np.asarray(np.arcsinh(np.tan(np.radians(clipped))))
-
-
-def distance_m(
-    latitude_a: Floats, longitude_a: Floats, latitude_b: Floats, longitude_b: Floats
-) -> Floats:
-    """Great-circle distances in metres between positions in degrees (haversine); NaN stays NaN."""
-    phi_a, phi_b = np.radians(latitude_a), np.radians(latitude_b)
-    half_lon = np.radians(longitude_b - longitude_a) / 2
-    chord = np.sin((phi_b - phi_a) / 2) ** 2 + np.cos(phi_a) * np.cos(phi_b) * np.sin(half_lon) ** 2
-    return 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.clip(chord, 0.0, 1.0)))
 
 
 def heading_of_rotation(quaternion: Floats) -> Floats:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vladmap.photos.sequences import great_circle_m
+from vladmap.geodesy.wgs84 import great_circle_m
 from vladmap.schemas import tables
 
 NEAR, GLOBAL, SEQUENCE = "near", "global", "sequence"

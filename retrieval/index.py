@@ -13,6 +13,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from vladmap.retrieval.threads import single_thread
 from vladmap.schemas.rejects import UserError
 
 Matrix = NDArray[np.float32]
@@ -53,18 +54,9 @@ def train_index(factory: str, dimension: int, sample: Matrix) -> faiss.Index:
                 "to train them: choose fewer lists, or Flat"
             )
         # Sums over threads are not associative; one thread trains the same lists each time.
-        with _one_thread():
+        with single_thread():
             index.train(sample)
     return index
-
-
-class _one_thread:
-    def __enter__(self) -> None:
-        self._before = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        faiss.omp_set_num_threads(self._before)
 
 
 def to_bytes(index: faiss.Index) -> bytes:

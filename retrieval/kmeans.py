@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from vladmap.retrieval.threads import single_thread
 from vladmap.schemas.rejects import UserError
 
 _ITERATIONS = 25
@@ -41,17 +39,6 @@ def kmeans(points: NDArray[np.float32], clusters: int, seed: int = 0) -> NDArray
     with single_thread():
         solver.train(ordered)
     return np.ascontiguousarray(solver.centroids, dtype=np.float32)
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """FAISS and its matrix products on one thread within the block."""
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(threads)
 
 
 def _ordered(points: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from vladmap.retrieval.kmeans import single_thread
+from vladmap.retrieval.threads import single_thread
 
 
 def nearest_among(

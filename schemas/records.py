@@ -13,6 +13,7 @@ from typing import Any
 from vladmap.schemas.rejects import UserError
 
 NO_CELL = "none"
+"""The cell of images without a position."""
 
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9_.=+-]+")
 _DIGEST = re.compile(r"[0-9a-f]{32}")

@@ -20,14 +20,16 @@ from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
+from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.photos.ids import image_id
 from vladmap.schemas.rejects import UserError
 from vladmap.schemas.tables import TRUTH
-from vladmap.simulation.camera import Array, Camera, Poses
+from vladmap.simulation.camera import Camera, Poses
 from vladmap.simulation.city import build_city
 from vladmap.simulation.conditions import Conditions
 from vladmap.simulation.render import render
 from vladmap.simulation.route import drive
+from vladmap.simulation.threads import one_torch_thread
 
 ORIGIN = (48.2082, 16.3738, 171.0)  # latitude, longitude, ellipsoidal height of ENU's origin
 MAKE, MODEL = "vladmap", "Simulated Pinhole"
@@ -42,7 +44,6 @@ _SENSOR_WIDTH_MM = 6.4
 _FILM_DIAGONAL_MM = 43.266615  # of the 24 x 36 mm frame
 _HEADING_SIGMA_DEG = 1.0
 _ALTITUDE_NOISE = 1.5  # times the horizontal noise
-_A, _F = 6378137.0, 1.0 / 298.257223563  # WGS84
 
 
 @dataclass(frozen=True)
@@ -129,50 +130,16 @@ def _pictures_side_by_side(device: str) -> Iterator[ThreadPoolExecutor]:
     wait for the slowest thread: on a busy machine of two cores that was measured to be twelve
     times slower.
     """
-    threads = torch.get_num_threads()
     if torch.device(device).type != "cpu":
         with ThreadPoolExecutor(1) as pool:
             yield pool
         return
-    workers = min(threads, _MOST_WORKERS)
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads)
-
-
-def enu_to_geodetic(enu: Array, origin: tuple[float, float, float] = ORIGIN) -> Array:
-    """(N, 3) east, north, up in metres to (N, 3) WGS84 latitude, longitude, height.
-
-    Exact through geocentric coordinates; latitude and height in closed form by Vermeille, "Direct
-    transformation from geocentric coordinates to geodetic coordinates" (2002).
-    """
-    latitude, longitude = np.radians(origin[:2])
-    e2 = _F * (2 - _F)
-    sin, cos = np.sin(latitude), np.cos(latitude)
-    east = np.array([-np.sin(longitude), np.cos(longitude), 0.0])
-    up = np.array([cos * np.cos(longitude), cos * np.sin(longitude), sin])
-    north = np.cross(up, east)
-    curvature = _A / np.sqrt(1 - e2 * sin**2)
-    at = (curvature + origin[2]) * up - np.array([0.0, 0.0, e2 * curvature * sin])
-    x, y, z = (at + enu @ np.stack([east, north, up])).T
-    flat = np.hypot(x, y)
-    p = (flat / _A) ** 2
-    q = (1 - e2) * (z / _A) ** 2
-    r = (p + q - e2**2) / 6
-    s = e2**2 * p * q / (4 * r**3)
-    t = np.cbrt(1 + s + np.sqrt(s * (2 + s)))
-    u = r * (1 + t + 1 / t)
-    v = np.sqrt(u**2 + e2**2 * q)
-    w = e2 * (u + v - q) / (2 * v)
-    k = np.sqrt(u + v + w**2) - w
-    d = k * flat / (k + e2)
-    height = (k + e2 - 1) / k * np.hypot(d, z)
-    return np.column_stack(
-        [np.degrees(2 * np.arctan2(z, d + np.hypot(d, z))), np.degrees(np.arctan2(y, x)), height]
-    )
+    workers = min(torch.get_num_threads(), _MOST_WORKERS)
+    with (
+        one_torch_thread(),
+        ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1)) as pool,
+    ):
+        yield pool
 
 
 def _check(
@@ -199,7 +166,7 @@ def _fixes(
     poses: Poses, sigma: float, dropout: float, rng: np.random.Generator
 ) -> list[_Fix | None]:
     noise = rng.normal(0.0, 1.0, (len(poses), 3)) * sigma * np.array([1.0, 1.0, _ALTITUDE_NOISE])
-    places = enu_to_geodetic(poses.centre + noise)
+    places = enu_to_geodetic(poses.centre + noise, ORIGIN)
     headings = (poses.headings() + rng.normal(0.0, _HEADING_SIGMA_DEG, len(poses))) % 360.0
     lost = rng.random(len(poses)) < dropout
     return [
@@ -284,7 +251,7 @@ def _jpeg(picture: torch.Tensor, exif: Image.Exif) -> bytes:
 
 def _truth(paths: list[str], poses: Poses, camera: Camera) -> pa.Table:
     count = len(paths)
-    geodetic = enu_to_geodetic(poses.centre)
+    geodetic = enu_to_geodetic(poses.centre, ORIGIN)
     quaternions = poses.quaternions()
     columns = {
         "image_id": [image_id(path) for path in paths],

@@ -12,15 +12,15 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyproj
 import torch
 from PIL import Image
 
+from vladmap.geodesy.utm import band_of, to_utm, zone_of
+from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.photos.processes import end_with_parent, uninterrupted
 from vladmap.schemas.rejects import UserError
 from vladmap.simulation.camera import Array, Camera, Poses
@@ -29,15 +29,14 @@ from vladmap.simulation.city import City, build_city
 from vladmap.simulation.lens import draw_lenses, expose
 from vladmap.simulation.names import CONDITIONS, MOST_SEED, SPLITS
 from vladmap.simulation.render import radiance
-from vladmap.simulation.sample import enu_to_geodetic
 from vladmap.simulation.streets import Rig, Stretches, blocks_for, draw_rig, draw_stretches, look
 from vladmap.simulation.things import visit
+from vladmap.simulation.threads import one_torch_thread
 from vladmap.simulation.weather import Weather, draw_weather
 
 _BATCH = 16
 _BENT = -0.05  # k1 of the lenses that see places aligned
 _LEAVES = 320  # clusters of leaves of a near tree
-_BANDS = "CDEFGHJKLMNPQRSTUVWX"  # of latitude, 8 degrees each from 80 south
 _DATES = {"leaf": "20240612", "autumn": "20241028", "bare": "20250115"}
 
 
@@ -141,7 +140,7 @@ def write_worlds(
     on_cpu = torch.device(device).type == "cpu"
     count = min(workers or (os.cpu_count() or 1 if on_cpu else 1), len(left))
     if count <= 1:
-        with _one_thread(on_cpu):
+        with one_torch_thread(on_cpu):
             for world in left:
                 _write_world(out, world, device, report)
         return
@@ -223,11 +222,10 @@ def name_of(
     """The file name of a photograph of a world, taken at (3,) east, north, up metres from its
     origin."""
     latitude, longitude, _ = enu_to_geodetic(np.array([enu * [1, 1, 0]]), origin_of(seed))[0]
-    zone = int((longitude + 180.0) // 6.0) % 60 + 1
-    letter = _BANDS[int((latitude + 80.0) // 8.0)]
-    east, north = pyproj.Proj(proj="utm", zone=zone, ellps="WGS84")(longitude, latitude)
+    zone = zone_of(longitude)
+    east, north = to_utm(latitude, longitude, zone)
     fields = (
-        f"{east:.3f}", f"{north:.3f}", f"{zone:02d}", letter, f"{latitude:.8f}",
+        f"{east:.3f}", f"{north:.3f}", f"{zone:02d}", band_of(latitude), f"{latitude:.8f}",
         f"{longitude:.8f}", f"w{seed:04d}-p{number:05d}", "", f"{heading:.1f}", "", "",
         f"{enu[2]:.1f}", date, condition,
     )  # fmt: skip
@@ -312,18 +310,6 @@ def _is_done(out: Path, world: _World) -> bool:
         for path in (out / "images" / world.split / part).glob(f"@*@w{world.seed:04d}-p*"):
             path.unlink()
     return False
-
-
-@contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
-    """Small operations are faster on one thread."""
-    threads = torch.get_num_threads()
-    if wanted:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _check(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry, read_input
 from vladmap.console import counter as progress
-from vladmap.photos.places import earth_centred
+from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
 from vladmap.retrieval import index as faiss_index
 from vladmap.retrieval.names import SIGMA_M
 from vladmap.retrieval.smoothing import smooth, within_reach
@@ -128,7 +128,9 @@ class AddSmoothed(beam.PTransform):
         latitude, longitude, headings = numbers_of(
             described, images, ("latitude", "longitude", "heading_deg")
         )
-        return _Placed(descriptor_matrix(described), earth_centred(latitude, longitude), headings)
+        return _Placed(
+            descriptor_matrix(described), ecef_on_ellipsoid(latitude, longitude), headings
+        )
 
 
 class _Placed(NamedTuple):

@@ -1,7 +1,8 @@
 import h3
 import numpy as np
 
-from vladmap.photos.cells import NO_CELL, assign_cells, ring
+from vladmap.photos.cells import assign_cells, ring
+from vladmap.schemas.records import NO_CELL
 
 
 def test_cells_of_known_places_and_none_without_a_position():

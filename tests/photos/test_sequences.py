@@ -1,12 +1,10 @@
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-import pytest
 
 from vladmap.photos.sequences import (
     assign_sequences,
     beside_in_sequence,
-    great_circle_m,
     natural_key,
     sequence_group,
 )
@@ -151,11 +149,6 @@ def test_datetime64_columns_and_no_images_at_all():
 def test_natural_key():
     names = ["IMG10.jpg", "img2.jpg", "IMG1.jpg", "IMG02b.jpg"]
     assert sorted(names, key=natural_key) == ["IMG1.jpg", "img2.jpg", "IMG02b.jpg", "IMG10.jpg"]
-
-
-def test_great_circle_of_a_quarter_of_the_equator_and_of_no_distance():
-    quarter = great_circle_m(*map(np.array, ([0.0, 5.0], [0.0, 6.0], [0.0, 5.0], [90.0, 6.0])))
-    assert quarter == pytest.approx([np.pi / 2 * 6_371_008.8, 0.0])
 
 
 def beside(names, seconds, index, reach=10.0):

@@ -13,9 +13,9 @@ import pytest
 from tests.drives import write_drive
 from tests.photos.bad_photos import write_bad_inputs, write_odd_inputs
 from vladmap.atlas.store import AtlasStore
+from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
 from vladmap.photos.cells import assign_cells
 from vladmap.photos.ids import image_id
-from vladmap.photos.places import earth_centred
 from vladmap.pipeline import stages
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
@@ -293,7 +293,7 @@ def smoothed_at_once(atlas: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     vectors = np.stack(described["descriptor"].to_numpy())[[row_of[image] for image in ids]]
     vectors = vectors.astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    positions = earth_centred(images["latitude"].to_numpy(), images["longitude"].to_numpy())
+    positions = ecef_on_ellipsoid(images["latitude"].to_numpy(), images["longitude"].to_numpy())
     headings = images["heading_deg"].to_numpy(np.float64)
     index = faiss.read_index(str(folder / "places.faiss"))
     return ids, smooth(vectors, positions, headings, SIGMA_M), index.reconstruct_n(0, len(ids))

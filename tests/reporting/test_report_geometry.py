@@ -7,9 +7,7 @@ import pytest
 
 from tests.reporting.synthetic import METRES_PER_DEGREE
 from vladmap.reporting.geometry import (
-    EARTH_RADIUS_M,
     LocalMercator,
-    distance_m,
     flatten_models,
     heading_of_rotation,
 )
@@ -17,20 +15,6 @@ from vladmap.reporting.geometry import (
 
 def array(*values: float) -> np.ndarray:
     return np.array(values, dtype=np.float64)
-
-
-def test_a_degree_of_latitude_is_a_360th_of_the_circumference() -> None:
-    expected = 2 * np.pi * EARTH_RADIUS_M / 360
-    assert expected == pytest.approx(METRES_PER_DEGREE, rel=1e-6)
-    found = distance_m(array(10, 0, 60), array(5, 0, 7), array(11, 0, 60), array(5, 1, 8))
-    # On the 60th parallel a degree of longitude is half as long (a great circle cuts the corner).
-    np.testing.assert_allclose(found, [expected, expected, expected / 2], rtol=1e-4)
-
-
-def test_distance_across_the_antimeridian_is_the_short_way() -> None:
-    assert distance_m(array(0), array(179.9995), array(0), array(-179.9995))[0] == pytest.approx(
-        METRES_PER_DEGREE * 1e-3, rel=1e-6
-    )
 
 
 @pytest.mark.parametrize("longitude", [13.2, 179.9999, -180.0, 0.0])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from vladmap.photos.places import earth_centred, read_places
+from vladmap.geodesy.wgs84 import ecef_on_ellipsoid, enu_to_geodetic
+from vladmap.photos.places import read_places
 from vladmap.simulation.render import depth_map
-from vladmap.simulation.sample import enu_to_geodetic
 from vladmap.simulation.things import visit
 from vladmap.simulation.worlds import build_world, name_of, origin_of, plan_visits, write_worlds
 
@@ -41,7 +41,7 @@ def test_without_noise_names_are_the_true_places_to_a_centimetre(world: Path) ->
     drives = plan_visits(2001, 6, ["day"], ["day", "night"], 2, SMALL)
     enu = np.concatenate([drive.poses.centre for drive in drives]) * [1, 1, 0]
     latitude, longitude, _ = enu_to_geodetic(enu, origin_of(2001)).T
-    true = earth_centred(latitude, longitude)
+    true = ecef_on_ellipsoid(latitude, longitude)
     places = read_places(world / "images" / "test")
     order = [int(path.name.split("@")[7].split("-p")[1]) for path in places.paths]
     assert np.linalg.norm(places.positions - true[order], axis=1).max() < 0.01
@@ -53,7 +53,7 @@ def test_train_labels_are_as_weak_as_gps(tmp_path: Path) -> None:
     latitude, longitude, _ = enu_to_geodetic(drive.poses.centre * [1, 1, 0], origin_of(2001)).T
     places = read_places(tmp_path / "images" / "train" / "database")
     order = [int(path.name.split("@")[7].split("-p")[1]) for path in places.paths]
-    away = np.linalg.norm(places.positions - earth_centred(latitude, longitude)[order], axis=1)
+    away = np.linalg.norm(places.positions - ecef_on_ellipsoid(latitude, longitude)[order], axis=1)
     # Two axes of 3 m each: a mean of 3 * sqrt(pi / 2) = 3.76 m.
     assert 2.9 < away.mean() < 4.7
 
