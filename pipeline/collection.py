@@ -18,8 +18,8 @@ from apache_beam.io.filesystems import FileSystems
 from vladmap.atlas import storage
 from vladmap.photos.ids import IMAGE_SUFFIXES, is_image_name, is_systems_name
 from vladmap.photos.manifest import is_manifest_name, manifest_notes, read_manifest, to_json
+from vladmap.schemas.ingest_tables import LISTING
 from vladmap.schemas.rejects import UserError
-from vladmap.transforms.ingest import LISTING
 
 _GLOB = frozenset("*?[")
 
@@ -65,7 +65,7 @@ def _shown(name: str) -> str:
 
 @dataclass(frozen=True)
 class Listing:
-    """A collection's root and its files (columns of transforms.ingest.LISTING), sorted by path.
+    """A collection's root and its files (columns of schemas.ingest_tables.LISTING), sorted by path.
 
     `notes` are sentences on what was passed over or guessed, and why.
     """

@@ -21,8 +21,9 @@ from vladmap.atlas.fingerprints import fingerprint
 from vladmap.atlas.store import AtlasStore
 from vladmap.photos.ids import image_id
 from vladmap.pipeline.collection import Listing
+from vladmap.schemas.ingest_tables import LISTING, PLANNED
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
-from vladmap.transforms.ingest import LISTING, PLANNED, SCAN
+from vladmap.transforms.ingest import SCAN
 
 STAGE = "plan"
 

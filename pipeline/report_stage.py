@@ -20,6 +20,7 @@ from PIL import Image
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
+from vladmap.atlas.photographs import load_photo
 from vladmap.atlas.store import AtlasStore
 from vladmap.console.progress import counted
 from vladmap.geodesy.wgs84 import great_circle_m
@@ -59,7 +60,6 @@ from vladmap.transforms import pair as pair_stage
 from vladmap.transforms import verify as verify_stage
 from vladmap.transforms.describe import descriptor_matrix
 from vladmap.transforms.index import load_index
-from vladmap.transforms.photos import load_photo
 from vladmap.transforms.reconstruct import JUDGED_PATH
 
 log = logging.getLogger("vladmap")

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.fingerprints import fingerprint
+from vladmap.atlas.photographs import SHARD_ROWS, shard_rows
 from vladmap.console.progress import counted
 from vladmap.features.base import FEATURE_NAMES
 from vladmap.mapping.cameras import camera_keys
@@ -42,7 +43,6 @@ from vladmap.transforms import ingest as ingest_stage
 from vladmap.transforms import learn as learn_stage
 from vladmap.transforms import pair as pair_stage
 from vladmap.transforms import verify as verify_stage
-from vladmap.transforms.photos import SHARD_ROWS, shard_rows
 from vladmap.transforms.rerank import RerankSettings
 
 log = logging.getLogger("vladmap")

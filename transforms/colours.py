@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from vladmap.atlas.photographs import load_ahead
 from vladmap.console import counter as progress
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping.colours import PointColours
-from vladmap.transforms.photos import load_ahead
 
 # libjpeg is asked for twice this: a photograph of 12 megapixels then comes at half its size.
 _LONG_SIDE_PX = 1000

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_shard, reject_row
+from vladmap.atlas.photographs import Photo, load_ahead, shard_rows
 from vladmap.console import counter as progress
 from vladmap.models import load_model
 from vladmap.models.aggregated import AggregatedModel
@@ -36,7 +37,6 @@ from vladmap.schemas.records import FileRef, LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
 from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.patches import patch_table
-from vladmap.transforms.photos import Photo, load_ahead, shard_rows
 
 STAGE = "describe"
 

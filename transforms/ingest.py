@@ -1,8 +1,9 @@
 """Ingest: read every photograph's header once, then give each image its place in the atlas.
 
-Two transforms. ScanPhotos reads whole files, in chunks of the listing, and keeps what it learnt in
-`work/headers/`. OrganiseImages shuffles only those small rows: exact duplicates, sequences and
-cells need to see the whole collection, and a shard of `images/` holds images of one cell.
+ScanPhotos: chunks of the listing (schemas.ingest_tables.PLANNED) in, `work/headers/` out. It reads
+whole files. OrganiseImages: those header rows in, `images/` and `rejects/ingest/` out. It shuffles
+only the rows, a few hundred bytes each: exact duplicates, sequences and cells depend on the whole
+collection, and a shard of `images/` holds images of one cell.
 """
 
 from __future__ import annotations
@@ -13,117 +14,37 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry, commit_shard, reject_row
+from vladmap.atlas.image_parts import part_digests
+from vladmap.atlas.photographs import photo_bytes
 from vladmap.console import counter as progress
-from vladmap.photos.cells import assign_cells
-from vladmap.photos.clocks import ASSUMED_UTC, NEIGHBOURS, zones_of_neighbours
-from vladmap.photos.decode import inspect
-from vladmap.photos.geometry import boxes, points_wkb, with_geo_metadata
-from vladmap.photos.ids import content_hash, image_id
-from vladmap.photos.manifest import from_json, override
-from vladmap.photos.projection import PERSPECTIVE
-from vladmap.photos.sequences import assign_sequences, sequence_group
+from vladmap.photos.header_rows import header_row, require_file
+from vladmap.photos.ids import image_id
+from vladmap.photos.image_table import image_counts, image_table
+from vladmap.photos.organise import (
+    Copy,
+    Frame,
+    complete_row,
+    duplicates,
+    sequence_columns,
+    with_zones,
+)
 from vladmap.schemas import tables
+from vladmap.schemas.ingest_tables import HEADERS
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
 from vladmap.transforms.counters import StageCounters
-from vladmap.transforms.photos import photo_bytes
 
 STAGE = "ingest"
 SCAN = "scan"
 
-LISTING = pa.schema(
-    [
-        ("path", pa.string()),
-        ("uri", pa.string()),
-        ("size", pa.int64()),
-        ("modified_ns", pa.int64()),
-        ("changed_ns", pa.int64()),
-        ("kind", pa.string()),
-        ("overrides", pa.string()),
-    ]
-)
-"""One file of a collection; `kind` is `file`, or why it is none; `overrides` JSON of a manifest.
-
-Times are nanoseconds since 1970. `modified_ns` is what programs that correct a photograph in place
-like to restore; `changed_ns` (ctime) is the file system's own and nobody's to set. It is null where
-there is none: an object store's modification time is its own already.
-"""
-
-PLANNED = pa.schema([*LISTING, ("home", pa.string()), ("home_hash", pa.string())])
-"""A listed file in a plan. `home` is the chunk where it stood with the bytes of `home_hash`: found
-to be those bytes still, it stays there, so that a touched or moved file costs no descriptor.
-"""
-
-_HEADER_FIELDS = [
-    "width",
-    "height",
-    "make",
-    "model",
-    "focal_px",
-    "captured_at",
-    "captured_local",
-    "time_source",
-    "latitude",
-    "longitude",
-    "altitude",
-    "gps_accuracy_m",
-    "heading_deg",
-    "projection",
-]
-
-HEADERS = pa.schema(
-    [
-        ("path", pa.string()),
-        ("home", pa.string()),
-        ("given_sequence", pa.string()),
-        ("notes", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        *(
-            tables.IMAGES.field(name).with_nullable(True)
-            for name in ("image_id", "uri", "content_hash", "sharpness", *_HEADER_FIELDS)
-        ),
-    ]
-)
-"""What one file said of itself, or (`reason`, `detail`) why it cannot be used."""
-
-_NOT_FILES = {
-    "not_a_file": (RejectReason.NOT_A_FILE, "not a regular file"),
-    "missing": (RejectReason.MISSING, "listed, but there is no such file"),
-    "unreadable": (RejectReason.UNREADABLE, "the folder cannot be read: check its permissions"),
-    "name_not_utf8": (RejectReason.UNREADABLE, "the file's name is not UTF-8: rename it"),
-}
-
-_CAMERA = ["make", "model", "width", "height", "focal_px", "projection"]
-
-PARTS = {
-    # What is computed from pixels alone: descriptors, patches.
-    "pixels": ["image_id", "content_hash", "width", "height", "duplicate_of"],
-    # Local features: only what one lens took has them.
-    "features": ["image_id", "content_hash", "width", "height", "duplicate_of", "projection"],
-    # The index of places.
-    "directions": ["image_id", "latitude", "longitude", "heading_deg"],
-    # Pairs; `pipeline.stages.pair` sees to the sequences, which cross shards.
-    "places": ["image_id", "latitude", "longitude", "gps_accuracy_m"],
-    # Two-view geometry.
-    "cameras": ["image_id", *_CAMERA],
-    # Tiles: all but the sequences, the uri (a model has names in the collection) and the sharpness.
-    "map": [
-        *("image_id", "name", "content_hash", "duplicate_of", *_CAMERA, "captured_at"),
-        *("latitude", "longitude", "altitude", "gps_accuracy_m", "heading_deg"),
-    ],
-}
-"""Columns of `images/` that later stages read, by the name under which the ledger keeps their
-identity: a stage depends on its own and no others. The identity of a whole shard is its file's.
-"""
-
 # Shards of one block are made together: a group of a shuffle holds at most this many chunks.
 _CHUNKS_PER_BLOCK = 50
+
+Row = dict[str, Any]
 
 
 @dataclass(eq=False)
@@ -155,48 +76,31 @@ class _Scan(beam.DoFn):
         counts = {"images": len(rows), "rejects": rejected}
         yield commit_entry(self._root, SCAN, task, files, counts=counts)
 
-    def _read(self, item: dict[str, Any]) -> dict[str, Any]:
+    def _read(self, item: Row) -> Row:
+        """One listed file's row of HEADERS."""
         try:
-            row = {"reason": None, **read_photo(item, self._max_pixels)}
+            require_file(item["kind"])
+            data = photo_bytes(item["uri"], self._max_pixels)
+            row = {"reason": None, **header_row(data, item["overrides"], self._max_pixels)}
         except PhotoError as error:
             row = {"reason": error.reason.value, "detail": error.detail}
         progress.advance()
-        known = item["home"] and item["home_hash"] == row.get("content_hash")
+        is_unchanged = item["home"] and item["home_hash"] == row.get("content_hash")
         return {
             "path": item["path"],
             "uri": item["uri"],
             "image_id": image_id(item["path"]),
-            "home": item["home"] if known else None,
+            "home": item["home"] if is_unchanged else None,
             **row,
         }
-
-
-def read_photo(item: dict[str, Any], max_pixels: int) -> dict[str, Any]:
-    """Columns of HEADERS for one listed file, what the manifest says over what the file says.
-
-    Raises PhotoError where the file cannot be used.
-    """
-    if item["kind"] in _NOT_FILES:
-        raise PhotoError(*_NOT_FILES[item["kind"]])
-    data = photo_bytes(item["uri"], max_pixels)
-    header, sharpness = inspect(data, max_pixels=max_pixels)
-    if item["overrides"]:
-        header = override(header, from_json(item["overrides"]))
-    return {
-        **{name: getattr(header, name) for name in _HEADER_FIELDS},
-        "content_hash": content_hash(data),
-        "sharpness": sharpness,
-        "given_sequence": header.sequence,
-        "notes": " ".join(header.notes),
-    }
 
 
 @dataclass(eq=False)
 class OrganiseImages(beam.PTransform):
     """Tasks of header chunks -> ledger entries of `images/`, and rejects of the whole stage.
 
-    The rows shuffled are headers, a few hundred bytes each. `dead` names a table of (chunk, path)
-    rows that the collection no longer holds as they were read.
+    `dead` is the path of a table of (chunk, path): header rows whose files have left the collection
+    or were changed since.
     """
 
     root: str
@@ -218,13 +122,13 @@ class OrganiseImages(beam.PTransform):
         )
         duplicates = (
             good
-            | "By content" >> beam.Map(lambda row: (row["content_hash"], _order(row)))
+            | "By content" >> beam.Map(lambda row: (row["content_hash"], _copy(row)))
             | "Same content" >> beam.GroupByKey()
             | "Duplicates" >> beam.FlatMap(_duplicates)
         )
         sequences = (
             good
-            | "By clock" >> beam.Map(lambda row: (_clock(row), _stop(row)))
+            | "By clock" >> beam.Map(_by_clock)
             | "Same clock" >> beam.GroupByKey()
             | "Zones" >> beam.FlatMap(_zones)
             | "Same drive" >> beam.GroupByKey()
@@ -255,7 +159,7 @@ class _ReadHeaders(beam.DoFn):
             zip(*(dead[name].to_pylist() for name in ("chunk", "path")), strict=True)
         )
 
-    def process(self, task: Task) -> Iterator[dict[str, Any]]:
+    def process(self, task: Task) -> Iterator[Row]:
         for row in storage.read_table(storage.join(self._root, task.read("headers"))).to_pylist():
             if (task.shard, row["path"]) not in self._removed:
                 yield {**row, "block": _block(row.get("home") or task.shard)}
@@ -266,114 +170,51 @@ def _block(chunk: str) -> str:
     return f"{generation}-{int(number) // _CHUNKS_PER_BLOCK:03d}"
 
 
-def _order(row: dict[str, Any]) -> tuple[str, str, str]:
-    """The first of equal photographs is the one that came first, then the first by path."""
+def _copy(row: Row) -> tuple[str, str, str]:
     return row["block"].partition("-")[0], row["path"], row["image_id"]
 
 
 def _duplicates(group: tuple[str, Iterable[tuple[str, str, str]]]) -> Iterator[tuple[str, str]]:
-    first, *others = sorted(group[1])
-    for _, _, duplicate in others:
-        yield duplicate, first[2]
+    return duplicates(map(Copy._make, group[1]))
 
 
-def _clock(row: dict[str, Any]) -> str:
-    """What the zone of a clock holds for: a camera's frames in a folder."""
-    return sequence_group(row["path"], row["make"], row["model"], None)
+# Frames cross the shuffles as plain tuples: a pickled Frame names its class in each element.
+_Values = tuple[Any, ...]
 
 
-_STOP_FIELDS = [
-    "image_id",
-    "path",
-    "captured_at",
-    "captured_local",
-    "time_source",
-    "latitude",
-    "longitude",
-    "make",
-    "model",
-    "given_sequence",
-]
+def _by_clock(row: Row) -> tuple[str, _Values]:
+    frame = Frame.of(row)
+    return frame.clock, tuple(frame)
 
 
-def _stop(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in _STOP_FIELDS)
-
-
-def _columns(stops: Iterable[tuple[Any, ...]]) -> dict[str, list[Any]]:
-    ordered = sorted(stops, key=lambda stop: stop[0])
-    return dict(zip(_STOP_FIELDS, map(list, zip(*ordered, strict=True)), strict=True))
-
-
-def _zones(
-    group: tuple[str, Iterable[tuple[Any, ...]]],
-) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """The stops of one clock with their zones, under what a sequence may not cross."""
-    stops = _columns(group[1])
-    stops["captured_at"], stops["time_source"] = zones_of_neighbours(
-        stops["captured_at"], stops["captured_local"], stops["time_source"]
-    )
-    for stop in zip(*stops.values(), strict=True):
-        row = dict(zip(_STOP_FIELDS, stop, strict=True))
-        yield sequence_group(row["path"], row["make"], row["model"], row["given_sequence"]), stop
+def _zones(group: tuple[str, Iterable[_Values]]) -> Iterator[tuple[str, _Values]]:
+    """The frames of one clock, in their zones, by drive."""
+    for frame in with_zones(map(Frame._make, group[1])):
+        yield frame.drive, tuple(frame)
 
 
 def _sequences(
-    group: tuple[str, Iterable[tuple[Any, ...]]], max_gap_s: float, max_gap_m: float
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What a row of `images/` gets from the others of its drive."""
-    stops = _columns(group[1])
-    ids, index = assign_sequences(
-        stops["image_id"],
-        stops["path"],
-        stops["captured_at"],
-        np.array(stops["latitude"], dtype=float),
-        np.array(stops["longitude"], dtype=float),
-        stops["make"],
-        stops["model"],
-        stops["given_sequence"],
-        max_gap_s=max_gap_s,
-        max_gap_m=max_gap_m,
-    )
-    for row, (image, sequence, position) in enumerate(
-        zip(stops["image_id"], ids, index.tolist(), strict=True)
-    ):
-        yield (
-            image,
-            {
-                "sequence_id": sequence,
-                "sequence_index": position,
-                "captured_at": stops["captured_at"][row],
-                "time_source": stops["time_source"][row],
-            },
-        )
+    group: tuple[str, Iterable[_Values]], max_gap_s: float, max_gap_m: float
+) -> Iterator[tuple[str, Row]]:
+    return sequence_columns(map(Frame._make, group[1]), max_gap_s, max_gap_m)
 
 
 def _complete(
-    joined: tuple[str, dict[str, list[Any]]], resolution: int
-) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+    joined: tuple[str, dict[str, list[Any]]], cell_resolution: int
+) -> Iterator[tuple[tuple[str, str], Row]]:
     """The finished row of `images/` under its block and cell."""
-    found = joined[1]
-    for row in found["row"]:
-        cell = assign_cells([row["latitude"]], [row["longitude"]], resolution)[0]
-        yield (
-            (row["block"], cell),
-            {
-                **row,
-                **next(iter(found["sequence"])),
-                "cell": cell,
-                "duplicate_of": next(iter(found["duplicate"]), None),
-            },
-        )
+    _, parts = joined
+    duplicate_of = next(iter(parts["duplicate"]), None)
+    for header in parts["row"]:
+        row = complete_row(header, next(iter(parts["sequence"])), duplicate_of, cell_resolution)
+        yield (row["block"], row["cell"]), row
 
 
 class _WriteImages(beam.DoFn):
     def __init__(self, root: str, fingerprint: str, shard_images: int) -> None:
         self._root, self._fingerprint, self._size = root, fingerprint, shard_images
 
-    def process(
-        self, group: tuple[tuple[str, str], Iterable[dict[str, Any]]]
-    ) -> Iterator[LedgerEntry]:
+    def process(self, group: tuple[tuple[str, str], Iterable[Row]]) -> Iterator[LedgerEntry]:
         (block, cell), members = group
         rows = sorted(members, key=lambda row: row["image_id"])
         for piece, start in enumerate(range(0, len(rows), self._size)):
@@ -382,61 +223,18 @@ class _WriteImages(beam.DoFn):
             task = Task(shard, cell, output, self._fingerprint)
             yield self._write(task, rows[start : start + self._size])
 
-    def _write(self, task: Task, rows: list[dict[str, Any]]) -> LedgerEntry:
-        table = images_table(rows)
-        counts = {
-            "images": len(rows),
-            "duplicates": len(rows) - table["duplicate_of"].null_count,
-            "without_position": len(rows) if task.cell == NO_CELL else 0,
-            "invalid_positions": sum("position_invalid" in row["notes"] for row in rows),
-            "invalid_facts": sum(map(_has_invalid_facts, rows)),
-            "panoramas": sum(row["projection"] != PERSPECTIVE for row in rows),
-            "zones_unknown": sum(row["time_source"] == ASSUMED_UTC for row in rows),
-            "zones_of_neighbours": sum(row["time_source"] == NEIGHBOURS for row in rows),
-        }
-        return commit_shard(self._root, STAGE, task, table, parts=_parts(table), counts=counts)
-
-
-def _has_invalid_facts(row: dict[str, Any]) -> bool:
-    notes = set(row["notes"].split()) - {"position_invalid"}
-    return any(note.endswith("_invalid") for note in notes)
-
-
-def _parts(table: pa.Table) -> dict[str, str]:
-    columns = {name: table[name].to_pylist() for name in set().union(*PARTS.values())}
-    return {
-        part: storage.combined_digest(
-            str(row) for row in zip(*(columns[name] for name in names), strict=True)
+    def _write(self, task: Task, rows: list[Row]) -> LedgerEntry:
+        table = image_table(rows)
+        return commit_shard(
+            self._root, STAGE, task, table, parts=part_digests(table), counts=image_counts(rows)
         )
-        for part, names in PARTS.items()
-    }
-
-
-def images_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows as a GeoParquet table of schemas.tables.IMAGES."""
-    latitude, longitude, altitude = (
-        np.array([row[name] for row in rows], dtype=float)
-        for name in ("latitude", "longitude", "altitude")
-    )
-    made = {
-        "name": pa.array([row["path"] for row in rows], pa.string()),
-        "geometry": points_wkb(latitude, longitude, altitude),
-        "bbox": boxes(latitude, longitude),
-    }
-    columns = [
-        made[field.name]
-        if field.name in made
-        else pa.array([row[field.name] for row in rows], field.type)
-        for field in tables.IMAGES
-    ]
-    return with_geo_metadata(pa.table(columns, schema=tables.IMAGES))
 
 
 class _WriteRejects(beam.DoFn):
     def __init__(self, root: str, fingerprint: str) -> None:
         self._root, self._fingerprint = root, fingerprint
 
-    def process(self, group: tuple[str, Iterable[dict[str, Any]]]) -> Iterator[LedgerEntry]:
+    def process(self, group: tuple[str, Iterable[Row]]) -> Iterator[LedgerEntry]:
         block, members = group
         rows = [
             reject_row(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
+from vladmap.atlas.photographs import load_ahead
 from vladmap.console import counter as progress
 from vladmap.models import load_model
 from vladmap.models.aggregated import AggregatedModel
@@ -26,7 +27,6 @@ from vladmap.models.registry import local_descriptors
 from vladmap.models.whitening import Whitening
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.transforms.describe import ModelSettings
-from vladmap.transforms.photos import load_ahead
 from vladmap.transforms.whitening import FitWhitening
 
 

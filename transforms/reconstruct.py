@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
+from vladmap.atlas.image_parts import PARTS
 from vladmap.console import counter as progress
 from vladmap.features.base import LocalFeatures
 from vladmap.features.table import read_features
@@ -29,7 +30,6 @@ from vladmap.schemas import tables
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.transforms.cameras import read_cameras
 from vladmap.transforms.counters import StageCounters
-from vladmap.transforms.ingest import PARTS
 
 STAGE = "reconstruct"
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_shard, reject_row
+from vladmap.atlas.photographs import Photo, load_photo, shard_rows
 from vladmap.console import counter as progress
 from vladmap.features.base import LocalFeatures, load_extractor
 from vladmap.features.table import feature_table, read_features
@@ -29,7 +30,6 @@ from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
 from vladmap.transforms.cameras import IMAGE_COLUMNS, read_cameras
 from vladmap.transforms.counters import StageCounters
-from vladmap.transforms.photos import Photo, load_photo, shard_rows
 
 STAGE = "verify"
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.drives import write_drive
 from tests.pipeline.test_stages import build, done, files
-from vladmap.atlas import storage
+from vladmap.atlas import image_parts, storage
 from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.store import AtlasStore
 from vladmap.models.checkpoints import vocabulary
@@ -22,7 +22,7 @@ from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import UserError
-from vladmap.transforms import ingest, pair
+from vladmap.transforms import pair
 
 BASE: dict[str, Any] = {"shard_images": 8, "clusters": 8, "gps_sigma_m": 4.0}
 
@@ -245,7 +245,7 @@ def test_a_stage_reads_no_column_of_images_that_its_inputs_leave_out(
     # A camera's choice stands: it is made again where more of its images are there to try.
     del read["cameras"]
     for label, columns in read.items():
-        allowed = {"uri"}.union(*(ingest.PARTS[part] for part in parts[label]))
+        allowed = {"uri"}.union(*(image_parts.PARTS[part] for part in parts[label]))
         if label == "pair":
             allowed |= set(pair.STOPS)  # in its fingerprint, as `sequence_digests`
         assert columns <= allowed, label

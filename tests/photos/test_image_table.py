@@ -14,8 +14,8 @@ import pytest
 import shapely
 
 from vladmap.photos.cells import assign_cells
+from vladmap.photos.image_table import image_table
 from vladmap.schemas import tables
-from vladmap.transforms.ingest import images_table
 
 PLACES = [
     (55.7, 13.19, 52.0),
@@ -47,7 +47,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if at == cell
         ]
         (folder / f"cell={cell}").mkdir(parents=True)
-        pq.write_table(images_table(rows), folder / f"cell={cell}" / "g0000-000.parquet")
+        pq.write_table(image_table(rows), folder / f"cell={cell}" / "g0000-000.parquet")
     return folder
 
 

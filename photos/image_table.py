@@ -1,0 +1,56 @@
+"""Finished rows of photographs -> a shard of `images/`, and counts of what is special in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vladmap.photos.clocks import ASSUMED_UTC, NEIGHBOURS
+from vladmap.photos.geometry import boxes, points_wkb, with_geo_metadata
+from vladmap.photos.projection import PERSPECTIVE
+from vladmap.schemas import tables
+from vladmap.schemas.records import NO_CELL
+
+Row = Mapping[str, Any]
+
+
+def image_table(rows: Sequence[Row]) -> pa.Table:
+    """Rows of photos.organise.complete_row as a GeoParquet table of schemas.tables.IMAGES."""
+    latitude, longitude, altitude = (
+        np.array([row[name] for row in rows], dtype=float)
+        for name in ("latitude", "longitude", "altitude")
+    )
+    computed = {
+        "name": pa.array([row["path"] for row in rows], pa.string()),
+        "geometry": points_wkb(latitude, longitude, altitude),
+        "bbox": boxes(latitude, longitude),
+    }
+    columns = [
+        computed[field.name]
+        if field.name in computed
+        else pa.array([row[field.name] for row in rows], field.type)
+        for field in tables.IMAGES
+    ]
+    return with_geo_metadata(pa.table(columns, schema=tables.IMAGES))
+
+
+def image_counts(rows: Sequence[Row]) -> dict[str, int]:
+    """How many of the photographs are special in which way; the report names them."""
+    return {
+        "images": len(rows),
+        "duplicates": sum(row["duplicate_of"] is not None for row in rows),
+        "without_position": sum(row["cell"] == NO_CELL for row in rows),
+        "invalid_positions": sum("position_invalid" in row["notes"] for row in rows),
+        "invalid_facts": sum(map(_has_invalid_facts, rows)),
+        "panoramas": sum(row["projection"] != PERSPECTIVE for row in rows),
+        "zones_unknown": sum(row["time_source"] == ASSUMED_UTC for row in rows),
+        "zones_of_neighbours": sum(row["time_source"] == NEIGHBOURS for row in rows),
+    }
+
+
+def _has_invalid_facts(row: Row) -> bool:
+    notes = set(row["notes"].split()) - {"position_invalid"}
+    return any(note.endswith("_invalid") for note in notes)
