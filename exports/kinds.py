@@ -35,6 +35,7 @@ EXPORTS = (
         "a model and photographs that fit it pixel for pixel, for COLMAP and what reads it",
         ("images", "link", "copy", "text", "max_pixels"),
     ),
+    ExportKind("geojson", "where each photograph was taken and which way it looks, for web maps"),
 )
 """In the order of the help; the first is the default."""
 

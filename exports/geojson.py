@@ -1,0 +1,82 @@
+"""Where each photograph was taken and which way it looks, as GeoJSON (RFC 7946)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from scipy.spatial.transform import Rotation
+
+from vladmap.atlas import layout, storage
+from vladmap.atlas.store import AtlasStore
+from vladmap.exports.base import Exporter, Outcome, Settings, model_facts, new_folder
+
+_DIGITS = 8
+"""Decimals of a degree: a millimetre on the ground."""
+
+
+class GeoJsonExporter(Exporter):
+    """One file, `poses.geojson`: a point for each photograph of the model that GPS places."""
+
+    def export(
+        self,
+        atlas: AtlasStore,
+        settings: Settings,
+        progress: Callable[[], object] = lambda: None,
+    ) -> Outcome:
+        """See Exporter.export. A photograph without a position on earth is counted as missing."""
+        atlas.require(("merge",))
+        model_facts(atlas, settings.model)
+        poses = storage.read_table(atlas.path(layout.POSES))
+        rows = poses.filter(pc.equal(poses["model"], settings.model)).sort_by("name").to_pylist()
+        with new_folder(settings.output) as output:
+            features, missing = [], []
+            for row in rows:
+                if row["latitude"] is None:
+                    missing.append((row["name"], "GPS places no part of its model"))
+                else:
+                    features.append(_feature(row))
+                progress()
+            collection = {"type": "FeatureCollection", "features": features}
+            text = json.dumps(collection, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            (output / "poses.geojson").write_text(text, encoding="utf-8")
+        line = f"{len(features)} photographs in {output / 'poses.geojson'}"
+        return Outcome((line,), len(rows), tuple(missing))
+
+
+EXPORTER = GeoJsonExporter()
+
+
+def heading_deg(quaternion: tuple[float, float, float, float]) -> float | None:
+    """The compass direction that a camera looks in: 0 is north, 90 is east, in degrees.
+
+    `quaternion` (w, x, y, z) is the rotation camera_from_enu of `poses.parquet`. None for a camera
+    that looks straight up or down.
+    """
+    w, x, y, z = quaternion
+    east, north, _ = Rotation.from_quat([x, y, z, w]).inv().apply(np.array([0.0, 0.0, 1.0]))
+    if math.hypot(east, north) < 1e-6:
+        return None
+    return math.degrees(math.atan2(east, north)) % 360
+
+
+def _feature(row: Mapping[str, Any]) -> dict[str, Any]:
+    position = [round(row["longitude"], _DIGITS), round(row["latitude"], _DIGITS)]
+    if row["altitude"] is not None:
+        position.append(round(row["altitude"], 3))
+    heading = heading_deg((row["qw"], row["qx"], row["qy"], row["qz"]))
+    return {
+        "type": "Feature",
+        "id": row["image_id"],
+        "geometry": {"type": "Point", "coordinates": position},
+        "properties": {
+            "name": row["name"],
+            "heading_deg": None if heading is None else round(heading, 2),
+            "points": row["points"],
+            "reprojection_error_px": round(row["reprojection_error_px"], 3),
+        },
+    }
