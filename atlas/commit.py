@@ -6,14 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.schemas import tables
 from vladmap.schemas.records import FileRef, LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError
-
-
-def ledger_path(stage: str, shard: str) -> str:
-    return f"ledger/{stage}/{shard}.json"
 
 
 def read_input(root: str, task: Task, path: str) -> bytes:
@@ -56,7 +52,7 @@ def commit_shard(
     """
     files = [storage.commit_table(root, task.output, table), *others]
     rows = sorted(rejects, key=lambda row: row["uri"])
-    reject_path = f"rejects/{stage}/{task.shard}.parquet"
+    reject_path = layout.rejects(stage, task.shard)
     if rows:
         reject_table = pa.Table.from_pylist([dict(row) for row in rows], schema=tables.REJECTS)
         files.append(storage.commit_table(root, reject_path, reject_table))
@@ -92,5 +88,7 @@ def commit_entry(
         counts=counts or {},
         parts=parts or {},
     )
-    storage.write_atomic(storage.join(root, ledger_path(stage, task.shard)), entry.to_json())
+    storage.write_atomic(
+        storage.join(root, layout.ledger_entry(stage, task.shard)), entry.to_json()
+    )
     return entry

@@ -11,22 +11,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vladmap.atlas import storage
-from vladmap.atlas.commit import ledger_path
-from vladmap.atlas.store import AtlasStore, LostLine
+from vladmap.atlas import layout, storage
+from vladmap.atlas.ledger import LostLine
+from vladmap.atlas.store import AtlasStore
 from vladmap.schemas import tables
 from vladmap.schemas.records import FileRef, LedgerEntry
 
 _SCHEMAS = {
-    "images": tables.IMAGES,
-    "rejects": tables.REJECTS,
-    "pairs": tables.PAIRS,
-    "two_views": tables.TWO_VIEWS,
-    "poses.parquet": tables.POSES,
-    "unregistered.parquet": tables.UNREGISTERED,
+    layout.IMAGES: tables.IMAGES,
+    layout.REJECTS: tables.REJECTS,
+    layout.PAIRS: tables.PAIRS,
+    layout.TWO_VIEWS: tables.TWO_VIEWS,
+    layout.POSES: tables.POSES,
+    layout.UNREGISTERED: tables.UNREGISTERED,
 }
 _IDS = ("image_id", "image_id_a", "image_id_b")
-_NOT_OF_IMAGES = ("work", "rejects")
+_NOT_OF_IMAGES = (layout.WORK, layout.REJECTS)
 
 
 class Finding(NamedTuple):
@@ -89,7 +89,7 @@ def forget(atlas: AtlasStore, findings: Iterable[Finding]) -> None:
     """
     for finding in findings:
         if finding.shard:
-            storage.delete(atlas.path(ledger_path(finding.stage, finding.shard)))
+            storage.delete(atlas.path(layout.ledger_entry(finding.stage, finding.shard)))
         if finding.shard or not finding.stage:
             storage.delete(finding.path)
 
@@ -107,7 +107,7 @@ def _image_ids(atlas: AtlasStore) -> NDArray[np.str_]:
     """All image ids, sorted; of shards that can be read."""
     parts = [np.zeros(0, "U32")]
     for entry in atlas.ledger("ingest").values():
-        if entry.file.path.startswith("images/"):
+        if layout.top(entry.file.path) == layout.IMAGES:
             try:
                 table = storage.read_table(atlas.path(entry.file.path), ["image_id"])
             except OSError:
@@ -120,7 +120,7 @@ def _of_file(atlas: AtlasStore, file: FileRef, known: NDArray[np.str_]) -> Itera
     """What is wrong with a file whose bytes are those committed."""
     if not file.path.endswith(".parquet"):
         return
-    folder = file.path.partition("/")[0]
+    folder = layout.top(file.path)
     try:
         schema = storage.read_schema(atlas.path(file.path))
         names = [name for name in _IDS if name in schema.names]

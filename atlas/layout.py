@@ -7,7 +7,7 @@ partitioned Parquet data sets do.
 
 from __future__ import annotations
 
-from vladmap.schemas.records import plain_name, shard_cell
+from vladmap.schemas.records import shard_cell
 
 MANIFEST = "atlas.json"
 LOCK = ".lock"
@@ -213,4 +213,4 @@ def top(path: str) -> str:
 
 def shard_of(path: str) -> str:
     """The shard (or camera, or chunk) that a file is named after: its name without its ending."""
-    return plain_name(path.rpartition("/")[2].partition(".")[0])
+    return path.rpartition("/")[2].partition(".")[0]

@@ -18,18 +18,17 @@ import stat
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 
 from vladmap.photos.files import open_regular, read_regular, too_large
 from vladmap.photos.ids import content_hash as digest
 from vladmap.schemas.records import FileRef, is_plain_path, plain_path
 from vladmap.schemas.rejects import DamagedFile, UserError
 
+_SCHEME = re.compile(r"\s*[a-zA-Z][-a-zA-Z0-9+.]*://")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 
@@ -66,7 +65,22 @@ def join(root: str, *parts: str) -> str:
 
 
 def is_local(path: str) -> bool:
-    return FileSystems.get_scheme(path) is None
+    """Whether a path is one of this machine's; others are those of Beam's filesystems."""
+    return _SCHEME.match(path) is None
+
+
+def _remote() -> Any:
+    """Beam's filesystems, imported when a path needs them: a reader of local files has no Beam."""
+    from apache_beam.io.filesystems import FileSystems
+
+    return FileSystems
+
+
+def _as_they_are() -> dict[str, Any]:
+    """The option by which Beam does not decompress what it opens, whatever its name ends in."""
+    from apache_beam.io.filesystem import CompressionTypes
+
+    return {"compression_type": CompressionTypes.UNCOMPRESSED}
 
 
 def read_bytes(path: str, at_most: int | None = None) -> bytes:
@@ -78,7 +92,7 @@ def read_bytes(path: str, at_most: int | None = None) -> bytes:
     if is_local(path):
         return read_regular(path, at_most)
     try:
-        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as remote:
+        with _remote().open(path, **_as_they_are()) as remote:
             if at_most is None:
                 return remote.read()
             data = remote.read(at_most + 1)
@@ -122,7 +136,7 @@ def _copies(process: int) -> tempfile.TemporaryDirectory[str]:
 
 
 def exists(path: str) -> bool:
-    return os.path.exists(path) if is_local(path) else FileSystems.exists(path)
+    return os.path.exists(path) if is_local(path) else _remote().exists(path)
 
 
 def write_atomic(path: str, data: bytes) -> None:
@@ -137,11 +151,9 @@ def write_atomic(path: str, data: bytes) -> None:
         if is_local(path):
             _write_through(temporary, path, data)
         else:
-            with FileSystems.create(
-                temporary, compression_type=CompressionTypes.UNCOMPRESSED
-            ) as stream:
+            with _remote().create(temporary, **_as_they_are()) as stream:
                 stream.write(data)
-            FileSystems.rename([temporary], [path])
+            _remote().rename([temporary], [path])
     except BaseException:
         delete(temporary)
         raise
@@ -161,7 +173,7 @@ def half_written(root: str, before: float) -> list[str]:
         return sorted(path for path in found if 0 < _modified(path) < before)
     return sorted(
         item.path
-        for item in FileSystems.match([f"{glob.escape(root)}/**.tmp"])[0].metadata_list
+        for item in _remote().match([f"{glob.escape(root)}/**.tmp"])[0].metadata_list
         if _TEMPORARY.fullmatch(item.path.rpartition("/")[2])
         and 0 < (item.last_updated_in_seconds or 0) < before
     )
@@ -214,7 +226,7 @@ def delete(path: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path)
     elif exists(path):
-        FileSystems.delete([path])
+        _remote().delete([path])
 
 
 class FileState(NamedTuple):
@@ -240,7 +252,7 @@ def states(paths: Iterable[str]) -> dict[str, FileState]:
             if stat.S_ISREG(known.st_mode):
                 found[path] = FileState(known.st_size, known.st_ctime_ns / 1e9)
     if remote:
-        for match in FileSystems.match([glob.escape(path) for path in remote]):
+        for match in _remote().match([glob.escape(path) for path in remote]):
             found.update(
                 (item.path, FileState(item.size_in_bytes, item.last_updated_in_seconds or 0.0))
                 for item in match.metadata_list
@@ -270,7 +282,7 @@ def list_files(folder: str, ending: str) -> list[str]:
 def list_modified(folder: str, ending: str) -> list[tuple[str, float]]:
     """(path, seconds since the epoch) of the files in a folder whose names end so."""
     if not is_local(folder):
-        found = FileSystems.match([f"{glob.escape(folder)}/*{ending}"])[0].metadata_list
+        found = _remote().match([f"{glob.escape(folder)}/*{ending}"])[0].metadata_list
         return [(item.path, item.last_updated_in_seconds or 0.0) for item in found]
     # Not Beam's, which takes brackets in the folder's own name for a pattern.
     files = []
@@ -305,7 +317,7 @@ def list_below(root: str) -> list[str]:
             for name in names
         ]
     else:
-        matched = FileSystems.match([f"{glob.escape(root)}/**"])[0].metadata_list
+        matched = _remote().match([f"{glob.escape(root)}/**"])[0].metadata_list
         found = [item.path.removeprefix(f"{root}/") for item in matched]
     return sorted(path for path in found if is_plain_path(path))
 

@@ -1,48 +1,38 @@
-"""The atlas directory: where everything lies, what is committed, and the manifest."""
+"""The atlas that a run writes: its manifest, its ledger, what is forgotten and tidied."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import importlib.metadata
-import json
 import logging
 import os
-import platform
 import re
-import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
-from vladmap.atlas import storage
-from vladmap.atlas.commit import ledger_path
+from vladmap.atlas import layout, storage
+from vladmap.atlas.ledger import LedgerReader, LostLine
+from vladmap.atlas.lock import exclusive
+from vladmap.atlas.manifest import read_manifest, restored_manifest, software_versions
 from vladmap.schemas import SCHEMA_VERSION
-from vladmap.schemas.records import LedgerEntry, sealed, unsealed
+from vladmap.schemas.records import LedgerEntry, sealed
 from vladmap.schemas.rejects import UserError
 
 log = logging.getLogger("vladmap")
 
-_PACKAGES = ("apache-beam", "torch", "faiss-cpu", "faiss-gpu", "pyarrow", "pycolmap", "numpy")
-
-
-_SHOWN = 3
 _DATA = (
-    "images",
-    "rejects",
-    "descriptors",
-    "patches",
-    "features",
-    "pairs",
-    "two_views",
-    "index",
-    "tiles",
-    "model",
-    "work",
+    layout.IMAGES,
+    layout.REJECTS,
+    layout.DESCRIPTORS,
+    layout.PATCHES,
+    layout.FEATURES,
+    layout.PAIRS,
+    layout.TWO_VIEWS,
+    layout.INDEX,
+    layout.TILES,
+    layout.MODEL,
+    layout.WORK,
 )
 _ENDINGS = (".parquet", ".bin", ".json", ".faiss", ".safetensors", ".checkpoint")
 _UNLEDGERED = re.compile(
@@ -51,36 +41,20 @@ _UNLEDGERED = re.compile(
 """What stages make for themselves, whatever was there before."""
 
 
-class LostLine(NamedTuple):
-    """A shard whose line in the ledger does not hold: the file that is to blame, and why.
-
-    `entry` is None where the line itself cannot be read.
-    """
-
-    shard: str
-    path: str
-    why: str
-    entry: LedgerEntry | None
-
-
 @dataclass
 class AtlasStore:
     """One atlas on any of Beam's filesystems. Paths inside it are relative to `root`.
 
-    `doubted` where every file's digest is to be read before it is believed; `restored` why the
-    manifest could not be read, if it could not; `lost` the lines of the ledger that do not hold, by
-    stage and shard.
+    `restored` says why the manifest could not be read, if it could not.
     """
 
     root: str
     manifest: dict[str, Any] = field(default_factory=dict)
-    doubted: bool = False
     restored: str = ""
-    lost: dict[str, dict[str, LostLine]] = field(default_factory=dict)
-    _ledgers: dict[str, dict[str, LedgerEntry]] = field(default_factory=dict)
-    _known: dict[str, storage.FileState] = field(default_factory=dict)
-    _told: set[tuple[str, str]] = field(default_factory=set)
-    _held: bool = False
+    _ledger: LedgerReader = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._ledger = LedgerReader(self.root)
 
     @staticmethod
     def open(root: str, *, create: bool, write: bool = True) -> AtlasStore:
@@ -91,7 +65,7 @@ class AtlasStore:
         """
         root = os.path.abspath(root) if storage.is_local(root) else root.rstrip("/")
         atlas = AtlasStore(root)
-        if storage.exists(atlas.path("atlas.json")):
+        if storage.exists(atlas.path(layout.MANIFEST)):
             atlas._read_manifest()
         elif atlas.stage_names():
             atlas._restore("it is missing")
@@ -109,45 +83,37 @@ class AtlasStore:
         return atlas
 
     def path(self, *parts: str) -> str:
+        """The path of a file of this atlas (storage.join)."""
         return storage.join(self.root, *parts)
+
+    @property
+    def doubted(self) -> bool:
+        """Whether every file's digest is to be read before the file is believed."""
+        return self._ledger.doubted
+
+    @doubted.setter
+    def doubted(self, doubted: bool) -> None:
+        self._ledger.doubted = doubted
+
+    @property
+    def lost(self) -> dict[str, dict[str, LostLine]]:
+        """The lines of the ledger that do not hold, by stage and shard."""
+        return self._ledger.lost
 
     def _read_manifest(self) -> None:
         try:
-            data = storage.read_bytes(self.path("atlas.json"))
+            self.manifest = read_manifest(self.root)
         except OSError as error:
             self._restore(error.strerror or str(error))
-            return
-        version = _schema_version(data)
-        if version > SCHEMA_VERSION:
-            raise UserError(
-                f"{self.root} has schema version {version}, this vladmap knows {SCHEMA_VERSION}: "
-                "use a newer vladmap, or build into another folder"
-            )
-        try:
-            self.manifest = unsealed(data)
-            _check_manifest(self.manifest)
         except ValueError as error:
             self._restore(str(error))
         else:
             self.doubted = self.manifest.get("place") != self._place()
 
     def _restore(self, why: str) -> None:
-        """What the ledger tells of a manifest that is lost; the next build completes it."""
-        log.warning("%s: %s; it is made anew from the ledger", self.path("atlas.json"), why)
+        log.warning("%s: %s; it is made anew from the ledger", self.path(layout.MANIFEST), why)
         self.doubted, self.restored = True, why
-        self.manifest = {"schema_version": SCHEMA_VERSION, "stages": {}}
-        names = self.stage_names()
-        choices = {}
-        for option, prefix in (("model", "describe-"), ("features", "features-")):
-            found = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-            if len(found) == 1:
-                choices[option] = found[0]
-        self.manifest["report"] = choices
-        for entry in self.ledger("plan").values():
-            first = storage.read_table(self.path(entry.file.path)).slice(0, 1).to_pylist()
-            for row in first:
-                if str(row["uri"]).endswith(f"/{row['path']}"):
-                    self.manifest["collection"] = row["uri"].removesuffix(f"/{row['path']}")
+        self.manifest = restored_manifest(self.root, self._ledger)
 
     def _place(self) -> str:
         """What a copy of an atlas on local disk does not share with it; empty elsewhere."""
@@ -158,7 +124,22 @@ class AtlasStore:
 
     def stage_names(self) -> list[str]:
         """All stages that have a folder in the ledger."""
-        return storage.list_folders(self.path("ledger"))
+        return self._ledger.stages()
+
+    def ledger(self, stage: str, *, refresh: bool = False) -> dict[str, LedgerEntry]:
+        """Entries of a stage by shard that hold (LedgerReader.entries)."""
+        return self._ledger.entries(stage, refresh=refresh)
+
+    def digests(self) -> dict[str, str]:
+        """Digest of every committed file of the stages that were asked for so far, by path."""
+        return self._ledger.digests()
+
+    def content(self, key: str) -> str | None:
+        """Identity that `<stage>/<shard>` or its `:<part>` has now, as later stages see it."""
+        stage, _, shard = key.rpartition("/")
+        shard, _, part = shard.partition(":")
+        entry = self.ledger(stage).get(shard)
+        return entry.identity(part) if entry else None
 
     def check_all(self) -> None:
         """Read the digests of everything where the atlas is doubted: it is a copy, or was damaged.
@@ -173,13 +154,7 @@ class AtlasStore:
 
     def doubt(self) -> bool:
         """Read every digest again; whether any line of the ledger was lost that held before."""
-        before, stages = len(self._told), sorted(self._ledgers)
-        self._known.clear()
-        self.doubted = True
-        for stage in stages:
-            self.ledger(stage, refresh=True)
-        self.doubted = False
-        return len(self._told) > before
+        return self._ledger.verify_again()
 
     def require(self, stages: Iterable[str]) -> None:
         """Raises UserError where a line of one of these stages does not hold."""
@@ -189,6 +164,14 @@ class AtlasStore:
                 raise UserError(
                     f"{line.path}: {line.why}: run the same `vladmap build` again, it makes it anew"
                 )
+
+    def forget(self, stage: str, shard: str, keep: frozenset[str] = frozenset()) -> None:
+        """Take a shard out of the ledger and delete its files, but those in `keep`."""
+        entry = self.ledger(stage).pop(shard, None)
+        storage.delete(self.path(layout.ledger_entry(stage, shard)))
+        for file in entry.files if entry else ():
+            if file.path not in keep:
+                storage.delete(self.path(file.path))
 
     def tidy(self) -> None:
         """Take out of the atlas the lines that did not hold and were not made again.
@@ -201,10 +184,10 @@ class AtlasStore:
             self.ledger(stage, refresh=True)
             for shard in self.lost[stage]:
                 with contextlib.suppress(UserError):  # a name that is not ours
-                    storage.delete(self.path(ledger_path(stage, shard)))
+                    storage.delete(self.path(layout.ledger_entry(stage, shard)))
             self.lost[stage] = {}
         if lost:
-            gone = [path for path in self.strays() if path.partition("/")[0] in _DATA]
+            gone = [path for path in self.strays() if layout.top(path) in _DATA]
             for path in gone:
                 storage.delete(self.path(path))
                 log.warning("%s: no line of the ledger knows it; it is deleted", self.path(path))
@@ -242,7 +225,7 @@ class AtlasStore:
         if not self.doubted:
             self.manifest["place"] = self._place()
         data = sealed(dict(sorted(self.manifest.items())))
-        storage.write_atomic(self.path("atlas.json"), data)
+        storage.write_atomic(self.path(layout.MANIFEST), data)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -251,40 +234,13 @@ class AtlasStore:
         Raises UserError where another run has it. Object stores know no locks: there it is the
         user's to start one run at a time.
         """
-        if not storage.is_local(self.root):
-            self._sweep(time.time())
-            yield
-            return
-        with self._open_lock() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"another run is at work on {self.root}: wait for its end, or stop it"
-                ) from error
-            except OSError:
-                pass  # some network filesystems have no locks either
-            self._held = True
+        with exclusive(self.root) if storage.is_local(self.root) else contextlib.nullcontext():
+            self._ledger.renewing = storage.is_local(self.root)
             try:
                 self._sweep(time.time())
                 yield
             finally:
-                self._held = False
-
-    def _open_lock(self) -> BinaryIO:
-        """The lock's file. What somebody put in its place is neither followed nor emptied."""
-        path = f"{self.root}/.lock"
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            found = os.open(path, flags, 0o666)
-        except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise
-            raise UserError(f"{path} is not a regular file: remove it") from error
-        if not stat.S_ISREG(os.fstat(found).st_mode):
-            os.close(found)
-            raise UserError(f"{path} is not a regular file: remove it")
-        return os.fdopen(found, "r+b")
+                self._ledger.renewing = False
 
     def _sweep(self, before: float) -> None:
         """Delete the half-written files that killed runs have left, those older than this run."""
@@ -294,144 +250,7 @@ class AtlasStore:
         if left:
             log.info("%d half-written files of a run that was killed are deleted", len(left))
 
-    def ledger(self, stage: str, *, refresh: bool = False) -> dict[str, LedgerEntry]:
-        """Entries of a stage by shard whose files are still there, as they were committed.
-
-        An entry that does not hold counts as absent, and is told of: its shard is made again.
-        """
-        if refresh or stage not in self._ledgers:
-            self._ledgers[stage] = self._read_ledger(stage)
-        return self._ledgers[stage]
-
-    def _read_ledger(self, stage: str) -> dict[str, LedgerEntry]:
-        paths = storage.list_files(self.path("ledger", stage), ".json")
-        with ThreadPoolExecutor(16) as pool:
-            read = list(pool.map(_read_line, paths))
-        files = [file.path for entry, _ in read if entry for file in entry.files]
-        states = storage.states([*paths, *map(self.path, files)])
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            checked = list(pool.map(partial(self._checked, states), paths, read))
-        lost = {line.shard: line for line in checked if isinstance(line, LostLine)}
-        self._tell(stage, lost)
-        self.lost[stage] = lost
-        entries = [entry for entry in checked if isinstance(entry, LedgerEntry)]
-        return {entry.shard: entry for entry in sorted(entries, key=lambda entry: entry.shard)}
-
-    def _checked(
-        self,
-        states: Mapping[str, storage.FileState],
-        line: str,
-        read: tuple[LedgerEntry | None, str],
-    ) -> LedgerEntry | LostLine:
-        """A line of the ledger if its files are as committed.
-
-        Digests are read of files that changed after their line was written, and of all where the
-        atlas is doubted: a file that nothing has touched since is what it was.
-        """
-        entry, why = read
-        if entry is None:
-            return LostLine(line.rpartition("/")[2].removesuffix(".json"), line, why, None)
-        written = states.get(line)
-        touched = False
-        for file in entry.files:
-            path = self.path(file.path)
-            state = states.get(path)
-            if state is None:
-                return LostLine(entry.shard, path, "it is missing", entry)
-            if state.bytes != file.bytes:
-                why = f"it has {state.bytes} bytes, {file.bytes} were committed"
-                return LostLine(entry.shard, path, why, entry)
-            late = written is None or state.changed > written.changed
-            touched = touched or late
-            if (late or self.doubted) and self._known.get(path) != state:
-                try:
-                    found = storage.file_digest(path)
-                except OSError as error:
-                    return LostLine(entry.shard, path, error.strerror or str(error), entry)
-                if found != file.digest:
-                    return LostLine(entry.shard, path, "its bytes are not those committed", entry)
-                self._known[path] = state
-        if touched and self._held:
-            with contextlib.suppress(OSError):
-                storage.touch(line)  # its files need not be read again
-        return entry
-
-    def _tell(self, stage: str, lost: Mapping[str, LostLine]) -> None:
-        new = [line for line in lost.values() if (line.path, line.why) not in self._told]
-        self._told |= {(line.path, line.why) for line in new}
-        for line in new[:_SHOWN]:
-            log.warning("%s: %s; it counts as missing", line.path, line.why)
-        if len(new) > _SHOWN:
-            log.warning("%s: and %d more", self.path("ledger", stage), len(new) - _SHOWN)
-
-    def digests(self) -> dict[str, str]:
-        """Digest of every committed file of the stages that were asked for so far, by path."""
-        return {
-            file.path: file.digest
-            for entries in self._ledgers.values()
-            for entry in entries.values()
-            for file in entry.files
-        }
-
-    def content(self, key: str) -> str | None:
-        """Identity that `<stage>/<shard>` or its `:<part>` has now, as later stages see it."""
-        stage, _, shard = key.rpartition("/")
-        shard, _, part = shard.partition(":")
-        entry = self.ledger(stage).get(shard)
-        return entry.identity(part) if entry else None
-
-    def forget(self, stage: str, shard: str, keep: frozenset[str] = frozenset()) -> None:
-        """Take a shard out of the ledger and delete its files, but those in `keep`."""
-        entry = self.ledger(stage).pop(shard, None)
-        storage.delete(self.path(ledger_path(stage, shard)))
-        for file in entry.files if entry else ():
-            if file.path not in keep:
-                storage.delete(self.path(file.path))
-
-
-def _schema_version(data: bytes) -> int:
-    """The version that a manifest states, 0 where that cannot be read."""
-    try:
-        return int(json.loads(data)["schema_version"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return 0
-
-
-def _check_manifest(manifest: Mapping[str, Any]) -> None:
-    """Raises ValueError for values of other types than `save` writes."""
-    kinds = {"schema_version": int, "stages": dict, "collection": str, "report": dict}
-    for key, kind in kinds.items():
-        if key in manifest and not isinstance(manifest[key], kind):
-            raise ValueError(f"{key} is of another type")
-    if not all(isinstance(value, str) for value in manifest.get("stages", {"": None}).values()):
-        raise ValueError("stages are of another type")
-
 
 def _visible(name: str) -> bool:
     """Whether a file is somebody's; a killed run may leave a temporary one of ours."""
     return not name.startswith(".")
-
-
-def _read_line(path: str) -> tuple[LedgerEntry | None, str]:
-    """A line of the ledger, or why there is none."""
-    try:
-        entry = LedgerEntry.from_json(storage.read_bytes(path))
-    except OSError as error:
-        return None, error.strerror or str(error)
-    except ValueError as error:
-        return None, str(error)
-    place = ledger_path(entry.stage, entry.shard)
-    if not path.endswith(f"/{place}"):
-        return None, f"it speaks of {place}"
-    return entry, ""
-
-
-def software_versions() -> dict[str, str]:
-    """Versions of what made an atlas."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

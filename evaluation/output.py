@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vladmap.atlas.store import software_versions
+from vladmap.atlas.manifest import software_versions
 from vladmap.evaluation.describing import Described
 from vladmap.evaluation.sets import Smoothing
 from vladmap.models import DescriptorModel

@@ -77,3 +77,9 @@ def test_a_library_is_imported_in_its_own_room_alone(package: str) -> None:
             for path in sorted((ROOT / room).rglob("*.py")):
                 names = {name for name, _ in imports(path)}
                 assert package not in names, f"{path.relative_to(ROOT)} imports {package}"
+
+
+def test_the_atlas_imports_beam_only_where_a_path_is_not_local() -> None:
+    for path in sorted((ROOT / "atlas").rglob("*.py")):
+        eager = {name for name, at_import in imports(path) if at_import}
+        assert "apache_beam" not in eager, f"{path.relative_to(ROOT)} imports apache_beam"

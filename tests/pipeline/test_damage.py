@@ -395,7 +395,7 @@ def test_a_file_and_its_folder_reach_the_disk_before_the_ledger_has_its_line(
         os, "replace", lambda a, b: (events.append(f"name {os.path.relpath(b, tmp_path)}"),
                                      replace(a, b)),
     )  # fmt: skip
-    from tests.pipeline.test_hostile_atlas import entry
+    from tests.atlas.test_hostile_atlas import entry
 
     entry(tmp_path)
     kinds = [event.split(".")[0] + event[-4:] if ".tmp" in event else event for event in events]

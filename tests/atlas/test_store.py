@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.drives import write_drive
-from vladmap.atlas.store import AtlasStore, _schema_version
+from vladmap.atlas.manifest import schema_version
+from vladmap.atlas.store import AtlasStore
 from vladmap.console.progress import counted
 from vladmap.jobs.build import main
 from vladmap.schemas.rejects import UserError
 
 HOLD = """
 import sys
-from vladmap.atlas.store import Atlas
-with Atlas(sys.argv[1]).locked():
+from vladmap.atlas.store import AtlasStore
+with AtlasStore(sys.argv[1]).locked():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -59,4 +60,4 @@ def test_one_of_a_thing_is_singular() -> None:
 @pytest.mark.parametrize("text", ["1e400", "[1]", '"x"', "null", "{}", "[" * 5000])
 def test_a_schema_version_of_another_type_is_none(text: str) -> None:
     """Issue 19, 21: an infinite one was a traceback."""
-    assert _schema_version(f'{{"schema_version": {text}}}'.encode()) == 0
+    assert schema_version(f'{{"schema_version": {text}}}'.encode()) == 0

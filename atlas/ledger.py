@@ -1,0 +1,169 @@
+"""Reading the ledger: the entries of a stage whose files are there as they were committed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+from vladmap.atlas import layout, storage
+from vladmap.schemas.records import LedgerEntry
+
+log = logging.getLogger("vladmap")
+
+_SHOWN = 3
+
+
+class LostLine(NamedTuple):
+    """A shard whose line in the ledger does not hold: the file that is to blame, and why.
+
+    `entry` is None where the line itself cannot be read.
+    """
+
+    shard: str
+    path: str
+    why: str
+    entry: LedgerEntry | None
+
+
+class LedgerLine(NamedTuple):
+    """A file of the ledger: the entry in it, or None and why there is none."""
+
+    path: str
+    entry: LedgerEntry | None
+    why: str
+
+
+@dataclass
+class LedgerReader:
+    """The ledger of the atlas at `root`. Every method but `stages` and `lines` remembers.
+
+    With `doubted` every file's digest is read before the file is believed. `lost` has the lines
+    that do not hold, by stage and shard. With `renewing` a line whose files were read again is
+    touched, so that they need not be read once more; only who holds the atlas's lock may.
+    """
+
+    root: str
+    doubted: bool = False
+    renewing: bool = False
+    lost: dict[str, dict[str, LostLine]] = field(default_factory=dict)
+    _entries: dict[str, dict[str, LedgerEntry]] = field(default_factory=dict)
+    _verified: dict[str, storage.FileState] = field(default_factory=dict)
+    _reported: set[tuple[str, str]] = field(default_factory=set)
+
+    def stages(self) -> list[str]:
+        """All stages that have a folder in the ledger."""
+        return storage.list_folders(storage.join(self.root, layout.LEDGER))
+
+    def lines(self, stage: str) -> list[LedgerLine]:
+        """Every line of a stage as it stands; no other file is looked at."""
+        folder = storage.join(self.root, layout.ledger_folder(stage))
+        with ThreadPoolExecutor(16) as pool:
+            return list(pool.map(_read_line, storage.list_files(folder, ".json")))
+
+    def entries(self, stage: str, *, refresh: bool = False) -> dict[str, LedgerEntry]:
+        """Entries of a stage by shard whose files are still there, as they were committed.
+
+        An entry that does not hold counts as absent, is logged, and stands in `lost`: its shard is
+        made again.
+        """
+        if refresh or stage not in self._entries:
+            self._entries[stage] = self._read(stage)
+        return self._entries[stage]
+
+    def digests(self) -> dict[str, str]:
+        """Digest of every committed file of the stages that were asked for so far, by path."""
+        return {
+            file.path: file.digest
+            for entries in self._entries.values()
+            for entry in entries.values()
+            for file in entry.files
+        }
+
+    def verify_again(self) -> bool:
+        """Read every digest again; whether any line was lost that held before."""
+        before, stages = len(self._reported), sorted(self._entries)
+        self._verified.clear()
+        self.doubted = True
+        for stage in stages:
+            self.entries(stage, refresh=True)
+        self.doubted = False
+        return len(self._reported) > before
+
+    def _read(self, stage: str) -> dict[str, LedgerEntry]:
+        lines = self.lines(stage)
+        files = [file.path for line in lines if line.entry for file in line.entry.files]
+        places = [storage.join(self.root, path) for path in files]
+        states = storage.states([*(line.path for line in lines), *places])
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            checked = list(pool.map(partial(self.check, states), lines))
+        lost = {line.shard: line for line in checked if isinstance(line, LostLine)}
+        self._report(stage, lost)
+        self.lost[stage] = lost
+        entries = [entry for entry in checked if isinstance(entry, LedgerEntry)]
+        return {entry.shard: entry for entry in sorted(entries, key=lambda entry: entry.shard)}
+
+    def check(
+        self, states: Mapping[str, storage.FileState], line: LedgerLine
+    ) -> LedgerEntry | LostLine:
+        """The entry of a line if its files are as committed; `states` has the line's and theirs.
+
+        Digests are read of files that changed after their line was written, and of all where the
+        atlas is doubted: a file that nothing has touched since is what it was.
+        """
+        entry = line.entry
+        if entry is None:
+            return LostLine(
+                line.path.rpartition("/")[2].removesuffix(".json"), line.path, line.why, None
+            )
+        written = states.get(line.path)
+        touched = False
+        for file in entry.files:
+            path = storage.join(self.root, file.path)
+            state = states.get(path)
+            if state is None:
+                return LostLine(entry.shard, path, "it is missing", entry)
+            if state.bytes != file.bytes:
+                why = f"it has {state.bytes} bytes, {file.bytes} were committed"
+                return LostLine(entry.shard, path, why, entry)
+            late = written is None or state.changed > written.changed
+            touched = touched or late
+            if (late or self.doubted) and self._verified.get(path) != state:
+                try:
+                    digest = storage.file_digest(path)
+                except OSError as error:
+                    return LostLine(entry.shard, path, error.strerror or str(error), entry)
+                if digest != file.digest:
+                    return LostLine(entry.shard, path, "its bytes are not those committed", entry)
+                self._verified[path] = state
+        if touched and self.renewing:
+            with contextlib.suppress(OSError):
+                storage.touch(line.path)
+        return entry
+
+    def _report(self, stage: str, lost: Mapping[str, LostLine]) -> None:
+        new = [line for line in lost.values() if (line.path, line.why) not in self._reported]
+        self._reported |= {(line.path, line.why) for line in new}
+        for line in new[:_SHOWN]:
+            log.warning("%s: %s; it counts as missing", line.path, line.why)
+        if len(new) > _SHOWN:
+            folder = storage.join(self.root, layout.ledger_folder(stage))
+            log.warning("%s: and %d more", folder, len(new) - _SHOWN)
+
+
+def _read_line(path: str) -> LedgerLine:
+    try:
+        entry = LedgerEntry.from_json(storage.read_bytes(path))
+    except OSError as error:
+        return LedgerLine(path, None, error.strerror or str(error))
+    except ValueError as error:
+        return LedgerLine(path, None, str(error))
+    place = layout.ledger_entry(entry.stage, entry.shard)
+    if not path.endswith(f"/{place}"):
+        return LedgerLine(path, None, f"it speaks of {place}")
+    return LedgerLine(path, entry, "")
