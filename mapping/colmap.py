@@ -1,44 +1,13 @@
-"""Cameras as JSON-able dictionaries.
-
-A camera is `{"model": COLMAP's name, "width": px, "height": px, "params": [float, ...],
-"has_prior_focal_length": bool}`.
-"""
+"""What all uses of COLMAP share: the seed, and its rotations as quaternions w, x, y, z."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vladmap.features.colmap import pycolmap
 
-Camera = dict[str, Any]
-
 SEED = 0
-
-
-def to_colmap(camera: Camera, camera_id: int = 1) -> pycolmap.Camera:
-    """Return the COLMAP camera of a camera dictionary."""
-    return pycolmap.Camera(
-        camera_id=camera_id,
-        model=camera["model"],
-        width=camera["width"],
-        height=camera["height"],
-        params=camera["params"],
-        has_prior_focal_length=camera["has_prior_focal_length"],
-    )
-
-
-def from_colmap(camera: pycolmap.Camera) -> Camera:
-    """Return the camera dictionary of a COLMAP camera."""
-    return {
-        "model": camera.model_name,
-        "width": int(camera.width),
-        "height": int(camera.height),
-        "params": [float(value) for value in camera.params],
-        "has_prior_focal_length": bool(camera.has_prior_focal_length),
-    }
 
 
 def wxyz(rotation: pycolmap.Rotation3d) -> NDArray[np.float64]:

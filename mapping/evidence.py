@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping import reasons as why
-from vladmap.mapping.colmap import Camera, from_colmap, to_colmap
+from vladmap.mapping.camera import MAX_ERROR_LONG_SIDE_PX, Camera, max_error_px
 from vladmap.mapping.graph import connected_components
-from vladmap.mapping.two_view import MAX_ERROR_LONG_SIDE_PX, TwoView, max_error_px
+from vladmap.mapping.two_view import TwoView
 
 MIN_POINTS = 15
 """Points with parallax that an image must see to be registered: as many as a verified pair."""
@@ -172,7 +172,7 @@ def _observations(model: pycolmap.Reconstruction) -> _Observations:
         at = np.searchsorted(ids, [point.point3D_id for point in found])
         in_camera = pose * places[at]
         error = np.linalg.norm(camera.img_from_cam(in_camera) - pixel, axis=1)
-        fits = (error <= max_error_px(from_colmap(camera))) & (
+        fits = (error <= max_error_px(max(camera.width, camera.height))) & (
             (in_camera[:, 2] > 0) | camera.is_spherical()
         )
         images.append(np.full(int(fits.sum()), row))
@@ -245,7 +245,7 @@ def turning_views(
         ]
         pixels.append(np.concatenate([np.zeros((0, 2)), *found]).astype(np.float64))
     turns, of_pair = _turns(
-        [to_colmap(cameras[image_id]) for image_id in ids], ends[0], ends[1], pixels[0], pixels[1]
+        [cameras[image_id].to_colmap() for image_id in ids], ends[0], ends[1], pixels[0], pixels[1]
     )
     explained = np.ones(len(views), bool)
     explained[np.repeat(np.arange(len(views)), size)] = turns[of_pair]
@@ -334,8 +334,9 @@ class _Kinds:
                 camera.params = params.tolist()
             rows = kind == number
             rays[rows] = camera.cam_ray_from_img(pixel[rows])
-            size = max(camera.width, camera.height) / MAX_ERROR_LONG_SIDE_PX
-            pixels = max_error_px(from_colmap(camera)) * min(1.0, max(_SMALLEST_SHARE, size))
+            long_side = max(camera.width, camera.height)
+            size = long_side / MAX_ERROR_LONG_SIDE_PX
+            pixels = max_error_px(long_side) * min(1.0, max(_SMALLEST_SHARE, size))
             bound[rows] = pixels / camera.mean_focal_length()
         return rays, bound
 

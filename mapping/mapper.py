@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
-from vladmap.mapping.colmap import SEED, Camera, to_colmap
-from vladmap.mapping.two_view import MAX_ERROR_PX, TwoView, max_error_px, to_colmap_geometry
+from vladmap.mapping.camera import MAX_ERROR_PX, Camera, max_error_px
+from vladmap.mapping.colmap import SEED
+from vladmap.mapping.two_view import TwoView, to_colmap_geometry
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def write_database(
     image_ids = {image_id: number for number, image_id in enumerate(order, start=1)}
     with pycolmap.Database.open(path) as database, pycolmap.DatabaseTransaction(database):
         for key, camera_id in camera_ids.items():
-            database.write_camera(to_colmap(cameras[key], camera_id), use_camera_id=True)
+            database.write_camera(cameras[key].to_colmap(camera_id), use_camera_id=True)
             rig = pycolmap.Rig(rig_id=camera_id)
             rig.add_ref_sensor(pycolmap.sensor_t(type=pycolmap.SensorType.CAMERA, id=camera_id))
             database.write_rig(rig, use_rig_id=True)
@@ -217,7 +218,7 @@ def msac_score(errors_px: NDArray[np.float64], long_side_px: int) -> float:
 
     More observations and more exact ones both raise it, so that it compares maps of one data set.
     """
-    threshold = max_error_px({"width": long_side_px, "height": 1})
+    threshold = max_error_px(long_side_px)
     inliers = errors_px[errors_px < threshold]
     return float((1.0 - (inliers / threshold) ** 2).sum())
 
@@ -229,7 +230,7 @@ def model_score(model: pycolmap.Reconstruction, long_side_px: int) -> float:
 
 def error_scale(long_side_px: int) -> float:
     """Return the factor on COLMAP's pixel thresholds for photographs of this size."""
-    return max_error_px({"width": long_side_px, "height": 1}) / MAX_ERROR_PX
+    return max_error_px(long_side_px) / MAX_ERROR_PX
 
 
 def _corner_keypoints(features: LocalFeatures) -> np.ndarray:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping import reasons as why
-from vladmap.mapping.cameras import camera_keys
+from vladmap.mapping.camera import Camera
+from vladmap.mapping.camera_keys import camera_keys
 from vladmap.mapping.child import ChildFailed, call
-from vladmap.mapping.colmap import Camera
 from vladmap.mapping.evidence import keep_evident, turning_views
 from vladmap.mapping.georegister import (
     centres_and_rotations,
@@ -90,7 +90,7 @@ def reconstruct_tile(
     """Map the images of one tile and write `output`/sparse/<n>/*.bin and `output`/tile.json.
 
     `images` are the tile's rows of IMAGES, `two_views` those of TWO_VIEWS among them (others are
-    left out), `cameras` the camera of each `mapping.cameras.camera_key`. `judged` are the verdicts
+    left out), `cameras` the camera of each key of `mapping.camera_keys`. `judged` are the verdicts
     of mapping.judging.JUDGED on them, of the whole collection; without them the tile's pairs are
     judged by themselves. COLMAP runs in a child process, on a database on local disk. A crash or a
     hang is a failure of this tile: it is returned, not raised. Every model of at least

@@ -17,10 +17,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vladmap.features.colmap import pycolmap
-from vladmap.mapping.colmap import from_colmap
+from vladmap.mapping.camera import max_error_px
 from vladmap.mapping.georegister import centres_and_rotations, positions_of
 from vladmap.mapping.judging import Photographs, fill_positions
-from vladmap.mapping.two_view import max_error_px
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -70,7 +69,7 @@ def read_pairs(database: Path) -> PairMatches:
             keypoints = np.asarray(opened.read_keypoints(image.image_id), np.float64)[:, :2]
             names[image.image_id], offset[image.image_id] = image.name, total
             focal[image.image_id] = camera.mean_focal_length()
-            error[image.image_id] = max_error_px(from_colmap(camera))
+            error[image.image_id] = max_error_px(max(camera.width, camera.height))
             rays.append(np.asarray(camera.cam_from_img(keypoints), np.float64).reshape(-1, 2))
             total += len(keypoints)
         ids, _ = opened.read_two_view_geometry_num_inliers()

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
-from vladmap.mapping.colmap import SEED, Camera, rotation_of, to_colmap, wxyz
+from vladmap.mapping.camera import Camera, max_error_px
+from vladmap.mapping.colmap import SEED, rotation_of, wxyz
 from vladmap.schemas.tables import TWO_VIEWS
 
 MIN_INLIERS = 15
@@ -31,11 +32,6 @@ XFEAT_MIN_COSINE = 0.82
 # finds support. Measured on 29 images of one street: of pairs that SIFT verifies as well, 95 % have
 # 0.31 of their matches as inliers, of the others half; with those below 0.4 in, the map tears.
 XFEAT_MIN_INLIER_SHARE = 0.4
-
-# COLMAP's 4 pixels, for photographs up to this long side; in proportion above, since features of
-# larger photographs are found on a shrunk copy.
-MAX_ERROR_PX = 4.0
-MAX_ERROR_LONG_SIDE_PX = 1600
 
 _SIFT_UNIT = 512.0
 _ROWS_AT_ONCE = 2048
@@ -170,12 +166,6 @@ def _passes_backwards(
     return np.asarray(np.arccos(np.minimum(best, 1.0)) < SIFT_MAX_RATIO * second)
 
 
-def max_error_px(camera: Camera) -> float:
-    """Return the pixels by which an inlier may miss its epipolar line in this camera's images."""
-    long_side = max(camera["width"], camera["height"])
-    return MAX_ERROR_PX * max(1.0, long_side / MAX_ERROR_LONG_SIDE_PX)
-
-
 def verify(
     image_id_a: str,
     image_id_b: str,
@@ -202,13 +192,13 @@ def verify(
         min_num_inliers=min_inliers, compute_relative_pose=True
     )
     options.ransac.random_seed = SEED
-    options.ransac.max_error = max(max_error_px(camera_a), max_error_px(camera_b))
+    options.ransac.max_error = max_error_px(max(camera_a.long_side_px, camera_b.long_side_px))
     # COLMAP draws its samples from a generator of each thread: seed the one of this thread.
     pycolmap.set_random_seed(SEED)
     geometry = pycolmap.estimate_two_view_geometry(
-        to_colmap(camera_a, 1),
+        camera_a.to_colmap(1),
         np.ascontiguousarray(a.keypoints[:, :2], np.float64),
-        to_colmap(camera_b, 2),
+        camera_b.to_colmap(2),
         np.ascontiguousarray(b.keypoints[:, :2], np.float64),
         matches,
         options,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import storage
 from vladmap.atlas.fingerprints import fingerprint
-from vladmap.mapping.cameras import camera_keys
+from vladmap.mapping.camera_keys import camera_keys
 from vladmap.mapping.judging import KEPT, QUATERNION, judge, judged_table, pairs_of, photographs_of
 from vladmap.mapping.tiles import Tile, plan_tiles
 from vladmap.mapping.two_view import inlier_counts

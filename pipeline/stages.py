@@ -21,7 +21,7 @@ from vladmap.atlas.fingerprints import fingerprint
 from vladmap.atlas.photographs import SHARD_ROWS, shard_rows
 from vladmap.console.progress import counted
 from vladmap.features.base import FEATURE_NAMES
-from vladmap.mapping.cameras import camera_keys
+from vladmap.mapping.camera_keys import camera_keys
 from vladmap.mapping.trial_images import MAX_IMAGES as TRIAL_IMAGES
 from vladmap.models.kinds import MODEL_NAMES
 from vladmap.models.registry import default_clusters, is_complete, patch_dimension, shipped_weights

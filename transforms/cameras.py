@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -21,7 +20,9 @@ from vladmap.atlas.commit import commit_entry, read_input
 from vladmap.console import counter as progress
 from vladmap.features.base import LocalFeatures
 from vladmap.features.table import read_features
-from vladmap.mapping.cameras import camera_keys, choose_camera, initial_cameras
+from vladmap.mapping.camera import Camera
+from vladmap.mapping.camera_keys import camera_keys, initial_cameras
+from vladmap.mapping.camera_trials import choose_camera
 from vladmap.schemas.records import LedgerEntry, Task
 
 STAGE = "cameras"
@@ -86,8 +87,8 @@ class _Choose(beam.DoFn):
                 yield storage.read_table(storage.join(self._root, path), columns)
 
 
-def read_cameras(root: str, task: Task) -> dict[str, dict[str, Any]]:
+def read_cameras(root: str, task: Task) -> dict[str, Camera]:
     """Chosen cameras by key, of the files that a task reads as `cameras/<name>`."""
     paths = [path for role, path in task.reads if role.startswith("cameras/")]
     found = (json.loads(read_input(root, task, path)) for path in paths)
-    return {said["key"]: said["camera"] for said in found}
+    return {said["key"]: Camera.from_json(said["camera"]) for said in found}

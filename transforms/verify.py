@@ -22,7 +22,8 @@ from vladmap.atlas.photographs import Photo, load_photo, shard_rows
 from vladmap.console import counter as progress
 from vladmap.features.base import LocalFeatures, load_extractor
 from vladmap.features.table import feature_table, read_features
-from vladmap.mapping.cameras import camera_keys
+from vladmap.mapping.camera import Camera
+from vladmap.mapping.camera_keys import camera_keys
 from vladmap.mapping.two_view import TwoView, match, two_view_table, verify
 from vladmap.photos.processes import WorkerDied, WorkerPool
 from vladmap.photos.projection import PERSPECTIVE
@@ -189,7 +190,7 @@ class _Images:
     def __init__(self, root: str, task: Task) -> None:
         self._root, self._task = root, task
         self.shards: dict[str, str] = {}
-        self.cameras: dict[str, dict[str, Any]] = {}
+        self.cameras: dict[str, Camera] = {}
         self._loaded: dict[str, pa.Table] = {}
         chosen = read_cameras(root, task)
         for role, path in task.reads:

@@ -40,5 +40,5 @@ def test_a_request_to_end_is_python_s_to_answer() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 def test_without_a_handler_a_request_to_end_ends_without_a_stack_trace() -> None:
-    done = run("import os, signal, mapping.colmap\nos.kill(os.getpid(), signal.SIGTERM)")
+    done = run("import os, signal, vladmap.mapping.colmap\nos.kill(os.getpid(), signal.SIGTERM)")
     assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tests.mapping.test_merge import model_of, name_of
 from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
-from vladmap.mapping.cameras import camera_keys
+from vladmap.mapping.camera import Camera
+from vladmap.mapping.camera_keys import camera_keys
 from vladmap.mapping.evidence import MIN_POINTS, keep_evident, turning_views
 from vladmap.mapping.mapper import image_names
 from vladmap.mapping.reconstruct import reconstruct_tile
@@ -26,14 +27,9 @@ WIDTH, HEIGHT, FOCAL = 640, 480, 500.0
 FRAMES = 8
 
 
-def camera(factor: float = 1.0) -> dict[str, Any]:
-    return {
-        "model": "SIMPLE_PINHOLE",
-        "width": WIDTH,
-        "height": HEIGHT,
-        "params": [FOCAL * factor, WIDTH / 2, HEIGHT / 2],
-        "has_prior_focal_length": True,
-    }
+def camera(factor: float = 1.0) -> Camera:
+    params = (FOCAL * factor, WIDTH / 2, HEIGHT / 2)
+    return Camera("SIMPLE_PINHOLE", WIDTH, HEIGHT, params, True)
 
 
 def pictures(

@@ -7,24 +7,21 @@ import pytest
 from numpy.typing import NDArray
 
 from vladmap.features.base import LocalFeatures
-from vladmap.mapping.cameras import choose_camera, initial_camera
-from vladmap.mapping.colmap import to_colmap
+from vladmap.mapping.camera import Camera
+from vladmap.mapping.camera_keys import initial_camera
+from vladmap.mapping.camera_trials import choose_camera
 from vladmap.mapping.trial_images import Evidence, trial_images
 
 WIDTH, HEIGHT = 800, 600
-PINHOLE = {
-    "model": "SIMPLE_PINHOLE", "width": WIDTH, "height": HEIGHT,
-    "params": [700.0, WIDTH / 2, HEIGHT / 2], "has_prior_focal_length": True,
-}  # fmt: skip
-FISHEYE = {
-    "model": "OPENCV_FISHEYE", "width": WIDTH, "height": HEIGHT,
-    "params": [330.0, 330.0, WIDTH / 2, HEIGHT / 2, 0.05, 0.01, 0.0, 0.0],
-    "has_prior_focal_length": True,
-}  # fmt: skip
+PINHOLE = Camera("SIMPLE_PINHOLE", WIDTH, HEIGHT, (700.0, WIDTH / 2, HEIGHT / 2), True)
+FISHEYE = Camera(
+    "OPENCV_FISHEYE", WIDTH, HEIGHT,
+    (330.0, 330.0, WIDTH / 2, HEIGHT / 2, 0.05, 0.01, 0.0, 0.0), True,
+)  # fmt: skip
 
 
 def street(
-    name: str, places: list[float], camera: dict[str, object] = PINHOLE, seed: int = 0
+    name: str, places: list[float], camera: Camera = PINHOLE, seed: int = 0
 ) -> dict[str, LocalFeatures]:
     """Features of a drive: at each place, in metres along a street of houses, one image ahead.
 
@@ -43,7 +40,7 @@ def street(
         )
         local = (points - [rng.normal(0, 0.5), 0.0, place]) @ about.T
         ahead = np.flatnonzero((local[:, 2] > 1.0) & (local[:, 2] < 40.0))
-        pixel = to_colmap(camera).img_from_cam(local[ahead])
+        pixel = camera.to_colmap().img_from_cam(local[ahead])
         inside = (pixel > 0).all(axis=1) & (pixel < [WIDTH, HEIGHT]).all(axis=1)
         keypoints = np.zeros((int(inside.sum()), 4), np.float32)
         keypoints[:, :2] = pixel[inside] + rng.normal(0, 0.3, (len(keypoints), 2))
@@ -139,5 +136,5 @@ def test_a_fisheye_is_known_on_few_images_whose_cosines_are_negative(
     choice = choose_camera(initial, first, second, likeness(first, second), features.__getitem__)
     assert choice.failure is None
     assert choice.images == count
-    assert "FISHEYE" in choice.camera["model"]
-    assert choice.camera["params"][0] == pytest.approx(330.0, rel=0.1)
+    assert "FISHEYE" in choice.camera.model
+    assert choice.camera.focal_px == pytest.approx(330.0, rel=0.1)

@@ -5,6 +5,7 @@ import pytest
 
 from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
+from vladmap.mapping.camera import Camera
 from vladmap.mapping.two_view import (
     TwoView,
     fundamental_inliers,
@@ -17,13 +18,7 @@ from vladmap.mapping.two_view import (
 )
 from vladmap.schemas.tables import TWO_VIEWS
 
-CAMERA = {
-    "model": "SIMPLE_PINHOLE",
-    "width": 640,
-    "height": 480,
-    "params": [500.0, 320.0, 240.0],
-    "has_prior_focal_length": True,
-}
+CAMERA = Camera("SIMPLE_PINHOLE", 640, 480, (500.0, 320.0, 240.0), True)
 
 
 def root_sift(rng: np.random.Generator, count: int) -> np.ndarray:

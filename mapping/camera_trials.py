@@ -1,4 +1,4 @@
-"""Cameras: which images share one, and which projection model its photographs bear out.
+"""Which projection model the photographs of one camera bear out, by trial reconstructions.
 
 A model is chosen by trial: a small, well-connected subset of a camera's images is verified and
 mapped under each family of models from several focal lengths, the intrinsics are refined, and the
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
+from vladmap.mapping.camera import Camera, max_error_px
+from vladmap.mapping.camera_keys import DEFAULT_FOCAL_FACTOR
 from vladmap.mapping.child import ChildFailed, call
-from vladmap.mapping.colmap import Camera, from_colmap
 from vladmap.mapping.mapper import (
     MapperOptions,
     bundle_adjust,
@@ -34,9 +34,8 @@ from vladmap.mapping.mapper import (
     write_database,
 )
 from vladmap.mapping.trial_images import Evidence, trial_images
-from vladmap.mapping.two_view import MIN_INLIERS, Matches, max_error_px, verify
+from vladmap.mapping.two_view import MIN_INLIERS, Matches, verify
 
-DEFAULT_FOCAL_FACTOR = 1.2
 TRIAL_KEYPOINTS = 1000
 MIN_TRIAL_IMAGES = 3
 
@@ -84,13 +83,13 @@ class CameraChoice:
     def report(self) -> dict[str, Any]:
         """Return the choice as JSON-able numbers."""
         return {
-            "camera": self.camera,
+            "camera": self.camera.to_json(),
             "images": self.images,
             "failure": self.failure,
             "trials": [
                 {
-                    "model": trial.camera["model"],
-                    "params": trial.camera["params"],
+                    "model": trial.camera.model,
+                    "params": list(trial.camera.params),
                     "registered": trial.registered,
                     "observations": trial.observations,
                     "reprojection_error_px": trial.error_px,
@@ -99,50 +98,6 @@ class CameraChoice:
                 for trial in self.trials
             ],
         }
-
-
-def camera_key(
-    make: str | None, model: str | None, width: int, height: int, focal_px: float | None
-) -> str:
-    """Return the key under which images share a camera: maker, model, size and focal length."""
-    focal = "unknown" if not _usable(focal_px) else f"{focal_px:.0f}px"
-    name = " ".join(part.strip() for part in (make or "", model or "") if part.strip())
-    return f"{name or 'unknown camera'} {width}x{height} {focal}"
-
-
-def camera_keys(images: pa.Table) -> list[str]:
-    """Return the camera key of each row of an IMAGES table."""
-    columns = ("make", "model", "width", "height", "focal_px")
-    return [
-        camera_key(*row)
-        for row in zip(*(images[name].to_pylist() for name in columns), strict=True)
-    ]
-
-
-def initial_camera(width: int, height: int, focal_px: float | None) -> Camera:
-    """Return the camera to assume before any evidence: a pinhole, centred.
-
-    Its focal length is `focal_px`, in pixels, from EXIF, or else 1.2 times the long side.
-    """
-    has_prior = _usable(focal_px)
-    focal = float(focal_px or 0.0) if has_prior else DEFAULT_FOCAL_FACTOR * max(width, height)
-    return {
-        "model": "SIMPLE_PINHOLE",
-        "width": width,
-        "height": height,
-        "params": [focal, width / 2.0, height / 2.0],
-        "has_prior_focal_length": has_prior,
-    }
-
-
-def initial_cameras(images: pa.Table) -> dict[str, Camera]:
-    """Return the initial camera of each key in an IMAGES table."""
-    columns = (images[name].to_pylist() for name in ("width", "height", "focal_px"))
-    first: dict[str, Camera] = {}
-    for key, width, height, focal_px in zip(camera_keys(images), *columns, strict=True):
-        if key not in first:
-            first[key] = initial_camera(width, height, focal_px)
-    return dict(sorted(first.items()))
 
 
 def choose_camera_model(
@@ -160,11 +115,11 @@ def choose_camera_model(
         return CameraChoice(initial, len(features))
     matches = _most_matched(features, matches)
     trials: list[tuple[Trial, pycolmap.Reconstruction]] = []
-    long_side = max(initial["width"], initial["height"])
+    long_side = initial.long_side_px
     for family, factors in _FAMILIES.items():
         focals = (
-            [initial["params"][0]]
-            if initial["has_prior_focal_length"]
+            [initial.focal_px]
+            if initial.has_prior_focal_length
             else [factor * long_side for factor in factors]
         )
         for focal in focals:
@@ -177,7 +132,7 @@ def choose_camera_model(
                     break
                 trials.append(result)
                 refined = _refined(result[1])
-                camera = None if refined is None else {**refined, "has_prior_focal_length": True}
+                camera = None if refined is None else refined.with_known_focal_length()
     if not trials:
         return CameraChoice(initial, len(features))
     trials.sort(key=lambda item: -item[0].score)
@@ -193,14 +148,14 @@ def prior_stands(initial: Camera, trials: Sequence[Trial]) -> bool:
     948 px), and one and the same map comes out half as large by chance. So it counts also when the
     trial refined from it stays by it.
     """
-    if not initial["has_prior_focal_length"]:
+    if not initial.has_prior_focal_length:
         return False
-    focal = initial["params"][0]
+    focal = initial.focal_px
     own = [
         trial.score
         for trial in trials
-        if trial.camera["model"] == "SIMPLE_RADIAL"
-        and abs(trial.camera["params"][0] - focal) <= _PRIOR_TOLERANCE * focal
+        if trial.camera.model == "SIMPLE_RADIAL"
+        and abs(trial.camera.focal_px - focal) <= _PRIOR_TOLERANCE * focal
     ]
     return bool(own) and max(own) >= _PRIOR_STANDS * max(trial.score for trial in trials)
 
@@ -219,9 +174,8 @@ def choose_camera(
     for images that may be tried alone. The trials run in a child process; where it fails, the
     initial camera stands and the choice says why.
     """
-    evidence = Evidence(
-        read_features, max_error_px(initial), max(initial["width"], initial["height"])
-    )
+    long_side = initial.long_side_px
+    evidence = Evidence(read_features, max_error_px(long_side), long_side)
     subset = trial_images(pair_a, pair_b, similarity, evidence)
     features = {image_id: evidence.features(image_id) for image_id in subset}
     matches = {
@@ -248,7 +202,7 @@ def _try(
         and (view := verify(a, b, features[a], features[b], pair_matches, camera, camera)).verified
     ]
     names = {image_id: image_id for image_id in features}
-    long_side = max(camera["width"], camera["height"])
+    long_side = camera.long_side_px
     options = MapperOptions(min_model_size=MIN_TRIAL_IMAGES, max_runtime_s=120)
     best: tuple[Trial, pycolmap.Reconstruction] | None = None
     with tempfile.TemporaryDirectory() as folder:
@@ -267,9 +221,9 @@ def _try(
 
 
 def _judge(model: pycolmap.Reconstruction, camera: Camera) -> Trial:
-    long_side = max(camera["width"], camera["height"])
+    long_side = camera.long_side_px
     errors = observation_errors(model)
-    inliers = errors[errors < max_error_px(camera)]
+    inliers = errors[errors < max_error_px(long_side)]
     return Trial(
         camera,
         model.num_reg_images(),
@@ -283,12 +237,9 @@ def _refined(model: pycolmap.Reconstruction) -> Camera | None:
     """Return the intrinsics of `model` after bundle adjustment; None if they ran away."""
     model = pycolmap.Reconstruction(model)
     bundle_adjust(model, refine_focal=True, refine_distortion=True)
-    camera = from_colmap(next(iter(model.cameras.values())))
-    low, high = (
-        factor * max(camera["width"], camera["height"]) for factor in _PLAUSIBLE_FOCAL_FACTORS
-    )
-    focal = camera["params"][0]
-    if not (np.all(np.isfinite(camera["params"])) and low < focal < high):
+    camera = Camera.from_colmap(next(iter(model.cameras.values())))
+    low, high = (factor * camera.long_side_px for factor in _PLAUSIBLE_FOCAL_FACTORS)
+    if not (np.all(np.isfinite(camera.params)) and low < camera.focal_px < high):
         return None
     return camera
 
@@ -300,18 +251,18 @@ def _climb(trial: Trial, model: pycolmap.Reconstruction, prior: Camera | None) -
     candidates: list[tuple[float, int, Camera]] = []
     if prior is not None:
         # EXIF's focal length and no distortion: nothing to estimate at all.
-        variant = _recast(refined, prior["model"], prior["params"][0])
+        variant = _recast(refined, prior.model, prior.focal_px)
         bundle_adjust(variant, refine_focal=False, refine_distortion=False)
         candidates.append((_judge(variant, trial.camera).score, 0, prior))
     for member in _LADDER:
         variant = _recast(refined, member)
         bundle_adjust(variant, refine_focal=True, refine_distortion=True)
-        camera = from_colmap(next(iter(variant.cameras.values())))
-        candidates.append((_judge(variant, trial.camera).score, len(camera["params"]) - 2, camera))
+        camera = Camera.from_colmap(next(iter(variant.cameras.values())))
+        candidates.append((_judge(variant, trial.camera).score, len(camera.params) - 2, camera))
     best = max(
         candidates, key=lambda item: (item[0] * (1.0 - _GAIN_PER_PARAMETER * item[1]), -item[1])
     )
-    return {**best[2], "has_prior_focal_length": True}
+    return best[2].with_known_focal_length()
 
 
 def _recast(
@@ -354,12 +305,6 @@ def _most_matched(
 
 
 def _camera(like: Camera, model: str, focal: float) -> Camera:
-    camera = from_colmap(
-        pycolmap.Camera.create_from_model_name(1, model, focal, like["width"], like["height"])
-    )
+    camera = pycolmap.Camera.create_from_model_name(1, model, focal, like.width, like.height)
     # Trials assume what they try: COLMAP uses the essential matrix for such cameras only.
-    return {**camera, "has_prior_focal_length": True}
-
-
-def _usable(focal_px: float | None) -> bool:
-    return focal_px is not None and math.isfinite(focal_px) and focal_px > 0.0
+    return Camera.from_colmap(camera).with_known_focal_length()
