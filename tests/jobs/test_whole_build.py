@@ -3,47 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from tests.city import ROOT, build_atlas, build_command
 from vladmap.jobs.map_check import read_truth
 from vladmap.mapping.check import check_map
-from vladmap.simulation.sample import write_sample
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
-IMAGES = 30
-KILLS = int(os.environ.get("VLADMAP_KILLS", "3"))
-
-
-def command(city: Path, atlas: Path) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "vladmap.jobs.build",
-        "--images",
-        str(city / "images"),
-        "--atlas",
-        str(atlas),
-        "--shard-images",
-        "16",
-    ]
-
-
-def build(city: Path, atlas: Path) -> str:
-    done = subprocess.run(
-        command(city, atlas), cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr + done.stdout
 
 
 def tables(atlas: Path) -> dict[str, bytes]:
@@ -57,79 +31,64 @@ def tables(atlas: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.fixture(scope="module")
-def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("city")
-    write_sample(folder, images=IMAGES, seed=0)
-    return folder
+def distance_to_truth(city: Path, atlas: Path) -> dict[str, Any]:
+    poses = pq.read_table(atlas / "poses.parquet")
+    return check_map(poses, read_truth(str(city / "truth.parquet")))
 
 
-@pytest.fixture(scope="module")
-def atlas(city: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("atlas")
-    said = build(city, folder)
-    assert "report" in said
-    return folder
-
-
-def test_nearly_every_image_is_in_one_model_near_its_true_place(city: Path, atlas: Path) -> None:
-    result = check_map(
-        pq.read_table(atlas / "poses.parquet"), read_truth(str(city / "truth.parquet"))
-    )
+def test_nearly_every_image_is_in_one_model_near_its_true_place(
+    rendered_city: Path, built_atlas: Path
+) -> None:
+    result = distance_to_truth(rendered_city, built_atlas)
     assert result["share_in_largest"] >= 0.9
     # 30 positions with a noise of 3 m leave the map's own place uncertain by some metres.
     assert result["by_gps_m"]["median"] < 4.0
     assert result["aligned_m"]["median"] < 0.5
 
 
-def test_cut_into_tiles_no_photograph_is_far_off(city: Path, atlas: Path, tmp_path: Path) -> None:
+def test_cut_into_tiles_no_photograph_is_far_off(rendered_city: Path, tiled_atlas: Path) -> None:
     """Issue 19, 0: a collection larger than one tile came out torn."""
-    copy = tmp_path / "atlas"
-    shutil.copytree(atlas, copy)
-    done = subprocess.run(
-        [*command(city, copy), "--tile-images", "20"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len(list((copy / "tiles").iterdir())) > 1
-    result = check_map(
-        pq.read_table(copy / "poses.parquet"), read_truth(str(city / "truth.parquet"))
-    )
+    tiles = {path.name for path in (tiled_atlas / "tiles").iterdir()} - {"all"}
+    assert len(tiles) > 1
+    result = distance_to_truth(rendered_city, tiled_atlas)
     assert result["share"] >= 0.5
     assert result["aligned_m"]["over_5_m"] == 0
 
 
-def test_a_second_run_does_nothing_and_says_so(city: Path, atlas: Path) -> None:
-    before = tables(atlas)
-    started = time.monotonic()
-    assert "nothing to do: the atlas is up to date" in build(city, atlas)
-    assert tables(atlas) == before
-    assert time.monotonic() - started < 60
+def test_a_second_run_does_nothing_and_says_so(
+    rendered_city: Path, built_atlas: Path, atlas_copy: Path
+) -> None:
+    assert "nothing to do: the atlas is up to date" in build_atlas(rendered_city, atlas_copy)
+    assert tables(atlas_copy) == tables(built_atlas)
 
 
 def test_a_build_killed_again_and_again_ends_in_the_same_tables(
-    city: Path, atlas: Path, tmp_path: Path
+    rendered_city: Path, built_atlas: Path, tmp_path: Path
 ) -> None:
-    for kill in range(KILLS):
+    for mark in ("ledger/describe-*/*", "ledger/features-*/*", "ledger/verify/*"):
         process = subprocess.Popen(
-            command(city, tmp_path / "atlas"),
+            build_command(rendered_city, tmp_path / "atlas"),
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         try:
-            process.wait(8 + 4 * kill)
-        except subprocess.TimeoutExpired:
+            # The stage has committed its first shard of three.
+            while not list((tmp_path / "atlas").glob(mark)):
+                assert process.poll() is None
+                time.sleep(0.02)
+        finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    build(city, tmp_path / "atlas")
-    assert tables(tmp_path / "atlas") == tables(atlas)
+    build_atlas(rendered_city, tmp_path / "atlas")
+    assert tables(tmp_path / "atlas") == tables(built_atlas)
 
 
-def test_other_tools_read_the_atlas_without_vladmap(atlas: Path, tmp_path: Path) -> None:
+def test_other_tools_read_the_atlas_without_vladmap(built_atlas: Path, tmp_path: Path) -> None:
     program = """
 import sys
+import time
 import faiss, geopandas, pyarrow.parquet as pq, pycolmap
 atlas = sys.argv[1]
 images = geopandas.read_parquet(f"{atlas}/images")
@@ -146,7 +105,7 @@ for table in ("images", "descriptors/netvlad-lite", "features/sift", "pairs", "t
 assert "vladmap" not in sys.modules
 """
     done = subprocess.run(
-        [sys.executable, "-P", "-c", program, str(atlas)],
+        [sys.executable, "-P", "-c", program, str(built_atlas)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
