@@ -1,4 +1,4 @@
-# Everything runs in .venv in the checkout; `make demo` and `make test` make it.
+# Everything runs in .venv in the checkout, which the targets make. `make help` lists the targets.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,6 +9,10 @@ SPARK_IMAGES ?= 120
 
 WEIGHTS ?= out/weights
 
+# Processes that tests run in: one a core, up to eight, since each takes up to 2 GB of memory.
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((cores < 8 ? cores : 8)))
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
 # PyPI's torch brings CUDA, 4 GB that a machine without a GPU has no use for. Where PyTorch's own
 # index of builds for CPUs answers within four seconds it is asked too; TORCH_INDEX= never asks it.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -17,7 +21,11 @@ ANSWERS = import os, sys, threading, urllib.request as web; \
     asked = threading.Thread(target=lambda: web.urlopen(sys.argv[1], timeout=4) and os._exit(0), daemon=True); \
     asked.start(); asked.join(4); os._exit(1)
 
-.PHONY: demo test lint types bench bench-describe bench-rerank weights spark clean
+.DEFAULT_GOAL := help
+.PHONY: help demo check test lint types bench bench-describe bench-rerank weights spark clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): setup.py beam_requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,39 +40,44 @@ $(READY): setup.py beam_requirements.txt
 	$(BIN)/python -m pip install --quiet "$$@" --editable ".[cpu,learned,test]"
 	touch $(READY)
 
-# A rendered city, its atlas, and how far the map is from the truth.
-demo: $(READY)
+demo: $(READY) ## Render a city, build its atlas and measure how far the map is from the truth
 	$(BIN)/vladmap sample $(DEMO)/city --images 120 --seed 0
 	$(BIN)/vladmap build --images $(DEMO)/city/images --atlas $(DEMO)/atlas
 	$(BIN)/vladmap check-map --atlas $(DEMO)/atlas --truth $(DEMO)/city/truth.parquet
 	@echo "open $(DEMO)/atlas/report/index.html in a browser"
 
-# The rooms under the name that they are imported by, for tools that only look at files.
-types:
-	@rm -rf build/types && mkdir -p build/types/vladmap
-	@ln -s $(CURDIR)/vladmap/* $(patsubst %/__init__.py,$(CURDIR)/%,$(filter-out tests/% benchmarks/% vladmap/%,$(wildcard */__init__.py))) build/types/vladmap
+# Packages of the product at the top of the project, without the one that names them.
+ROOMS := $(filter-out tests benchmarks vladmap,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 
-lint: $(READY) types
+types: ## Link the rooms under their import name, for tools that only look at files
+	@rm -rf build/types && mkdir -p build/types/vladmap
+	@for each in $(ROOMS) vladmap/*.py vladmap/py.typed; do \
+	    ln -s "../../../$$each" build/types/vladmap/; \
+	done
+
+lint: $(READY) types ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
-	$(BIN)/python -m pytest
+check: lint ## Lint, and run the fast tests: under two minutes on two cores
+	$(PYTEST) -m "not slow and not medium"
 
-bench: $(READY)
+test: lint ## Lint, and run all tests
+	$(PYTEST)
+
+bench: $(READY) ## Measure images a second of ingest and describe against the bare loop
 	$(BIN)/python -m benchmarks.throughput
 
-bench-describe: $(READY)
+bench-describe: $(READY) ## Measure images a second of each descriptor model
 	$(BIN)/python -m benchmarks.describe
 
-# With PHOTOS=<folder of sets> also the table of what re-ranking is worth on photographs.
-bench-rerank: $(READY)
+bench-rerank: $(READY) ## Measure re-ranking; with PHOTOS=<folder of sets> its recall, too
 	$(BIN)/python -m benchmarks.rerank
 	$(if $(PHOTOS),$(BIN)/python -m benchmarks.rerank_recall --photos $(PHOTOS))
 
-# The backbone that ships, made again: PHOTOS has the folders lund, larochelle and sped.
-weights: $(READY)
+# PHOTOS has the folders lund, larochelle and sped.
+weights: $(READY) ## Make the backbone that ships again, with PHOTOS=<folder of sets>
 	$(if $(PHOTOS),,$(error make weights needs PHOTOS=<folder of sets>))
 	$(BIN)/vladmap worlds $(WEIGHTS)/places --seeds 0:40 --places 100 --every 7 --aligned
 	$(BIN)/vladmap distil --worlds $(WEIGHTS)/places \
@@ -72,8 +85,7 @@ weights: $(READY)
 	    --validate $(PHOTOS)/sped --output $(WEIGHTS)/run
 	cp $(WEIGHTS)/run/best.safetensors models/weights/netvlad-lite.safetensors
 
-# The same build in one process and on Apache Spark: the two atlases must be equal.
-spark: $(READY)
+spark: $(READY) ## Build in one process and on Apache Spark: the two atlases must be equal
 	$(BIN)/python -c "from vladmap.pipeline.spark import classpath; classpath()"
 	rm -rf $(SPARK)
 	$(BIN)/vladmap sample $(SPARK)/city --images $(SPARK_IMAGES) --seed 0
@@ -82,5 +94,5 @@ spark: $(READY)
 	    $(BIN)/python -m vladmap.jobs.build --images $(SPARK)/city/images --atlas $(SPARK)/spark
 	$(BIN)/python -m vladmap.atlas.difference $(SPARK)/in-process $(SPARK)/spark
 
-clean:
+clean: ## Delete the environment and all that was built
 	rm -rf $(VENV) $(DEMO) out build spark/target *.egg-info

@@ -85,3 +85,34 @@ def test_a_machine_with_a_gpu_has_the_build_with_cuda(tmp_path: Path, index: str
     said, installed = made(tmp_path, index, gpu="/usr/bin/nvidia-smi")
     assert "extra-index-url" not in installed
     assert "there is a GPU" in said
+
+
+def test_help_lists_every_target() -> None:
+    """Issue 20, 11: each target has a line that says what it does."""
+    phony = next(
+        line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY:")
+    )
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), "--no-print-directory", "help"],
+        env={**os.environ, "MAKEFLAGS": ""}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    lines = dict(line.split(None, 1) for line in done.stdout.splitlines())
+    assert set(lines) == set(phony.split()[1:])
+    assert all(len(text) > 10 for text in lines.values())
+
+
+def test_rooms_are_linked_under_their_import_name_in_a_folder_with_a_space(tmp_path: Path) -> None:
+    folder = tmp_path / "a checkout"
+    for room in ("vladmap", "jobs", "tests", "docs"):
+        (folder / room).mkdir(parents=True)
+        if room != "docs":
+            (folder / room / "__init__.py").write_text(f"NAME = '{room}'\n")
+    (folder / "vladmap" / "py.typed").touch()
+    (folder / "Makefile").write_text((ROOT / "Makefile").read_text())
+    for _ in range(2):  # again over the links of before
+        subprocess.run(
+            ["make", "-C", str(folder), "types"], env={**os.environ, "MAKEFLAGS": ""}, check=True
+        )
+    links = folder / "build" / "types" / "vladmap"
+    assert {path.name for path in links.iterdir()} == {"__init__.py", "py.typed", "jobs"}
+    assert (links / "jobs" / "__init__.py").read_text() == "NAME = 'jobs'\n"
