@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.recall import LOCAL_DESCRIPTORS_PER_IMAGE, TOLERANCES
-from vladmap.features.base import LocalFeatureExtractor, LocalFeatures, load_extractor
-from vladmap.mapping.two_view import Matcher, fundamental_inliers, load_matcher
+from vladmap.features.base import LocalFeatureExtractor, LocalFeatures, Matcher
+from vladmap.features.registry import load_extractor, load_matcher
+from vladmap.mapping.two_view import fundamental_inliers
 from vladmap.models import learning, load_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.checkpoints import vocabulary
@@ -45,6 +46,7 @@ _BY_FEATURES = (
     ("xfeat", "xfeat", "nearest"),
     ("lighterglue", "xfeat", "lighterglue"),
 )
+_FEATURES = 1024
 _FEATURE_LONG_SIDE = 480  # thumbnails are enlarged to it, photographs shrunk
 _FEATURE_ERROR_PX = 3.0
 _CITY_IMAGES = 120
@@ -129,8 +131,8 @@ def _features(extractor: LocalFeatureExtractor, images: Images) -> list[LocalFea
     return found
 
 
-def _inliers(matched: Matcher, a: LocalFeatures, b: LocalFeatures) -> int:
-    return fundamental_inliers(a, b, matched(a, b), _FEATURE_ERROR_PX)
+def _inliers(matcher: Matcher, a: LocalFeatures, b: LocalFeatures) -> int:
+    return fundamental_inliers(a, b, matcher.match(a, b), _FEATURE_ERROR_PX)
 
 
 def table(name: str, folder: Path, city: Path, candidates: int, dimension: int) -> None:
@@ -171,20 +173,20 @@ def table(name: str, folder: Path, city: Path, candidates: int, dimension: int) 
     line("rapid int8", by_int8)
     line("ransac", by_patches("ransac"))
     line("rapid, contextual", by_patches("rapid", centroids=centroids))
-    for method, detector, matcher in _BY_FEATURES:
-        extractor = load_extractor(detector)
-        matched = load_matcher(matcher)
-        extractor.max_features = 1024  # type: ignore[attr-defined]
+    for method, detector, matcher_name in _BY_FEATURES:
+        extractor = load_extractor(detector, _FEATURES)
+        matcher = load_matcher(detector, matcher_name)
         ours, theirs = _features(extractor, queries), _features(extractor, database)
         counts = np.zeros(best.shape, np.int64)
         started = time.perf_counter()
         for q in range(len(queries)):
-            counts[q] = [_inliers(matched, ours[q], theirs[row]) for row in best[q]]
+            counts[q] = [_inliers(matcher, ours[q], theirs[row]) for row in best[q]]
         milliseconds = 1000 * (time.perf_counter() - started) / best.size
         orders = {
             "alone": [np.argsort(-count, kind="stable") for count in counts],
             "and cosine": [
-                by_inliers(counts[q], similarity[q], matcher) for q in range(len(queries))
+                by_inliers(counts[q], similarity[q], matcher.inliers_a_cosine)
+                for q in range(len(queries))
             ],
         }
         for label, order in orders.items():

@@ -17,8 +17,10 @@ from tqdm import tqdm
 from vladmap.console.quiet import hidden
 from vladmap.evaluation.describing import read_pixels
 from vladmap.evaluation.sets import Smoothing
-from vladmap.features.base import LocalFeatureExtractor, LocalFeatures, RootSift
-from vladmap.mapping.two_view import fundamental_inliers, load_matcher
+from vladmap.features.base import LocalFeatureExtractor, LocalFeatures, Matcher
+from vladmap.features.names import NEAREST
+from vladmap.features.registry import load_extractor, load_matcher
+from vladmap.mapping.two_view import fundamental_inliers
 from vladmap.models import DescriptorModel, InputSize
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.photos.layouts import EvaluationSet
@@ -98,16 +100,15 @@ class FeatureEvidence(Evidence):
     weighs_cosines = True
 
     def __init__(
-        self, extractor: LocalFeatureExtractor, matcher: str = "nearest", threads: int = 1
+        self, extractor: LocalFeatureExtractor, matcher: Matcher, threads: int = 1
     ) -> None:
         super().__init__()
         self._extractor, self._matcher = extractor, matcher
-        self._match = load_matcher(matcher)
         self._pool = ThreadPoolExecutor(threads)
 
     def scores(self, query: Any, candidates: Sequence[Any]) -> NDArray[np.float64]:
         def inliers(other: Any) -> int:
-            return fundamental_inliers(query, other, self._match(query, other), _ERROR_PX)
+            return fundamental_inliers(query, other, self._matcher.match(query, other), _ERROR_PX)
 
         return np.array(list(self._pool.map(inliers, candidates)), np.float64)
 
@@ -115,7 +116,7 @@ class FeatureEvidence(Evidence):
         self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
     ) -> NDArray[np.int64]:
         inliers = np.nan_to_num(scores, nan=0.0).astype(np.int64)
-        return by_inliers(inliers, similarity, self._matcher)
+        return by_inliers(inliers, similarity, self._matcher.inliers_a_cosine)
 
     def _target(self) -> Callable[[int, int], tuple[int, int]]:
         return _FEATURE_SIZE.target
@@ -162,12 +163,10 @@ def evidence(
         return None
     if method in BY_PATCHES:
         return PatchEvidence(model, method, patch_size)
-    if method == "sift":
-        return FeatureEvidence(RootSift(_FEATURES, _FEATURE_SIZE.largest), threads=threads)
-    from vladmap.features.xfeat import XFeat
-
-    matcher = "lighterglue" if method == "lighterglue" else "nearest"
-    return FeatureEvidence(XFeat(_FEATURES, _FEATURE_SIZE.largest), matcher, threads)
+    features = "sift" if method == "sift" else "xfeat"
+    extractor = load_extractor(features, _FEATURES, _FEATURE_SIZE.largest)
+    matcher = load_matcher(features, "lighterglue" if method == "lighterglue" else NEAREST)
+    return FeatureEvidence(extractor, matcher, threads)
 
 
 def ranked(

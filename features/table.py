@@ -9,20 +9,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vladmap.features.base import LocalFeatureExtractor, LocalFeatures
+from vladmap.features.base import FeatureKind, LocalFeatures
 from vladmap.schemas import tables
 
 
 def feature_table(
-    rows: Iterable[tuple[str, int, int, LocalFeatures]], extractor: LocalFeatureExtractor
+    rows: Iterable[tuple[str, int, int, LocalFeatures]], kind: FeatureKind
 ) -> pa.Table:
     """Rows of (image_id, width, height, features), sorted by image_id.
 
-    The result has the schema `schemas.tables.features` of the extractor.
+    The result has the schema `schemas.tables.features` of the kind.
     """
     ordered = sorted(rows, key=lambda row: row[0])
-    dtype = pa.from_numpy_dtype(extractor.dtype)
-    schema = tables.features(extractor.name, extractor.dimension, dtype)
+    dtype = pa.from_numpy_dtype(kind.dtype)
+    schema = tables.features(kind.name, kind.dimension, dtype)
     found = [row[3] for row in ordered]
     return pa.Table.from_arrays(
         [
@@ -30,7 +30,7 @@ def feature_table(
             pa.array([row[1] for row in ordered], pa.int32()),
             pa.array([row[2] for row in ordered], pa.int32()),
             _nested([item.keypoints for item in found], pa.float32(), 4),
-            _nested([item.descriptors for item in found], dtype, extractor.dimension),
+            _nested([item.descriptors for item in found], dtype, kind.dimension),
         ],
         schema=schema,
     )
@@ -47,13 +47,20 @@ def _nested(blocks: list[NDArray[np.generic]], dtype: pa.DataType, width: int) -
 def read_features(table: pa.Table, wanted: set[str] | None = None) -> dict[str, LocalFeatures]:
     """Features by image_id of the `wanted` rows, or of all.
 
-    A table that was read without its descriptors gives features without them.
+    A table that was read without its descriptors gives features without them, one without width
+    and height features of an image of unknown size.
     """
     keypoints = _Blocks(table["keypoints"])
     descriptors = _Blocks(table["descriptors"]) if "descriptors" in table.column_names else None
     none = np.zeros((0, 0), np.uint8)
+    sizes: list[tuple[int, int]] = []
+    if {"width", "height"} <= set(table.column_names):
+        sides = (table[side].to_pylist() for side in ("width", "height"))
+        sizes = list(zip(*sides, strict=True))
     return {
-        image: LocalFeatures(keypoints[row], descriptors[row] if descriptors else none)
+        image: LocalFeatures(
+            keypoints[row], descriptors[row] if descriptors else none, sizes[row] if sizes else None
+        )
         for row, image in enumerate(table["image_id"].to_pylist())
         if wanted is None or image in wanted
     }

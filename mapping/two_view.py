@@ -1,14 +1,12 @@
-"""Matches and two-view geometry of image pairs, and their table.
+"""Two-view geometry of image pairs from their matches, and the table of both.
 
 Every function here is a function of its arguments alone: seeded, free of shared state, and safe to
-call from several threads. `match` spends its time in BLAS and numpy, outside the interpreter's
-lock; descriptors are small whole numbers over a power of two, so that float32 products and sums
-are exact and do not depend on how BLAS splits the work.
+call from several threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vladmap.features.base import LocalFeatures
+from vladmap.features.base import LocalFeatures, Matches
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping.camera import Camera, max_error_px
 from vladmap.mapping.colmap import SEED, rotation_of, wxyz
@@ -24,27 +22,11 @@ from vladmap.schemas.tables import TWO_VIEWS
 
 MIN_INLIERS = 15
 
-# Thresholds of Lowe (IJCV 2004) as COLMAP has them, on the angle between descriptors.
-SIFT_MAX_RATIO = 0.8
-SIFT_MAX_DISTANCE = 0.7
-XFEAT_MIN_COSINE = 0.82
-# Without a ratio test many of its matches are wrong, and among many wrong ones a wrong geometry
-# finds support. Measured on 29 images of one street: of pairs that SIFT verifies as well, 95 % have
-# 0.31 of their matches as inliers, of the others half; with those below 0.4 in, the map tears.
-XFEAT_MIN_INLIER_SHARE = 0.4
-
-_SIFT_UNIT = 512.0
-_ROWS_AT_ONCE = 2048
 
 # Configurations whose inliers join tracks: a watermark is not part of the scene.
 VERIFIED = frozenset(
     {"CALIBRATED", "UNCALIBRATED", "PLANAR", "PANORAMIC", "PLANAR_OR_PANORAMIC", "MULTIPLE"}
 )
-
-Matches = NDArray[np.uint32]
-Matcher = Callable[[LocalFeatures, LocalFeatures], Matches]
-
-MATCHER_NAMES = ("nearest", "lighterglue")
 
 
 @dataclass(frozen=True)
@@ -73,99 +55,6 @@ class TwoView:
         return self.configuration in VERIFIED and len(self.inliers) >= MIN_INLIERS
 
 
-def load_matcher(name: str) -> Matcher:
-    """The matcher called `name`, one of MATCHER_NAMES; `lighterglue` is for XFeat's features.
-
-    Raises:
-        ValueError: there is no matcher of that name.
-        UserError: `lighterglue` was asked for and its packages are not installed.
-    """
-    if name == "nearest":
-        return match
-    if name != "lighterglue":
-        raise ValueError(f"unknown matcher {name!r}; known are {', '.join(MATCHER_NAMES)}")
-    from vladmap.features.lighterglue import LighterGlue
-
-    glue = LighterGlue()
-    return lambda a, b: glue.match(a.keypoints, a.descriptors, b.keypoints, b.descriptors)
-
-
-def match(a: LocalFeatures, b: LocalFeatures) -> Matches:
-    """Return the (m, 2) uint32 indices of mutual nearest neighbours, sorted by a's index.
-
-    SIFT (uint8) passes Lowe's ratio test in both directions too; a learned descriptor (float16)
-    a cosine above XFEAT_MIN_COSINE.
-
-    Raises:
-        ValueError: the descriptors are of different kinds.
-    """
-    if (
-        a.descriptors.dtype != b.descriptors.dtype
-        or a.descriptors.shape[1:] != (b.descriptors.shape[1:])
-    ):
-        raise ValueError("the two images have descriptors of different kinds")
-    if len(a) == 0 or len(b) == 0:
-        return np.zeros((0, 2), np.uint32)
-    is_sift = a.descriptors.dtype == np.uint8
-    unit = np.float32(1.0 / _SIFT_UNIT if is_sift else 1.0)
-    rows = a.descriptors.astype(np.float32) * unit
-    columns = b.descriptors.astype(np.float32) * unit
-
-    nearest, best, second, column_best = _nearest(rows, columns, with_second=is_sift)
-    if is_sift:
-        distance = np.arccos(np.minimum(best, 1.0))
-        keep = (distance <= SIFT_MAX_DISTANCE) & (
-            distance < SIFT_MAX_RATIO * np.arccos(np.minimum(second, 1.0))
-        )
-    else:
-        keep = best > XFEAT_MIN_COSINE
-    # Sums are exact: the best of a row that equals the best of its column is mutual.
-    index = np.flatnonzero(keep & (best == column_best[nearest]))
-    if is_sift and len(index):
-        index = index[_passes_backwards(rows, columns, index, nearest[index], best[index])]
-    # Two identical descriptors in a claim one in b: the first has it.
-    _, first = np.unique(nearest[index], return_index=True)
-    index = index[np.sort(first)]
-    return np.stack([index, nearest[index]], axis=1).astype(np.uint32)
-
-
-def _nearest(
-    rows: NDArray[np.float32], columns: NDArray[np.float32], *, with_second: bool
-) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return each row's nearest column, its cosine and the next one's, and each column's best."""
-    nearest = np.empty(len(rows), np.intp)
-    best = np.empty(len(rows), np.float32)
-    second = np.full(len(rows), -1.0, np.float32)
-    column_best = np.full(len(columns), -np.inf, np.float32)
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        cosine = rows[part] @ columns.T
-        nearest[part] = cosine.argmax(axis=1)
-        np.maximum(column_best, cosine.max(axis=0), out=column_best)
-        local = np.arange(len(cosine))
-        best[part] = cosine[local, nearest[part]]
-        if with_second and len(columns) > 1:
-            cosine[local, nearest[part]] = -1.0
-            second[part] = cosine.max(axis=1)
-    return nearest, best, second, column_best
-
-
-def _passes_backwards(
-    rows: NDArray[np.float32],
-    columns: NDArray[np.float32],
-    row: NDArray[np.intp],
-    column: NDArray[np.intp],
-    best: NDArray[np.float32],
-) -> NDArray[np.bool_]:
-    """Whether the matches (row, column) pass the ratio test from the columns' side as well."""
-    if len(rows) == 1:
-        return np.ones(len(row), bool)
-    cosine = columns[column] @ rows.T
-    cosine[np.arange(len(row)), row] = -1.0
-    second = np.arccos(np.minimum(cosine.max(axis=1), 1.0))
-    return np.asarray(np.arccos(np.minimum(best, 1.0)) < SIFT_MAX_RATIO * second)
-
-
 def verify(
     image_id_a: str,
     image_id_b: str,
@@ -175,13 +64,14 @@ def verify(
     camera_a: Camera,
     camera_b: Camera,
     min_inliers: int = MIN_INLIERS,
+    min_inlier_share: float = 0.0,
 ) -> TwoView:
     """Return the two-view geometry of `matches`, by COLMAP's estimator with a fixed seed.
 
     Essential matrix, fundamental matrix and homography compete (Schoenberger and Frahm, CVPR
     2016): the configuration says which explains the pair, and tells planar scenes, pure rotations
-    and watermarks apart. A pair with fewer than `min_inliers` inliers, or with
-    learned descriptors less than XFEAT_MIN_INLIER_SHARE of its matches, is DEGENERATE, without any.
+    and watermarks apart. A pair of fewer than `min_inliers` inliers, or of a lower share of its
+    matches than `min_inlier_share` (see `features.base.Matcher`), is DEGENERATE, without any.
     """
     if image_id_a >= image_id_b:
         raise ValueError("image_id_a must be less than image_id_b")
@@ -204,8 +94,7 @@ def verify(
         options,
     )
     inliers = np.asarray(geometry.inlier_matches, np.uint32).reshape(-1, 2)
-    share = 0.0 if a.descriptors.dtype == np.uint8 else XFEAT_MIN_INLIER_SHARE
-    if len(inliers) < max(min_inliers, share * len(matches)):
+    if len(inliers) < max(min_inliers, min_inlier_share * len(matches)):
         return failed
     pose = geometry.cam2_from_cam1
     return TwoView(

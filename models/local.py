@@ -141,7 +141,7 @@ class RootSiftFeatures:
     max_features = 2048
 
     def __init__(self) -> None:
-        from vladmap.features.base import RootSift
+        from vladmap.features.rootsift import RootSift
 
         self._extractor = RootSift(max_features=self.max_features, max_image_size=self._LARGEST)
         self.digest = digest(f"rootsift 1 {self.max_features} {self.input_size}", {})

@@ -20,7 +20,7 @@ from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.fingerprints import fingerprint
 from vladmap.atlas.photographs import SHARD_ROWS, shard_rows
 from vladmap.console.progress import counted
-from vladmap.features.base import FEATURE_NAMES
+from vladmap.features.names import FEATURE_NAMES
 from vladmap.mapping.camera_keys import camera_keys
 from vladmap.mapping.trial_images import MAX_IMAGES as TRIAL_IMAGES
 from vladmap.models.kinds import MODEL_NAMES
@@ -739,7 +739,9 @@ def _rerank(run: Run) -> RerankSettings:
                 f"{options.rerank}` first"
             )
     evidence = tuple((shard, path, entries[shard].content) for shard, path in sorted(paths.items()))
-    return RerankSettings(options.rerank, options.rerank_candidates, ledger_name, evidence)
+    return RerankSettings(
+        options.rerank, options.rerank_candidates, options.features, ledger_name, evidence
+    )
 
 
 def features_name(run: Run) -> str:
@@ -815,7 +817,7 @@ def verify(run: Run) -> None:
     run.execute(
         verify_stage.STAGE,
         tasks,
-        verify_stage.VerifyPairs(root, threads),
+        verify_stage.VerifyPairs(root, threads, options.features),
         unit="pairs",
         count=lambda task: pairs[task.shard].file.rows,
     )
@@ -901,6 +903,9 @@ def _choose_cameras(run: Run, extracted: dict[str, LedgerEntry]) -> dict[str, Co
             )
         )
     run.execute(
-        cameras_stage.STAGE, tasks, cameras_stage.ChooseCameras(run.atlas.root), unit="cameras"
+        cameras_stage.STAGE,
+        tasks,
+        cameras_stage.ChooseCameras(run.atlas.root, run.options.features),
+        unit="cameras",
     )
     return keys

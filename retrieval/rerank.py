@@ -19,10 +19,6 @@ from torch import Tensor
 from vladmap.retrieval.names import BY_PATCHES
 from vladmap.retrieval.patches import Patches, StoredPatches
 
-INLIERS_A_COSINE = {"nearest": 200, "lighterglue": 250}
-"""Inliers that weigh as much as a cosine of 1, by the matcher that found the matches of local
-features. Measured: docs/performance.md."""
-
 _PUBLISHED_WEIGHTS = {3: (0.45, 0.15, 0.40)}  # of sizes 2, 5 and 8
 _INLIER_CELLS = 1.5  # a homography's inliers, in cells of the feature map
 _HYPOTHESES = 512
@@ -135,16 +131,17 @@ def scores_of_each(
 
 
 def by_inliers(
-    inliers: NDArray[np.int64], similarity: NDArray[np.floating], matcher: str = "nearest"
+    inliers: NDArray[np.int64], similarity: NDArray[np.floating], inliers_a_cosine: float
 ) -> NDArray[np.int64]:
     """The order (C,) of candidates, best first, by the `inliers` (C,) of their local features and
-    the cosines `similarity` (C,) of their descriptors.
+    the cosines `similarity` (C,) of their descriptors; `inliers_a_cosine` weigh as much as a cosine
+    of 1. Measured for each matcher: docs/performance.md.
 
     Both are evidence, and they are added up: a few dozen inliers are found between any two streets,
     and must not outweigh descriptors that are clearly more alike. Equals keep the order in which
     they were given.
     """
-    return np.argsort(-(similarity + inliers / INLIERS_A_COSINE[matcher]), kind="stable")
+    return np.argsort(-(similarity + inliers / inliers_a_cosine), kind="stable")
 
 
 class _Side(NamedTuple):

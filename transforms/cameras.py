@@ -19,6 +19,7 @@ from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry, read_input
 from vladmap.console import counter as progress
 from vladmap.features.base import LocalFeatures
+from vladmap.features.registry import load_matcher
 from vladmap.features.table import read_features
 from vladmap.mapping.camera import Camera
 from vladmap.mapping.camera_keys import camera_keys, initial_cameras
@@ -34,19 +35,23 @@ IMAGE_COLUMNS = ["image_id", "make", "model", "width", "height", "focal_px"]
 class ChooseCameras(beam.PTransform):
     """Tasks of cameras -> ledger entries of `work/cameras/`.
 
+    Photographs are matched by the nearest neighbours of their `features`, whichever matcher the
+    pairs of the map get: few matches tell one lens from another, and a network takes long.
+
     A task reads `key` (the camera's key, not a file), and `images/<shard>`, `pairs/<shard>` and
     `features/<shard>` of some shards.
     """
 
     root: str
+    features: str
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        return tasks | beam.ParDo(_Choose(self.root))
+        return tasks | beam.ParDo(_Choose(self.root, self.features))
 
 
 class _Choose(beam.DoFn):
-    def __init__(self, root: str) -> None:
-        self._root = root
+    def __init__(self, root: str, features: str) -> None:
+        self._root, self._features = root, features
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         key = task.read("key")
@@ -73,6 +78,7 @@ class _Choose(beam.DoFn):
             pairs["image_id_b"].to_pylist(),
             pairs["similarity"].to_numpy().astype(np.float64),
             features.__getitem__,
+            load_matcher(self._features),
         )
         said = {"key": key, **choice.report()}
         data = (json.dumps(said, indent=1, sort_keys=True) + "\n").encode()

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import storage
 from vladmap.features.base import LocalFeatures
+from vladmap.features.names import NEAREST
+from vladmap.features.registry import feature_kind, load_matcher
 from vladmap.features.table import read_features
-from vladmap.mapping.two_view import fundamental_inliers, load_matcher
+from vladmap.mapping.two_view import fundamental_inliers
 from vladmap.models.memory import one_thread_a_call
 from vladmap.retrieval.names import BY_FEATURES, BY_PATCHES
 from vladmap.retrieval.rerank import by_inliers, scores_of_each
@@ -33,12 +35,13 @@ _ERROR_LONG_SIDE_PX = 800
 class RerankSettings:
     """`none`, or what puts each query's best `candidates` in order: a method of `retrieval.rerank`.
 
-    `evidence` is every shard that has patches or features, as (name, path, identity), and `stage`
-    the ledger it stands in.
+    `features` are the kind of local features, where their matches order. `evidence` is every shard
+    that has patches or features, as (name, path, identity), and `stage` the ledger it stands in.
     """
 
     method: str = "none"
     candidates: int = 0
+    features: str = ""
     stage: str = ""
     evidence: tuple[tuple[str, str, str], ...] = ()
 
@@ -107,15 +110,16 @@ class FeatureEvidence(Evidence):
 
     def __init__(self, root: str, settings: RerankSettings) -> None:
         super().__init__(root, settings)
-        self._matcher = {"features": "nearest", "lighterglue": "lighterglue"}[settings.method]
-        if self._matcher == "lighterglue":
+        matcher = NEAREST if settings.method == "features" else settings.method
+        if matcher != NEAREST:
             one_thread_a_call()  # sums, and so matches, do not depend on how many threads there are
-        self._match = load_matcher(self._matcher)
+        self._kind = feature_kind(settings.features)
+        self._matcher = load_matcher(settings.features, matcher)
 
     def order(
         self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        return by_inliers(scores.astype(np.int64), similarity, self._matcher)
+        return by_inliers(scores.astype(np.int64), similarity, self._matcher.inliers_a_cosine)
 
     def _read(self, path: str) -> dict[str, tuple[LocalFeatures, float]]:
         table = storage.read_table(path)
@@ -124,25 +128,18 @@ class FeatureEvidence(Evidence):
         errors = _ERROR_PX * np.maximum(1, sides / _ERROR_LONG_SIDE_PX)
         ids = table["image_id"].to_pylist()
         return {
-            image: (_strongest(found[image]), float(error))
+            image: (self._kind.strongest(found[image], _FEATURES), float(error))
             for image, error in zip(ids, errors, strict=True)
         }
 
     def _query(self, query: Any, candidates: list[Any]) -> list[float]:
         ours, error = query
         return [
-            float(fundamental_inliers(ours, theirs, self._match(ours, theirs), max(error, other)))
-            for theirs, other in candidates
+            float(self._inliers(ours, theirs, max(error, other))) for theirs, other in candidates
         ]
 
-
-def _strongest(features: LocalFeatures) -> LocalFeatures:
-    """SIFT's of the largest scale; a learned detector lists its most reliable ones first."""
-    if features.descriptors.dtype == np.uint8:
-        chosen = np.sort(np.argsort(-features.keypoints[:, 2], kind="stable")[:_FEATURES])
-    else:
-        chosen = np.arange(min(len(features), _FEATURES))
-    return LocalFeatures(features.keypoints[chosen], features.descriptors[chosen])
+    def _inliers(self, a: LocalFeatures, b: LocalFeatures, error_px: float) -> int:
+        return fundamental_inliers(a, b, self._matcher.match(a, b), error_px)
 
 
 class PatchEvidence(Evidence):

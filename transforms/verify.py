@@ -7,7 +7,7 @@ shards that its images lie in, two at a time.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -20,11 +20,14 @@ from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_shard, reject_row
 from vladmap.atlas.photographs import Photo, load_photo, shard_rows
 from vladmap.console import counter as progress
-from vladmap.features.base import LocalFeatures, load_extractor
+from vladmap.features.base import LocalFeatureExtractor, LocalFeatures, Matcher
+from vladmap.features.names import NEAREST
+from vladmap.features.registry import feature_kind, load_extractor, load_matcher
 from vladmap.features.table import feature_table, read_features
 from vladmap.mapping.camera import Camera
 from vladmap.mapping.camera_keys import camera_keys
-from vladmap.mapping.two_view import TwoView, match, two_view_table, verify
+from vladmap.mapping.two_view import TwoView, two_view_table, verify
+from vladmap.models.memory import one_thread_a_call
 from vladmap.photos.processes import WorkerDied, WorkerPool
 from vladmap.photos.projection import PERSPECTIVE
 from vladmap.schemas.records import LedgerEntry, Task
@@ -39,19 +42,19 @@ STAGE = "verify"
 class ExtractFeatures(beam.PTransform):
     """Tasks of image shards -> ledger entries of `features/`.
 
-    `processes` extract beside each other where the detector is COLMAP's, which holds the
-    interpreter's lock; with 1 the work is done in the worker itself.
+    `workers` extract beside each other, as processes or threads: what the kind of features says. A
+    single process is the worker itself.
     """
 
     root: str
     stage: str
     detector: str
     max_pixels: int
-    processes: int
+    workers: int
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
         return tasks | beam.ParDo(
-            _Extract(self.root, self.stage, self.detector, self.max_pixels, self.processes)
+            _Extract(self.root, self.stage, self.detector, self.max_pixels, self.workers)
         )
 
 
@@ -59,19 +62,19 @@ Extracted = tuple[dict[str, Any], LocalFeatures | None, PhotoError | None]
 
 
 @lru_cache(maxsize=2)
-def _extractor(detector: str) -> Any:
+def _extractor(detector: str) -> LocalFeatureExtractor:
     return load_extractor(detector)
 
 
 def extract_photo(row: dict[str, Any], detector: str, max_pixels: int) -> Extracted:
-    """Features of one row of `images/`, or why there are none. Runs in a process of its own."""
+    """Features of one row of `images/`, or why there are none. It may run in another process."""
     photo: Photo = load_photo(row, max_pixels)
     if photo.pixels is None:
         return row, None, photo.error
-    found = _extractor(detector).extract(photo.pixels)
-    if len(found) == 0:
+    features = _extractor(detector).extract(photo.pixels)
+    if len(features) == 0:
         return row, None, PhotoError(RejectReason.NO_FEATURES, "no local feature in it")
-    return row, found, None
+    return row, features, None
 
 
 def _panorama(row: dict[str, Any]) -> PhotoError:
@@ -85,23 +88,34 @@ def _panorama(row: dict[str, Any]) -> PhotoError:
 
 
 class _Extract(beam.DoFn):
-    def __init__(
-        self, root: str, stage: str, detector: str, max_pixels: int, processes: int
-    ) -> None:
+    def __init__(self, root: str, stage: str, detector: str, max_pixels: int, workers: int) -> None:
         self._root, self._stage, self._detector = root, stage, detector
-        self._max_pixels, self._processes = max_pixels, processes
+        self._max_pixels, self._workers = max_pixels, workers
 
     def setup(self) -> None:
-        apart = self._processes > 1 and self._detector == "sift"
-        self._pool = WorkerPool(self._processes) if apart else None
+        self._processes: WorkerPool | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        if feature_kind(self._detector).parallelism == "threads":
+            one_thread_a_call()  # the same bytes on machines of any number of cores
+            self._threads = ThreadPoolExecutor(self._workers)
+        elif self._workers > 1:
+            self._processes = WorkerPool(self._workers)
 
     def teardown(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
+        if self._threads is not None:
+            self._threads.shutdown()
+        if self._processes is not None:
+            self._processes.close()
+
+    def _outcomes(self, rows: list[dict[str, Any]]) -> Iterable[Extracted | WorkerDied]:
+        """The outcome of each row of `images/`, in their order."""
+        extract = partial(extract_photo, detector=self._detector, max_pixels=self._max_pixels)
+        if self._processes is not None:
+            return self._processes.map(extract, rows)
+        return map(extract, rows) if self._threads is None else self._threads.map(extract, rows)
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
-        found, rejects = [], []
-        rows = []
+        extracted, rejects, rows = [], [], []
         for row in shard_rows(self._root, task.read("images"), ["projection"]):
             if row["projection"] == PERSPECTIVE:
                 rows.append(row)
@@ -109,9 +123,7 @@ class _Extract(beam.DoFn):
                 rejects.append(reject_row(row["uri"], row["image_id"], STAGE, _panorama(row)))
                 progress.advance()
         panoramas = len(rejects)
-        extract = partial(extract_photo, detector=self._detector, max_pixels=self._max_pixels)
-        apply = map if self._pool is None else self._pool.map
-        for row, outcome in zip(rows, apply(extract, rows), strict=True):
+        for row, outcome in zip(rows, self._outcomes(rows), strict=True):
             features: LocalFeatures | None = None
             error: PhotoError | None
             if isinstance(outcome, WorkerDied):
@@ -121,26 +133,26 @@ class _Extract(beam.DoFn):
             else:
                 _, features, error = outcome
             if features is not None:
-                found.append((row["image_id"], row["width"], row["height"], features))
+                extracted.append((row["image_id"], row["width"], row["height"], features))
             elif error is not None:
                 rejects.append(reject_row(row["uri"], row["image_id"], STAGE, error))
             progress.advance()
         counters = StageCounters(STAGE)
-        counters.add("images", len(found))
+        counters.add("images", len(extracted))
         counters.add("rejects", len(rejects))
         yield commit_shard(
             self._root,
             self._stage,
             task,
-            feature_table(found, _extractor(self._detector)),
+            feature_table(extracted, feature_kind(self._detector)),
             rejects,
-            counts={"images": len(found), "rejects": len(rejects), "panoramas": panoramas},
+            counts={"images": len(extracted), "rejects": len(rejects), "panoramas": panoramas},
         )
 
 
 @dataclass(eq=False)
 class VerifyPairs(beam.PTransform):
-    """Tasks of pair shards -> ledger entries of `two_views/`.
+    """Tasks of pair shards -> ledger entries of `two_views/`; `matcher` matches the `features`.
 
     A task reads `pairs`, and `images/<shard>` and `features/<shard>` of every shard that its pairs
     touch.
@@ -148,14 +160,22 @@ class VerifyPairs(beam.PTransform):
 
     root: str
     threads: int
+    features: str
+    matcher: str = NEAREST
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        return tasks | beam.ParDo(_Verify(self.root, self.threads))
+        return tasks | beam.ParDo(_Verify(self.root, self.threads, self.features, self.matcher))
 
 
 class _Verify(beam.DoFn):
-    def __init__(self, root: str, threads: int) -> None:
+    def __init__(self, root: str, threads: int, features: str, matcher: str) -> None:
         self._root, self._threads = root, threads
+        self._features, self._matcher_name = features, matcher
+
+    def setup(self) -> None:
+        if self._matcher_name != NEAREST:
+            one_thread_a_call()  # a network's sums do not depend on the number of cores
+        self._matcher = load_matcher(self._features, self._matcher_name)
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         pairs = storage.read_table(
@@ -174,7 +194,10 @@ class _Verify(beam.DoFn):
         with ThreadPoolExecutor(self._threads) as pool:
             for shards, members in sorted(groups.items()):
                 features = images.features(shards, {image for pair in members for image in pair})
-                views.extend(pool.map(partial(_view, features=features, images=images), members))
+                view = partial(
+                    _view, features=features, cameras=images.cameras, matcher=self._matcher
+                )
+                views.extend(pool.map(view, members))
         views.sort(key=lambda view: (view.image_id_a, view.image_id_b))
         verified = sum(view.verified for view in views)
         counters = StageCounters(STAGE)
@@ -213,19 +236,32 @@ class _Images:
             if shard in self._loaded
             else storage.read_table(
                 storage.join(self._root, self._task.read(f"features/{shard}")),
-                ["image_id", "keypoints", "descriptors"],
+                ["image_id", "width", "height", "keypoints", "descriptors"],
             )
             for shard in set(shards)
         }
-        found: dict[str, LocalFeatures] = {}
+        features: dict[str, LocalFeatures] = {}
         for table in self._loaded.values():
-            found |= read_features(table, wanted)
-        return found
+            features |= read_features(table, wanted)
+        return features
 
 
-def _view(pair: tuple[str, str], features: dict[str, LocalFeatures], images: _Images) -> TwoView:
+def _view(
+    pair: tuple[str, str],
+    features: dict[str, LocalFeatures],
+    cameras: dict[str, Camera],
+    matcher: Matcher,
+) -> TwoView:
     a, b = pair
-    matches = match(features[a], features[b])
-    view = verify(a, b, features[a], features[b], matches, images.cameras[a], images.cameras[b])
+    view = verify(
+        a,
+        b,
+        features[a],
+        features[b],
+        matcher.match(features[a], features[b]),
+        cameras[a],
+        cameras[b],
+        min_inlier_share=matcher.min_inlier_share,
+    )
     progress.advance()
     return view

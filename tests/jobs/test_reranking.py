@@ -12,7 +12,7 @@ import pytest
 from tests.photos.bad_photos import texture
 from vladmap.evaluation import reranking
 from vladmap.evaluation.sets import Smoothing
-from vladmap.features.base import RootSift
+from vladmap.features.rootsift import KIND, RootSift
 from vladmap.models import DescriptorModel
 from vladmap.photos.layouts import EvaluationSet
 from vladmap.retrieval.evaluation import rank
@@ -33,7 +33,7 @@ def test_an_evaluation_and_a_build_order_by_the_same_sum(method: str) -> None:
     scores, similarity = np.array(INLIERS), np.array(COSINES, np.float32)
     model = cast(DescriptorModel, None)  # features need none
     ours = reranking.evidence(method, model, 0)
-    theirs = in_a_build.evidence("", in_a_build.RerankSettings(method, 3))
+    theirs = in_a_build.evidence("", in_a_build.RerankSettings(method, 3, "xfeat"))
     assert ours is not None
     assert theirs is not None
     assert ours.order(scores, similarity).tolist() == ORDERS[method]
@@ -42,7 +42,7 @@ def test_an_evaluation_and_a_build_order_by_the_same_sum(method: str) -> None:
 
 def test_candidates_compared_by_several_threads_have_the_scores_of_one() -> None:
     walls = [RootSift(64).extract(texture(seed, 160, 120)) for seed in range(4)]
-    one, three = (reranking.FeatureEvidence(RootSift(64), threads=n) for n in (1, 3))
+    one, three = (reranking.FeatureEvidence(RootSift(64), KIND.nearest, n) for n in (1, 3))
     scores = one.scores(walls[0], walls)
     assert scores[0] > 20 > scores[1:].max()
     assert three.scores(walls[0], walls).tolist() == scores.tolist()
@@ -65,7 +65,9 @@ def test_each_query_is_ordered_with_the_cosines_of_its_own_candidates() -> None:
 
     sides = [SimpleNamespace(paths=[Path(f"{n}.jpg") for n in range(count)]) for count in (2, 3)]
     chosen = cast(EvaluationSet, SimpleNamespace(queries=sides[0], database=sides[1]))
-    order, _ = reranking.new_order(ranking, chosen, Known(RootSift(8)), 3, queries, database)
+    order, _ = reranking.new_order(
+        ranking, chosen, Known(RootSift(8), KIND.nearest), 3, queries, database
+    )
     # cos 0, 0.1 and 1.2 are 1, 0.995 and 0.362; cos 0, 1.1 and 1.2 are 1, 0.454 and 0.362.
     assert order.tolist() == [[1, 0, 2], [0, 1, 2]]
 
@@ -86,7 +88,9 @@ def test_candidates_of_the_descriptors_are_ordered_by_the_cosines_of_the_smoothe
     sides = [SimpleNamespace(paths=[Path(f"{n}.jpg") for n in range(count)]) for count in (1, 2)]
     chosen = cast(EvaluationSet, SimpleNamespace(queries=sides[0], database=sides[1]))
     smoothed = np.array([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]], np.float32)  # cosines 0.48 and 0.6
-    order, _ = reranking.new_order(ranking, chosen, Nothing(RootSift(8)), 2, queries, smoothed)
+    order, _ = reranking.new_order(
+        ranking, chosen, Nothing(RootSift(8), KIND.nearest), 2, queries, smoothed
+    )
     assert order.tolist() == [[1, 0]]
 
 
@@ -112,5 +116,7 @@ def test_smoothing_chooses_the_candidates_where_it_has_no_part_in_their_order(
         ),
     )
     mixed = cast(Smoothing, SimpleNamespace(of=lambda rows, places: smoothed))
-    found, _ = reranking.ranked(queries, database, chosen, mixed, Nothing(RootSift(8)), 1)
+    found, _ = reranking.ranked(
+        queries, database, chosen, mixed, Nothing(RootSift(8), KIND.nearest), 1
+    )
     assert found.rows[0, 0] == first

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vladmap.features.base import LocalFeatures
+from vladmap.features.rootsift import KIND
 from vladmap.mapping.camera import Camera
 from vladmap.mapping.camera_keys import initial_camera
 from vladmap.mapping.camera_trials import choose_camera
@@ -61,7 +62,7 @@ def likeness(first: list[str], second: list[str]) -> NDArray[np.float64]:
 
 
 def evidence_of(features: dict[str, LocalFeatures]) -> Evidence:
-    return Evidence(features.__getitem__, 4.0, WIDTH)
+    return Evidence(features.__getitem__, KIND.nearest, 4.0, WIDTH)
 
 
 @pytest.mark.parametrize("count", [6, 12])
@@ -133,7 +134,9 @@ def test_a_fisheye_is_known_on_few_images_whose_cosines_are_negative(
     features = street("a", [2.5 * step for step in range(count)], FISHEYE)
     first, second = every_pair(features)
     initial = initial_camera(WIDTH, HEIGHT, focal_px)
-    choice = choose_camera(initial, first, second, likeness(first, second), features.__getitem__)
+    choice = choose_camera(
+        initial, first, second, likeness(first, second), features.__getitem__, KIND.nearest
+    )
     assert choice.failure is None
     assert choice.images == count
     assert "FISHEYE" in choice.camera.model

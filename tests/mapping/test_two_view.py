@@ -5,12 +5,12 @@ import pytest
 
 from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
+from vladmap.features.nearest import RatioTest
 from vladmap.mapping.camera import Camera
 from vladmap.mapping.two_view import (
     TwoView,
     fundamental_inliers,
     inlier_counts,
-    match,
     to_colmap_geometry,
     two_view_table,
     two_views_of,
@@ -50,43 +50,6 @@ def scene(
     return a, b, np.column_stack([np.arange(count), np.arange(count)]).astype(np.uint32)
 
 
-def test_matches_undo_a_permutation() -> None:
-    rng = np.random.default_rng(0)
-    descriptors = root_sift(rng, 300)
-    order = rng.permutation(300)
-    points = np.zeros((300, 2))
-    pairs = match(at(points, descriptors), at(points, descriptors[order]))
-    assert pairs.dtype == np.uint32
-    np.testing.assert_array_equal(pairs[:, 0], np.arange(300))
-    np.testing.assert_array_equal(order[pairs[:, 1]], np.arange(300))
-
-
-def test_an_ambiguous_descriptor_fails_the_ratio_test_from_either_side() -> None:
-    rng = np.random.default_rng(1)
-    descriptors = root_sift(rng, 20)
-    doubled = np.concatenate([descriptors, descriptors[:5]])
-    few, many = at(np.zeros((20, 2)), descriptors), at(np.zeros((25, 2)), doubled)
-    np.testing.assert_array_equal(match(few, many)[:, 0], np.arange(5, 20))
-    np.testing.assert_array_equal(match(many, few)[:, 1], np.arange(5, 20))
-
-
-def test_learned_descriptors_need_a_cosine_above_the_threshold() -> None:
-    a = np.eye(4, 64, dtype=np.float16)
-    b = np.eye(4, 64, dtype=np.float16)
-    b[3, 3], b[3, 10] = 0.5, 0.75
-    points = np.zeros((4, 2))
-    np.testing.assert_array_equal(match(at(points, a), at(points, b)), [[0, 0], [1, 1], [2, 2]])
-
-
-def test_no_features_have_no_matches_and_kinds_do_not_mix() -> None:
-    none = at(np.zeros((0, 2)), np.zeros((0, 128), np.uint8))
-    some = at(np.zeros((3, 2)), root_sift(np.random.default_rng(0), 3))
-    assert match(none, some).shape == (0, 2)
-    learned = at(np.zeros((3, 2)), np.zeros((3, 64), np.float16))
-    with pytest.raises(ValueError, match="kinds"):
-        match(some, learned)
-
-
 def test_verification_recovers_the_motion_and_drops_wrong_matches() -> None:
     a, b, right = scene(np.random.default_rng(2))
     wrong = np.column_stack([np.arange(60), np.arange(60)[::-1] + 100]).astype(np.uint32)
@@ -102,16 +65,16 @@ def test_verification_recovers_the_motion_and_drops_wrong_matches() -> None:
     assert same.mean() > 0.95
 
 
-def test_learned_matches_of_which_most_are_wrong_are_degenerate() -> None:
+def test_matches_of_which_most_are_wrong_are_degenerate_where_a_share_must_be_right() -> None:
     rng = np.random.default_rng(1)
     a, b, matches = scene(rng, 300)
-    learned = [at(each.keypoints[:, :2], np.zeros((300, 64), np.float16)) for each in (a, b)]
     for right, verified in ((200, True), (90, False)):
         order = np.arange(300)
         order[right:] = rng.permutation(order[right:])
         mixed = np.column_stack([matches[:, 0], order]).astype(np.uint32)
-        assert verify("a", "b", a, b, mixed, CAMERA, CAMERA).verified, "SIFT's count alone"
-        assert verify("a", "b", *learned, mixed, CAMERA, CAMERA).verified == verified
+        assert verify("a", "b", a, b, mixed, CAMERA, CAMERA).verified, "whatever the share"
+        view = verify("a", "b", a, b, mixed, CAMERA, CAMERA, min_inlier_share=0.4)
+        assert view.verified == verified
 
 
 def test_too_few_matches_are_degenerate() -> None:
@@ -184,7 +147,7 @@ def test_colmaps_form_has_the_same_pose() -> None:
 
 def test_one_fundamental_matrix_explains_the_right_matches_and_few_wrong_ones() -> None:
     a, b, _ = scene(np.random.default_rng(8), count=120, noise=0.3)
-    right = match(a, b)
+    right = RatioTest().match(a, b)
     wrong = right[:60].copy()
     wrong[:, 1] = np.roll(wrong[:, 1], 7)
     assert fundamental_inliers(a, b, right, 3.0) >= 0.95 * len(right)

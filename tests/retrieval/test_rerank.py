@@ -176,12 +176,12 @@ def test_storage_of_one_size_in_int8_is_under_six_tenths_of_a_megabyte() -> None
 def test_inliers_and_cosines_add_up_two_hundred_to_one() -> None:
     """By hand: 0.6 + 0.1, 0.5 + 0.15, 0.4 + 0.4 and 0.2 + 0.05."""
     cosines = np.array([0.6, 0.5, 0.4, 0.2])
-    assert by_inliers(np.array([20, 30, 80, 10]), cosines).tolist() == [2, 0, 1, 3]
+    assert by_inliers(np.array([20, 30, 80, 10]), cosines, 200).tolist() == [2, 0, 1, 3]
 
 
 def test_a_few_inliers_do_not_outweigh_a_clear_cosine_and_equals_stay_as_they_were() -> None:
-    assert by_inliers(np.array([12, 35]), np.array([0.6, 0.2])).tolist() == [0, 1]
-    assert by_inliers(np.array([0, 0, 0]), np.array([0.3, 0.3, -np.inf])).tolist() == [0, 1, 2]
+    assert by_inliers(np.array([12, 35]), np.array([0.6, 0.2]), 200).tolist() == [0, 1]
+    assert by_inliers(np.array([0, 0, 0]), np.array([0.3, 0.3, -np.inf]), 200).tolist() == [0, 1, 2]
 
 
 def test_context_prefers_what_is_rare_and_unlike_its_neighbours() -> None:

