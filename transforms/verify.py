@@ -93,26 +93,23 @@ class _Extract(beam.DoFn):
         self._max_pixels, self._workers = max_pixels, workers
 
     def setup(self) -> None:
-        self._processes: WorkerPool | None = None
-        self._threads: ThreadPoolExecutor | None = None
+        self._pool: WorkerPool | ThreadPoolExecutor | None = None
         if feature_kind(self._detector).parallelism == "threads":
             one_thread_a_call()  # the same bytes on machines of any number of cores
-            self._threads = ThreadPoolExecutor(self._workers)
+            self._pool = ThreadPoolExecutor(self._workers)
         elif self._workers > 1:
-            self._processes = WorkerPool(self._workers)
+            self._pool = WorkerPool(self._workers)
 
     def teardown(self) -> None:
-        if self._threads is not None:
-            self._threads.shutdown()
-        if self._processes is not None:
-            self._processes.close()
+        if isinstance(self._pool, ThreadPoolExecutor):
+            self._pool.shutdown()
+        elif self._pool is not None:
+            self._pool.close()
 
     def _outcomes(self, rows: list[dict[str, Any]]) -> Iterable[Extracted | WorkerDied]:
         """The outcome of each row of `images/`, in their order."""
         extract = partial(extract_photo, detector=self._detector, max_pixels=self._max_pixels)
-        if self._processes is not None:
-            return self._processes.map(extract, rows)
-        return map(extract, rows) if self._threads is None else self._threads.map(extract, rows)
+        return map(extract, rows) if self._pool is None else self._pool.map(extract, rows)
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         extracted, rejects, rows = [], [], []
