@@ -11,7 +11,7 @@ from typing import Any
 from vladmap.console.numbers import not_negative, real, whole
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
 from vladmap.jobs.evaluation_options import add_layout_options
-from vladmap.models.kinds import AGGREGATIONS, PRECISION_NAMES
+from vladmap.models.kinds import PRECISION_NAMES, TRAINABLE
 from vladmap.models.training.recipe import LOSSES, OPTIMISERS, RECIPES, SCHEDULES, Recipe
 
 LITE, GHOST = "efficientnet-lite0", "ghost"
@@ -78,7 +78,7 @@ def command_line() -> Parser:
         metavar="NAME",
         help=f"{LITE} (trained on ImageNet, the default), {GHOST} (untrained), or a file",
     )
-    start.add_argument("--aggregation", default="netvlad", choices=AGGREGATIONS)
+    start.add_argument("--aggregation", default="netvlad", choices=TRAINABLE)
     start.add_argument(
         "--clusters", type=whole(1), metavar="K", help="(default: 64, of supervlad 4)"
     )

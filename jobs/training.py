@@ -35,7 +35,7 @@ from vladmap.models.training.trainable import (
 )
 from vladmap.models.whitening import IMAGES_PER_DIMENSION
 from vladmap.schemas.rejects import UserError
-from vladmap.weights.preprocessing import FixedSize, InputSize
+from vladmap.weights.preprocessing import FixedSize, InputSize, Size
 from vladmap.weights.reading import is_vocabulary, read_weights
 
 _SAMPLED_IMAGES = 2000
@@ -137,7 +137,7 @@ def _foundation(parsed: argparse.Namespace, recipe: Recipe) -> tuple[Network, by
     if not recipe.long_sides:
         return found, source
     smallest, largest = recipe.long_sides[0], recipe.long_sides[-1]
-    size: InputSize | FixedSize = InputSize(smallest, largest)
+    size: Size = InputSize(smallest, largest)
     if isinstance(found.backbone.preprocessing.size, FixedSize):
         size = FixedSize(largest, largest)
     preprocessing = dataclasses.replace(found.backbone.preprocessing, size=size)

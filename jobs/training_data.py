@@ -17,14 +17,14 @@ from vladmap.photos.holdout import hold_out
 from vladmap.photos.layouts import EvaluationSet, detect
 from vladmap.photos.places import Places, within
 from vladmap.schemas.rejects import UserError
-from vladmap.weights.preprocessing import FixedSize, InputSize
+from vladmap.weights.preprocessing import Size
 
 _LOG = logging.getLogger("vladmap")
 _RIGHT_M = 25.0
 
 
 def read_data(
-    parsed: argparse.Namespace, size: InputSize | FixedSize, seed: int, watch: Watch
+    parsed: argparse.Namespace, size: Size, seed: int, watch: Watch
 ) -> tuple[TrainingSet, ValidationSet]:
     """What to learn from and what to validate on, without the photographs that do not decode."""
     sets = [_read(parsed, source, parsed.layout, parsed.split) for source in parsed.data]
@@ -84,7 +84,7 @@ def _training(
     database: Places,
     queries: Places,
     same: bool,
-    size: InputSize | FixedSize,
+    size: Size,
     watch: Watch,
 ) -> TrainingSet:
     kept, images = _readable(parsed, database, size, "read the database", watch)
@@ -97,7 +97,7 @@ def _training(
 
 
 def _judging(
-    parsed: argparse.Namespace, judged: EvaluationSet, size: InputSize | FixedSize, watch: Watch
+    parsed: argparse.Namespace, judged: EvaluationSet, size: Size, watch: Watch
 ) -> ValidationSet:
     kept, images = _readable(parsed, judged.database, size, "read the validation set", watch)
     asked, others = kept, images
@@ -113,7 +113,7 @@ def _judging(
 def _readable(
     parsed: argparse.Namespace,
     places: Places,
-    size: InputSize | FixedSize,
+    size: Size,
     what: str,
     watch: Watch,
 ) -> tuple[np.ndarray, Pictures]:

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from vladmap.models.aggregations.netvlad import NetVLAD
-from vladmap.models.aggregations.patches import patch_centres, patch_descriptors
+from vladmap.models.aggregations.base import Aggregation
+from vladmap.models.aggregations.patches import patch_centres
 from vladmap.models.base import DescriptorModel, Floats, ModelSpec, Pixels, batches, digest
-from vladmap.models.checkpoints.layouts import described
-from vladmap.models.local import ConvolutionalFeatures
+from vladmap.models.local import ConvolutionalFeatures, convolutions
 from vladmap.models.whitening import Whitening, WhiteningLayer, whitening_arrays
 from vladmap.retrieval.patches import Patches
 
@@ -22,15 +21,15 @@ from vladmap.retrieval.patches import Patches
 class AggregatedModel(DescriptorModel):
     """`features`, summed up by `aggregation` and whitened where the model has a whitening.
 
-    `aggregation` maps (N, D, H, W) to (N, its `dimension`). With `patch_sizes`, in cells, it is
-    NetVLAD and gives patch descriptors too, whitened by `patch_whitening`, or as the global one is.
+    With `patch_sizes`, in cells, of an aggregation that has patches, it gives their descriptors,
+    too, whitened by `patch_whitening`, or as the global one is.
     """
 
     def __init__(
         self,
         name: str,
         features: ConvolutionalFeatures,
-        aggregation: nn.Module,
+        aggregation: Aggregation,
         whitening: Whitening | None = None,
         patch_sizes: tuple[int, ...] = (),
         patch_whitening: Whitening | None = None,
@@ -39,13 +38,12 @@ class AggregatedModel(DescriptorModel):
         arrays = {key: value.numpy() for key, value in aggregation.state_dict().items()}
         arrays |= whitening_arrays(whitening)
         arrays |= whitening_arrays(patch_whitening, "patch_whitening")
-        dimension: int = aggregation.dimension  # type: ignore[assignment]
         self.spec = ModelSpec(
             name=name,
-            dimension=len(whitening.bias) if whitening else dimension,
+            dimension=len(whitening.bias) if whitening else aggregation.dimension,
             patch_sizes=patch_sizes,
             input_size=features.input_size,
-            fingerprint=digest(f"{name} 1 {described(aggregation)} {features.digest}", arrays),
+            fingerprint=digest(f"{name} 1 {aggregation.card()} {features.digest}", arrays),
         )
         self._aggregation = aggregation.to(features.device)
         self._whiten = _layer(whitening, features.device)
@@ -65,7 +63,7 @@ class AggregatedModel(DescriptorModel):
     def describe(self, images: Sequence[Pixels]) -> Floats:
         described = np.empty((len(images), self.spec.dimension), np.float32)
         for positions, pixels in self._batches(images):
-            described[positions] = self._pooled(self._features.maps(pixels)).cpu().numpy()
+            described[positions] = self._pooled(*self._features.outputs(pixels)).cpu().numpy()
         return described
 
     def describe_patches(self, images: Sequence[Pixels]) -> Patches:
@@ -82,7 +80,7 @@ class AggregatedModel(DescriptorModel):
         """
         sizes = self.spec.patch_sizes if patch_sizes is None else patch_sizes
         aggregation = self._aggregation
-        if not sizes or not isinstance(aggregation, NetVLAD):
+        if not sizes or not aggregation.has_patches:
             raise ValueError(f"the model {self.spec.name} has no patch descriptors")
         described = np.empty((len(images), self.spec.dimension), np.float32)
         found: list[list[Floats]] = [[] for _ in sizes]
@@ -90,12 +88,13 @@ class AggregatedModel(DescriptorModel):
         layer = self._whiten_patches
         weight, bias = (layer.weight, layer.bias) if layer else (None, None)
         for positions, pixels in self._batches(images):
-            maps = self._features.maps(pixels)
+            outputs = self._features.outputs(pixels)
+            maps = outputs[0]
             cells.add((maps.shape[2], maps.shape[3]))
             if len(cells) > 1:
                 raise ValueError("patch descriptors need images of one size: group them by size")
-            described[positions] = self._pooled(maps).cpu().numpy()
-            patches = patch_descriptors(aggregation, maps, sizes, weight, bias)
+            described[positions] = self._pooled(*outputs).cpu().numpy()
+            patches = aggregation.patches(maps, sizes, weight, bias)
             for rows, part in zip(found, patches, strict=True):
                 rows.append(part.cpu().numpy())
         if not cells:
@@ -112,7 +111,7 @@ class AggregatedModel(DescriptorModel):
         """(D,) and the patches, N = 1, of each image; the images may have any sizes."""
         by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
         for position, image in enumerate(images):
-            by_size[self.input_long_side(image.shape[1], image.shape[0])].append(position)
+            by_size[self.spec.input_size.taken(image.shape[1], image.shape[0])].append(position)
         found: dict[int, tuple[Floats, Patches]] = {}
         for positions in by_size.values():
             rows, patches = self.describe_with_patches(
@@ -131,8 +130,9 @@ class AggregatedModel(DescriptorModel):
     def _batches(self, images: Sequence[Pixels]) -> Iterator[tuple[list[int], Pixels]]:
         return batches(images, self._features.input_size, self._features.batch_size)
 
-    def _pooled(self, maps: Tensor) -> Tensor:
-        pooled = self._aggregation(maps)
+    def _pooled(self, *outputs: Tensor) -> Tensor:
+        with convolutions(exact=True):
+            pooled = self._aggregation(*outputs)
         return functional.normalize(pooled, dim=1) if self._whiten is None else self._whiten(pooled)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vladmap.retrieval.patches import Patches
-from vladmap.weights.preprocessing import FixedSize, InputSize
+from vladmap.weights.preprocessing import Size
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -31,7 +31,7 @@ class ModelSpec:
     name: str
     dimension: int
     patch_sizes: tuple[int, ...]
-    input_size: InputSize | FixedSize
+    input_size: Size
     fingerprint: str
 
 
@@ -80,7 +80,7 @@ def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def batches(
-    images: Sequence[Pixels], input_size: InputSize | FixedSize, batch_size: int
+    images: Sequence[Pixels], input_size: Size, batch_size: int
 ) -> Iterator[tuple[list[int], Pixels]]:
     """Stacks of equally large images at the model's input size, with their positions.
 
@@ -89,7 +89,7 @@ def batches(
     """
     by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
     for position, image in enumerate(images):
-        by_size[input_size.target(image.shape[1], image.shape[0])].append(position)
+        by_size[input_size.taken(image.shape[1], image.shape[0])].append(position)
     for size, positions in by_size.items():
         for start in range(0, len(positions), batch_size):
             chosen = positions[start : start + batch_size]

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PRECISION_NAMES = ("float32", "bfloat16", "float16")
-AGGREGATIONS = ("netvlad", "supervlad", "gem")
+TRAINABLE = ("netvlad", "supervlad", "gem")
+"""Aggregations that training can start from."""
+
 INSTALLED, TRAINED = "installed", "trained"
 """Backbones whose weights come with an installed package, and with vladmap."""
 
@@ -19,9 +21,10 @@ _PATCH_SIZES = (2, 5, 8)  # published, with the weights 0.45, 0.15, 0.40
 class Kind:
     """What a model's name promises: its aggregation, and which backbones it may stand on.
 
-    `aggregation` is one of AGGREGATIONS. `ships` says which backbone's weights need no file of the
-    user's, INSTALLED or TRAINED; `backbones` are the first words of their names. `dimension` is
-    what a descriptor is reduced to where its words are learnt from a collection, 0 for nothing.
+    `aggregation` is a name in `models.aggregations.registry`. `ships` says which backbone's
+    weights need no file of the user's, INSTALLED or TRAINED; `backbones` are the first words of
+    their names. `dimension` is what a descriptor is reduced to where its words are learnt from a
+    collection, 0 for nothing.
     """
 
     aggregation: str

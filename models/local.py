@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vladmap.models.backbones.view import Resampling
 from vladmap.models.base import Floats, Pixels, batches, digest, resize
 from vladmap.models.kinds import PRECISION_NAMES
 from vladmap.schemas.rejects import UserError
-from vladmap.weights.preprocessing import FixedSize, InputSize, Preprocessing
+from vladmap.weights.preprocessing import InputSize, Preprocessing, Size
 
 PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISION_NAMES}
 DEVICES = ("cpu", "cuda")
@@ -27,7 +29,7 @@ class LocalDescriptors(Protocol):
     """Where the local descriptors of a model come from; `digest` is of all that they depend on."""
 
     dimension: int
-    input_size: InputSize | FixedSize
+    input_size: Size
     digest: str
 
     def extract(self, images: Sequence[Pixels]) -> list[Floats]:
@@ -46,11 +48,21 @@ def torch_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def convolutions(exact: bool) -> AbstractContextManager[None]:
+    """A block in which a GPU computes convolutions the same way each time.
+
+    `exact`: in float32, without the TF32 shortcut.
+    """
+    return torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=not exact
+    )
+
+
 class ConvolutionalFeatures:
     """The feature map of a backbone, one local descriptor a cell.
 
-    `network` maps (N, 3, H, W), normalised as `preprocessing` says, to (N, `channels`, h, w) at its
-    `stride`.
+    `network` maps (N, 3, H, W), normalised as `preprocessing` says and then resized by `resampling`
+    where there is one, to (N, `channels`, h, w) at its `stride`, or to that and a class token.
     `precision` is that of its weights and activations, where a network's own `lower` does not keep
     the most delicate of its layers in float32; what follows it is float32. A CPU has no
     float16 arithmetic worth the name: there float16 rounds the weights and computes in float32.
@@ -65,6 +77,7 @@ class ConvolutionalFeatures:
         preprocessing: Preprocessing,
         device: str = "cpu",
         precision: str = "float32",
+        resampling: Resampling | None = None,
     ) -> None:
         """`weights` are those that the network was built from, as the digest counts them."""
         if precision not in PRECISIONS:
@@ -77,6 +90,7 @@ class ConvolutionalFeatures:
         mean, std = preprocessing.mean, preprocessing.std
         arrays = {key: tensor.numpy() for key, tensor in weights.items()}
         self.digest = digest(f"{name} 2 mean {mean} std {std} {self.input_size}", arrays)
+        self._resampling = resampling
         self._exact = precision == "float32"
         dtype = PRECISIONS[precision]
         lower = getattr(network, "lower", network.to)
@@ -105,12 +119,20 @@ class ConvolutionalFeatures:
     @torch.inference_mode()
     def maps(self, pixels: Pixels) -> Tensor:
         """(B, H, W, 3) uint8 at the input size -> (B, D, h, w) float32 on the device."""
+        return self.outputs(pixels)[0]
+
+    @torch.inference_mode()
+    def outputs(self, pixels: Pixels) -> tuple[Tensor, ...]:
+        """`maps`, and where the network gives a class token (B, D) that, too."""
         stack = self._moved(torch.from_numpy(np.require(pixels, requirements=["C", "W"])))
         x = (stack.permute(0, 3, 1, 2).float() - self._mean) * self._scale
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=not self._exact
-        ):
-            return self._network(x.to(self._dtype)).float()
+        if self._resampling is not None:
+            x = self._resampling(x)
+        with convolutions(exact=self._exact):
+            outputs = self._network(x.to(self._dtype))
+        return tuple(
+            each.float() for each in (outputs if isinstance(outputs, tuple) else [outputs])
+        )
 
     def _moved(self, stack: Tensor) -> Tensor:
         """On the device: a GPU copies from pinned memory while it computes for another thread."""
@@ -137,7 +159,7 @@ class RootSiftFeatures:
 
     dimension = 128
     _LARGEST = 640
-    input_size: InputSize | FixedSize = InputSize(smallest=320, largest=_LARGEST)
+    input_size: Size = InputSize(smallest=320, largest=_LARGEST)
     max_features = 2048
 
     def __init__(self) -> None:

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from vladmap.models.aggregated import AggregatedModel
+from vladmap.models.aggregations.base import Aggregation
 from vladmap.models.aggregations.bovw import BovwModel
-from vladmap.models.aggregations.gem import GeM
-from vladmap.models.aggregations.netvlad import NetVLAD
-from vladmap.models.aggregations.supervlad import SuperVLAD
+from vladmap.models.aggregations.registry import AGGREGATIONS
 from vladmap.models.aggregations.vlad import VladModel
-from vladmap.models.backbones.registry import Backbone, LocalSource, backbone, installed
+from vladmap.models.backbones.registry import Backbone, LocalSource, backbone_of, installed
 from vladmap.models.base import DescriptorModel
 from vladmap.models.checkpoints.layouts import Network, network, to_bytes
 from vladmap.models.checkpoints.vocabulary import parse
@@ -29,6 +27,7 @@ from vladmap.models.kinds import (
 )
 from vladmap.models.local import PRECISIONS, ConvolutionalFeatures, RootSiftFeatures, torch_device
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.entries import Entries
 from vladmap.weights.reading import (
     BACKBONE_PREFIX,
     CheckpointSource,
@@ -46,16 +45,6 @@ def _trained() -> Backbone:
     return network(read_weights(WEIGHTS / "netvlad-lite.safetensors")).backbone
 
 
-_AGGREGATIONS: dict[str, type[nn.Module]] = {
-    "netvlad": NetVLAD,
-    "supervlad": SuperVLAD,
-    "gem": GeM,
-}
-# Aggregations that words learnt from a collection make up; GeM has none.
-_OF_WORDS: dict[str, Callable[[torch.Tensor, float], nn.Module]] = {
-    "netvlad": lambda centres, alpha: NetVLAD.of_words(centres),
-    "supervlad": lambda centres, alpha: SuperVLAD.from_centres(centres, alpha),
-}
 _BACKBONES: dict[str, Callable[[], Backbone]] = {INSTALLED: installed, TRAINED: _trained}
 
 
@@ -68,6 +57,11 @@ def default_clusters(name: str, reduced: bool = True) -> int:
     walk past shops by 1. Not where patches are described, too: each is projected from full length.
     """
     return CLUSTERS[name] * (2 if DEFAULT_DIMENSION[name] and reduced else 1)
+
+
+def aggregation_of(name: str) -> type[Aggregation]:
+    """The aggregation of a model that stands on a backbone."""
+    return AGGREGATIONS[KINDS[name].aggregation]
 
 
 def catalogue() -> dict[str, str]:
@@ -83,7 +77,7 @@ def catalogue() -> dict[str, str]:
 
 def spare_clusters(name: str) -> int:
     """Clusters learnt beside those that a descriptor is made of: SuperVLAD's ghost."""
-    return int(name in KINDS and KINDS[name].aggregation == "supervlad")
+    return aggregation_of(name).spare_words if name in KINDS else 0
 
 
 def load_model(
@@ -94,8 +88,9 @@ def load_model(
 ) -> DescriptorModel:
     """The model `name`, one of MODEL_NAMES, ready to describe images.
 
-    `checkpoint` is a local path or a file's bytes: a vocabulary learnt from a collection (any
-    model), or a checkpoint in any layout of `models.checkpoints.layouts`. `gem` needs none.
+    `checkpoint` is a local path or a file's bytes: a vocabulary learnt from a collection, for a
+    model that is made of one, or a checkpoint in any layout of `models.checkpoints.layouts`. `gem`
+    needs none.
     `device` is `cpu` or `cuda`, `precision` `float32`, `bfloat16` or `float16` of the backbone.
     Raises UserError for anything that the user can mend: an unknown name, a wrong or damaged file,
     a GPU that is not there.
@@ -104,13 +99,12 @@ def load_model(
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     torch_device(device)
-    if checkpoint is None and name == "gem":
+    if checkpoint is None and _ships_whole(name):
         return _assembled(name, Network("installed", installed()), device, precision)
     if checkpoint is None:
-        also = f" or {KINDS[name].checkpoint}" if name in KINDS else ""
-        raise UserError(
-            f"the model {name} needs a checkpoint: a vocabulary learnt from the collection{also}"
-        )
+        sources = ["a vocabulary learnt from the collection"] if _learns(name) else []
+        sources += [KINDS[name].checkpoint] if name in KINDS else []
+        raise UserError(f"the model {name} needs a checkpoint: {' or '.join(sources)}")
     file = read_weights(checkpoint)
     if is_vocabulary(file):
         return _from_vocabulary(name, file, device, precision)
@@ -140,10 +134,8 @@ def local_descriptors(
         file = checkpoint if isinstance(checkpoint, WeightFile) else read_weights(checkpoint)
     if file is None or (is_vocabulary(file) and not _carries_backbone(file)):
         if not kind.ships:
-            raise UserError(
-                f"the model {name} needs a checkpoint: {kind.checkpoint}, or a backbone's state "
-                "dict to learn its clusters on"
-            )
+            also = ", or a backbone's state dict to learn its clusters on" if _learns(name) else ""
+            raise UserError(f"the model {name} needs a checkpoint: {kind.checkpoint}{also}")
         return LocalSource(_BACKBONES[kind.ships]().features(device, precision))
     own = _carried(file) if is_vocabulary(file) else _backbone_of(name, file)
     return LocalSource(own.features(device, precision), own)
@@ -151,7 +143,7 @@ def local_descriptors(
 
 def shipped_weights(name: str) -> bytes | None:
     """The file of a model that needs neither a file of the user's nor learning, else None."""
-    return to_bytes(Network("installed", installed()), b"") if name == "gem" else None
+    return to_bytes(Network("installed", installed()), b"") if _ships_whole(name) else None
 
 
 def is_complete(name: str, checkpoint: CheckpointSource | None) -> bool:
@@ -166,7 +158,8 @@ def is_complete(name: str, checkpoint: CheckpointSource | None) -> bool:
         return True
     if name not in KINDS:
         raise UserError(f"{file.label} is not a vocabulary for {name}")
-    return name == "gem" or _fitting(name, file, whole=False).aggregation is not None
+    found = _fitting(name, file, whole=not _learns(name))
+    return found.aggregation is not None or aggregation_of(name).needs_no_weights
 
 
 def patch_dimension(name: str, checkpoint: CheckpointSource | None) -> int | None:
@@ -193,8 +186,17 @@ def patch_dimension(name: str, checkpoint: CheckpointSource | None) -> int | Non
 
 def check_learns(name: str) -> None:
     """Raises UserError for a model that is not made of words learnt from a collection."""
-    if name in KINDS and KINDS[name].aggregation not in _OF_WORDS:
+    if not _learns(name):
         raise UserError(f"the model {name} learns no words from a collection")
+
+
+def _learns(name: str) -> bool:
+    return name in CLASSICAL or aggregation_of(name).learns_words
+
+
+def _ships_whole(name: str) -> bool:
+    """Whether the model is whole without a file of the user's and without learning."""
+    return name in KINDS and bool(KINDS[name].ships) and aggregation_of(name).needs_no_weights
 
 
 def _check(name: str) -> None:
@@ -208,14 +210,15 @@ def _fitting(name: str, file: WeightFile, whole: bool = True) -> Network:
     `whole` where it must have its aggregation.
     """
     _backbone_of(name, file)
-    kind, found = KINDS[name], network(file)
+    found, wanted = network(file), aggregation_of(name)
     aggregation = found.aggregation
-    if aggregation is None and whole and kind.aggregation != "gem":
-        raise UserError(
-            f"{file.label} holds {found.backbone.name} alone: learn the clusters of {name} from "
-            "the collection first"
+    if aggregation is None and whole and not wanted.needs_no_weights:
+        way_out = (
+            f"learn the clusters of {name} from the collection first"
+            if wanted.learns_words
+            else f"{name} needs {KINDS[name].checkpoint}"
         )
-    wanted = _AGGREGATIONS[kind.aggregation]
+        raise UserError(f"{file.label} holds {found.backbone.name} alone: {way_out}")
     if aggregation is not None and not isinstance(aggregation, wanted):
         raise UserError(
             f"{file.label} ends in {type(aggregation).__name__}, {name} needs {wanted.__name__}"
@@ -233,7 +236,9 @@ def _backbone_of(name: str, file: WeightFile) -> Backbone:
 
 def _assembled(name: str, found: Network, device: str, precision: str) -> AggregatedModel:
     features = found.backbone.features(device, precision)
-    aggregation = found.aggregation or GeM(features.dimension)
+    aggregation = found.aggregation
+    if aggregation is None:
+        aggregation = aggregation_of(name).on_backbone(features.dimension)
     return AggregatedModel(name, features, aggregation, found.whitening, KINDS[name].patch_sizes)
 
 
@@ -244,7 +249,8 @@ def _carries_backbone(file: WeightFile) -> bool:
 def _carried(file: WeightFile) -> Backbone:
     """The backbone that a vocabulary carries because no installed package does."""
     vocabulary = parse(file)
-    return backbone(file.label, vocabulary.backbone, vocabulary.preprocessing, BACKBONE_PREFIX)
+    entries = Entries(file.label, vocabulary.backbone, BACKBONE_PREFIX)
+    return backbone_of(entries, vocabulary.preprocessing)
 
 
 def _from_vocabulary(name: str, file: WeightFile, device: str, precision: str) -> DescriptorModel:
@@ -274,7 +280,7 @@ def _from_vocabulary(name: str, file: WeightFile, device: str, precision: str) -
     return AggregatedModel(
         name,
         features,
-        _OF_WORDS[KINDS[name].aggregation](centres, vocabulary.alpha),
+        aggregation_of(name).from_words(centres, vocabulary.alpha),
         vocabulary.whitening,
         KINDS[name].patch_sizes,
         vocabulary.patch_whitening,

@@ -22,7 +22,13 @@ from scipy.io import loadmat
 from torch import Tensor
 
 from vladmap.schemas.rejects import UserError
-from vladmap.weights.preprocessing import FixedSize, InputSize, Preprocessing
+from vladmap.weights.preprocessing import (
+    FixedSize,
+    GivenSize,
+    InputSize,
+    Preprocessing,
+    Size,
+)
 
 CheckpointSource = str | os.PathLike[str] | bytes
 """A path, or the bytes of a file that was read from wherever it lies."""
@@ -101,14 +107,19 @@ def preprocessing_of(label: str, card: Mapping[str, Any]) -> Preprocessing | Non
         return None
     try:
         described = card["preprocessing"]
-        size = described["size"]
         return Preprocessing(
             tuple(map(float, described["mean"])),
             tuple(map(float, described["std"])),
-            FixedSize(**size) if "width" in size else InputSize(**size),
+            _size(described["size"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{label} has a damaged model card: {error!r}") from error
+
+
+def _size(card: Mapping[str, int]) -> Size:
+    if "width" in card:
+        return FixedSize(**card)
+    return GivenSize(**card) if "longest" in card else InputSize(**card)
 
 
 def _contents(source: CheckpointSource) -> tuple[str, bytes]:

@@ -5,14 +5,20 @@ Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation" (TP
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+
+from vladmap.models.aggregations.base import Aggregation
+from vladmap.weights.entries import Entries
 
 _LEAST = 1e-6  # below it, and so for all that is negative, an activation counts as this much
 
 
-class GeM(nn.Module):
+class GeM(Aggregation):
     """(N, D, H, W) feature maps -> (N, D): the mean of each channel's `power`, and its root.
 
     `normalise_locals` brings each location to unit length first, as the deep visual
@@ -20,13 +26,36 @@ class GeM(nn.Module):
     pooled vector has unit length.
     """
 
+    name = "gem"
+    needs_no_weights = True
+    trainable = True
+
     power: Tensor
 
     def __init__(self, channels: int, power: float = 3.0, normalise_locals: bool = False) -> None:
         super().__init__()
-        self.dimension = channels
+        self._channels = channels
         self.normalise_locals = normalise_locals
         self.register_buffer("power", torch.tensor(float(power)))
+
+    @classmethod
+    def from_tensors(cls, entries: Entries, channels: int, settings: Mapping[str, Any]) -> GeM:
+        return cls(channels, entries.number("power"), bool(settings["normalise_locals"]))
+
+    @classmethod
+    def on_backbone(cls, channels: int) -> GeM:
+        return cls(channels)
+
+    def card(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "dimension": self.dimension,
+            "normalise_locals": self.normalise_locals,
+        }
+
+    @property
+    def dimension(self) -> int:
+        return self._channels
 
     def forward(self, features: Tensor) -> Tensor:
         local = features.float().flatten(2)

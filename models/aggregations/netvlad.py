@@ -7,27 +7,40 @@ Arandjelovic et al., "NetVLAD: CNN architecture for weakly supervised place reco
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from vladmap.models.aggregations.base import Aggregation
+from vladmap.models.aggregations.patches import patch_descriptors
+from vladmap.weights.entries import Entries
 
-class NetVLAD(nn.Module):
+_NO_FLOOR = 1e-12
+
+
+class NetVLAD(Aggregation):
     """(N, D, H, W) feature maps -> (N, K * D) unit vectors, cluster-major.
 
     The softmax of `assignment` (K, D) times the L2-normalised local descriptor, plus `bias` (K),
     shares each location out among the clusters; `centres` (K, D) are what residuals are taken
-    from. The two parametrisations in use are built by `v1` and `v2`; weights of a trained model
-    may have moved away from both.
+    from. `v2` builds the parametrisation that assigns by distance; weights of a trained model may
+    have moved away from it.
 
     `floor` is the least length that intra-normalisation divides by, in units of a residual. As
     published it is nil, and a cluster that a hundredth of one location fell to counts as much as
     any other; raised, such a cluster counts by what it holds.
     """
 
+    name = "netvlad"
+    learns_words = True
+    trainable = True
+    has_patches = True
+
     def __init__(
-        self, centres: Tensor, assignment: Tensor, bias: Tensor | None, floor: float = 1e-12
+        self, centres: Tensor, assignment: Tensor, bias: Tensor | None, floor: float = _NO_FLOOR
     ) -> None:
         super().__init__()
         self.floor = floor
@@ -40,12 +53,7 @@ class NetVLAD(nn.Module):
     bias: Tensor
 
     @classmethod
-    def v1(cls, centres: Tensor, alpha: float) -> NetVLAD:
-        """Assignment by the cosine to each centre, times `alpha`; no bias."""
-        return cls(centres, alpha * functional.normalize(centres.double(), dim=1), None)
-
-    @classmethod
-    def v2(cls, centres: Tensor, alpha: float, floor: float = 1e-12) -> NetVLAD:
+    def v2(cls, centres: Tensor, alpha: float, floor: float = _NO_FLOOR) -> NetVLAD:
         """Assignment by -alpha times the squared distance to each centre.
 
         The larger `alpha`, the closer to VLAD's hard assignment.
@@ -54,8 +62,8 @@ class NetVLAD(nn.Module):
         return cls(centres, 2 * alpha * exact, -alpha * exact.square().sum(dim=1), floor)
 
     @classmethod
-    def of_words(cls, centres: Tensor) -> NetVLAD:
-        """Of (K, D) centres that nobody trained.
+    def from_words(cls, centres: Tensor, alpha: float = 0.0) -> NetVLAD:
+        """Of (K, D) centres that nobody trained; `alpha` is not used.
 
         The softmax is all but VLAD's hard assignment, which measured best (recall@1 on 303 pairs:
         57 % at alpha 10, 66 at 30, 69 at 100, 68 hard), and yet continuous, so that rounding in
@@ -63,6 +71,22 @@ class NetVLAD(nn.Module):
         keeps the clusters that hold next to nothing small, as they are in VLAD.
         """
         return cls.v2(centres, 100.0, 1.0)
+
+    @classmethod
+    def from_tensors(cls, entries: Entries, channels: int, settings: Mapping[str, Any]) -> NetVLAD:
+        centres = entries.shaped("centres", "K", channels)
+        assignment = entries.shaped("assignment", len(centres), channels)
+        bias = entries.shaped("bias", len(centres)) if "bias" in entries else None
+        return cls(centres, assignment, bias, float(settings.get("floor", _NO_FLOOR)))
+
+    def card(self) -> dict[str, Any]:
+        clusters, channels = self.centres.shape
+        return {
+            "name": self.name,
+            "clusters": clusters,
+            "dimension": channels,
+            "floor": self.floor,
+        }
 
     @property
     def clusters(self) -> int:
@@ -83,6 +107,15 @@ class NetVLAD(nn.Module):
         residuals = shares @ local.transpose(1, 2) - shares.sum(2)[:, :, None] * self.centres
         residuals = functional.normalize(residuals, dim=2, eps=self.floor)
         return functional.normalize(residuals.flatten(1), dim=1)
+
+    def patches(
+        self,
+        features: Tensor,
+        sizes: tuple[int, ...],
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> list[Tensor]:
+        return patch_descriptors(self, features, sizes, weight, bias)
 
 
 def initial_alpha(descriptors: Tensor, centres: Tensor) -> float:

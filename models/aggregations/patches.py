@@ -10,11 +10,14 @@ image's large float32 numbers lose.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vladmap.models.aggregations.netvlad import NetVLAD
+if TYPE_CHECKING:
+    from vladmap.models.aggregations.netvlad import NetVLAD
 
 _NUMBERS_AT_ONCE = 1 << 19
 

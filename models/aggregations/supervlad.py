@@ -6,17 +6,28 @@ Lu et al., "SuperVLAD: Compact and Robust Image Descriptors for Visual Place Rec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from vladmap.models.aggregations.base import Aggregation
+from vladmap.weights.entries import Entries
 
-class SuperVLAD(nn.Module):
+
+class SuperVLAD(Aggregation):
     """(N, D, H, W) feature maps -> (N, K * D) unit vectors, cluster-major.
 
     `assignment` (K + G, D) times the L2-normalised local descriptor, through a softmax, shares each
     location out; the last `ghosts` = G clusters take what belongs nowhere and are dropped.
     """
+
+    name = "supervlad"
+    learns_words = True
+    spare_words = 1
+    trainable = True
 
     assignment: Tensor
 
@@ -28,9 +39,24 @@ class SuperVLAD(nn.Module):
         self.register_buffer("assignment", assignment.float())
 
     @classmethod
-    def from_centres(cls, centres: Tensor, alpha: float, ghosts: int = 1) -> SuperVLAD:
-        """Assignment by the cosine to each of the (K + G, D) k-means centres, times `alpha`."""
-        return cls(alpha * functional.normalize(centres.double(), dim=1), ghosts)
+    def from_words(cls, centres: Tensor, alpha: float) -> SuperVLAD:
+        """Assignment by the cosine to each of the (K + 1, D) k-means centres, times `alpha`."""
+        return cls(alpha * functional.normalize(centres.double(), dim=1), cls.spare_words)
+
+    @classmethod
+    def from_tensors(
+        cls, entries: Entries, channels: int, settings: Mapping[str, Any]
+    ) -> SuperVLAD:
+        assignment = entries.shaped("assignment", "K", channels)
+        return cls(assignment, int(settings["ghosts"]))
+
+    def card(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "clusters": self.clusters,
+            "dimension": self.assignment.shape[1],
+            "ghosts": self.ghosts,
+        }
 
     @property
     def clusters(self) -> int:

@@ -56,16 +56,6 @@ def pretrained_path() -> Path:
     )
 
 
-def needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a whole EfficientNet-Lite0 state dict that this backbone computes with."""
-    prefixes = ("_conv_stem.", "_bn0.", *(f"_blocks.{i}." for i in range(len(_BLOCKS))))
-    return {
-        name: tensor
-        for name, tensor in state.items()
-        if name.startswith(prefixes) and not name.endswith("num_batches_tracked")
-    }
-
-
 def shapes() -> dict[str, tuple[int, ...]]:
     """Shape of every weight that the network computes with, by the names of its state dict."""
     found = norm_shapes("_bn0", 32) | {"_conv_stem.weight": (32, 3, 3, 3)}
@@ -127,7 +117,7 @@ class EfficientNetLite0(nn.Module):
     stride = STRIDE
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
-        """`state` holds the names that `needed` selects; raises KeyError, RuntimeError if not."""
+        """`state` holds the names of `shapes`; raises KeyError, RuntimeError if not."""
         super().__init__()
         self.stem = SameConv2d(3, 32, 3, 2)
         self.blocks = nn.Sequential(*(_Block(*shape) for shape in _BLOCKS))

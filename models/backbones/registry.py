@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from vladmap.models.backbones import efficientnet_lite, ghost, resnet, vgg, vit
+from vladmap.models.backbones.view import WHOLE_MAP, View
 from vladmap.models.local import ConvolutionalFeatures, LocalDescriptors
 from vladmap.schemas.rejects import UserError
-from vladmap.weights.preprocessing import FixedSize, InputSize, Preprocessing
+from vladmap.weights.entries import Entries
+from vladmap.weights.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    FixedSize,
+    InputSize,
+    Preprocessing,
+)
 from vladmap.weights.reading import read_weights
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # The ports of NetVLAD and the benchmark were trained and tested at 640 x 480; none enlarges.
 _STREET = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, InputSize(smallest=32, largest=640))
@@ -29,12 +34,16 @@ _TRANSFORMER = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, FixedSize(322, 322))
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network up to the feature map that is aggregated, and the weights it was built from."""
+    """A network up to the feature map that is aggregated, and the weights it was built from.
+
+    The network gives what `view` asks for.
+    """
 
     name: str
     network: nn.Module
     weights: Mapping[str, Tensor]
     preprocessing: Preprocessing
+    view: View = WHOLE_MAP
 
     @property
     def channels(self) -> int:
@@ -43,62 +52,70 @@ class Backbone:
     def features(self, device: str = "cpu", precision: str = "float32") -> ConvolutionalFeatures:
         """Its local descriptors on `device`; the network is moved there."""
         return ConvolutionalFeatures(
-            self.name, self.network, self.weights, self.preprocessing, device, precision
+            self.name,
+            self.network,
+            self.weights,
+            self.preprocessing,
+            device,
+            precision,
+            self.view.resampling,
         )
+
+
+Weights = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class _Family:
-    """Networks of one kind: `mark` is a weight that no other family has."""
+    """Networks of one kind: `mark` is a weight that no other family has.
+
+    A `View` matters to a transformer alone, which has a class token and a last normalisation.
+    """
 
     mark: str
-    select: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-    name: Callable[[Mapping[str, Tensor]], str]
-    build: Callable[[Mapping[str, Tensor]], nn.Module]
-    shapes: Callable[[Mapping[str, Tensor]], dict[str, tuple[int, ...]]]
+    name: Callable[[Weights], str]
+    build: Callable[[Weights, View], nn.Module]
+    shapes: Callable[[Weights, View], dict[str, tuple[int, ...]]]
     preprocessing: Preprocessing
+    class_token: bool = False
 
 
 _FAMILIES = (
     _Family(
         mark="0.weight",
-        select=lambda weights: {n: t for n, t in weights.items() if n in vgg.shapes()},
         name=lambda _: "vgg16 conv5_3",
-        build=vgg.VGG16,
-        shapes=lambda _: vgg.shapes(),
+        build=lambda weights, _: vgg.VGG16(weights),
+        shapes=lambda *_: vgg.shapes(),
         preprocessing=_STREET,
     ),
     _Family(
         mark="_conv_stem.weight",
-        select=efficientnet_lite.needed,
         name=lambda _: "efficientnet-lite0 block 11",
-        build=efficientnet_lite.EfficientNetLite0,
-        shapes=lambda _: efficientnet_lite.shapes(),
+        build=lambda weights, _: efficientnet_lite.EfficientNetLite0(weights),
+        shapes=lambda *_: efficientnet_lite.shapes(),
         preprocessing=_LITE,
     ),
     _Family(
         mark="conv1.weight",
-        select=lambda weights: {n: t for n, t in weights.items() if n in resnet.shapes(weights)},
         name=lambda weights: f"resnet{resnet.depth(weights)} layer{resnet.layers(weights)}",
-        build=resnet.ResNet,
-        shapes=resnet.shapes,
+        build=lambda weights, _: resnet.ResNet(weights),
+        shapes=lambda weights, _: resnet.shapes(weights),
         preprocessing=_STREET,
     ),
     _Family(
         mark="stem.conv.weight",
-        select=lambda weights: {n: t for n, t in weights.items() if n in ghost.shapes()},
         name=lambda _: "ghost-dilated",
-        build=ghost.GhostDilated,
-        shapes=lambda _: ghost.shapes(),
+        build=lambda weights, _: ghost.GhostDilated(weights),
+        shapes=lambda *_: ghost.shapes(),
         preprocessing=_STREET,
     ),
     _Family(
         mark="cls_token",
-        select=vit.needed,
         name=lambda weights: f"dinov2 vit {weights['cls_token'].shape[-1]}",
         build=vit.ViT,
-        shapes=vit.shapes,
+        shapes=lambda weights, view: vit.shapes(weights, view.last_norm),
         preprocessing=_TRANSFORMER,
+        class_token=True,
     ),
 )
 
@@ -108,35 +125,37 @@ def is_backbone(weights: Mapping[str, Tensor]) -> bool:
     return any(family.mark in weights for family in _FAMILIES)
 
 
-def backbone(
-    label: str,
-    weights: Mapping[str, Tensor],
-    preprocessing: Preprocessing | None = None,
-    prefix: str = "",
-) -> Backbone:
-    """The network that `weights` belong to, with its own pre-processing where none is given.
+def backbone(label: str, weights: Weights) -> Backbone:
+    """The network that `weights` belong to; `label` names them in errors. See `backbone_of`."""
+    return backbone_of(Entries(label, weights))
 
-    `label` and `prefix` name the file and the weights in it for errors. Raises UserError where the
-    network is unknown, or a weight is missing or of another shape.
+
+def backbone_of(
+    entries: Entries,
+    preprocessing: Preprocessing | None = None,
+    view: View = WHOLE_MAP,
+) -> Backbone:
+    """The network that the weights `entries` belong to; its own pre-processing where none is given.
+
+    Raises UserError where the network is unknown or has no class token for a `view` that asks for
+    it, or a weight is missing or of another shape.
     """
+    label, weights = entries.label, entries.tensors
     family = next((family for family in _FAMILIES if family.mark in weights), None)
     if family is None:
-        first = ", ".join(prefix + name for name in list(weights)[:3]) or "nothing"
+        first = ", ".join(map(entries.full_name, list(weights)[:3])) or "nothing"
         raise UserError(
             f"{label} holds no backbone that is known ({first}): expected VGG16, a ResNet, "
             "EfficientNet-Lite0, GhostNet or DINOv2"
         )
-    for name, shape in family.shapes(weights).items():
-        if name not in weights:
-            raise UserError(
-                f"{label} lacks {prefix}{name}: the checkpoint is incomplete or of another network"
-            )
-        if tuple(weights[name].shape) != shape:
-            raise UserError(
-                f"{label}: {prefix}{name} has shape {tuple(weights[name].shape)}, expected {shape}"
-            )
-    own = {name: tensor.float().contiguous() for name, tensor in family.select(weights).items()}
-    return Backbone(family.name(own), family.build(own), own, preprocessing or family.preprocessing)
+    shapes = family.shapes(weights, view)
+    own = {name: tensor.contiguous() for name, tensor in entries.like(shapes).items()}
+    name = family.name(own)
+    if view.class_token and not family.class_token:
+        raise UserError(f"{label} holds {name}, which has no class token: expected DINOv2")
+    return Backbone(
+        view.named(name), family.build(own, view), own, preprocessing or family.preprocessing, view
+    )
 
 
 def installed() -> Backbone:

@@ -58,6 +58,25 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return found
 
 
+_CHILDREN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+
+
+def named_children(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """torchvision's names of entries whose first part is the number of a ResNet's child.
+
+    That is how entries are called where a ResNet was taken apart into an `nn.Sequential`. Other
+    networks keep their names.
+    """
+    if not any(name.startswith("4.0.conv1") for name in state):
+        return {name: name for name in state}
+    names = {}
+    for name in state:
+        number, _, rest = name.partition(".")
+        known = number.isdigit() and int(number) < len(_CHILDREN)
+        names[name] = f"{_CHILDREN[int(number)]}.{rest}" if known else name
+    return names
+
+
 _Conv = tuple[int, int, int, int]  # channels in and out, kernel, stride
 
 

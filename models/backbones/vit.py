@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vladmap.models.backbones.view import WHOLE_MAP, View
+
 STRIDE = 14
 _HEAD = 64
 _EPSILON = 1e-6
 _OFFSET = 0.1  # what DINOv2 adds to a grid's side before it scales the position embedding
 
 
-def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def shapes(state: Mapping[str, Tensor], last_norm: bool = True) -> dict[str, tuple[int, ...]]:
     """Shape of every weight that the network computes with, by DINOv2's names."""
     width = state["cls_token"].shape[-1]
     cells = state["pos_embed"].shape[1] if "pos_embed" in state else 1 + 37 * 37
@@ -29,8 +31,7 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
         "pos_embed": (1, cells, width),
         "patch_embed.proj.weight": (width, 3, STRIDE, STRIDE),
         "patch_embed.proj.bias": vector,
-        "norm.weight": vector,
-        "norm.bias": vector,
+        **({"norm.weight": vector, "norm.bias": vector} if last_norm else {}),
     }
     if "register_tokens" in state:
         found["register_tokens"] = (1, state["register_tokens"].shape[1], width)
@@ -48,12 +49,6 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
             found[f"{block}{layer}.weight"] = (outputs, inputs)
             found[f"{block}{layer}.bias"] = (outputs,)
     return found
-
-
-def needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a DINOv2 state dict that this backbone computes with."""
-    names = shapes(state)
-    return {name: tensor for name, tensor in state.items() if name in names}
 
 
 def _depth(state: Mapping[str, Tensor]) -> int:
@@ -118,15 +113,17 @@ class _PatchEmbed(nn.Module):
 class ViT(nn.Module):
     """(N, 3, H, W), sides multiples of 14 -> patch tokens (N, `channels`, H / 14, W / 14).
 
-    Tokens are those after the last normalisation. Register tokens, where the weights have them,
-    take part and are dropped, as the class token is.
+    Tokens are those after the last normalisation, or before it where `view` says so. Register
+    tokens, where the weights have them, take part and are dropped. So is the class token, or it is
+    returned beside the patch tokens, (N, `channels`), where `view` asks for it.
     """
 
     stride = STRIDE
 
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        """`state` holds the names of `shapes`; raises RuntimeError if not."""
+    def __init__(self, state: Mapping[str, Tensor], view: View = WHOLE_MAP) -> None:
+        """`state` holds the names of `shapes`; raises KeyError or RuntimeError if not."""
         super().__init__()
+        self._class_token = view.class_token
         self.channels: int = state["cls_token"].shape[-1]
         self.cls_token = nn.Parameter(torch.zeros_like(state["cls_token"]))
         self.pos_embed = nn.Parameter(torch.zeros_like(state["pos_embed"]))
@@ -136,10 +133,10 @@ class ViT(nn.Module):
         )
         self.patch_embed = _PatchEmbed(self.channels)
         self.blocks = nn.Sequential(*(_Block(self.channels) for _ in range(_depth(state))))
-        self.norm = nn.LayerNorm(self.channels, eps=_EPSILON)
-        self.load_state_dict(dict(needed(state)))
+        self.norm = nn.LayerNorm(self.channels, eps=_EPSILON) if view.last_norm else nn.Identity()
+        self.load_state_dict({name: state[name] for name in shapes(state, view.last_norm)})
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if x.shape[2] % STRIDE or x.shape[3] % STRIDE:
             raise ValueError(f"sides of {tuple(x.shape[2:])} are no multiples of {STRIDE}")
         cells = self.patch_embed(x)
@@ -153,8 +150,9 @@ class ViT(nn.Module):
             registers = self.register_tokens.expand(len(x), -1, -1)
             tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
             others += registers.shape[1]
-        tokens = self.norm(self.blocks(tokens))[:, others:]
-        return tokens.transpose(1, 2).unflatten(2, (height, width))
+        tokens = self.norm(self.blocks(tokens))
+        maps = tokens[:, others:].transpose(1, 2).unflatten(2, (height, width))
+        return (maps, tokens[:, 0]) if self._class_token else maps
 
     def stages(self) -> list[nn.Module]:
         """Embedding, blocks and last normalisation, in the order that tokens go through them."""

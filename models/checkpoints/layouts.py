@@ -20,17 +20,21 @@ from typing import Any
 
 import torch
 from safetensors.torch import save as to_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
+from vladmap.models.aggregations.base import Aggregation, Published
 from vladmap.models.aggregations.gem import GeM
 from vladmap.models.aggregations.netvlad import NetVLAD
+from vladmap.models.aggregations.registry import AGGREGATIONS
 from vladmap.models.aggregations.supervlad import SuperVLAD
-from vladmap.models.backbones.registry import Backbone, backbone, is_backbone
+from vladmap.models.backbones.registry import Backbone, backbone_of, is_backbone
+from vladmap.models.backbones.resnet import named_children
 from vladmap.models.whitening import Whitening, whitening_arrays
 from vladmap.schemas import SCHEMA_VERSION
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.entries import Entries
 from vladmap.weights.preprocessing import InputSize, Preprocessing
-from vladmap.weights.reading import METADATA_KEY, WeightFile, part_of, preprocessing_of
+from vladmap.weights.reading import METADATA_KEY, WeightFile, preprocessing_of
 
 MODEL = "model"
 """The `kind` in the metadata of a model in vladmap's own format."""
@@ -48,7 +52,7 @@ class Network:
 
     format: str
     backbone: Backbone
-    aggregation: nn.Module | None = None
+    aggregation: Aggregation | None = None
     whitening: Whitening | None = None
 
 
@@ -59,16 +63,22 @@ def network(file: WeightFile) -> Network:
     contradict each other.
     """
     tensors = {_without_module(name): tensor for name, tensor in file.tensors.items()}
+    entries = Entries(file.label, tensors)
     if file.metadata.get("kind") == MODEL:
-        return _own(file.label, tensors, file.metadata)
+        return _own(entries, file.metadata)
+    for aggregation in AGGREGATIONS.values():
+        if aggregation.published is not None and aggregation.published.recognises(tensors):
+            return _published(entries, aggregation, aggregation.published)
     for recognised, sort_out in _LAYOUTS:
         if recognised(tensors):
-            return sort_out(file.label, tensors)
+            return sort_out(entries)
     first = ", ".join(list(tensors)[:3]) or "nothing"
+    of_one = [each.published.format for each in AGGREGATIONS.values() if each.published]
     raise UserError(
         f"{file.label} is no checkpoint that is known (it holds {first}, ...): expected "
         "pytorch-NetVlad, Patch-NetVLAD, hloc's .mat, OpenIBL, the deep visual geo-localization "
-        "benchmark, or a state dict of VGG16, ResNet, DINOv2 or EfficientNet-Lite0"
+        f"benchmark, {', '.join([*of_one, ''])}"
+        "or a state dict of VGG16, ResNet, DINOv2 or EfficientNet-Lite0"
     )
 
 
@@ -99,180 +109,137 @@ def card(net: Network) -> dict[str, Any]:
     """What people ask of a checkpoint: its layout, backbone, aggregation, K, D, PCA."""
     about: dict[str, Any] = {"format": net.format, "backbone": net.backbone.name}
     if net.aggregation is not None:
-        about["aggregation"] = described(net.aggregation)
+        about["aggregation"] = net.aggregation.card()
     about["pca"] = None if net.whitening is None else len(net.whitening.bias)
     about["preprocessing"] = asdict(net.backbone.preprocessing)
     return about
 
 
-def described(aggregation: nn.Module) -> dict[str, Any]:
-    """An aggregation's name and whatever of it its arrays do not tell; TypeError for another."""
-    if isinstance(aggregation, NetVLAD):
-        clusters, dimension = aggregation.centres.shape
-        return {
-            "name": "netvlad",
-            "clusters": clusters,
-            "dimension": dimension,
-            "floor": aggregation.floor,
-        }
-    if isinstance(aggregation, SuperVLAD):
-        return {
-            "name": "supervlad",
-            "clusters": aggregation.clusters,
-            "dimension": aggregation.assignment.shape[1],
-            "ghosts": aggregation.ghosts,
-        }
-    if isinstance(aggregation, GeM):
-        return {
-            "name": "gem",
-            "dimension": aggregation.dimension,
-            "normalise_locals": aggregation.normalise_locals,
-        }
-    raise TypeError(f"no name for the aggregation {type(aggregation).__name__}")
-
-
-def _own(label: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Network:
+def _own(entries: Entries, metadata: Mapping[str, Any]) -> Network:
     try:
-        return _of_card(label, tensors, metadata)
+        return _of_card(entries, metadata)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise UserError(f"{label} has a damaged model card: {error!r}") from error
+        raise UserError(f"{entries.label} has a damaged model card: {error!r}") from error
 
 
-def _of_card(label: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Network:
+def _of_card(entries: Entries, metadata: Mapping[str, Any]) -> Network:
+    label = entries.label
     if metadata["schema_version"] > SCHEMA_VERSION:
         raise UserError(f"{label} was written by a newer vladmap: update vladmap")
-    about = metadata.get("aggregation")
-    format_name = metadata["format"]
-    if about is not None:
-        name, dimension = about["name"], int(about["dimension"])
-        settings = about.get("floor"), about.get("ghosts"), about.get("normalise_locals")
-    preprocessing = preprocessing_of(label, metadata)
-    found = backbone(label, part_of(tensors, "backbone."), preprocessing)
-    if about is None:
-        return Network(format_name, found)
-    floor, ghosts, normalise_locals = settings
-    aggregation: nn.Module
-    if name == "netvlad":
-        aggregation = _netvlad(label, tensors, "aggregation.", found, own=True)
-        aggregation.floor = float(floor)
-    elif name == "supervlad":
-        assignment = _entry(label, tensors, "aggregation.assignment")
-        _expect(label, "aggregation.assignment", assignment, (len(assignment), found.channels))
-        aggregation = SuperVLAD(assignment, int(ghosts))
-    elif name == "gem":
-        power = _entry(label, tensors, "aggregation.power")
-        aggregation = GeM(dimension, float(power), bool(normalise_locals))
-    else:
-        raise UserError(f"{label} names an unknown aggregation {name!r} in its model card")
-    inputs: int = aggregation.dimension
-    whitening = _whitening(label, tensors, "whitening", inputs)
-    return Network(format_name, found, aggregation, whitening)
+    settings, preprocessing = metadata.get("aggregation"), preprocessing_of(label, metadata)
+    weights = entries.under("backbone.")
+    if settings is None:
+        return Network(metadata["format"], backbone_of(weights, preprocessing))
+    kind = AGGREGATIONS.get(settings["name"])
+    if kind is None:
+        raise UserError(
+            f"{label} names an unknown aggregation {settings['name']!r} in its model card"
+        )
+    own = backbone_of(weights, preprocessing, kind.view(weights.tensors))
+    aggregation = kind.from_tensors(entries.under("aggregation."), own.channels, settings)
+    whitening = _whitening(entries, "whitening", aggregation.dimension)
+    return Network(metadata["format"], own, aggregation, whitening)
 
 
-def _pytorch_netvlad(label: str, tensors: Mapping[str, Tensor]) -> Network:
-    found = backbone(label, part_of(tensors, "encoder."), prefix="encoder.")
-    aggregation = _netvlad(label, tensors, "pool.", found)
-    whitening = _whitening(label, tensors, "WPCA.0", aggregation.dimension)
+def _published(entries: Entries, kind: type[Aggregation], layout: Published) -> Network:
+    """A checkpoint in the layout of the one method that it is of."""
+    weights = kind.backbone_entries(entries)
+    own = backbone_of(weights, layout.preprocessing, kind.view(weights.tensors))
+    aggregation = kind.from_tensors(entries.under(layout.aggregation), own.channels, {})
+    return Network(layout.format, own, aggregation)
+
+
+def _pytorch_netvlad(entries: Entries) -> Network:
+    own = backbone_of(entries.under("encoder."))
+    aggregation = _netvlad(entries.under("pool."), own)
+    whitening = _whitening(entries, "WPCA.0", aggregation.dimension)
     name = "pytorch-NetVlad" if whitening is None else "Patch-NetVLAD"
-    return Network(name, found, aggregation, whitening)
+    return Network(name, own, aggregation, whitening)
 
 
-def _openibl(label: str, tensors: Mapping[str, Tensor]) -> Network:
+def _openibl(entries: Entries) -> Network:
     preprocessing = Preprocessing(_OPENIBL_MEAN, (1 / 255,) * 3, InputSize(_AS_GIVEN, 640))
-    prefix = "base_model.base." if "base_model.base.0.weight" in tensors else "base_model."
-    found = backbone(label, part_of(tensors, prefix), preprocessing, prefix)
-    aggregation = _netvlad(label, tensors, "net_vlad.", found)
-    whitening = _whitening(label, tensors, "pca_layer", aggregation.dimension)
-    return Network("OpenIBL", found, aggregation, whitening)
+    nested = "base_model.base.0.weight" in entries
+    own = backbone_of(entries.under("base_model.base." if nested else "base_model."), preprocessing)
+    aggregation = _netvlad(entries.under("net_vlad."), own)
+    whitening = _whitening(entries, "pca_layer", aggregation.dimension)
+    return Network("OpenIBL", own, aggregation, whitening)
 
 
-def _geo_localization_benchmark(label: str, tensors: Mapping[str, Tensor]) -> Network:
-    if any(name.startswith("encoder.") for name in tensors):
+def _geo_localization_benchmark(entries: Entries) -> Network:
+    label = entries.label
+    if any(name.startswith("encoder.") for name in entries.tensors):
         raise UserError(
             f"{label} ends in a cross-image encoder, which makes a descriptor depend on the other "
             "images of its batch: use a checkpoint that was trained without it"
         )
-    layers = part_of(tensors, "backbone.")
-    found = backbone(label, _torchvision_names(layers), prefix="backbone.")
-    head = part_of(tensors, "aggregation.")
+    layers = entries.under("backbone.")
+    own = backbone_of(layers.renamed(named_children(layers.tensors)))
+    head = entries.under("aggregation.")
     if "conv.weight" in head and "centroids" not in head:
-        assignment = head["conv.weight"].flatten(1)
-        _expect(label, "aggregation.conv.weight", assignment, (len(assignment), found.channels))
+        assignment = head.shaped("conv.weight", "K", own.channels, 1, 1).flatten(1)
         # Published with 4 clusters and a ghost, or with one cluster and two.
         ghosts = 2 if len(assignment) == 3 else 1
         if len(assignment) <= ghosts:
             raise UserError(f"{label}: aggregation.conv.weight leaves no cluster beside its ghost")
-        return Network("SuperVLAD", found, SuperVLAD(assignment, ghosts))
+        return Network("SuperVLAD", own, SuperVLAD(assignment, ghosts))
     name = "deep visual geo-localization benchmark"
     if "conv.weight" in head or "centroids" in head:
-        aggregation = _netvlad(label, tensors, "aggregation.", found)
-        return Network(name, found, aggregation)
-    powers = sorted(key for key in head if key == "p" or key.endswith(".p"))
+        return Network(name, own, _netvlad(head, own))
+    powers = sorted(key for key in head.tensors if key == "p" or key.endswith(".p"))
     if not powers:
         raise UserError(f"{label} holds neither NetVLAD nor GeM under aggregation.*")
     # Sequential(L2Norm, GeM, ...) has it second: locals are normalised before pooling.
-    gem = GeM(found.channels, float(head[powers[0]]), powers[0].removesuffix(".p").endswith("1"))
+    gem = GeM(own.channels, head.number(powers[0]), powers[0].removesuffix(".p").endswith("1"))
     # A fully connected layer and a normalisation after it are what a whitening is.
-    return Network(name, found, gem, _whitening(label, tensors, "aggregation.1", found.channels))
+    return Network(name, own, gem, _whitening(entries, "aggregation.1", own.channels))
 
 
-_STAGES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-
-
-def _torchvision_names(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The benchmark numbers a ResNet's children; torchvision names them."""
-    if not any(name.startswith("4.0.conv1") for name in layers):
-        return dict(layers)
-    renamed = {}
-    for name, tensor in layers.items():
-        number, _, rest = name.partition(".")
-        renamed[f"{_STAGES.get(number, number)}.{rest}"] = tensor
-    return renamed
-
-
-def _matconvnet(label: str, tensors: Mapping[str, Tensor]) -> Network:
-    mean = _entry(label, tensors, "averageImage").float() / 255
+def _matconvnet(entries: Entries) -> Network:
+    mean = entries["averageImage"].float() / 255
     preprocessing = Preprocessing(tuple(mean.tolist()), (1 / 255,) * 3, InputSize(_AS_GIVEN, 1024))
     layers = {}
     # MatConvNet numbers layers as torchvision does up to conv5_3; its kernels are H x W x in x out.
     for number in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28):
-        kernel = _entry(label, tensors, f"layers.{number}.weights.0")
+        kernel = entries[f"layers.{number}.weights.0"]
         if kernel.ndim != 4:
-            raise UserError(f"{label}: layer {number} is no convolution of VGG16")
+            raise UserError(f"{entries.label}: layer {number} is no convolution of VGG16")
         layers[f"{number}.weight"] = kernel.permute(3, 2, 0, 1)
-        layers[f"{number}.bias"] = _entry(label, tensors, f"layers.{number}.weights.1").flatten()
-    found = backbone(label, layers, preprocessing)
-    assignment = _entry(label, tensors, "layers.30.weights.0").float()
-    centres = -_entry(label, tensors, "layers.30.weights.1").float()  # stored with opposite sign
-    clusters, channels = assignment.shape[-1], found.channels
-    _expect(label, "layers.30.weights.0", assignment, (channels, clusters))
-    _expect(label, "layers.30.weights.1", centres, (channels, clusters))
+        layers[f"{number}.bias"] = entries[f"layers.{number}.weights.1"].flatten()
+    own = backbone_of(Entries(entries.label, layers), preprocessing)
+    channels = own.channels
+    assignment = entries.shaped("layers.30.weights.0", channels, "K").float()
+    clusters = assignment.shape[1]
+    # Stored with opposite sign.
+    centres = -entries.shaped("layers.30.weights.1", channels, clusters).float()
     aggregation = NetVLAD(centres.T.contiguous(), assignment.T.contiguous(), None)
     whitening = None
-    if "layers.33.weights.0" in tensors:
-        weight = tensors["layers.33.weights.0"].float().flatten(0, -2)
-        bias = _entry(label, tensors, "layers.33.weights.1").float().flatten()
-        _expect(label, "layers.33.weights.0", weight, (clusters * channels, len(bias)))
+    if "layers.33.weights.0" in entries:
+        weight = entries["layers.33.weights.0"].float().flatten(0, -2)
+        bias = entries["layers.33.weights.1"].float().flatten()
+        if tuple(weight.shape) != (clusters * channels, len(bias)):
+            raise UserError(
+                f"{entries.label}: layers.33.weights.0 has shape {tuple(weight.shape)}, "
+                f"expected {(clusters * channels, len(bias))}"
+            )
         # Its descriptor is flattened dimension by dimension, clusters fastest; ours by clusters.
         by_cluster = weight.view(channels, clusters, -1).permute(2, 1, 0).flatten(1)
         whitening = Whitening(by_cluster.contiguous().numpy(), bias.numpy())
-    return Network("hloc", found, aggregation, whitening)
+    return Network("hloc", own, aggregation, whitening)
 
 
-def _torchvision(label: str, tensors: Mapping[str, Tensor]) -> Network:
-    return Network(
-        "torchvision", backbone(label, part_of(tensors, "features."), prefix="features.")
-    )
+def _torchvision(entries: Entries) -> Network:
+    return Network("torchvision", backbone_of(entries.under("features.")))
 
 
-def _backbone_alone(label: str, tensors: Mapping[str, Tensor]) -> Network:
+def _backbone_alone(entries: Entries) -> Network:
     # Up to layer3, at stride 16, as the deep visual geo-localization benchmark prefers.
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("layer4.")}
-    return Network("state dict", backbone(label, kept))
+    tensors = {n: t for n, t in entries.tensors.items() if not n.startswith("layer4.")}
+    return Network("state dict", backbone_of(Entries(entries.label, tensors)))
 
 
 _LAYOUTS: tuple[
-    tuple[Callable[[Mapping[str, Tensor]], bool], Callable[[str, Mapping[str, Tensor]], Network]],
+    tuple[Callable[[Mapping[str, Tensor]], bool], Callable[[Entries], Network]],
     ...,
 ] = (
     (
@@ -293,50 +260,22 @@ _LAYOUTS: tuple[
 )
 
 
-def _netvlad(
-    label: str, tensors: Mapping[str, Tensor], prefix: str, found: Backbone, own: bool = False
-) -> NetVLAD:
-    """NetVLAD's entries as the PyTorch ports name them, or as vladmap's own format does."""
-    names = ("centres", "assignment", "bias") if own else ("centroids", "conv.weight", "conv.bias")
-    centres_name, assignment_name, bias_name = (prefix + name for name in names)
-    centres = _entry(label, tensors, centres_name)
-    assignment = _entry(label, tensors, assignment_name)
-    bias = tensors.get(bias_name)
-    if centres.ndim != 2 or centres.shape[1] != found.channels or len(centres) == 0:
-        raise UserError(
-            f"{label}: {centres_name} has shape {tuple(centres.shape)}, "
-            f"expected (K, {found.channels})"
-        )
-    clusters = len(centres)
-    tail = () if own else (1, 1)
-    _expect(label, assignment_name, assignment, (clusters, found.channels, *tail))
-    if bias is not None:
-        _expect(label, bias_name, bias, (clusters,))
+def _netvlad(entries: Entries, own: Backbone) -> NetVLAD:
+    """NetVLAD's entries as the PyTorch ports name them."""
+    centres = entries.shaped("centroids", "K", own.channels)
+    assignment = entries.shaped("conv.weight", len(centres), own.channels, 1, 1)
+    bias = entries.shaped("conv.bias", len(centres)) if "conv.bias" in entries else None
     return NetVLAD(centres, assignment.flatten(1), bias)
 
 
-def _whitening(
-    label: str, tensors: Mapping[str, Tensor], name: str, inputs: int
-) -> Whitening | None:
+def _whitening(entries: Entries, name: str, inputs: int) -> Whitening | None:
     """PCA-whitening as a linear layer or a 1x1 convolution, in float64 in some files."""
-    if f"{name}.weight" not in tensors and f"{name}.bias" not in tensors:
+    if f"{name}.weight" not in entries and f"{name}.bias" not in entries:
         return None
-    weight = _entry(label, tensors, f"{name}.weight")
-    bias = _entry(label, tensors, f"{name}.bias")
-    _expect(label, f"{name}.weight", weight, (len(weight), inputs, *(1,) * (weight.ndim - 2)))
-    _expect(label, f"{name}.bias", bias, (len(weight),))
+    weight = entries[f"{name}.weight"]
+    entries.shaped(f"{name}.weight", "d", inputs, *(1,) * (weight.ndim - 2))
+    bias = entries.shaped(f"{name}.bias", len(weight))
     return Whitening(weight.flatten(1).float().numpy(), bias.float().numpy())
-
-
-def _entry(label: str, tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in tensors:
-        raise UserError(f"{label} lacks {name}: the checkpoint is incomplete or of another network")
-    return tensors[name]
-
-
-def _expect(label: str, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != shape:
-        raise UserError(f"{label}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
 
 
 def _without_module(name: str) -> str:

@@ -11,7 +11,6 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,6 @@ from vladmap.weights.reading import (
     BACKBONE_PREFIX,
     METADATA_KEY,
     VOCABULARY,
-    CheckpointSource,
     WeightFile,
     is_vocabulary,
     part_of,
@@ -114,16 +112,6 @@ def to_bytes(vocabulary: Vocabulary) -> bytes:
 def from_bytes(data: bytes) -> Vocabulary:
     """The inverse of `to_bytes`; UserError where the bytes are not a sound vocabulary."""
     return parse(read_weights(data))
-
-
-def save(vocabulary: Vocabulary, path: str | Path) -> None:
-    """Write `to_bytes` to a local file."""
-    Path(path).write_bytes(to_bytes(vocabulary))
-
-
-def load(source: CheckpointSource) -> Vocabulary:
-    """Read a vocabulary from a local file or its bytes; UserError where it is none."""
-    return parse(read_weights(source))
 
 
 def parse(file: WeightFile) -> Vocabulary:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vladmap.models.base import Pixels, batches
 from vladmap.models.training.trainable import TrainableModel
-from vladmap.weights.preprocessing import FixedSize, InputSize
+from vladmap.weights.preprocessing import Size
 
 _TOGETHER = 8  # measured on a CPU: the same from 4 to 16
 
@@ -44,7 +44,7 @@ class Describer:
         self,
         keys: Sequence[Hashable | None],
         pixels: Mapping[int, Pixels],
-        size: InputSize | FixedSize,
+        size: Size,
         prepare: Prepare = as_they_are,
     ) -> Tensor:
         """(B, D) on the model's device, with a graph where it learns.

@@ -15,7 +15,7 @@ from vladmap.models.base import Pixels
 from vladmap.photos.decode import decode_rgb
 from vladmap.photos.files import read_photo
 from vladmap.schemas.rejects import PhotoError
-from vladmap.weights.preprocessing import FixedSize, InputSize
+from vladmap.weights.preprocessing import Size
 
 Rows = NDArray[np.int64]
 _Item = TypeVar("_Item")
@@ -40,7 +40,7 @@ class Pictures:
     def __init__(
         self,
         paths: Sequence[Path],
-        size: InputSize | FixedSize,
+        size: Size,
         threads: int = 8,
         memory: int = 2 << 30,
     ) -> None:

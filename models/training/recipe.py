@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vladmap.schemas.rejects import UserError
 
 if TYPE_CHECKING:
-    from vladmap.weights.preprocessing import FixedSize, InputSize
+    from vladmap.weights.preprocessing import Size
 
 LOSSES = ("triplet", "multi-similarity")
 OPTIMISERS = ("sgd", "adamw")
@@ -81,7 +81,7 @@ class Recipe:
         if not (math.isfinite(self.rate) and self.rate > 0 and 0 <= self.augmentation <= 2):
             raise UserError("the rate must be above 0 and the augmentation from 0 to 2")
 
-    def sizes(self, own: InputSize | FixedSize) -> list[InputSize | FixedSize]:
+    def sizes(self, own: Size) -> list[Size]:
         """Those of which one is drawn each pass; `own` is the model's."""
         from vladmap.weights.preprocessing import FixedSize, InputSize
 

@@ -20,14 +20,14 @@ from vladmap.models.training.losses import multi_similarity, triplet_ranking
 from vladmap.models.training.mining import NEGATIVES_M, POSITIVES_M, Rows, Tuples
 from vladmap.models.training.pictures import Images
 from vladmap.models.training.recipe import Recipe
-from vladmap.weights.preprocessing import FixedSize, InputSize
+from vladmap.weights.preprocessing import Size
 
 SIDES = ("query", "database")
 AS_IT_IS = -1
 """In place of the number of a variant: the picture without augmentation."""
 
-Key = tuple[str, int, int, InputSize | FixedSize]
-Sizes = Sequence[InputSize | FixedSize]
+Key = tuple[str, int, int, Size]
+Sizes = Sequence[Size]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class Batch:
 
     tuples: Tuples
     database: Rows
-    size: InputSize | FixedSize
+    size: Size
     keys: list[Key | None]
     pixels: dict[int, Pixels]
     seeds: list[tuple[int, ...]]
@@ -131,7 +131,7 @@ class Steps:
             tuples, database, size, keys, dict(zip(unknown.tolist(), images, strict=True)), seeds
         )
 
-    def _key(self, side: str, row: int, variant: int, size: InputSize | FixedSize) -> Key | None:
+    def _key(self, side: str, row: int, variant: int, size: Size) -> Key | None:
         """None for a picture that never comes again."""
         if self._recipe.augmentation == 0:
             return side, row, AS_IT_IS, size

@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vladmap.models.aggregations.gem import GeM
-from vladmap.models.aggregations.netvlad import NetVLAD, initial_alpha
-from vladmap.models.aggregations.supervlad import SuperVLAD
+from vladmap.models.aggregations.base import Aggregation
+from vladmap.models.aggregations.netvlad import initial_alpha
+from vladmap.models.aggregations.registry import AGGREGATIONS
 from vladmap.models.backbones.registry import Backbone
 from vladmap.models.base import Floats, Pixels, batches
 from vladmap.models.checkpoints.layouts import Network, to_bytes
-from vladmap.models.kinds import AGGREGATIONS
+from vladmap.models.kinds import TRAINABLE
 from vladmap.models.local import PRECISIONS, sample, torch_device
 from vladmap.models.whitening import Whitening, fit_whitening
 from vladmap.retrieval.kmeans import kmeans
 from vladmap.schemas.rejects import UserError
-from vladmap.weights.preprocessing import FixedSize, InputSize
+from vladmap.weights.entries import Entries
+from vladmap.weights.preprocessing import Size
 
 FORMAT = "vladmap"
 
@@ -46,7 +47,7 @@ class TrainableModel(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        aggregation: nn.Module,
+        aggregation: Aggregation,
         whitening: Whitening | None = None,
         tuned: int = 0,
         device: str = "cpu",
@@ -60,6 +61,11 @@ class TrainableModel(nn.Module):
         if precision not in PRECISIONS:
             raise UserError(
                 f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}"
+            )
+        if not aggregation.trainable:
+            raise UserError(
+                f"a model that ends in {type(aggregation).__name__} is not trained here: "
+                f"start from one of {', '.join(TRAINABLE)}, or from a backbone"
             )
         self.device = torch_device(device)
         self.precision = PRECISIONS[precision]
@@ -87,11 +93,10 @@ class TrainableModel(nn.Module):
 
     @property
     def dimension(self) -> int:
-        dimension: int = self.aggregation.dimension  # type: ignore[assignment]
-        return dimension if self.bias is None else len(self.bias)
+        return self.aggregation.dimension if self.bias is None else len(self.bias)
 
     @property
-    def size(self) -> InputSize | FixedSize:
+    def size(self) -> Size:
         """Which size it wants its images at."""
         return self.preprocessing.size
 
@@ -161,7 +166,9 @@ class TrainableModel(nn.Module):
         whitening = None
         if self.weight is not None and self.bias is not None:
             whitening = Whitening(_array(self.weight), _array(self.bias))
-        return Network(FORMAT, backbone, _with_buffers(self.aggregation), whitening)
+        return Network(
+            FORMAT, backbone, _with_buffers(self.aggregation, backbone.channels), whitening
+        )
 
     def to_bytes(self, source: bytes = b"") -> bytes:
         """The model as a safetensors file that `models.load_model` reads.
@@ -174,7 +181,10 @@ class TrainableModel(nn.Module):
 def trainable(
     net: Network, tuned: int = 0, device: str = "cpu", precision: str = "float32"
 ) -> TrainableModel:
-    """The model in a file, ready to learn; UserError where it is a backbone alone."""
+    """The model in a file, ready to learn.
+
+    Raises UserError where it is a backbone alone, or its aggregation is not one that is trained.
+    """
     if net.aggregation is None:
         raise UserError("training goes on from a whole model, and this is a backbone alone")
     return TrainableModel(net.backbone, net.aggregation, net.whitening, tuned, device, precision)
@@ -187,25 +197,25 @@ def learnt_aggregation(
     clusters: int = 64,
     seed: int = 0,
     device: str = "cpu",
-) -> nn.Module:
+) -> Aggregation:
     """The aggregation to start from, its clusters by k-means on local descriptors of `images`.
 
-    `kind` is one of AGGREGATIONS; `images` come in batches and a hundred local descriptors of each
+    `kind` is one of TRAINABLE; `images` come in batches and a hundred local descriptors of each
     image are drawn. Raises UserError where there are fewer than clusters, ValueError for a kind
     that is not known.
     """
-    if kind not in AGGREGATIONS:
-        raise ValueError(f"unknown aggregation {kind!r}: choose one of {', '.join(AGGREGATIONS)}")
-    if kind == "gem":
-        return GeM(backbone.channels)
+    if kind not in TRAINABLE:
+        raise ValueError(f"unknown aggregation {kind!r}: choose one of {', '.join(TRAINABLE)}")
+    layer = AGGREGATIONS[kind]
+    if layer.needs_no_weights:
+        return layer.on_backbone(backbone.channels)
     features = backbone.features(device)
     drawn = [sample(features, part, _LOCAL_AN_IMAGE, seed) for part in images]
     local = np.concatenate(drawn or [np.empty((0, features.dimension), np.float32)])
-    ghosts = 1 if kind == "supervlad" else 0
-    centres = torch.from_numpy(kmeans(local, clusters + ghosts, seed))
-    if kind == "netvlad":
-        return NetVLAD.of_words(centres)
-    return SuperVLAD.from_centres(centres, initial_alpha(torch.from_numpy(local), centres), ghosts)
+    wanted = clusters + layer.spare_words
+    centres = torch.from_numpy(kmeans(local, wanted, seed))
+    alpha = initial_alpha(torch.from_numpy(local), centres) if wanted > 1 else 0.0
+    return layer.from_words(centres, alpha)
 
 
 @torch.no_grad()
@@ -257,7 +267,7 @@ def learnt_projection(descriptors: NDArray[np.float32], dimension: int) -> White
     return Whitening(fitted.weight * scale, fitted.bias * scale)
 
 
-def with_parameters(aggregation: nn.Module) -> nn.Module:
+def with_parameters(aggregation: Aggregation) -> Aggregation:
     """The aggregation itself, its arrays made parameters: the same maths, with gradients."""
     for name, buffer in list(aggregation.named_buffers(recurse=False)):
         delattr(aggregation, name)
@@ -272,18 +282,13 @@ def exact_convolutions() -> AbstractContextManager[None]:
     )
 
 
-def _with_buffers(aggregation: nn.Module) -> nn.Module:
+def _with_buffers(aggregation: Aggregation, channels: int) -> Aggregation:
     """A copy of the aggregation as models that describe have it."""
     state = {
         name: tensor.detach().cpu().clone() for name, tensor in aggregation.state_dict().items()
     }
-    if isinstance(aggregation, NetVLAD):
-        return NetVLAD(state["centres"], state["assignment"], state["bias"], aggregation.floor)
-    if isinstance(aggregation, SuperVLAD):
-        return SuperVLAD(state["assignment"], aggregation.ghosts)
-    if isinstance(aggregation, GeM):
-        return GeM(aggregation.dimension, float(state["power"]), aggregation.normalise_locals)
-    raise TypeError(f"no way to write the aggregation {type(aggregation).__name__}")
+    entries = Entries("the model in training", state)
+    return aggregation.from_tensors(entries, channels, aggregation.card())
 
 
 def _freeze(network: nn.Module, tuned: int) -> int:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vladmap.models.backbones import vgg
-from vladmap.models.backbones.efficientnet_lite import needed, pretrained_path
+from vladmap.models.backbones.efficientnet_lite import pretrained_path, shapes
 
 
 def photographs(count: int, width: int, height: int, seed: int = 0) -> list[NDArray[np.uint8]]:
@@ -26,7 +26,8 @@ def photographs(count: int, width: int, height: int, seed: int = 0) -> list[NDAr
 
 
 def lite0_state() -> dict[str, Tensor]:
-    return needed(torch.load(pretrained_path(), weights_only=True))
+    state = torch.load(pretrained_path(), weights_only=True)
+    return {name: state[name] for name in shapes()}
 
 
 def vgg16_state(seed: int = 0) -> dict[str, Tensor]:

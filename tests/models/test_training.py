@@ -19,13 +19,7 @@ from tests.models.scenes import (
 from tests.models.synthetic import photographs, vgg16_state
 from vladmap.models import load_model
 from vladmap.models.backbones import ghost, resnet, vgg, vit
-from vladmap.models.backbones.registry import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Backbone,
-    backbone,
-    installed,
-)
+from vladmap.models.backbones.registry import Backbone, backbone, installed
 from vladmap.models.checkpoints.layouts import Network
 from vladmap.models.training.files import BEST, CURVE, LAST
 from vladmap.models.training.frozen import Describer
@@ -42,7 +36,7 @@ from vladmap.models.training.trainable import (
 )
 from vladmap.models.whitening import Whitening
 from vladmap.schemas.rejects import UserError
-from vladmap.weights.preprocessing import InputSize
+from vladmap.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD, InputSize
 
 QUICK = Recipe(
     epochs=2, tuples=4, hardest=2, optimiser="adamw", rate=1e-3, refresh=8, augmentation=1.0

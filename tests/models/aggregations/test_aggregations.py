@@ -141,7 +141,8 @@ def test_patches_projected_a_cell_at_a_time_are_their_definition_too(
 
 def test_the_patch_of_the_whole_map_is_the_global_descriptor() -> None:
     maps = torch.randn(1, 5, 4, 4, generator=torch.Generator().manual_seed(0))
-    layer = NetVLAD.v1(torch.randn(3, 5, generator=torch.Generator().manual_seed(1)), 3.0)
+    centres = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
+    layer = NetVLAD(centres, 3 * centres, None)
     (rows,) = patch_descriptors(layer, maps, (4,))
     assert torch.allclose(rows[0], layer(maps), atol=1e-6)
 
@@ -156,7 +157,7 @@ def test_published_patch_counts_and_the_centres_of_vgg16s_receptive_fields() -> 
 
 def test_a_patch_larger_than_the_map_is_refused() -> None:
     with pytest.raises(ValueError, match="patches of 5 cells do not fit"):
-        patch_descriptors(NetVLAD.v1(torch.ones(2, 3), 1.0), torch.ones(1, 3, 4, 9), (2, 5))
+        patch_descriptors(NetVLAD.v2(torch.ones(2, 3), 1.0), torch.ones(1, 3, 4, 9), (2, 5))
 
 
 def test_alpha_comes_from_the_gap_between_the_two_best_similarities() -> None:

@@ -39,8 +39,8 @@ def test_netvlad_is_its_definition_in_loops(version: str, alpha: float) -> None:
     maps = generator.normal(size=(2, 12, 4, 5))
     centres = generator.normal(size=(6, 12)) * 0.2
     if version == "v1":
-        layer = NetVLAD.v1(torch.from_numpy(centres), alpha)
         assignment = alpha * centres / np.linalg.norm(centres, axis=1, keepdims=True)
+        layer = NetVLAD(torch.from_numpy(centres), torch.from_numpy(assignment), None)
         bias = np.zeros(6)
     else:
         layer = NetVLAD.v2(torch.from_numpy(centres), alpha)

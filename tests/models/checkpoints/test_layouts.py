@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.models import networks
+from tests.models.backbones.test_resnet import BLOCKS, names_of
 from tests.models.synthetic import photographs, pytorch_netvlad_state, saved, vgg16_state
-from tests.models.test_resnet import BLOCKS, names_of
 from vladmap.models import load_model
 from vladmap.models.backbones import resnet, vit
-from vladmap.models.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from vladmap.models.base import DescriptorModel
 from vladmap.models.checkpoints import layouts as formats
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from vladmap.weights.reading import read_weights
 
 CLUSTERS = 3

@@ -1,0 +1,17 @@
+"""Every aggregation by its name. A new one is a module beside this one, and a line here."""
+
+from __future__ import annotations
+
+from vladmap.models.aggregations.base import Aggregation
+from vladmap.models.aggregations.gem import GeM
+from vladmap.models.aggregations.netvlad import NetVLAD
+from vladmap.models.aggregations.supervlad import SuperVLAD
+
+AGGREGATIONS: dict[str, type[Aggregation]] = {
+    aggregation.name: aggregation
+    for aggregation in (
+        NetVLAD,
+        SuperVLAD,
+        GeM,
+    )
+}
