@@ -30,9 +30,10 @@ from vladmap.atlas.store import AtlasStore
 from vladmap.models import load_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.memory import one_thread_a_call
-from vladmap.pipeline import stages
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages import STAGES
+from vladmap.pipeline.stages.describe import DESCRIBE
 
 _PEAK = (
     "import sys; from benchmarks.describe import stage;"
@@ -49,11 +50,10 @@ def stage(images: str, atlas: str, precision: str, **options: object) -> float:
     """
     settings = BuildOptions(images=images, atlas=atlas, precision=precision, **options)  # type: ignore[arg-type]
     run = Run(AtlasStore.open(atlas, create=True), settings)
-    stages.ingest(run)
-    described = stages.describe_name(run)
-    for shard in list(run.atlas.ledger(described)):
-        run.atlas.forget(described, shard)
-    stages.describe(run)
+    STAGES["ingest"].work(run)
+    for shard in list(run.ledger(DESCRIBE)):
+        run.atlas.forget(DESCRIBE.ledger_name(settings), shard)
+    STAGES["describe"].work(run)
     return next(result.seconds for result in run.results if result.stage == "describe")
 
 

@@ -24,9 +24,9 @@ from vladmap.atlas.store import AtlasStore
 from vladmap.models import load_model
 from vladmap.models.memory import one_thread_a_call
 from vladmap.photos.decode import decode_rgb, inspect
-from vladmap.pipeline import stages
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages import STAGES
 from vladmap.simulation.sample import write_sample
 
 THREADS = os.cpu_count() or 1
@@ -94,11 +94,11 @@ def main() -> None:
         }
         for number in range(options.rounds + 1):
             run = run_of(many, root / f"ingested{number}")
-            ours = {"ingest": timed(lambda run=run: stages.ingest(run))}
+            ours = {"ingest": timed(lambda run=run: STAGES["ingest"].work(run))}
             atlas = root / f"described{number}"
             run = run_of(few, atlas)
-            stages.ingest(run)
-            stages.describe(run)
+            STAGES["ingest"].work(run)
+            STAGES["describe"].work(run)
             # Without the vocabulary, which is learnt once.
             ours |= {each.stage: each.seconds for each in run.results if each.stage == "describe"}
             weights = atlas / "index" / "netvlad-lite" / "model.safetensors"

@@ -64,3 +64,12 @@ def _within(value: Number, text: str, allowed: Range) -> Number:
     if value not in allowed:
         raise argparse.ArgumentTypeError(f"must be {allowed}, not {text}")
     return value
+
+
+def human_bytes(count: float) -> str:
+    """A number of bytes as people read it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

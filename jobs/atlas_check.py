@@ -15,8 +15,10 @@ from vladmap.atlas import storage
 from vladmap.atlas.integrity import Finding, behind, check_atlas, count_files, forget
 from vladmap.atlas.store import AtlasStore
 from vladmap.photos.ids import content_hash
-from vladmap.pipeline.build import STAGES, kept_options, run_stages
-from vladmap.pipeline.options import BuildOptions, as_words
+from vladmap.pipeline.build import kept_options, run_stages
+from vladmap.pipeline.option_values import as_words
+from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.stages import STAGES
 from vladmap.schemas.rejects import UserError
 
 log = logging.getLogger("vladmap")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from vladmap.jobs.command import leave
 from vladmap.jobs.stages import StageJob
-from vladmap.pipeline.options import STAGES
+from vladmap.pipeline.stages import STAGES
 
 _JOB = StageJob(
     "build",
-    STAGES,
+    list(STAGES),
     "Turn a collection of geotagged street-level photographs into an atlas.",
     [
         "vladmap build --images photos --atlas atlas",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
 
@@ -42,14 +42,16 @@ def is_asked() -> bool:
     return "_ARGCOMPLETE" in os.environ
 
 
-def complete(jobs: Mapping[str, str]) -> None:
+def complete(jobs: Mapping[str, str], load: Callable[[str], Any]) -> None:
     """Answer the shell that asks for a completion, and end the process."""
     import argcomplete
 
-    argcomplete.autocomplete(_all(jobs, os.environ.get("COMP_LINE", "").split()))
+    argcomplete.autocomplete(_all(jobs, load, os.environ.get("COMP_LINE", "").split()))
 
 
-def _all(jobs: Mapping[str, str], line: Sequence[str]) -> argparse.ArgumentParser:
+def _all(
+    jobs: Mapping[str, str], load: Callable[[str], Any], line: Sequence[str]
+) -> argparse.ArgumentParser:
     """A parser of every job; only that of the job in the line knows its options."""
     made = Parser(prog="vladmap", allow_abbrev=False)
     made.add_argument("--version", action="store_true")
@@ -57,8 +59,7 @@ def _all(jobs: Mapping[str, str], line: Sequence[str]) -> argparse.ArgumentParse
     for name, text in jobs.items():
         parents = []
         if name in line[1:2]:
-            job = importlib.import_module(f"vladmap.jobs.{name.replace('-', '_')}")
-            parents = [job.command_line()]
+            parents = [load(name).command_line()]
         each.add_parser(name, help=text, parents=parents, add_help=False)
     return made
 

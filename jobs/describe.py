@@ -1,18 +1,6 @@
-"""`vladmap describe`: that stage alone."""
+"""`python -m vladmap.jobs.describe`: the same as `vladmap describe`."""
 
-from __future__ import annotations
-
-from vladmap.jobs.command import leave
-from vladmap.jobs.stages import StageJob
-
-_JOB = StageJob(
-    "describe",
-    ["describe"],
-    "Compute one global descriptor for each image: descriptors/.",
-    ["vladmap describe --atlas atlas --model vlad"],
-)
-command_line, main = _JOB.command_line, _JOB.main
-
+from vladmap.jobs.main import command
 
 if __name__ == "__main__":
-    leave(main)
+    command("describe")

@@ -5,38 +5,55 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn, Protocol, cast
 
 from vladmap.console.suggest import did_you_mean
 from vladmap.jobs import completion
-from vladmap.jobs.command import EXIT_USER_ERROR, leave, words
+from vladmap.jobs.command import EXIT_USER_ERROR, Parser, leave, words
+from vladmap.pipeline.stages import STAGES
 from vladmap.schemas import VERSION
 
-JOBS = {
-    "build": "photographs in, atlas out: every stage",
-    "ingest": "read, check and place the photographs",
-    "describe": "compute global descriptors",
-    "index": "build the FAISS index",
-    "pair": "find the image pairs worth matching",
-    "verify": "local features, matches, two-view geometry",
-    "reconstruct": "map each tile with COLMAP",
-    "merge": "join the tiles' models, write poses",
-    "report": "write the atlas's report",
-    "models": "list the descriptor models, or what a checkpoint holds",
-    "convert": "a checkpoint in anyone's layout to safetensors",
-    "train": "learn a model from photographs and their GPS",
-    "distil": "teach a backbone to see through weather, without labels",
-    "evaluate": "measure how often a model finds the right place",
-    "compare": "measure methods side by side: recall, bytes, time",
-    "sample": "render a sample city with known truth",
-    "worlds": "render cities on many days, to learn places from",
-    "check-map": "compare an atlas with the truth",
-    "export": "a model beside photographs that fit it, for COLMAP",
-    "completion": "print a shell's completion of these jobs and their options",
-    "check-atlas": "check every file of an atlas, repair what is damaged",
-}
-
 _ALIASES = {"verify-atlas": "check-atlas"}
+
+
+class Job(Protocol):
+    """What runs a job: a module of this package, or the job of a stage."""
+
+    def command_line(self) -> Parser:
+        """What the job can be told."""
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Do what a command line says; returns the exit code."""
+
+
+def jobs() -> dict[str, str]:
+    """Every job and its line in `--help`; each stage of a build is one."""
+    return {
+        "build": "photographs in, atlas out: every stage",
+        **{stage.name: stage.title for stage in STAGES.values()},
+        "models": "list the descriptor models, or what a checkpoint holds",
+        "convert": "a checkpoint in anyone's layout to safetensors",
+        "train": "learn a model from photographs and their GPS",
+        "distil": "teach a backbone to see through weather, without labels",
+        "evaluate": "measure how often a model finds the right place",
+        "compare": "measure methods side by side: recall, bytes, time",
+        "sample": "render a sample city with known truth",
+        "worlds": "render cities on many days, to learn places from",
+        "check-map": "compare an atlas with the truth",
+        "export": "a model beside photographs that fit it, for COLMAP",
+        "completion": "print a shell's completion of these jobs and their options",
+        "check-atlas": "check every file of an atlas, repair what is damaged",
+    }
+
+
+def load(name: str) -> Job:
+    """The job of a name in `jobs`."""
+    if name in STAGES:
+        from vladmap.jobs.stages import StageJob
+
+        return StageJob.of(STAGES[name])
+    module: Any = importlib.import_module(f"vladmap.jobs.{name.replace('-', '_')}")
+    return cast(Job, module)
 
 
 def _usage() -> str:
@@ -47,7 +64,7 @@ def _usage() -> str:
         "and georeferenced COLMAP models.",
         "",
         "jobs:",
-        *(f"  {name:<12} {text}" for name, text in JOBS.items()),
+        *(f"  {name:<12} {text}" for name, text in jobs().items()),
         "",
         "`vladmap JOB --help` teaches each. To begin:",
         "  vladmap sample city && vladmap build --images city/images --atlas atlas",
@@ -58,7 +75,7 @@ def _usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Dispatch to a job; returns its exit code."""
     if completion.is_asked():
-        completion.complete(JOBS)
+        completion.complete(jobs(), load)
     arguments = words(argv)
     if arguments and arguments[0] == "--version":
         print(f"vladmap {VERSION}")
@@ -68,18 +85,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if arguments else EXIT_USER_ERROR
     name, *rest = arguments
     name = _ALIASES.get(name, name)
-    if name not in JOBS:
-        hint = did_you_mean(name, JOBS)
+    if name not in jobs():
+        hint = did_you_mean(name, jobs())
         print(f"vladmap: no job is called {name!r}{hint} (see `vladmap --help`)", file=sys.stderr)
         return EXIT_USER_ERROR
-    job = importlib.import_module(f"vladmap.jobs.{name.replace('-', '_')}")
-    code: int = job.main(rest)
-    return code
+    return load(name).main(rest)
 
 
-def command() -> NoReturn:
-    """The console script."""
-    leave(main)
+def command(*job: str) -> NoReturn:
+    """The console script; with the name of a job, that job's own program."""
+    leave(lambda: main([*job, *words(None)]))
 
 
 if __name__ == "__main__":

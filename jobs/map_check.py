@@ -12,10 +12,11 @@ from vladmap.atlas.store import AtlasStore
 from vladmap.console.results import print_json
 from vladmap.mapping.check import format_check
 from vladmap.pipeline import truth
-from vladmap.pipeline.build import record
-from vladmap.pipeline.report_stage import options_shown, report
+from vladmap.pipeline.ledgers import image_shards
+from vladmap.pipeline.manifest import record
+from vladmap.pipeline.report_data import options_shown
 from vladmap.pipeline.run import Run
-from vladmap.pipeline.stages import image_shards, ledger_names
+from vladmap.pipeline.stages import STAGES, report
 from vladmap.reporting.truth import recall_lines
 from vladmap.schemas import tables
 from vladmap.schemas.rejects import UserError
@@ -26,7 +27,9 @@ def check(root: str, path: str, as_json: bool = False) -> None:
     atlas = AtlasStore.open(root, create=False)
     run = Run(atlas, options_shown(atlas))
     atlas.require(
-        name for stage in ("ingest", "describe", "merge") for name in ledger_names(run, stage)
+        ledger
+        for name in ("ingest", "describe", "merge")
+        for ledger in STAGES[name].ledger_names(run.options)
     )
     measured = truth.measure(run, read_truth(path))
     if as_json:
@@ -47,7 +50,7 @@ def show(run: Run, measured: dict[str, Any]) -> None:
             truth.store(run, measured)
             # Without a ledger there are poses, but nothing that a report could show.
             if image_shards(run):
-                report(run)
+                report.work(run)
                 record(run, "report")
     except OSError as error:
         raise UserError(

@@ -1,18 +1,6 @@
-"""`vladmap merge`: that stage alone."""
+"""`python -m vladmap.jobs.merge`: the same as `vladmap merge`."""
 
-from __future__ import annotations
-
-from vladmap.jobs.command import leave
-from vladmap.jobs.stages import StageJob
-
-_JOB = StageJob(
-    "merge",
-    ["merge"],
-    "Join the tiles' models: model/, poses.parquet.",
-    ["vladmap merge --atlas atlas"],
-)
-command_line, main = _JOB.command_line, _JOB.main
-
+from vladmap.jobs.main import command
 
 if __name__ == "__main__":
-    leave(main)
+    command("merge")

@@ -1,18 +1,6 @@
-"""`vladmap pair`: that stage alone."""
+"""`python -m vladmap.jobs.pair`: the same as `vladmap pair`."""
 
-from __future__ import annotations
-
-from vladmap.jobs.command import leave
-from vladmap.jobs.stages import StageJob
-
-_JOB = StageJob(
-    "pair",
-    ["pair"],
-    "Find the image pairs that are worth matching: pairs/.",
-    ["vladmap pair --atlas atlas --reach-m 40"],
-)
-command_line, main = _JOB.command_line, _JOB.main
-
+from vladmap.jobs.main import command
 
 if __name__ == "__main__":
-    leave(main)
+    command("pair")

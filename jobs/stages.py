@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from vladmap.console.results import print_json
 from vladmap.jobs.command import Parser, guarded, parser, words
-from vladmap.pipeline.options import END, add_options, parse_options, stages_with
+from vladmap.pipeline.command_options import END, add_options, build_options, stages_with
+from vladmap.pipeline.stage import Stage
+from vladmap.pipeline.stages import STAGES
 from vladmap.schemas.rejects import UserError
 
 _EPILOG = """\
@@ -25,12 +27,17 @@ _JSON = "print what was done, and the summary, as a JSON object"
 
 @dataclass(frozen=True)
 class StageJob:
-    """A job that brings `stages` of an atlas up to date."""
+    """A job that brings the named stages of an atlas up to date."""
 
     name: str
     stages: Sequence[str]
     text: str
     examples: Sequence[str]
+
+    @staticmethod
+    def of(stage: Stage) -> StageJob:
+        """The job of one stage alone."""
+        return StageJob(stage.name, [stage.name], stage.text, stage.examples)
 
     def command_line(self) -> Parser:
         """What the job can be told."""
@@ -38,7 +45,7 @@ class StageJob:
         made = parser(
             self.name, self.text, epilog=_EPILOG.format(examples=examples), json_help=_JSON
         )
-        add_options(made, self.stages)
+        add_options(made, [STAGES[name] for name in self.stages])
         return made
 
     def main(self, argv: Sequence[str] | None = None) -> int:
@@ -54,14 +61,16 @@ def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | No
 
     def work() -> int:
         from vladmap.atlas.store import AtlasStore
-        from vladmap.pipeline import report_stage
-        from vladmap.pipeline.build import describe_work, outcome, run_stages
+        from vladmap.pipeline.build import outcome, run_stages
+        from vladmap.pipeline.dry_run import describe_work
+        from vladmap.pipeline.report_data import summary, summary_figures
 
-        options, configured = parse_options(parsed)
+        reads_collection = any(not STAGES[name].needs for name in stages)
+        options, configured = build_options(vars(parsed), parsed.config)
         beam_words = _for_beam(options_parser, parsed.config, configured, left + given[end:])
         if not options.atlas:
             raise UserError("--atlas DIR is needed: the folder of the atlas")
-        if "ingest" in stages and not options.images:
+        if reads_collection and not options.images:
             raise UserError("--images SOURCE is needed: a folder, a glob or a manifest")
         if parsed.dry_run:
             lines = describe_work(options, stages)
@@ -70,15 +79,13 @@ def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | No
             else:
                 print(lines)
             return 0
-        atlas = AtlasStore.open(options.atlas, create="ingest" in stages)
+        atlas = AtlasStore.open(options.atlas, create=reads_collection)
         run = run_stages(atlas, options, beam_words, stages)
         if parsed.json:
-            found = outcome(run)
-            if "report" in stages:
-                found["summary"] = report_stage.summary_figures(run)
-            print_json(found)
+            summed = {"summary": summary_figures(run)} if "report" in stages else {}
+            print_json({**outcome(run), **summed})
         elif "report" in stages:
-            print(report_stage.summary(run))
+            print(summary(run))
         return 0
 
     return guarded(work, parsed)

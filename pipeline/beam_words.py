@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import _BeamArgumentParser as BeamArgu
 from apache_beam.runners.runner import create_runner
 
 from vladmap.console.suggest import did_you_mean, unknown
-from vladmap.pipeline.options import END
+from vladmap.pipeline.command_options import END
 from vladmap.schemas.rejects import UserError
 
 

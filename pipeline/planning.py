@@ -15,17 +15,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry
-from vladmap.atlas.fingerprints import fingerprint
 from vladmap.atlas.store import AtlasStore
 from vladmap.photos.ids import image_id
 from vladmap.pipeline.collection import Listing
+from vladmap.pipeline.stages.ingest import PLAN, SCAN
 from vladmap.schemas.ingest_tables import LISTING, PLANNED
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
-from vladmap.transforms.ingest import SCAN
-
-STAGE = "plan"
 
 _CHUNK = re.compile(r"g\d+-\d+")
 
@@ -60,7 +57,9 @@ def plan(
     then only counts.
     """
     entries = {
-        name: entry for name, entry in sorted(atlas.ledger(STAGE).items()) if _is_generation(entry)
+        name: entry
+        for name, entry in sorted(atlas.ledger(PLAN.name).items())
+        if _is_generation(entry)
     }
     known: dict[tuple[object, ...], tuple[str, str]] = {}
     planned: list[tuple[str, str]] = []
@@ -82,7 +81,7 @@ def plan(
         fresh = [{**row, **homes.get(row["path"], _NO_HOME)} for row in fresh]
         name = _last_name(entries) if again else _free_name(entries)
         entry = _write_generation(atlas, name, fresh, chunk_images)
-        entries[entry.shard] = atlas.ledger(STAGE)[entry.shard] = entry
+        entries[entry.shard] = atlas.ledger(PLAN.name)[entry.shard] = entry
         for start, file in zip(range(0, len(fresh), chunk_images), entry.files, strict=True):
             counts[_chunk_name(file.path)] = len(fresh[start : start + chunk_images])
     dead = sorted(place for place in planned if place not in alive)
@@ -130,7 +129,7 @@ def _homes(
             if row.get("home"):
                 homes[path] = {name: row[name] for name in _NO_HOME}
             last.setdefault(chunk, set()).add(path)
-    for chunk, entry in sorted(atlas.ledger(SCAN).items()):
+    for chunk, entry in sorted(atlas.ledger(SCAN.name).items()):
         if chunk not in last:
             continue
         for row in storage.read_table(atlas.path(entry.file.path)).to_pylist():
@@ -173,8 +172,8 @@ def _write_generation(
     files = []
     for number, start in enumerate(range(0, len(rows), chunk_images)):
         table = pa.Table.from_pylist(rows[start : start + chunk_images], schema=PLANNED)
-        path = f"work/plan/{name}-{number:05d}.parquet"
+        path = layout.plan_chunk(name, number)
         files.append(storage.commit_table(atlas.root, path, table))
-    task = Task(name, NO_CELL, files[0].path, fingerprint(STAGE))
+    task = Task(name, NO_CELL, files[0].path, PLAN.fingerprint())
     content = storage.combined_digest(file.digest for file in files)
-    return commit_entry(atlas.root, STAGE, task, files, content=content)
+    return commit_entry(atlas.root, PLAN.name, task, files, content=content)

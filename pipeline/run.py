@@ -1,7 +1,7 @@
 """One run: what a stage still has to do, doing it in Beam, and saying so.
 
-Every stage is the same five steps: list its tasks, subtract what the ledger says is done, forget
-what is no longer wanted, run the rest as one Beam pipeline, report.
+Every step of a stage goes the same way: list its tasks, subtract what the ledger says is done,
+forget what is no longer wanted, run the rest as one Beam pipeline, report.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from typing import Any
 
 import apache_beam as beam
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.atlas.store import AtlasStore
 from vladmap.console.progress import Bar, counted
 from vladmap.pipeline import launch
 from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.stage import Step
 from vladmap.schemas.records import LedgerEntry, Task, sealed, unsealed
 from vladmap.schemas.rejects import UserError
 
 log = logging.getLogger("vladmap")
-
-_TIMINGS = "work/timings.json"
-_METRICS = "work/metrics.json"
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,13 @@ class Run:
         """Whether the workers live in this process, so that they can use all its cores."""
         return launch.in_process(self.beam_args)
 
-    def todo(self, stage: str, tasks: Sequence[Task]) -> list[Task]:
+    def ledger(self, step: Step, *, refresh: bool = False) -> dict[str, LedgerEntry]:
+        """The ledger of a step in this run's atlas, with this run's options."""
+        return self.atlas.ledger(step.ledger_name(self.options), refresh=refresh)
+
+    def todo(self, step: Step, tasks: Sequence[Task]) -> list[Task]:
         """Tasks that the ledger does not know as done with these settings and inputs."""
-        ledger = self.atlas.ledger(stage)
+        ledger = self.ledger(step)
         return [task for task in tasks if not self._holds(ledger.get(task.shard), task)]
 
     def _holds(self, entry: LedgerEntry | None, task: Task) -> bool:
@@ -79,37 +81,35 @@ class Run:
 
     def execute(
         self,
-        stage: str,
+        step: Step,
         tasks: Sequence[Task],
         transform: beam.PTransform,
         *,
-        unit: str = "shards",
         count: Callable[[Task], int] | None = None,
         device: str = "cpu",
-        label: str | None = None,
     ) -> dict[str, LedgerEntry]:
-        """Bring a stage up to date; `transform` takes tasks and commits each in the ledger.
+        """Bring a step up to date; `transform` takes tasks and commits each in its ledger.
 
-        `count` says how many elements of `unit` a task holds, for the bar and the rate. Shards
+        `count` says how many of the step's units a task holds, for the bar and the rate. Shards
         that the ledger knows and `tasks` does not are forgotten.
 
         Raises UserError where the pipeline ended and left a task without its line in the ledger.
         """
-        label = label or stage
+        label, unit = step.title, step.unit
         size = count or (lambda task: 1)
-        todo = self._with_digests(self.todo(stage, tasks))
-        self.forget_others(stage, {task.shard for task in tasks})
-        before = self._files_of(stage, todo)
+        todo = self._with_digests(self.todo(step, tasks))
+        self.forget_others(step, {task.shard for task in tasks})
+        before = self._files_of(step, todo)
         total = sum(size(task) for task in todo)
         reused = sum(size(task) for task in tasks) - total
         if not todo:
             self._report(StageResult(label, unit, 0, reused, 0.0, device))
-            return self.atlas.ledger(stage)
+            return self.ledger(step)
         started = time.monotonic()
-        with Bar(label, total, unit, self._committed(stage, todo, size), self.stage):
+        with Bar(label, total, unit, self._committed(step, todo, size), self.stage):
             self.pipeline(todo, label, transform)
-        ledger = self.atlas.ledger(stage, refresh=True)
-        missing = self.todo(stage, todo)
+        ledger = self.ledger(step, refresh=True)
+        missing = self.todo(step, todo)
         if missing:
             raise UserError(
                 f"{label}: the pipeline ended, but {len(missing)} of {len(todo)} shards are not in "
@@ -132,14 +132,15 @@ class Run:
             for task in tasks
         ]
 
-    def _files_of(self, stage: str, tasks: Sequence[Task]) -> set[str]:
+    def _files_of(self, step: Step, tasks: Sequence[Task]) -> set[str]:
         """What the ledger says that shards had, whether its lines hold or not."""
-        found = set()
+        ledger, lost = self.ledger(step), self.atlas.lost.get(step.ledger_name(self.options), {})
+        paths = set()
         for task in tasks:
-            lost = self.atlas.lost.get(stage, {}).get(task.shard)
-            entry = self.atlas.ledger(stage).get(task.shard) or (lost and lost.entry)
-            found |= {file.path for file in entry.files} if entry else set()
-        return found
+            damaged = lost.get(task.shard)
+            entry = ledger.get(task.shard) or (damaged and damaged.entry)
+            paths |= {file.path for file in entry.files} if entry else set()
+        return paths
 
     def pipeline(self, tasks: Sequence[Task], label: str, transform: beam.PTransform) -> None:
         """Run `transform` over `tasks` in one Beam pipeline, to its end.
@@ -152,10 +153,10 @@ class Run:
 
         _, metrics = launch.run(self.beam_args, label, build)
         if metrics:
-            self._keep(_METRICS, label, metrics)
+            self._keep(layout.METRICS, label, metrics)
 
     def _committed(
-        self, stage: str, todo: Sequence[Task], size: Callable[[Task], int]
+        self, step: Step, todo: Sequence[Task], size: Callable[[Task], int]
     ) -> Callable[[], int] | None:
         """For runners whose workers are elsewhere: progress as the ledger tells it."""
         if self.in_process:
@@ -164,23 +165,23 @@ class Run:
         started = time.time()
 
         def committed() -> int:
-            found = storage.list_modified(self.atlas.path("ledger", stage), ".json")
+            folder = layout.ledger_folder(step.ledger_name(self.options))
             return sum(
-                sizes.get(path.rpartition("/")[2].removesuffix(".json"), 0)
-                for path, modified in found
+                sizes.get(layout.shard_of(path), 0)
+                for path, modified in storage.list_modified(self.atlas.path(folder), ".json")
                 if modified >= started
             )
 
         return committed
 
-    def forget_others(self, stage: str, shards: set[str]) -> None:
-        """Take out of the atlas what the ledger holds of a stage beside `shards`."""
-        ledger = self.atlas.ledger(stage)
+    def forget_others(self, step: Step, shards: set[str]) -> None:
+        """Take out of the atlas what the ledger holds of a step beside `shards`."""
+        ledger = self.ledger(step)
         kept = frozenset(
             file.path for shard in shards if shard in ledger for file in ledger[shard].files
         )
         for shard in sorted(set(ledger) - shards):
-            self.atlas.forget(stage, shard, kept)
+            self.atlas.forget(step.ledger_name(self.options), shard, kept)
 
     def _report(self, result: StageResult) -> None:
         self.results.append(result)
@@ -211,11 +212,11 @@ class Run:
             "seconds": round(result.seconds, 3),
             "device": result.device,
         }
-        self._keep(_TIMINGS, result.stage, timing)
+        self._keep(layout.TIMINGS, result.stage, timing)
 
     def timings(self) -> dict[str, dict[str, Any]]:
         """Timing of each stage when it last did work."""
-        return {name: said for name, said in self._kept(_TIMINGS).items() if _is_timing(said)}
+        return {name: said for name, said in self._kept(layout.TIMINGS).items() if _is_timing(said)}
 
     def _keep(self, path: str, name: str, value: dict[str, Any]) -> None:
         kept = self._kept(path)

@@ -23,10 +23,11 @@ from vladmap.mapping.check import check_map
 from vladmap.photos.places import Places
 from vladmap.photos.positions import valid_positions
 from vladmap.photos.sequences import beside_in_sequence
+from vladmap.pipeline.ledgers import identity, image_shards
 from vladmap.pipeline.names import BESIDE
 from vladmap.pipeline.names import TRUTH as PATH
 from vladmap.pipeline.run import Run
-from vladmap.pipeline.stages import describe_name, identity, image_shards
+from vladmap.pipeline.stages.describe import DESCRIBE
 from vladmap.reporting.data import TruthFigures
 from vladmap.reporting.geometry import heading_of_rotation
 from vladmap.reporting.truth import truth_section
@@ -175,7 +176,7 @@ def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:
 
 def _descriptors(run: Run, ids: list[str]) -> tuple[NDArray[np.float32], dict[str, Any]] | None:
     """(N, D) float32 of N images, zero where one has none, and what made them; None without any."""
-    shards = [entry for entry in run.atlas.ledger(describe_name(run)).values() if entry.file.rows]
+    shards = [entry for entry in run.ledger(DESCRIBE).values() if entry.file.rows]
     if not shards:
         return None
     metadata = storage.read_schema(run.atlas.path(shards[0].file.path)).metadata

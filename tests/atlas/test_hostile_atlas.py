@@ -22,7 +22,7 @@ from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.store import AtlasStore
 from vladmap.pipeline.options import BuildOptions
-from vladmap.pipeline.report_stage import options_shown
+from vladmap.pipeline.report_data import options_shown
 from vladmap.pipeline.run import Run
 from vladmap.schemas.records import NO_CELL, FileRef, LedgerEntry, Task, sealed, unsealed
 from vladmap.schemas.rejects import UserError

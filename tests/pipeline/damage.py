@@ -28,9 +28,10 @@ import pyarrow.parquet as pq
 
 from vladmap.atlas.integrity import check_atlas
 from vladmap.atlas.store import AtlasStore
-from vladmap.pipeline import report_stage
-from vladmap.pipeline.build import STAGES, kept_options, run_stages
+from vladmap.pipeline import report_data
+from vladmap.pipeline.build import kept_options, run_stages
 from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.stages import STAGES
 from vladmap.schemas.records import unsealed
 from vladmap.schemas.rejects import UserError
 
@@ -119,7 +120,7 @@ class Trial:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 atlas = AtlasStore.open(str(self.root), create=True)
-                report_stage.summary(run_stages(atlas, self.options, (), list(STAGES)))
+                report_data.summary(run_stages(atlas, self.options, (), list(STAGES)))
         except UserError as refused:
             error = refused
             stream.write(f"vladmap: {refused}\n")

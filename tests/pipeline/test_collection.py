@@ -13,7 +13,7 @@ from apache_beam.io.localfilesystem import LocalFileSystem
 from tests.drives import write_drive
 from tests.pipeline.test_stages import build
 from vladmap.photos.ids import image_id
-from vladmap.pipeline import report_stage
+from vladmap.pipeline import report_data
 from vladmap.pipeline.collection import list_collection
 from vladmap.schemas.rejects import UserError
 
@@ -214,5 +214,5 @@ def test_what_was_left_out_is_in_the_manifest_and_the_summary(tmp_path: Path) ->
     run = build(tmp_path / "photos", tmp_path / "atlas", upto=1)
     said = run.atlas.manifest["collection_notes"]
     assert len(said) == 2
-    shown = " ".join(report_stage.summary(run).split())
+    shown = " ".join(report_data.summary(run).split())
     assert all(note in shown for note in said)

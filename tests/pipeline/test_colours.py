@@ -14,7 +14,8 @@ from tests.photos.bad_photos import exif_block
 from tests.pipeline.test_unregistered import made
 from vladmap.features.colmap import pycolmap
 from vladmap.photos.ids import content_hash
-from vladmap.pipeline import report_stage
+from vladmap.pipeline import report_data
+from vladmap.reporting.report import render
 
 ORIENTATION = 274
 # What undoes each EXIF orientation: the stored pixels of an upright picture.
@@ -66,7 +67,7 @@ def test_points_are_coloured_from_upright_pixels_whatever_is_stored(tmp_path: Pa
     assert not any((colour == 0).all() for colour in found.values())
     said = json.loads((tmp_path / "atlas" / "model" / "merge.json").read_text())["colours"]
     assert said == {"points_without": 0, "unreadable": {}}
-    assert "could not be read" not in report_stage.summary(run)
+    assert "could not be read" not in report_data.summary(run)
 
 
 def test_a_photograph_that_is_gone_is_counted_and_said(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_photograph_that_is_gone_is_counted_and_said(tmp_path: Path) -> None:
     assert sorted(said["unreadable"]) == [name_of(3), name_of(4)]
     assert said["unreadable"][name_of(3)].startswith("missing")
     assert said["points_without"] == black < len(found) / 2
-    summary = report_stage.summary(run)
+    summary = report_data.summary(run)
     assert "2 photographs could not be read again" in summary
     assert f"{name_of(3)} (missing" in summary
-    assert "2 photographs could not be read again" in report_stage.render(report_stage.gather(run))
+    assert "2 photographs could not be read again" in render(report_data.gather(run))

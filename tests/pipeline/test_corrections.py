@@ -13,9 +13,12 @@ import pytest
 
 from tests.drives import write_drive
 from tests.pipeline.test_stages import build, done, files
+from vladmap.atlas import storage
 from vladmap.photos.ids import image_id
-from vladmap.pipeline import planning, stages
+from vladmap.pipeline import collection
 from vladmap.pipeline.collection import list_collection
+from vladmap.pipeline.stages import STAGES
+from vladmap.pipeline.stages.ingest import PLAN
 
 CORRECTED = Path(__file__).parents[1] / "cases" / "corrected"
 MOMENT = 1_714_000_000
@@ -57,7 +60,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
         table = pa.Table.from_pylist(rows, schema=listing.table.schema)
         return type(listing)(**{**vars(listing), "table": table})
 
-    monkeypatch.setattr(stages, "list_collection", without_times)
+    monkeypatch.setattr(collection, "list_collection", without_times)
 
 
 @pytest.mark.usefixtures("blind")
@@ -90,7 +93,7 @@ def test_a_drive_that_was_away_while_describing_is_asked_again(tmp_path: Path) -
     write_drive(photos, 8)
     build(photos, atlas, upto=1)
     (photos / "0005.jpg").rename(tmp_path / "0005.jpg")
-    stages.describe(build(photos, atlas, upto=0))
+    STAGES["describe"].work(build(photos, atlas, upto=0))
     assert len(pq.read_table(atlas / "descriptors")) == 7
     (tmp_path / "0005.jpg").rename(photos / "0005.jpg")
     build(photos, atlas)
@@ -149,7 +152,7 @@ def test_an_atlas_whose_plan_knows_no_change_times_is_read_once_more_and_describ
     photos, atlas = tmp_path / "photos", tmp_path / "atlas"
     write_drive(photos, 10)
     run = build(photos, atlas)
-    for entry in run.atlas.ledger(planning.STAGE).values():
+    for entry in run.ledger(PLAN).values():
         old = []
         for file in entry.files:
             table = pq.read_table(atlas / file.path)
@@ -157,7 +160,7 @@ def test_an_atlas_whose_plan_knows_no_change_times_is_read_once_more_and_describ
             table = table.select(["path", "uri", "size", "kind", "overrides"]).add_column(
                 3, "modified", seconds
             )
-            old.append(stages.storage.commit_table(str(atlas), file.path, table))
+            old.append(storage.commit_table(str(atlas), file.path, table))
         line = atlas / "ledger" / "plan" / f"{entry.shard}.json"
         line.write_bytes(replace(entry, files=tuple(old)).to_json())
     run = build(photos, atlas)

@@ -11,9 +11,10 @@ import pytest
 from tests.mapping.test_merge import IMAGES, name_of
 from tests.pipeline.test_unregistered import SHARDS, ends, entry, made
 from vladmap.atlas import storage
-from vladmap.pipeline import mapping_stages
-from vladmap.pipeline.report_stage import gather
+from vladmap.pipeline.report_data import gather
 from vladmap.pipeline.run import Run
+from vladmap.pipeline.stage import Step
+from vladmap.pipeline.stages import STAGES
 from vladmap.schemas import tables
 from vladmap.schemas.records import LedgerEntry, Task
 
@@ -30,13 +31,13 @@ def judged(root: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple
         entry(root, "verify", shard, f"two_views/{shard}.parquet", ends(mine, tables.TWO_VIEWS))
     found: list[Task] = []
 
-    def execute(stage: str, tasks: list[Task], *_: Any, **__: Any) -> dict[str, LedgerEntry]:
+    def execute(step: Step, tasks: list[Task], *_: Any, **__: Any) -> dict[str, LedgerEntry]:
         found.extend(tasks)
         return {}
 
     monkeypatch.setattr(run, "execute", execute)
     run.options = run.options.__class__(**{**vars(run.options), **options})
-    mapping_stages.reconstruct(run)
+    STAGES["reconstruct"].work(run)
     return run, found
 
 

@@ -14,10 +14,10 @@ from tests.models.synthetic import pytorch_netvlad_state, saved
 from tests.pipeline.test_stages import build, done, files
 from vladmap.atlas.store import AtlasStore
 from vladmap.jobs.main import main
-from vladmap.pipeline import stages
-from vladmap.pipeline.build import describe_work
+from vladmap.pipeline.dry_run import describe_work
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages import STAGES
 from vladmap.schemas.rejects import UserError
 
 SETTINGS = {"everywhere": 3, "near": 2, "following": 1, "rerank_candidates": 6}
@@ -166,7 +166,7 @@ def test_patches_that_were_not_described_are_asked_for(drive: Path, tmp_path: Pa
     build(drive, tmp_path, upto=3, **SETTINGS)
     options = BuildOptions(images=str(drive), atlas=str(tmp_path), rerank="ransac")
     with pytest.raises(UserError, match="vladmap describe --rerank ransac"):
-        stages.pair(Run(AtlasStore.open(str(tmp_path), create=False), options))
+        STAGES["pair"].work(Run(AtlasStore.open(str(tmp_path), create=False), options))
 
 
 def test_gem_describes_without_learning_anything(drive: Path, tmp_path: Path) -> None:

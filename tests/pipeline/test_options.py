@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from vladmap.jobs.main import main
-from vladmap.pipeline.options import _RANGES, STAGES, BuildOptions, add_options, parse_options
+from vladmap.pipeline.command_options import add_options, build_options
+from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.stages import STAGES
 from vladmap.schemas.rejects import UserError
 
 NUMBERS = [
@@ -19,20 +21,19 @@ NUMBERS = [
 
 def parse(*words: str) -> BuildOptions:
     parser = argparse.ArgumentParser()
-    add_options(parser, STAGES)
-    return parse_options(parser.parse_args(words))[0]
+    add_options(parser, STAGES.values())
+    return build_options(vars(parser.parse_args(words)))[0]
 
 
 def test_every_number_has_a_range_that_holds_its_default() -> None:
-    assert {option.name for option in NUMBERS} == set(_RANGES)
     for option in NUMBERS:
-        assert option.default in _RANGES[option.name]
+        assert option.default in option.metadata["within"]
 
 
 @pytest.mark.parametrize("option", NUMBERS, ids=lambda option: option.name)
 def test_a_number_out_of_range_is_refused(option: dataclasses.Field[float]) -> None:
     """Issue 19, 21: `--threads -3` and `--seed -1` were tracebacks."""
-    flag, allowed = "--" + option.name.replace("_", "-"), _RANGES[option.name]
+    flag, allowed = "--" + option.name.replace("_", "-"), option.metadata["within"]
     wrong = [str(int(allowed.low) - 3), str(int(allowed.high) + 1)]
     if allowed.above:
         wrong.append("0")

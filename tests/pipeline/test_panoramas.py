@@ -12,9 +12,10 @@ import pytest
 from tests.drives import write_drive
 from vladmap.atlas.store import AtlasStore
 from vladmap.jobs import build
-from vladmap.pipeline import stages
+from vladmap.pipeline.local_features import extract_features
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages import STAGES
 
 CASES = Path(__file__).parents[1] / "cases" / "panoramas"
 PANORAMAS = ["p00.jpg", "p01.jpg"]
@@ -40,8 +41,8 @@ def test_a_panorama_is_a_reject_of_verify_with_the_way_out_and_others_have_featu
     write_drive(photos, 3)
     options = BuildOptions(images=str(photos), atlas=str(tmp_path / "atlas"), max_reject_rate=0.1)
     run = Run(AtlasStore.open(str(tmp_path / "atlas"), create=True), options)
-    stages.ingest(run)
-    stages.extract_features(run)  # two of five would be more than a tenth
+    STAGES["ingest"].work(run)
+    extract_features(run)  # two of five would be more than a tenth
     found = rejects(tmp_path / "atlas")
     assert {Path(row["uri"]).name for row in found} == set(PANORAMAS)
     assert {(row["stage"], row["reason"]) for row in found} == {("verify", "panorama")}

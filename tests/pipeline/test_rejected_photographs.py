@@ -23,8 +23,9 @@ from tests.photos.damage import damaged, picture
 from vladmap.atlas.store import AtlasStore
 from vladmap.jobs import build
 from vladmap.jobs.command import EXIT_USER_ERROR, guarded
-from vladmap.pipeline.build import STAGES, run_stages
-from vladmap.pipeline.options import parse_options
+from vladmap.pipeline.build import run_stages
+from vladmap.pipeline.command_options import build_options
+from vladmap.pipeline.stages import STAGES
 from vladmap.schemas.rejects import PhotoError, RejectReason
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,7 @@ def run_part(stages: Sequence[str], words: Sequence[str]) -> int:
     parsed, _ = build.command_line().parse_known_args(words)
 
     def work() -> None:
-        options, _ = parse_options(parsed)
+        options, _ = build_options(vars(parsed))
         atlas = AtlasStore.open(options.atlas, create="ingest" in stages)
         run_stages(atlas, options, [], stages)
 

@@ -16,15 +16,17 @@ from vladmap.atlas.store import AtlasStore
 from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
 from vladmap.photos.cells import assign_cells
 from vladmap.photos.ids import image_id
-from vladmap.pipeline import stages
+from vladmap.pipeline.indexing import index_factory
+from vladmap.pipeline.ledgers import require
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages import STAGES
 from vladmap.retrieval.names import SIGMA_M
 from vladmap.retrieval.smoothing import smooth
 from vladmap.schemas import tables
 from vladmap.schemas.rejects import UserError
 
-UP_TO_PAIRS = (stages.ingest, stages.describe, stages.index, stages.pair)
+UP_TO_PAIRS = ("ingest", "describe", "index", "pair")
 
 
 def build(images: Path, atlas: Path, upto: int = 4, **options: Any) -> Run:
@@ -32,8 +34,8 @@ def build(images: Path, atlas: Path, upto: int = 4, **options: Any) -> Run:
         images=str(images), atlas=str(atlas), **{"shard_images": 8, "clusters": 8, **options}
     )
     run = Run(AtlasStore.open(str(atlas), create=True), settings)
-    for stage in UP_TO_PAIRS[:upto]:
-        stage(run)
+    for name in UP_TO_PAIRS[:upto]:
+        STAGES[name].work(run)
     return run
 
 
@@ -266,7 +268,7 @@ def test_tables_have_the_schemas_of_the_contract(atlas: Path) -> None:
 def test_a_stage_without_the_one_before_says_which_to_run(tmp_path: Path, drive: Path) -> None:
     run = build(drive, tmp_path / "atlas", upto=1)
     with pytest.raises(UserError, match="vladmap describe"):
-        stages.require(run, "index")
+        require(run, "index")
 
 
 def test_index_holds_every_descriptor_and_finds_each_image_itself(atlas: Path) -> None:
@@ -339,8 +341,8 @@ def test_a_chosen_ivf_index_stays_until_the_collection_is_fourfold(tmp_path: Pat
     folder = tmp_path / "index" / settings.model
     folder.mkdir(parents=True)
     (folder / "index.json").write_text(json.dumps(about))
-    assert stages._factory(run, 80_000, 7168) == ("IVF1024,SQ8", 21_000)
-    assert stages._factory(run, 84_000, 7168) == ("IVF2048,SQ8", 84_000)
+    assert index_factory(run, 80_000, 7168) == ("IVF1024,SQ8", 21_000)
+    assert index_factory(run, 84_000, 7168) == ("IVF2048,SQ8", 84_000)
 
 
 def test_an_ivf_index_is_merged_from_its_shards(drive: Path, tmp_path: Path) -> None:

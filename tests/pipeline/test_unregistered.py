@@ -19,12 +19,14 @@ from tests.mapping.test_merge import IMAGES, ORIGIN, model_of, name_of, rows
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry, commit_shard, reject_row
 from vladmap.atlas.store import AtlasStore
-from vladmap.pipeline import mapping_stages, report_stage
-from vladmap.pipeline.build import record
+from vladmap.pipeline import report_data
+from vladmap.pipeline.manifest import record
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages import STAGES
 from vladmap.reporting.facts import facts_of
 from vladmap.reporting.figure import atlas_map
+from vladmap.reporting.report import render
 from vladmap.schemas import tables
 from vladmap.schemas.records import NO_CELL, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
@@ -121,7 +123,7 @@ def made(
     atlas.manifest["stages"] = {"reconstruct": "made"}
     atlas.save()
     run = Run(atlas, BuildOptions(images=collection, atlas=str(root)))
-    mapping_stages.merge(run)
+    STAGES["merge"].work(run)
     record(run, "merge")
     return run
 
@@ -178,12 +180,12 @@ def test_photographs_are_registered_or_unregistered_over_tiles_and_shards(tmp_pa
     assert ledger.counts["registered"] + ledger.counts["unregistered"] == 28
     counts = json.loads((tmp_path / "atlas.json").read_text())["counts"]
     assert (counts["registered"], counts["unregistered"]) == (21, 7)
-    summary = report_stage.summary(run)
+    summary = report_data.summary(run)
     assert re.search(r"not in the map +7 of 28 photographs", summary)
-    data = report_stage.gather(run)
+    data = report_data.gather(run)
     assert facts_of(data).photographs == 28
     assert [tile["seconds"] for tile in data.tiles] == [1.5, 1.5]
-    page = report_stage.render(data)
+    page = render(data)
     for name in found:
         assert f"<bdi>{name}</bdi>" in page
 
@@ -198,11 +200,11 @@ def test_where_every_tile_fails_the_map_is_empty_and_says_why(tmp_path: Path) ->
     assert found[name_of(5)]["reason"] == "tile_failed"
     assert found[name_of(5)]["detail"] == f"all: {failure}"
     assert pq.read_table(tmp_path / "poses.parquet").num_rows == 0
-    report_stage.report(run)
+    STAGES["report"].work(run)
     page = (tmp_path / "report" / "index.html").read_text()
     assert failure in page
     assert "28 of 28 photographs have no pose" in page
-    assert re.search(r"  tile_failed +24\n", report_stage.summary(run))
+    assert re.search(r"  tile_failed +24\n", report_data.summary(run))
 
 
 def test_without_any_tile_the_map_is_empty_too(tmp_path: Path) -> None:
@@ -221,7 +223,7 @@ def test_a_lost_table_is_written_again(tmp_path: Path, lost: str) -> None:
     before = (tmp_path / lost).read_bytes()
     (tmp_path / lost).unlink()
     again = Run(AtlasStore.open(str(tmp_path), create=False), run.options)
-    mapping_stages.merge(again)
+    STAGES["merge"].work(again)
     assert (tmp_path / lost).read_bytes() == before
 
 
@@ -234,7 +236,7 @@ def test_a_map_without_any_gps_is_drawn_in_its_own_coordinates(
         "left": (range(8), {"unregistered": {}, "model": {"georegistered": False}})
     }
     run = made(tmp_path, tiles)
-    data = report_stage.gather(run)
+    data = report_data.gather(run)
     assert data.model_positions is not None
     assert data.model_positions.num_rows == 8
     drawn = atlas_map(data, facts_of(data))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from vladmap.atlas import image_parts, storage
 from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.store import AtlasStore
 from vladmap.models.checkpoints import vocabulary
-from vladmap.pipeline import mapping_stages, run, stages
+from vladmap.pipeline import run
+from vladmap.pipeline.ledgers import require
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
+from vladmap.pipeline.stage import Step
+from vladmap.pipeline.stages import STAGES
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import UserError
 from vladmap.transforms import pair
@@ -91,32 +94,21 @@ class Recorder(Run):
         self.atlas.forget = lambda *_: None  # type: ignore[method-assign]
 
     def execute(  # type: ignore[override]
-        self, stage: str, tasks: Sequence[Task], transform: Any, **about: Any
+        self, step: Step, tasks: Sequence[Task], transform: Any, **_: Any
     ) -> dict[str, LedgerEntry]:
-        self.tasks[about.get("label") or stage] = tuple(tasks)
-        if stage == "merge":
+        self.tasks[step.title] = tuple(tasks)
+        if step.name == "merge":
             raise UserError("the last one: nobody reads what it would have made")
-        if stage.startswith("vocabulary-"):
+        if step.name == "vocabulary":
             # What is learnt is not known: that it is learnt anew is.
             return {"weights": self.atlas.ledger("vocabulary-netvlad-lite")["weights"]}
-        return self.atlas.ledger(stage)
+        return self.ledger(step)
 
     def pipeline(self, tasks: Sequence[Task], label: str, transform: Any) -> None:
         self.tasks[label] = tuple(tasks)
 
-    def forget_others(self, stage: str, shards: set[str]) -> None:
+    def forget_others(self, step: Step, shards: set[str]) -> None:
         pass
-
-
-STAGES: tuple[tuple[str, Callable[[Run], None]], ...] = (
-    ("ingest", stages.ingest),
-    ("describe", stages.describe),
-    ("index", stages.index),
-    ("pair", stages.pair),
-    ("verify", stages.verify),
-    ("reconstruct", mapping_stages.reconstruct),
-    ("merge", mapping_stages.merge),
-)
 
 
 def tasks_with(atlas: Path, scratch: Path, **options: Any) -> dict[str, Sequence[Task]]:
@@ -127,9 +119,9 @@ def tasks_with(atlas: Path, scratch: Path, **options: Any) -> dict[str, Sequence
         settings = dataclasses.replace(settings, checkpoint=str(scratch / settings.checkpoint))
     recorder = Recorder(AtlasStore.open(str(scratch), create=True), settings)
     try:
-        for name, stage in STAGES:
-            stages.require(recorder, name)
-            stage(recorder)
+        for name, stage in STAGES.items():
+            require(recorder, name)
+            stage.work(recorder)
     except UserError:
         pass  # the stage before has nothing yet of what was asked for
     return recorder.tasks
@@ -147,7 +139,7 @@ def atlas(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built up to verified pairs; one tile stands in the ledger by name."""
     folder = tmp_path_factory.mktemp("atlas")
     finished = build(photos, folder, **BASE)
-    stages.verify(finished)
+    STAGES["verify"].work(finished)
     learnt = (folder / "index/netvlad-lite/model.safetensors").read_bytes()
     words = vocabulary.from_bytes(learnt)
     other = dataclasses.replace(words, centres=words.centres[::-1])
@@ -212,7 +204,7 @@ def test_a_tile_that_was_given_up_is_tried_again_with_another_limit_and_one_that
         options = BuildOptions(**BASE, atlas=str(tmp_path / "atlas"), tile_minutes=minutes)
         recorder = Recorder(AtlasStore.open(options.atlas, create=False), options)
         recorder.atlas.forget = lambda _, name, *__: forgotten.append(name)  # type: ignore[method-assign]
-        mapping_stages.reconstruct(recorder)
+        STAGES["reconstruct"].work(recorder)
         assert forgotten == (["failed"] if minutes == 90.0 else [])
 
 
@@ -241,7 +233,9 @@ def test_a_stage_reads_no_column_of_images_that_its_inputs_leave_out(
     parts: dict[str, set[str]] = {}
     monkeypatch.setattr(storage, "read_table", spy_table)
     monkeypatch.setattr(run.Run, "pipeline", spy_pipeline)
-    stages.verify(build(photos, tmp_path / "atlas", **BASE, everywhere=2, rerank="features"))
+    STAGES["verify"].work(
+        build(photos, tmp_path / "atlas", **BASE, everywhere=2, rerank="features")
+    )
     assert {"describe", "index places", "pair", "features", "cameras", "verify"} <= set(read)
     # A camera's choice stands: it is made again where more of its images are there to try.
     del read["cameras"]

@@ -13,9 +13,9 @@ from PIL import ExifTags
 
 from tests.photos.bad_photos import encode, exif_block, gps_tags, texture
 from vladmap.atlas.store import AtlasStore
-from vladmap.pipeline import stages
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages import STAGES
 
 CASES = Path(__file__).parents[1] / "cases" / "time"
 B, G = ExifTags.Base, ExifTags.GPS
@@ -24,7 +24,7 @@ B, G = ExifTags.Base, ExifTags.GPS
 def ingested(photos: Path, atlas: Path) -> dict[str, dict[str, Any]]:
     """Rows of `images/` by name."""
     options = BuildOptions(images=str(photos), atlas=str(atlas), max_reject_rate=1.0)
-    stages.ingest(Run(AtlasStore.open(str(atlas), create=True), options))
+    STAGES["ingest"].work(Run(AtlasStore.open(str(atlas), create=True), options))
     return {row["name"]: row for row in pq.read_table(atlas / "images").to_pylist()}
 
 

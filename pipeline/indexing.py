@@ -1,0 +1,196 @@
+"""The tasks of the stage `index`: which factory, trained on what, and the parts that are merged."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vladmap.atlas import layout, storage
+from vladmap.photos.cells import ring
+from vladmap.pipeline.ledgers import inputs_of
+from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages.describe import DESCRIBE
+from vladmap.pipeline.stages.index import INDEX, PARTS, PLACES, TRAIN
+from vladmap.pipeline.stages.ingest import INGEST
+from vladmap.retrieval.index import choose_factory
+from vladmap.retrieval.names import SIGMA_M
+from vladmap.schemas.records import NO_CELL, LedgerEntry, Task, shard_cell
+from vladmap.schemas.rejects import UserError
+
+TRAINED = "trained"
+"""The one shard of the ledger of trained indices."""
+
+TRAINING_ROWS = 50_000
+"""Descriptors that an index is trained on, at most; fewer by less than a shard."""
+
+
+@dataclass(frozen=True)
+class IndexPlan:
+    """One model's index: the descriptors that go into it, and the FAISS factory.
+
+    `chosen_for` is the count of images that the factory was chosen for; `weights` the fingerprint
+    of the model that made the descriptors.
+    """
+
+    model: str
+    descriptors: dict[str, LedgerEntry]  # by shard
+    dimension: int
+    weights: str
+    factory: str
+    chosen_for: int
+    fingerprint: str
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Descriptors of each shard."""
+        return {shard: entry.file.rows for shard, entry in self.descriptors.items()}
+
+    @property
+    def count(self) -> int:
+        """Descriptors of all shards."""
+        return sum(self.rows.values())
+
+    def training_task(self) -> Task:
+        """Train an empty index on the descriptors of the first shards."""
+        reads, total = [], 0
+        for shard, entry in self.descriptors.items():
+            if total >= TRAINING_ROWS:
+                break
+            total += entry.file.rows
+            reads.append((f"descriptors/{shard}", entry.file.path))
+        output = layout.trained_index(self.model)
+        return Task(TRAINED, NO_CELL, output, self.fingerprint, tuple(reads))
+
+    def facts(self) -> tuple[tuple[str, str | int], ...]:
+        """What is written beside the merged index."""
+        return (
+            ("factory", self.factory),
+            ("chosen_for", self.chosen_for),
+            ("dimension", self.dimension),
+            ("model", self.model),
+            ("model_fingerprint", self.weights),
+        )
+
+
+def plan_index(run: Run) -> IndexPlan:
+    """What the index of this run's model is made of. UserError where no image has a descriptor."""
+    descriptors = dict(sorted(run.ledger(DESCRIBE).items()))
+    count = sum(entry.file.rows for entry in descriptors.values())
+    if count == 0:
+        raise UserError("index: no image has a descriptor; see rejects/ in the atlas")
+    schema = storage.read_schema(run.atlas.path(next(iter(descriptors.values())).file.path))
+    metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}
+    dimension, weights = int(metadata["vladmap:dimension"]), metadata["vladmap:model_fingerprint"]
+    factory, chosen_for = index_factory(run, count, dimension)
+    # An index is trained for descriptors: those of other weights may even be of another length.
+    fingerprint = TRAIN.fingerprint(factory=factory, seed=run.options.seed, weights=weights)
+    model = run.options.model
+    return IndexPlan(model, descriptors, dimension, weights, factory, chosen_for, fingerprint)
+
+
+def index_factory(run: Run, count: int, dimension: int) -> tuple[str, int]:
+    """The index's factory, and the count of images that it was chosen for.
+
+    The given one, else the one for this count; an IVF stays until the count is fourfold.
+    """
+    if run.options.factory:
+        return run.options.factory, count
+    ledger_name = INDEX.ledger_name(run.options)
+    run.atlas.ledger(ledger_name)
+    try:
+        if run.atlas.lost[ledger_name]:
+            raise ValueError("not what was committed")
+        facts = json.loads(
+            storage.read_bytes(run.atlas.path(layout.index_facts(run.options.model)))
+        )
+        factory, chosen_for = str(facts["factory"]), int(facts["chosen_for"])
+    except (OSError, ValueError, KeyError, TypeError):
+        factory, chosen_for = "", 0
+    if "IVF" in factory and chosen_for <= count < 4 * chosen_for:
+        return factory, chosen_for
+    return choose_factory(count, dimension), count
+
+
+def part_tasks(run: Run, plan: IndexPlan) -> list[Task]:
+    """For each shard: add its descriptors to a copy of the trained index."""
+    return [
+        Task(
+            shard,
+            shard_cell(shard),
+            layout.partial_index(plan.model, shard),
+            plan.fingerprint,
+            reads=(
+                ("descriptors", entry.file.path),
+                ("trained", layout.trained_index(plan.model)),
+            ),
+            inputs=(*inputs_of(run, DESCRIBE, [shard]), *inputs_of(run, TRAIN, [TRAINED])),
+        )
+        for shard, entry in plan.descriptors.items()
+    ]
+
+
+def place_tasks(run: Run, plan: IndexPlan) -> list[Task]:
+    """For each shard: the same with descriptors averaged over neighbours in space, which may lie
+    in the shards of its cell and of the cells around it."""
+    fingerprint = PLACES.fingerprint(index=plan.fingerprint, sigma_m=SIGMA_M)
+    by_cell: dict[str, list[str]] = defaultdict(list)
+    for shard in plan.descriptors:
+        by_cell[shard_cell(shard)].append(shard)
+    tasks = []
+    for shard, entry in plan.descriptors.items():
+        around = shards_around(shard, by_cell)
+        neighbours = tuple(
+            (f"around/{other}", plan.descriptors[other].file.path)
+            for other in around
+            if other != shard
+        )
+        tasks.append(
+            Task(
+                shard,
+                shard_cell(shard),
+                layout.partial_places(plan.model, shard),
+                fingerprint,
+                reads=(
+                    ("descriptors", entry.file.path),
+                    ("trained", layout.trained_index(plan.model)),
+                    *neighbours,
+                ),
+                inputs=(
+                    *inputs_of(run, DESCRIBE, around),
+                    *inputs_of(run, INGEST, around, "directions"),
+                    *inputs_of(run, TRAIN, [TRAINED]),
+                ),
+            )
+        )
+    return tasks
+
+
+def shards_around(shard: str, by_cell: Mapping[str, list[str]]) -> list[str]:
+    """The shard and those of `by_cell` in its cell and around it, sorted; itself without a cell."""
+    cell = shard_cell(shard)
+    cells = [] if cell == NO_CELL else ring(cell)
+    return sorted({shard, *(other for near in cells for other in by_cell.get(near, []))})
+
+
+def merge_task(
+    run: Run,
+    plan: IndexPlan,
+    parts: Mapping[str, LedgerEntry],
+    places: Mapping[str, LedgerEntry],
+) -> Task:
+    """Merge the shards' parts into the two indices that are searched."""
+    shards = list(plan.descriptors)
+    return Task(
+        "global",
+        NO_CELL,
+        layout.global_index(plan.model),
+        plan.fingerprint,
+        reads=(
+            *((f"index/{shard}", parts[shard].file.path) for shard in shards),
+            *((f"places/{shard}", places[shard].file.path) for shard in shards),
+            *((f"descriptors/{shard}", plan.descriptors[shard].file.path) for shard in shards),
+        ),
+        inputs=(*inputs_of(run, PARTS, shards), *inputs_of(run, PLACES, shards)),
+    )

@@ -1,0 +1,105 @@
+"""Values of options from anywhere: typed, checked, kept in an atlas, and written down again."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from vladmap.models.kinds import SHIPPED, WITH_PATCHES
+from vladmap.pipeline.options import BuildOptions, flag_of, learning_options
+from vladmap.retrieval.names import BY_PATCHES
+from vladmap.schemas.rejects import UserError
+
+FIELDS = {option.name: option for option in dataclasses.fields(BuildOptions)}
+
+_NOT_KEPT = ("atlas", "device", "threads", "batch_size", "relearn")
+"""They say how a run works, not what its atlas holds."""
+
+
+def typed(source: str, name: str, value: Any) -> Any:
+    """A value that `source` gives an option; UserError where it is none of the option's."""
+    option = FIELDS[name]
+    kind = {"int": int, "float": float, "str": str, "bool": bool}[str(option.type)]
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if kind is float and whole:
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and not whole):
+        name = option.name.replace("_", "-")
+        raise UserError(f"{source}: {name} must be a {kind.__name__}, not {value!r}")
+    choices = option.metadata["choices"]
+    if choices and value not in choices:
+        raise UserError(f"{source}: {option.name} must be one of {', '.join(choices)}")
+    return value
+
+
+def checked(values: Mapping[str, Any]) -> BuildOptions:
+    """Options of these values and the defaults of all others.
+
+    Raises UserError for a number out of its range, and for options that contradict each other.
+    """
+    options = BuildOptions(**values)
+    for name, option in FIELDS.items():
+        value, within = getattr(options, name), option.metadata["within"]
+        if within is not None and value not in within:
+            raise UserError(f"{flag_of(name)} must be {within}, not {value}")
+        if isinstance(value, str) and not _is_file_name(value):
+            raise UserError(f"{flag_of(name)} {value!r}: no file has such a name")
+    if options.dimension > 0 and (options.whiten or options.model == "bovw"):
+        raise UserError("--dimension is neither for bovw nor together with --whiten")
+    if options.model not in SHIPPED and not options.checkpoint and options.atlas:
+        raise UserError(
+            f"--model {options.model} needs --checkpoint FILE: `vladmap models` says which"
+        )
+    if options.model == "gem" and (without_effect := learning_options(options)):
+        raise UserError(
+            f"--model gem learns nothing from the collection: leave out {without_effect}"
+        )
+    if options.model == "bovw" and options.whiten:
+        raise UserError("--whiten is not for bovw: whitened counts are no longer tf-idf")
+    if options.rerank == "lighterglue" and options.features != "xfeat":
+        raise UserError("--rerank lighterglue matches XFeat's features: add --features xfeat")
+    if options.rerank in BY_PATCHES and options.model not in WITH_PATCHES:
+        raise UserError(
+            f"--model {options.model} has no patches for --rerank {options.rerank}: choose "
+            f"`features`, or one of the models {', '.join(WITH_PATCHES)}"
+        )
+    return options
+
+
+def _is_file_name(text: str) -> bool:
+    """Whether a file can be called so, and tables and JSON, which are UTF-8, can say it."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def given(options: BuildOptions) -> dict[str, Any]:
+    """The options that differ from their defaults and say what an atlas holds, for its manifest."""
+    return {
+        name: getattr(options, name)
+        for name, option in FIELDS.items()
+        if name not in _NOT_KEPT and getattr(options, name) != option.default
+    }
+
+
+def kept(source: str, values: Any) -> BuildOptions:
+    """Options that `given` wrote, read from `source`; UserError for what is no option's value."""
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: no options")
+    unknown = sorted(set(values) - set(FIELDS))
+    if unknown:
+        raise UserError(f"{source}: unknown option {unknown[0]!r}")
+    return checked({name: typed(source, name, value) for name, value in values.items()})
+
+
+def as_words(options: BuildOptions) -> str:
+    """The options as they stand on a command line."""
+    words = []
+    for name, value in given(options).items():
+        words.append(flag_of(name))
+        if value is not True:
+            words.append(str(value))
+    return shlex.join(words)

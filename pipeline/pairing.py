@@ -1,0 +1,141 @@
+"""The tasks of the stage `pair`: who may see whom, and what candidates are re-ranked by."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pyarrow as pa
+
+from vladmap.atlas import layout, storage
+from vladmap.pipeline.indexing import shards_around
+from vladmap.pipeline.ledgers import image_shards, inputs_of
+from vladmap.pipeline.local_features import extract_features
+from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages.describe import DESCRIBE
+from vladmap.pipeline.stages.index import INDEX
+from vladmap.pipeline.stages.ingest import INGEST
+from vladmap.pipeline.stages.pair import PAIR
+from vladmap.pipeline.stages.verify import FEATURES
+from vladmap.retrieval.names import BY_FEATURES
+from vladmap.schemas.records import Task, shard_cell
+from vladmap.schemas.rejects import UserError
+from vladmap.transforms.pair import STOPS, PairSettings, sequence_digests
+from vladmap.transforms.rerank import RerankSettings
+
+
+def pair_tasks(run: Run) -> list[Task]:
+    """For each shard: pair its images with those of shards that came before, and of its own."""
+    options = run.options
+    descriptors = dict(sorted(run.ledger(DESCRIBE).items()))
+    sequences = _sequences(run)
+    by_cell: dict[str, list[str]] = defaultdict(list)
+    tasks = []
+    for shard in descriptors:
+        by_cell[shard_cell(shard)].append(shard)
+        # Shards come in the order of their names: what is in `by_cell` came before, or is itself.
+        around = shards_around(shard, by_cell)
+        fingerprint = PAIR.fingerprint(
+            model=options.model,
+            near=options.near,
+            reach_m=options.reach_m,
+            everywhere=options.everywhere,
+            following=options.following,
+            gps_sigma_m=options.gps_sigma_m,
+            rerank=_rerank_choice(run),
+            sequences=sequences.get(shard, ""),
+            # The factory chosen for the collection's size may change as it grows, and what was
+            # paired by another stays; only one that the user asks for makes pairs stale.
+            factory=options.factory,
+            # More pixels allowed, more images in shards that are there: later ones are to be
+            # paired with them.
+            max_pixels=options.max_pixels,
+        )
+        tasks.append(
+            Task(
+                shard,
+                shard_cell(shard),
+                layout.pairs(shard),
+                fingerprint,
+                reads=tuple((f"around/{near}", descriptors[near].file.path) for near in around),
+                inputs=(
+                    *inputs_of(run, DESCRIBE, around),
+                    *inputs_of(run, INGEST, around, "places"),
+                ),
+            )
+        )
+    return tasks
+
+
+def pair_settings(run: Run, rerank: RerankSettings) -> PairSettings:
+    """What the transform is told beside its tasks."""
+    options = run.options
+    descriptors = sorted(run.ledger(DESCRIBE).items())
+    return PairSettings(
+        model=options.model,
+        near=options.near,
+        reach_m=options.reach_m,
+        everywhere=options.everywhere,
+        following=options.following,
+        gps_sigma_m=options.gps_sigma_m,
+        stage=DESCRIBE.ledger_name(options),
+        index=run.ledger(INDEX)["global"].content,
+        shards=tuple((shard, entry.file.rows, entry.content) for shard, entry in descriptors),
+        rerank=rerank,
+    )
+
+
+def _sequences(run: Run) -> dict[str, str]:
+    """Identity of each shard's neighbours in sequences, which may lie in any other shard.
+
+    In the driver: three short columns of all images.
+    """
+    parts = []
+    for shard, entry in image_shards(run).items():
+        table = storage.read_table(run.atlas.path(entry.file.path), STOPS)
+        names = pa.array([shard] * table.num_rows, pa.string())
+        parts.append(table.append_column("shard", names))
+    return sequence_digests(pa.concat_tables(parts), run.options.following)
+
+
+def _rerank_choice(run: Run) -> tuple[str, ...] | None:
+    """What the order of candidates depends on, None where the one by descriptor stands."""
+    options = run.options
+    if options.rerank == "none":
+        return None
+    evidence = options.features if options.rerank in BY_FEATURES else f"size {options.patch_size}"
+    return options.rerank, evidence, str(options.rerank_candidates)
+
+
+def rerank_settings(run: Run) -> RerankSettings:
+    """The evidence that candidates are re-ranked by: patches, or features, extracted if need be.
+
+    Raises UserError where the atlas has no patches, or too many photographs no features.
+    """
+    options = run.options
+    if options.rerank == "none":
+        return RerankSettings()
+    if options.rerank in BY_FEATURES:
+        step, entries = FEATURES, extract_features(run)
+        paths = {shard: entry.file.path for shard, entry in entries.items()}
+    else:
+        step, entries = DESCRIBE, run.ledger(DESCRIBE)
+        folder = f"{layout.patches_folder(options.model)}/"
+        paths = {
+            shard: file.path
+            for shard, entry in entries.items()
+            for file in entry.files
+            if file.path.startswith(folder)
+        }
+        if len(paths) < len(entries):
+            raise UserError(
+                f"pair: {run.atlas.root} has no patches: run `vladmap describe --rerank "
+                f"{options.rerank}` first"
+            )
+    evidence = tuple((shard, path, entries[shard].content) for shard, path in sorted(paths.items()))
+    return RerankSettings(
+        options.rerank,
+        options.rerank_candidates,
+        options.features,
+        step.ledger_name(options),
+        evidence,
+    )

@@ -1,0 +1,71 @@
+"""The global FAISS index of the descriptors: `index/`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vladmap.pipeline.stage import Stage, Step
+
+if TYPE_CHECKING:
+    from vladmap.pipeline.run import Run
+
+TRAIN = Step(
+    "index", ledger="index-{model}-train", label="train index", unit="indices", internal=True
+)
+PARTS = Step("index", ledger="index-{model}-parts", unit="vectors", internal=True)
+PLACES = Step(
+    "places", ledger="index-{model}-places", label="index places", unit="vectors", internal=True
+)
+INDEX = Step("index", ledger="index-{model}", label="merge index", unit="vectors")
+
+
+def work(run: Run) -> None:
+    """Train the index, add the descriptors of each shard to a part of it, merge the parts.
+
+    A second index holds the same images by descriptors that are averaged over their neighbours in
+    space. Raises UserError where no image has a descriptor.
+    """
+    from vladmap.pipeline import indexing
+    from vladmap.transforms.index import AddShards, AddSmoothed, MergeIndex, TrainIndex
+
+    root, options = run.atlas.root, run.options
+    plan = indexing.plan_index(run)
+    count, rows = plan.count, plan.rows
+    trained = run.ledger(TRAIN).get(indexing.TRAINED)
+    # More descriptors to train on make no other index: its codes would all change.
+    if trained is None or trained.fingerprint != plan.fingerprint:
+        transform = TrainIndex(
+            root, TRAIN.ledger_name(options), plan.factory, indexing.TRAINING_ROWS
+        )
+        run.execute(TRAIN, [plan.training_task()], transform)
+    parts = run.execute(
+        PARTS,
+        indexing.part_tasks(run, plan),
+        AddShards(root, PARTS.ledger_name(options)),
+        count=lambda task: rows[task.shard],
+    )
+    places = run.execute(
+        PLACES,
+        indexing.place_tasks(run, plan),
+        AddSmoothed(root, PLACES.ledger_name(options)),
+        count=lambda task: rows[task.shard],
+    )
+    run.execute(
+        INDEX,
+        [indexing.merge_task(run, plan, parts, places)],
+        MergeIndex(root, INDEX.ledger_name(options), plan.facts()),
+        count=lambda task: count,
+    )
+
+
+STAGE = Stage(
+    name="index",
+    title="build the FAISS index",
+    text="Build the global FAISS index of the descriptors: index/.",
+    work=work,
+    steps=(TRAIN, PARTS, PLACES, INDEX),
+    needs=("ingest", "describe"),
+    options=("model", "factory"),
+    group="their index (index)",
+    examples=("vladmap index --atlas atlas --factory IVF1024,Flat",),
+)

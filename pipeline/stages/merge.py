@@ -1,0 +1,102 @@
+"""Join the tiles' models where they agree: `model/`, `poses.parquet`, `unregistered.parquet`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from vladmap.pipeline.stage import Stage, Step
+
+if TYPE_CHECKING:
+    from vladmap.pipeline.run import Run
+
+log = logging.getLogger("vladmap")
+
+MERGE = Step("merge", version=10, unit="images")
+
+
+def work(run: Run) -> None:
+    """`unregistered.parquet` says of every photograph without a pose why it has none, and so reads
+    what each stage has left.
+    """
+    from vladmap.atlas import layout
+    from vladmap.pipeline.ledgers import image_shards, inputs_of, reject_paths
+    from vladmap.pipeline.options import worker_threads
+    from vladmap.pipeline.stages.describe import DESCRIBE
+    from vladmap.pipeline.stages.ingest import INGEST
+    from vladmap.pipeline.stages.pair import PAIR
+    from vladmap.pipeline.stages.reconstruct import RECONSTRUCT
+    from vladmap.pipeline.stages.verify import FEATURES, VERIFY
+    from vladmap.schemas.records import NO_CELL, Task
+    from vladmap.transforms.merge import MergeTiles
+
+    images, options = image_shards(run), run.options
+    task = Task(
+        "model",
+        NO_CELL,
+        layout.MERGE_REPORT,
+        MERGE.fingerprint(gps_sigma_m=options.gps_sigma_m),
+        reads=(
+            *((f"images/{shard}", entry.file.path) for shard, entry in images.items()),
+            *(
+                (f"tiles/{tile}/{number}", file.path)
+                for tile, entry in sorted(run.ledger(RECONSTRUCT).items())
+                for number, file in enumerate(entry.files)
+            ),
+            *((f"rejects/{number}", path) for number, path in enumerate(reject_paths(run))),
+            *(
+                (f"{step.name}/{shard}", entry.file.path)
+                for step in (PAIR, VERIFY)
+                for shard, entry in sorted(run.ledger(step).items())
+            ),
+        ),
+        inputs=tuple(
+            item
+            for step in (INGEST, DESCRIBE, FEATURES, PAIR, VERIFY, RECONSTRUCT)
+            for item in inputs_of(run, step, sorted(run.ledger(step)))
+        ),
+    )
+    ledger = run.execute(
+        MERGE,
+        [task],
+        MergeTiles(
+            run.atlas.root,
+            str(run.atlas.manifest.get("collection", "")),
+            options.gps_sigma_m,
+            options.max_pixels,
+            worker_threads(options, run.in_process),
+        ),
+        count=lambda task: max(1, sum(entry.counts["images"] for entry in images.values())),
+    )
+    _log_counts(ledger["model"].counts)
+
+
+def _log_counts(counts: Mapping[str, int]) -> None:
+    missing, total = counts["unregistered"], counts["unregistered"] + counts["registered"]
+    if missing:
+        log.log(
+            logging.INFO if counts["registered"] else logging.WARNING,
+            "merge: %d of %d photographs are not in the map: see the report, and for each one "
+            "unregistered.parquet",
+            missing,
+            total,
+        )
+    if counts["unreadable"]:
+        log.warning(
+            "merge: %d photographs cannot be read any more, their points have no colour from them: "
+            "model/merge.json names them",
+            counts["unreadable"],
+        )
+
+
+STAGE = Stage(
+    name="merge",
+    title="join the tiles' models, write poses",
+    text="Join the tiles' models: model/, poses.parquet.",
+    work=work,
+    steps=(MERGE,),
+    needs=("ingest", "reconstruct"),
+    options=("max_pixels", "model", "threads", "gps_sigma_m", "features"),
+    examples=("vladmap merge --atlas atlas",),
+)

@@ -1,0 +1,64 @@
+"""The image pairs that are worth matching: `pairs/`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vladmap.pipeline.stage import Stage, Step
+
+if TYPE_CHECKING:
+    from vladmap.pipeline.run import Run
+
+PAIR = Step("pair", version=3, unit="images")
+
+
+def work(run: Run) -> None:
+    """Candidates for each new image: near ones, ones anywhere, and those before it in its drive."""
+    from vladmap.pipeline import pairing
+    from vladmap.pipeline.ledgers import image_count, image_shards
+    from vladmap.transforms.pair import PairImages
+
+    evidence = pairing.rerank_settings(run)
+    stops = tuple((shard, entry.file.path) for shard, entry in image_shards(run).items())
+    run.execute(
+        PAIR,
+        pairing.pair_tasks(run),
+        PairImages(run.atlas.root, pairing.pair_settings(run, evidence), stops),
+        count=image_count(run),
+    )
+
+
+def estimate(run: Run, images: int) -> list[str]:
+    """How many pairs there are at most."""
+    options = run.options
+    each = options.near + options.everywhere + options.following
+    return [f"pair        at most {images * each} pairs ({each} an image)"]
+
+
+STAGE = Stage(
+    name="pair",
+    title="find the image pairs worth matching",
+    text="Find the image pairs that are worth matching: pairs/.",
+    work=work,
+    estimate=estimate,
+    steps=(PAIR,),
+    needs=("ingest", "describe", "index"),
+    options=(
+        "max_pixels",
+        "max_reject_rate",
+        "model",
+        "threads",
+        "factory",
+        "near",
+        "reach_m",
+        "everywhere",
+        "following",
+        "rerank",
+        "rerank_candidates",
+        "patch_size",
+        "gps_sigma_m",
+        "features",
+    ),
+    group="pairs (pair)",
+    examples=("vladmap pair --atlas atlas --reach-m 40",),
+)

@@ -1,0 +1,70 @@
+"""Judge the verified pairs, cut the trusted ones into tiles, and map what is new or changed."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from vladmap.pipeline.stage import Stage, Step
+
+if TYPE_CHECKING:
+    from vladmap.pipeline.run import Run
+
+log = logging.getLogger("vladmap")
+
+RECONSTRUCT = Step("reconstruct", version=7, unit="tiles")
+
+
+def work(run: Run) -> None:
+    """What is thought of each pair is in `work/judged.parquet`, as is what each tile was given of
+    it. Where there are no trusted pairs, or all tiles fail, the map is empty.
+    """
+    from vladmap.pipeline.tiles import PairGraph, plan, tile_task
+    from vladmap.transforms.reconstruct import ReconstructTiles
+
+    options = run.options
+    graph = PairGraph(run)
+    tiles = plan(run, graph)
+    if not tiles:
+        # Descriptors, index and pairs still stand, and the report says of each photograph why it
+        # is in no map.
+        log.warning(
+            "reconstruct: no two photographs see the same scene, so there is nothing to map; "
+            "photographs further apart than they can see make no map"
+        )
+    _forget_given_up(run, int(60 * options.tile_minutes))
+    run.execute(
+        RECONSTRUCT,
+        [tile_task(run, graph, tile) for tile in tiles],
+        ReconstructTiles(run.atlas.root, 60 * options.tile_minutes, options.gps_sigma_m),
+    )
+
+
+def _forget_given_up(run: Run, limit_s: int) -> None:
+    """Tiles that failed are tried again where they are allowed more time, or less."""
+    for name, entry in sorted(run.ledger(RECONSTRUCT).items()):
+        if entry.counts.get("failed") and entry.counts.get("limit_s", limit_s) != limit_s:
+            run.atlas.forget(RECONSTRUCT.ledger_name(run.options), name)
+
+
+def estimate(run: Run, images: int) -> list[str]:
+    """How many tiles there are at least."""
+    most = run.options.tile_images
+    tiles = max(1, -(-images // most))
+    return [f"reconstruct at least {tiles} tiles of at most {most} images"]
+
+
+STAGE = Stage(
+    name="reconstruct",
+    title="map each tile with COLMAP",
+    text="Map every tile with COLMAP and place it by GPS: tiles/.",
+    work=work,
+    estimate=estimate,
+    steps=(RECONSTRUCT,),
+    needs=("ingest", "verify"),
+    options=("gps_sigma_m", "features", "tile_images", "tile_minutes"),
+    group="maps (reconstruct, merge)",
+    examples=("vladmap reconstruct --atlas atlas --tile-images 300",),
+    # Where no pair is verified there are no tiles, and the map is empty.
+    may_be_empty=True,
+)

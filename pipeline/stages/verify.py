@@ -1,0 +1,89 @@
+"""Local features of every new image, two-view geometry of every new pair."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vladmap.pipeline.stage import Stage, Step
+
+if TYPE_CHECKING:
+    from vladmap.pipeline.run import Run
+
+FEATURES = Step("features", version=2, ledger="features-{features}", unit="images")
+CAMERAS = Step("cameras", version=4, unit="cameras")
+VERIFY = Step("verify", version=2, unit="pairs")
+
+
+def work(run: Run) -> None:
+    """Extract features, choose each camera's projection model, verify the pairs.
+
+    Raises UserError where too many photographs are rejected.
+    """
+    from vladmap.atlas import layout
+    from vladmap.pipeline.cameras import camera_name, choose_cameras
+    from vladmap.pipeline.ledgers import image_shards, inputs_of
+    from vladmap.pipeline.local_features import extract_features
+    from vladmap.pipeline.options import worker_threads
+    from vladmap.pipeline.stages.ingest import INGEST
+    from vladmap.pipeline.stages.pair import PAIR
+    from vladmap.schemas.records import Task, shard_cell
+    from vladmap.transforms.verify import VerifyPairs
+
+    features = extract_features(run)
+    camera_keys = choose_cameras(run, features)
+    images, pairs, cameras = image_shards(run), run.ledger(PAIR), run.ledger(CAMERAS)
+    tasks = []
+    for shard, entry in sorted(pairs.items()):
+        touched = sorted({key.rpartition("/")[2] for key in entry.inputs} & set(features))
+        used = sorted({camera_name(key) for other in touched for key in camera_keys[other]})
+        tasks.append(
+            Task(
+                shard,
+                shard_cell(shard),
+                layout.two_views(shard),
+                VERIFY.fingerprint(detector=run.options.features),
+                reads=(
+                    ("pairs", entry.file.path),
+                    *((f"features/{other}", features[other].file.path) for other in touched),
+                    *((f"images/{other}", images[other].file.path) for other in touched),
+                    *((f"cameras/{name}", cameras[name].file.path) for name in used),
+                ),
+                inputs=(
+                    *inputs_of(run, PAIR, [shard]),
+                    *inputs_of(run, FEATURES, touched),
+                    *inputs_of(run, INGEST, touched, "cameras"),
+                    *inputs_of(run, CAMERAS, used),
+                ),
+            )
+        )
+    run.execute(
+        VERIFY,
+        tasks,
+        VerifyPairs(
+            run.atlas.root, worker_threads(run.options, run.in_process), run.options.features
+        ),
+        count=lambda task: pairs[task.shard].file.rows,
+    )
+
+
+def estimate(run: Run, images: int) -> list[str]:
+    """How much room the local features take on disk."""
+    from vladmap.console.numbers import human_bytes
+
+    # Measured: some 3,000 keypoints of 144 bytes an image, 4 kB a pair.
+    size = human_bytes(images * 3000 * 144)
+    return [f"verify      {run.options.features} features, about {size} on disk"]
+
+
+STAGE = Stage(
+    name="verify",
+    title="local features, matches, two-view geometry",
+    text="Local features, matches and two-view geometry: features/, two_views/.",
+    work=work,
+    estimate=estimate,
+    steps=(FEATURES, CAMERAS, VERIFY),
+    needs=("ingest", "pair"),
+    options=("max_pixels", "max_reject_rate", "threads", "features"),
+    group="local features and matches (verify)",
+    examples=("vladmap verify --atlas atlas --features xfeat",),
+)

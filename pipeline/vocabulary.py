@@ -1,0 +1,135 @@
+"""A model's weights in an atlas: learnt from its photographs, or brought by a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+
+import pyarrow as pa
+
+from vladmap.atlas import layout, storage
+from vladmap.atlas.commit import commit_entry
+from vladmap.atlas.photographs import SHARD_ROWS, shard_rows
+from vladmap.models.registry import default_clusters, is_complete, patch_dimension, shipped_weights
+from vladmap.models.whitening import IMAGES_PER_DIMENSION, IMAGES_PER_REDUCED
+from vladmap.pipeline.ledgers import image_shards
+from vladmap.pipeline.options import BuildOptions, learning_options, reduced_to
+from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages.describe import VOCABULARY
+from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
+from vladmap.schemas.rejects import UserError
+from vladmap.transforms.describe import ModelSettings
+from vladmap.transforms.learn import LearnVocabulary
+
+log = logging.getLogger("vladmap")
+
+_WEIGHTS = "weights"
+"""The one shard of the vocabulary's ledger."""
+
+
+def model_weights(run: Run, settings: ModelSettings) -> LedgerEntry:
+    """The model's weights in the atlas; once learnt they stay, however the collection grows.
+
+    Raises UserError for a checkpoint that cannot be read.
+    """
+    options = run.options
+    dimension = reduced_to(options)
+    checkpoint = _read_checkpoint(options.checkpoint)
+    fingerprint = VOCABULARY.fingerprint(
+        model=options.model,
+        checkpoint=storage.digest(checkpoint) if checkpoint else "",
+        clusters=options.clusters,
+        whiten=options.whiten,
+        dimension=dimension,
+        learn=options.learn,
+        images=options.vocabulary_images,
+        seed=options.seed,
+        patches=(options.patch_dimension, options.patch_size) if settings.patch_size else None,
+        # Reductions and whitenings are fitted to descriptors, which lower precision makes others.
+        **({"precision": options.precision} if options.precision != "float32" else {}),
+    )
+    committed = run.ledger(VOCABULARY).get(_WEIGHTS)
+    if committed and committed.fingerprint == fingerprint and not options.relearn:
+        return committed
+    whole = _whole_weights(options, checkpoint)
+    if whole:
+        return _keep_weights(run, settings, whole, fingerprint)
+    return _learn_weights(run, settings, dimension, fingerprint)
+
+
+def _read_checkpoint(path: str) -> bytes | None:
+    if not path:
+        return None
+    try:
+        return storage.read_bytes(path)
+    except OSError as error:
+        raise UserError(f"--checkpoint {path}: {error.strerror or error}") from error
+
+
+def _whole_weights(options: BuildOptions, checkpoint: bytes | None) -> bytes | None:
+    """Weights to which nothing has to be learnt, None where something has."""
+    if not checkpoint:
+        return shipped_weights(options.model)
+    complete = not options.learn and is_complete(
+        options.model, storage.local_copy(options.checkpoint)
+    )
+    return checkpoint if complete else None
+
+
+def _keep_weights(run: Run, settings: ModelSettings, whole: bytes, fingerprint: str) -> LedgerEntry:
+    """Commit weights to which nothing has to be learnt."""
+    options, root, ledger_name = run.options, run.atlas.root, VOCABULARY.ledger_name(run.options)
+    if without_effect := learning_options(options):
+        log.warning(
+            "describe: %s has its own words, nothing is learnt: %s has no effect",
+            options.checkpoint or options.model,
+            without_effect,
+        )
+    if settings.patch_size:
+        patch_dimension(options.model, whole)
+    run.atlas.forget(ledger_name, _WEIGHTS)
+    file = storage.commit_file(root, layout.model_checkpoint(options.model), whole, 1)
+    task = Task(_WEIGHTS, NO_CELL, file.path, fingerprint)
+    entry = run.ledger(VOCABULARY)[_WEIGHTS] = commit_entry(root, ledger_name, task, [file])
+    return entry
+
+
+def _learn_weights(
+    run: Run, settings: ModelSettings, dimension: int, fingerprint: str
+) -> LedgerEntry:
+    """Learn words, and what reduces descriptors to a dimension, from a sample of the images."""
+    options, root, ledger_name = run.options, run.atlas.root, VOCABULARY.ledger_name(run.options)
+    rows = [
+        row for entry in image_shards(run).values() for row in shard_rows(root, entry.file.path)
+    ]
+    # Ids are digests of names: the lowest ones are a fair sample, and the same in every run.
+    rows.sort(key=lambda row: row["image_id"])
+    wanted = max(
+        options.vocabulary_images,
+        IMAGES_PER_DIMENSION * options.whiten,
+        IMAGES_PER_REDUCED * dimension,
+    )
+    sample = pa.Table.from_pylist(rows[:wanted], schema=SHARD_ROWS)
+    listed = layout.vocabulary_sample(options.model)
+    storage.commit_table(root, listed, sample)
+    run.atlas.forget(ledger_name, _WEIGHTS)
+    reduced = (dimension > 0 or options.whiten > 0) and not settings.patch_size
+    output = layout.model_weights(options.model)
+    ledger = run.execute(
+        VOCABULARY,
+        [Task(_WEIGHTS, NO_CELL, output, fingerprint, (("sample", listed),))],
+        LearnVocabulary(
+            root,
+            ledger_name,
+            settings,
+            options.clusters or default_clusters(options.model, reduced),
+            options.whiten,
+            options.seed,
+            options.patch_dimension if settings.patch_size else 0,
+            options.vocabulary_images,
+            dimension,
+        ),
+        count=lambda task: sample.num_rows,
+        device=options.device,
+    )
+    storage.delete(run.atlas.path(listed))  # nothing reads it again, or would notice its damage
+    return ledger[_WEIGHTS]
