@@ -17,9 +17,10 @@ from vladmap.pipeline.stages.ingest import INGEST
 from vladmap.pipeline.stages.pair import PAIR
 from vladmap.pipeline.stages.verify import FEATURES
 from vladmap.retrieval.names import BY_FEATURES
+from vladmap.retrieval.neighbours import STOP_COLUMNS, neighbour_ids
 from vladmap.schemas.records import Task, shard_cell
 from vladmap.schemas.rejects import UserError
-from vladmap.transforms.pair import STOPS, PairSettings, sequence_digests
+from vladmap.transforms.pair import PairSettings
 from vladmap.transforms.rerank import RerankSettings
 
 
@@ -91,10 +92,11 @@ def _sequences(run: Run) -> dict[str, str]:
     """
     parts = []
     for shard, entry in image_shards(run).items():
-        table = storage.read_table(run.atlas.path(entry.file.path), STOPS)
+        table = storage.read_table(run.atlas.path(entry.file.path), STOP_COLUMNS)
         names = pa.array([shard] * table.num_rows, pa.string())
         parts.append(table.append_column("shard", names))
-    return sequence_digests(pa.concat_tables(parts), run.options.following)
+    pairs = neighbour_ids(pa.concat_tables(parts), run.options.following)
+    return {shard: storage.digest(ids.tobytes()) for shard, ids in pairs.items()}
 
 
 def _rerank_choice(run: Run) -> tuple[str, ...] | None:

@@ -19,8 +19,8 @@ from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages.describe import DESCRIBE
 from vladmap.pipeline.stages.index import INDEX
 from vladmap.reporting.data import Match, Retrieval
+from vladmap.retrieval.descriptors import descriptor_matrix
 from vladmap.retrieval.index import search
-from vladmap.transforms.describe import descriptor_matrix
 from vladmap.transforms.index import load_index
 
 _QUERIES = 10

@@ -31,11 +31,11 @@ from vladmap.pipeline.stages.describe import DESCRIBE
 from vladmap.reporting.data import TruthFigures
 from vladmap.reporting.geometry import heading_of_rotation
 from vladmap.reporting.truth import truth_section
+from vladmap.retrieval.descriptors import descriptor_matrix
 from vladmap.retrieval.truth import RECALL_AT, RIGHT_DEG, RIGHT_M, recall_of_places
 from vladmap.schemas import tables
 from vladmap.schemas.records import NO_CELL, Task
 from vladmap.schemas.rejects import UserError
-from vladmap.transforms.describe import descriptor_matrix
 
 log = logging.getLogger("vladmap")
 

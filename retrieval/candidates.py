@@ -14,7 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vladmap.geodesy.wgs84 import great_circle_m
+from vladmap.retrieval.descriptors import descriptor_matrix, image_columns
 from vladmap.schemas import tables
+
+PLACE_COLUMNS = ["image_id", "latitude", "longitude", "gps_accuracy_m"]
+"""Columns of `images/` that a Gallery is made of."""
 
 NEAR, GLOBAL, SEQUENCE = "near", "global", "sequence"
 
@@ -33,6 +37,29 @@ class Gallery:
     latitude: NDArray[np.float64]
     longitude: NDArray[np.float64]
     accuracy_m: NDArray[np.float64]
+
+    @staticmethod
+    def of(
+        descriptors: pa.Table | None, images: pa.Table | None, default_accuracy_m: float
+    ) -> Gallery:
+        """A shard of `descriptors/` with the positions of its images (a shard of `images/`).
+
+        `default_accuracy_m` is taken where a photograph states no accuracy of its GPS. Without
+        tables the gallery is empty.
+        """
+        if descriptors is None or images is None:
+            empty = np.zeros(0)
+            return Gallery(np.zeros(0, "U32"), np.zeros((0, 0), np.float32), empty, empty, empty)
+        latitude, longitude, accuracy = image_columns(
+            descriptors, images, ("latitude", "longitude", "gps_accuracy_m")
+        )
+        return Gallery(
+            descriptors["image_id"].to_numpy().astype(str),
+            descriptor_matrix(descriptors),
+            latitude,
+            longitude,
+            np.where(np.isnan(accuracy), default_accuracy_m, accuracy),
+        )
 
     def rows(self, images: Sequence[str]) -> NDArray[np.int64]:
         """Rows of images by id, -1 for those that are not there."""

@@ -7,12 +7,13 @@ Every step gives the same index for the same inputs; a merged index equals one b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from vladmap.retrieval.descriptors import fair_sample
 from vladmap.retrieval.threads import single_thread
 from vladmap.schemas.rejects import UserError
 
@@ -130,17 +131,37 @@ def search(
     return similarity, ids
 
 
+Blocks = Iterator[tuple[int, Matrix]]
+"""(id of the first row, vectors) of everything in an index, in order."""
+
+
+def recall_of_sample(
+    index: faiss.Index, ids: Sequence[str], read: Callable[[], Blocks], queries: int, k: int = 10
+) -> dict[str, float | int]:
+    """`self_recall` of the `queries` images whose ids are lowest.
+
+    `ids` are the image ids of the index's rows. `read` reads the vectors and is called twice: they
+    are never in memory as a whole.
+    """
+    rows = fair_sample(ids, queries)
+    vectors = [
+        block[rows[(rows >= start) & (rows < start + len(block))] - start]
+        for start, block in read()
+    ]
+    return self_recall(index, read(), np.concatenate(vectors), rows, k)
+
+
 def self_recall(
     index: faiss.Index,
-    blocks: Iterator[tuple[int, Matrix]],
+    blocks: Blocks,
     queries: Matrix,
     rows: NDArray[np.int64],
     k: int = 10,
 ) -> dict[str, float | int]:
     """Of the queries' k exact nearest neighbours, the share that the index finds.
 
-    `blocks` yields (first id, vectors) of everything in the index; `rows` are the queries' own
-    ids, which do not count. Returns `recall`, `recall_at` and `recall_queries`.
+    `rows` are the queries' own ids, which do not count. Returns `recall`, `recall_at` and
+    `recall_queries`.
     """
     k = min(k, index.ntotal - 1)
     if k < 1:

@@ -12,6 +12,9 @@ worth is measured in docs/evaluation.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -87,6 +90,27 @@ def within_reach(positions: Floats, of: Floats, sigma: float) -> NDArray[np.bool
         apart, _ = cKDTree(known).query(positions[placed])
         near[placed[apart <= _REACH * sigma]] = True
     return near
+
+
+class Placed(NamedTuple):
+    """Descriptors (N, D), earth-centred metres (N, 3) and headings (N,); NaN where unknown."""
+
+    descriptors: Matrix
+    positions: Floats
+    headings: Floats
+
+
+def smooth_shard(own: Placed, around: Iterable[Placed], sigma: float) -> Matrix:
+    """The descriptors of a shard, (N, D), smoothed with its own and those of shards around it.
+
+    Of each shard around only the images within reach of one of its own are held.
+    """
+    parts = [own]
+    for other in around:
+        near = within_reach(other.positions, own.positions, sigma)
+        parts.append(Placed(other.descriptors[near], other.positions[near], other.headings[near]))
+    descriptors, positions, headings = map(np.concatenate, zip(*parts, strict=True))
+    return smooth(descriptors, positions, headings, sigma, first=len(own.descriptors))
 
 
 def _same_way(ours: Floats, theirs: Floats, cosines: Matrix) -> Floats:

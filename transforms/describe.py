@@ -19,7 +19,6 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import pyarrow as pa
 from apache_beam.utils.shared import Shared
 from numpy.typing import NDArray
 
@@ -31,6 +30,7 @@ from vladmap.models import load_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.base import DescriptorModel
 from vladmap.models.memory import one_thread_a_call, within_memory
+from vladmap.retrieval.descriptors import descriptor_table
 from vladmap.retrieval.patches import StoredPatches, stored
 from vladmap.schemas import tables
 from vladmap.schemas.records import FileRef, LedgerEntry, Task
@@ -226,34 +226,3 @@ def _batches(items: Iterable[Photo], size: int) -> Iterator[list[Photo]]:
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
-
-
-def descriptor_table(
-    ids: list[str], vectors: list[NDArray[np.float32]], schema: pa.Schema
-) -> pa.Table:
-    """Rows sorted by image_id."""
-    dimension = schema.field("descriptor").type.list_size
-    flat = np.concatenate(vectors) if vectors else np.zeros(0, np.float32)
-    column = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), dimension)
-    table = pa.Table.from_arrays([pa.array(ids, pa.string()), column], schema=schema)
-    return table.sort_by("image_id")
-
-
-def descriptor_matrix(table: pa.Table) -> NDArray[np.float32]:
-    """(N, D) float32 of a descriptor table."""
-    column = table["descriptor"].combine_chunks()
-    dimension = column.type.list_size
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return np.ascontiguousarray(flat.reshape(-1, dimension), dtype=np.float32)
-
-
-def numbers_of(
-    described: pa.Table, images: pa.Table, names: Sequence[str]
-) -> list[NDArray[np.float64]]:
-    """Columns (N,) float64 of `images`, for each of the N images `described`, NaN where null.
-
-    Each image described is among `images`, whose order does not matter.
-    """
-    places = images.sort_by("image_id")
-    rows = np.searchsorted(places["image_id"].to_numpy(), described["image_id"].to_numpy())
-    return [places[name].to_numpy().astype(np.float64)[rows] for name in names]

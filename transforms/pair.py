@@ -1,49 +1,55 @@
 """Pair: which images are worth matching.
 
-Each image is paired with images that came before it, in the order of the shards' names: by
-descriptor among those within reach of its GPS, by descriptor in the whole collection, and along
-its sequence. Every unordered pair is thus found once, by its later image, and a collection that
-grows adds pairs without touching those it has.
+Shards of `images/` and `descriptors/` in, `pairs/` out. Each image is paired with images that came
+before it, in the order of the shards' names: with the most similar within reach of its GPS, with
+the most similar in the whole collection, and with those before it in its sequence. Every unordered
+pair is thus found once, by its later image, and a collection that grows adds pairs without touching
+those it has.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from apache_beam.utils.shared import Shared
-from numpy.typing import NDArray
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_shard
 from vladmap.console import counter as progress
 from vladmap.retrieval.candidates import (
     GLOBAL,
+    PLACE_COLUMNS,
     SEQUENCE,
     Gallery,
     known_candidates,
     merge_candidates,
     near_candidates,
 )
-from vladmap.retrieval.index import search
+from vladmap.retrieval.neighbours import (
+    STOP_COLUMNS,
+    Neighbour,
+    Stop,
+    sequence_neighbours,
+    stops_in_sequences,
+)
+from vladmap.retrieval.ranking import (
+    Collection,
+    Pair,
+    RankedCandidates,
+    pairs_by_shard,
+    rerank,
+)
 from vladmap.schemas.records import LedgerEntry, Task, shard_cell
 from vladmap.transforms.counters import StageCounters
-from vladmap.transforms.describe import descriptor_matrix, numbers_of
 from vladmap.transforms.index import load_index
 from vladmap.transforms.rerank import RerankSettings, evidence
 
 STAGE = "pair"
-
-STOPS = ["image_id", "sequence_id", "sequence_index", "duplicate_of"]
-"""Columns of `images/` that say which images follow each other."""
-
-_PLACE = ["image_id", "latitude", "longitude", "gps_accuracy_m"]
 
 
 @dataclass(frozen=True)
@@ -80,79 +86,46 @@ class PairImages(beam.PTransform):
     stops: tuple[tuple[str, str], ...]
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        behind = (
+        neighbours = (
             tasks.pipeline
             | "Image shards" >> beam.Create(list(self.stops))
             | "Read stops" >> beam.FlatMap(_stops, self.root)
             | "Same sequence" >> beam.GroupByKey()
-            | "Predecessors" >> beam.FlatMap(_predecessors, self.settings.following)
+            | "Neighbours" >> beam.FlatMap(_neighbours, self.settings.following)
         )
         return (
-            {"task": tasks | beam.Map(lambda task: (task.shard, task)), "behind": behind}
+            {"task": tasks | beam.Map(lambda task: (task.shard, task)), "neighbours": neighbours}
             | beam.CoGroupByKey()
             | beam.ParDo(_Pair(self.root, self.settings, Shared()))
         )
 
 
-def _stops(shard_and_path: tuple[str, str], root: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+# Stops and neighbours cross the shuffles as plain tuples, which pickle smaller.
+_Values = tuple[Any, ...]
+
+
+def _stops(shard_and_path: tuple[str, str], root: str) -> Iterator[tuple[str, _Values]]:
     shard, path = shard_and_path
-    table = storage.read_table(storage.join(root, path), STOPS)
-    for row in table.filter(pc.is_null(table["duplicate_of"])).to_pylist():
-        if row["sequence_id"] is not None:
-            yield row["sequence_id"], (row["sequence_index"], shard, row["image_id"])
+    images = storage.read_table(storage.join(root, path), STOP_COLUMNS)
+    for sequence, stop in stops_in_sequences(images, shard):
+        yield sequence, tuple(stop)
 
 
-def _predecessors(
-    group: tuple[str, Iterable[tuple[int, str, str]]], following: int
-) -> Iterator[tuple[str, tuple[str, str, str]]]:
-    """(later shard, (its image, the other image, the other shard)) of neighbours in a sequence."""
-    stops = sorted(group[1])
-    for place, (_, shard, image) in enumerate(stops):
-        for _, other_shard, other in stops[max(0, place - following) : place]:
-            if shard >= other_shard:
-                yield shard, (image, other, other_shard)
-            else:
-                yield other_shard, (other, image, shard)
+def _neighbours(
+    group: tuple[str, Iterable[_Values]], following: int
+) -> Iterator[tuple[str, _Values]]:
+    """(shard, pair) of the stops of one sequence, by the shard that makes the pair."""
+    for shard, neighbour in sequence_neighbours(map(Stop._make, group[1]), following):
+        yield shard, tuple(neighbour)
 
 
-def sequence_digests(stops: pa.Table, following: int) -> dict[str, str]:
-    """Identity of the neighbours in sequences that `_predecessors` gives each shard, by shard.
-
-    `stops` has the columns STOPS and `shard` of all images. A shard's identity changes with its own
-    neighbours alone: photographs added behind a drive leave that of earlier shards as it is.
-    """
-    rows = stops.filter(
-        pc.and_(pc.is_null(stops["duplicate_of"]), pc.is_valid(stops["sequence_id"]))
-    ).sort_by(
-        [(name, "ascending") for name in ("sequence_id", "sequence_index", "shard", "image_id")]
-    )
-    ids = np.array(rows["image_id"].to_pylist(), "S32")
-    _, sequence = np.unique(rows["sequence_id"].to_numpy().astype(str), return_inverse=True)
-    names, shard = np.unique(rows["shard"].to_numpy().astype(str), return_inverse=True)
-    parts = []
-    for gap in range(1, min(following, len(ids) - 1) + 1):
-        near = np.flatnonzero(sequence[gap:] == sequence[:-gap])
-        if len(near):
-            owner = np.maximum(shard[near + gap], shard[near])
-            ends = np.sort(np.stack([ids[near + gap], ids[near]]), axis=0)
-            parts.append((owner, *ends))
-    if not parts:
-        return {}
-    owner, a, b = map(np.concatenate, zip(*parts, strict=True))
-    order = np.lexsort((b, a, owner))
-    owner, pairs = owner[order], np.stack([a[order], b[order]], axis=1)
-    starts = np.flatnonzero(np.diff(owner, prepend=-1))
-    return {
-        str(names[owner[start]]): storage.digest(part.tobytes())
-        for start, part in zip(starts, np.split(pairs, starts[1:]), strict=True)
-    }
-
-
-class _Index:
-    """The global index in a box that a process's workers share."""
+class _SharedCollection:
+    """The global index in a box: workers of one process share it by a weak reference."""
 
     def __init__(self, root: str, settings: PairSettings) -> None:
-        self.index = load_index(root, settings.model, settings.index)
+        names, rows, _ = zip(*settings.shards, strict=True)
+        index, ids = load_index(root, settings.model, settings.index)
+        self.collection = Collection(index, ids, names, np.cumsum(rows))
 
 
 class _Pair(beam.DoFn):
@@ -160,115 +133,76 @@ class _Pair(beam.DoFn):
         self._root, self._settings, self._shared = root, settings, shared
 
     def setup(self) -> None:
-        names, rows, content = zip(*self._settings.shards, strict=True)
-        self._names, self._content = list(names), dict(zip(names, content, strict=True))
-        self._ends = np.cumsum(rows)
+        self._content = {shard: content for shard, _, content in self._settings.shards}
         self._evidence = evidence(self._root, self._settings.rerank)
 
     def process(self, element: tuple[str, dict[str, list[Any]]]) -> Iterator[LedgerEntry]:
-        _, found = element
-        for task in found["task"]:
-            yield self._pair(task, sorted(found["behind"]))
+        _, parts = element
+        for task in parts["task"]:
+            yield self._pair(task, map(Neighbour._make, sorted(parts["neighbours"])))
 
-    def _pair(self, task: Task, behind: list[tuple[str, str, str]]) -> LedgerEntry:
+    def _pair(self, task: Task, neighbours: Iterable[Neighbour]) -> LedgerEntry:
         settings = self._settings
         query = self._gallery(task.shard)
-        # Candidates by the shard they lie in: two galleries are in memory at a time.
-        known, scores = self._everywhere(task.shard, query)
-        looked_at = set(known)
-        for image, other, other_shard in behind:
-            known[other_shard].append((SEQUENCE, image, other))
+        ranked, searched, scores = self._in_collection(task.shard, query)
+        pairs_of: dict[str, dict[str, list[Pair]]] = {GLOBAL: pairs_by_shard(ranked), SEQUENCE: {}}
+        for image, other, shard in neighbours:
+            pairs_of[SEQUENCE].setdefault(shard, []).append((image, other))
         around = {role.partition("/")[2] for role, _ in task.reads}
-        found = []
-        for shard in sorted(around | set(known)):
+        shards = around.union(searched, *pairs_of.values())
+        candidates = []
+        # Candidates by the shard they lie in: two galleries are in memory at a time.
+        for shard in sorted(shards):
             gallery = query if shard == task.shard else self._gallery(shard)
             if shard in around:
-                found.append(near_candidates(query, gallery, settings.reach_m, settings.near))
-            for source in (GLOBAL, SEQUENCE):
-                pairs = [(a, b) for kind, a, b in known[shard] if kind == source]
-                found.append(known_candidates(source, query, gallery, pairs))
-        table = merge_candidates(found, settings.near, scores)
+                candidates.append(near_candidates(query, gallery, settings.reach_m, settings.near))
+            for source, pairs in pairs_of.items():
+                candidates.append(known_candidates(source, query, gallery, pairs.get(shard, [])))
+        table = merge_candidates(candidates, settings.near, scores)
         StageCounters(STAGE).add("pairs", table.num_rows)
         progress.advance(len(query.ids))
         # An image without a descriptor has a place in a sequence, but its shard may not have one.
         inputs = {
             f"{settings.stage}/{shard}": self._content[shard]
-            for shard in known
-            if shard in self._content
+            for shard in shards & self._content.keys()
         }
         if self._evidence is not None:
-            inputs |= self._evidence.inputs(looked_at | {task.shard})
+            inputs |= self._evidence.inputs(searched | {task.shard})
         return commit_shard(self._root, STAGE, task, table, inputs=inputs)
 
-    def _everywhere(
+    def _in_collection(
         self, shard: str, query: Gallery
-    ) -> tuple[defaultdict[str, list[tuple[str, str, str]]], dict[tuple[str, str], float]]:
-        """Each query's best in the collection up to its own shard, by the shard they lie in.
+    ) -> tuple[list[RankedCandidates], set[str], dict[Pair, float]]:
+        """Each query's best in the collection, the shards they were chosen from, and the scores.
 
-        Where they are re-ranked, more are looked at, and their scores come with them.
+        With re-ranking more candidates are looked at than stay; without it there are no scores.
         """
         settings = self._settings
-        box = self._shared.acquire(lambda: _Index(self._root, settings), tag=settings.index)
-        index, ids = box.index
-        end = int(self._ends[self._names.index(shard)])
-        wanted = max(settings.everywhere, settings.rerank.candidates if self._evidence else 0)
-        similarity, rows = search(index, query.vectors, wanted + 1, below=end)
-        hits: dict[str, list[int]] = {}
-        alike: dict[str, NDArray[np.float32]] = {}
-        for image, found, cosines in zip(query.ids.tolist(), rows, similarity, strict=True):
-            others = np.flatnonzero([row >= 0 and ids[row] != image for row in found])[:wanted]
-            hits[image], alike[image] = found[others].tolist(), cosines[others]
-        known: defaultdict[str, list[tuple[str, str, str]]] = defaultdict(list)
-        for image, candidates in hits.items():
-            for row in candidates:
-                place = int(np.searchsorted(self._ends, row, side="right"))
-                known[self._names[place]].append((GLOBAL, image, ids[row]))
+        box = self._shared.acquire(
+            lambda: _SharedCollection(self._root, settings), tag=settings.index
+        )
         if self._evidence is None:
-            return known, {}
-        scores: dict[tuple[str, str], float] = {}
-        for other, members in sorted(known.items()):
-            pairs = [(image, candidate) for _, image, candidate in members]
-            scores |= zip(pairs, self._evidence.scores(shard, other, pairs), strict=True)
-        kept = set()
-        for image, candidates in hits.items():
-            found = np.array([scores[image, ids[row]] for row in candidates])
-            best = self._evidence.order(found, alike[image])[: settings.everywhere]
-            kept |= {(image, ids[candidates[place]]) for place in best}
-        # An emptied list still says that the shard was looked at.
-        for members in known.values():
-            members[:] = [member for member in members if member[1:] in kept]
-        return known, {pair: scores[pair] for pair in kept}
+            ranked = box.collection.nearest(query, shard, settings.everywhere)
+            return ranked, set(pairs_by_shard(ranked)), {}
+        count = max(settings.everywhere, settings.rerank.candidates)
+        ranked = box.collection.nearest(query, shard, count)
+        score = functools.partial(self._evidence.scores, shard)
+        best, scores = rerank(ranked, score, self._evidence.order, settings.everywhere)
+        return best, set(pairs_by_shard(ranked)), scores
 
     def _gallery(self, shard: str) -> Gallery:
-        """The described images of a shard; empty for a shard without descriptors."""
+        """The images of a shard that have descriptors; empty where the shard has none."""
         cell = shard_cell(shard)
+        accuracy = self._settings.gps_sigma_m
         if shard not in self._content:
-            return gallery(None, None, self._settings.gps_sigma_m)
+            return Gallery.of(None, None, accuracy)
         descriptors, images = (
             storage.read_table(
                 storage.join(self._root, f"{folder}/cell={cell}/{shard}.parquet"), columns
             )
             for folder, columns in (
                 (f"descriptors/{self._settings.model}", None),
-                ("images", _PLACE),
+                ("images", PLACE_COLUMNS),
             )
         )
-        return gallery(descriptors, images, self._settings.gps_sigma_m)
-
-
-def gallery(descriptors: pa.Table | None, images: pa.Table | None, gps_sigma_m: float) -> Gallery:
-    """Descriptors with their images' positions; `gps_sigma_m` where a photograph states none."""
-    if descriptors is None or images is None:
-        none = np.zeros(0)
-        return Gallery(np.zeros(0, "U32"), np.zeros((0, 0), np.float32), none, none, none)
-    ids = descriptors["image_id"].to_numpy()
-    latitude, longitude, accuracy = numbers_of(
-        descriptors, images, ("latitude", "longitude", "gps_accuracy_m")
-    )
-    return Gallery(
-        ids.astype(str),
-        descriptor_matrix(descriptors),
-        latitude,
-        longitude,
-        np.where(np.isnan(accuracy), gps_sigma_m, accuracy),
-    )
+        return Gallery.of(descriptors, images, accuracy)

@@ -23,9 +23,9 @@ from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stage import Step
 from vladmap.pipeline.stages import STAGES
+from vladmap.retrieval.neighbours import STOP_COLUMNS
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import UserError
-from vladmap.transforms import pair
 
 BASE: dict[str, Any] = {"shard_images": 8, "clusters": 8, "gps_sigma_m": 4.0}
 
@@ -242,7 +242,7 @@ def test_a_stage_reads_no_column_of_images_that_its_inputs_leave_out(
     for label, columns in read.items():
         allowed = {"uri"}.union(*(image_parts.PARTS[part] for part in parts[label]))
         if label == "pair":
-            allowed |= set(pair.STOPS)  # in its fingerprint, as `sequence_digests`
+            allowed |= set(STOP_COLUMNS)  # in its fingerprint: digests of `neighbour_ids`
         assert columns <= allowed, label
 
 

@@ -9,33 +9,35 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from vladmap.transforms.pair import STOPS, _predecessors, sequence_digests
+from vladmap.retrieval.neighbours import STOP_COLUMNS, Stop, neighbour_ids, sequence_neighbours
 
-Stop = tuple[str, str, int, str]  # image, sequence, place in it, shard
-
-
-def behind(stops: list[Stop], following: int) -> dict[str, set[Any]]:
-    """What the shuffle of the pair stage gives each shard."""
-    groups: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
-    for image, sequence, index, shard in stops:
-        groups[sequence].append((index, shard, image))
-    found: dict[str, set[Any]] = defaultdict(set)
-    for group in groups.items():
-        for shard, pair in _predecessors(group, following):
-            found[shard].add(frozenset(pair[:2]))
-    return found
+Image = tuple[str, str, int, str]  # image, sequence, place in it, shard
 
 
-def digests(stops: list[Stop], following: int) -> dict[str, str]:
+def by_shard(images: list[Image], following: int) -> dict[str, set[Any]]:
+    """The pairs that the shuffle of the pair stage gives each shard."""
+    sequences: dict[str, list[Stop]] = defaultdict(list)
+    for image, sequence, index, shard in images:
+        sequences[sequence].append(Stop(index, shard, image))
+    pairs: dict[str, set[Any]] = defaultdict(set)
+    for stops in sequences.values():
+        for shard, pair in sequence_neighbours(stops, following):
+            pairs[shard].add(frozenset(pair[:2]))
+    return pairs
+
+
+def ids(images: list[Image], following: int) -> dict[str, bytes]:
+    """What the identity of each shard's neighbours is the digest of."""
     rows = [
-        dict(zip([*STOPS[:3], "shard", "duplicate_of"], (*stop, None), strict=True))
-        for stop in stops
+        dict(zip([*STOP_COLUMNS[:3], "shard", "duplicate_of"], (*image, None), strict=True))
+        for image in images
     ]
     schema = pa.schema(
         [("image_id", pa.string()), ("sequence_id", pa.string()), ("sequence_index", pa.int32()),
          ("duplicate_of", pa.string()), ("shard", pa.string())]
     )  # fmt: skip
-    return sequence_digests(pa.Table.from_pylist(rows, schema), following)
+    pairs = neighbour_ids(pa.Table.from_pylist(rows, schema), following)
+    return {shard: array.tobytes() for shard, array in pairs.items()}
 
 
 @pytest.mark.parametrize("following", [1, 3])
@@ -62,16 +64,16 @@ def test_a_shards_identity_changes_with_its_own_neighbours_and_no_others(followi
                 new[first] = (old[first][0], "alone", 0, old[first][3])
             case 3:  # some are added behind
                 new += [(names[n], "drive0", n, shards[n]) for n in range(50, 53)]
-        before, after = behind(old, following), behind(new, following)
+        before, after = by_shard(old, following), by_shard(new, following)
         expected = {shard for shard in {*before, *after} if before[shard] != after[shard]}
-        told, now = digests(old, following), digests(new, following)
-        changed = {shard for shard in {*told, *now} if told.get(shard) != now.get(shard)}
+        was, now = ids(old, following), ids(new, following)
+        changed = {shard for shard in {*was, *now} if was.get(shard) != now.get(shard)}
         assert changed == expected
         seen += bool(expected)
     assert seen > 20
 
 
 def test_images_without_neighbours_have_none() -> None:
-    assert digests([("0" * 32, "a", 0, "s"), ("1" * 32, "b", 0, "s")], 5) == {}
-    assert digests([], 5) == {}
-    assert digests([("0" * 32, "a", 0, "s"), ("1" * 32, "a", 1, "s")], 0) == {}
+    assert ids([("0" * 32, "a", 0, "s"), ("1" * 32, "b", 0, "s")], 5) == {}
+    assert ids([], 5) == {}
+    assert ids([("0" * 32, "a", 0, "s"), ("1" * 32, "a", 1, "s")], 0) == {}

@@ -1,0 +1,84 @@
+"""Pairs of images that follow each other in a sequence, by the shard that makes the pair.
+
+A sequence may cross shards. The shard of a pair is the later one of its two images' shards, by
+name, so that a collection that grows adds pairs without touching the shards it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+STOP_COLUMNS = ["image_id", "sequence_id", "sequence_index", "duplicate_of"]
+"""Columns of `images/` that say which images follow each other."""
+
+
+class Stop(NamedTuple):
+    """An image's place in its sequence, and the shard of `images/` that it lies in."""
+
+    sequence_index: int
+    shard: str
+    image_id: str
+
+
+class Neighbour(NamedTuple):
+    """A pair of images of one sequence: `image_id` lies in the shard that makes the pair."""
+
+    image_id: str
+    other: str
+    other_shard: str
+
+
+def stops_in_sequences(images: pa.Table, shard: str) -> Iterator[tuple[str, Stop]]:
+    """(sequence_id, stop) of a shard's images (STOP_COLUMNS), but for exact duplicates."""
+    for row in images.filter(_in_sequence(images)).to_pylist():
+        yield row["sequence_id"], Stop(row["sequence_index"], shard, row["image_id"])
+
+
+def sequence_neighbours(stops: Iterable[Stop], following: int) -> Iterator[tuple[str, Neighbour]]:
+    """(shard, pair) of each stop of one sequence and up to `following` stops before it."""
+    ordered = sorted(stops)
+    for place, stop in enumerate(ordered):
+        for before in ordered[max(0, place - following) : place]:
+            later, earlier = (stop, before) if stop.shard >= before.shard else (before, stop)
+            yield later.shard, Neighbour(later.image_id, earlier.image_id, earlier.shard)
+
+
+def neighbour_ids(stops: pa.Table, following: int) -> dict[str, NDArray[np.bytes_]]:
+    """(n, 2) ids, sorted, of the pairs that `sequence_neighbours` gives each shard, by shard.
+
+    `stops` has STOP_COLUMNS and `shard` of all images. A shard's array changes with its own pairs
+    alone: photographs added behind a drive leave those of earlier shards as they are.
+    """
+    rows = stops.filter(_in_sequence(stops)).sort_by(
+        [(name, "ascending") for name in ("sequence_id", "sequence_index", "shard", "image_id")]
+    )
+    ids = np.array(rows["image_id"].to_pylist(), "S32")
+    _, sequence = np.unique(rows["sequence_id"].to_numpy().astype(str), return_inverse=True)
+    names, shard = np.unique(rows["shard"].to_numpy().astype(str), return_inverse=True)
+    parts = []
+    for gap in range(1, min(following, len(ids) - 1) + 1):
+        near = np.flatnonzero(sequence[gap:] == sequence[:-gap])
+        if len(near):
+            owner = np.maximum(shard[near + gap], shard[near])
+            ends = np.sort(np.stack([ids[near + gap], ids[near]]), axis=0)
+            parts.append((owner, *ends))
+    if not parts:
+        return {}
+    owner, a, b = map(np.concatenate, zip(*parts, strict=True))
+    order = np.lexsort((b, a, owner))
+    owner, pairs = owner[order], np.stack([a[order], b[order]], axis=1)
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    return {
+        str(names[owner[start]]): part
+        for start, part in zip(starts, np.split(pairs, starts[1:]), strict=True)
+    }
+
+
+def _in_sequence(images: pa.Table) -> pa.ChunkedArray:
+    return pc.and_(pc.is_null(images["duplicate_of"]), pc.is_valid(images["sequence_id"]))

@@ -1,0 +1,107 @@
+"""Candidates in the whole collection: the nearest by global descriptor, re-ranked by evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vladmap.retrieval.candidates import Gallery
+from vladmap.retrieval.index import Index, search
+
+Pair = tuple[str, str]
+"""(image_id of the query, image_id of its candidate)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedCandidates:
+    """One query's n candidates, the most similar first: image ids, shards and cosines (n,)."""
+
+    query: str
+    images: list[str]
+    shards: list[str]
+    similarity: NDArray[np.float32]
+
+    def at(self, positions: NDArray[np.int64]) -> RankedCandidates:
+        """Those at some positions."""
+        images, shards = (
+            [values[at] for at in positions.tolist()] for values in (self.images, self.shards)
+        )
+        return RankedCandidates(self.query, images, shards, self.similarity[positions])
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """The global index of N images: the id of each row, and the shards that the rows came from.
+
+    `shards` are in the order of the rows, (S,); `ends` has the row behind the last of each, (S,).
+    """
+
+    index: Index
+    ids: Sequence[str]
+    shards: Sequence[str]
+    ends: NDArray[np.int64]
+
+    def nearest(self, query: Gallery, shard: str, count: int) -> list[RankedCandidates]:
+        """The `count` nearest of each image of `query`, the gallery of `shard`, itself excluded.
+
+        Only images of `shard` and of those before it are candidates: each pair is found once, by
+        its later image.
+        """
+        end = int(self.ends[list(self.shards).index(shard)])
+        own_rows = np.arange(end - len(query.ids), end)
+        similarity, rows = search(self.index, query.vectors, count + 1, below=end)
+        is_other = (rows >= 0) & (rows != own_rows[:, None])
+        ranked = []
+        for image, chosen, row, cosines in zip(
+            query.ids.tolist(), is_other, rows, similarity, strict=True
+        ):
+            others = np.flatnonzero(chosen)[:count]
+            places = np.searchsorted(self.ends, row[others], side="right")
+            ranked.append(
+                RankedCandidates(
+                    image,
+                    [self.ids[at] for at in row[others].tolist()],
+                    [self.shards[at] for at in places.tolist()],
+                    cosines[others],
+                )
+            )
+        return ranked
+
+
+def pairs_by_shard(ranked: Sequence[RankedCandidates]) -> dict[str, list[Pair]]:
+    """The pairs of all queries, by the shard that the candidate lies in."""
+    pairs: dict[str, list[Pair]] = {}
+    for candidates in ranked:
+        for image, shard in zip(candidates.images, candidates.shards, strict=True):
+            pairs.setdefault(shard, []).append((candidates.query, image))
+    return pairs
+
+
+def rerank(
+    ranked: Sequence[RankedCandidates],
+    score: Callable[[str, list[Pair]], Sequence[float]],
+    order: Callable[[NDArray[np.float64], NDArray[np.float32]], NDArray[np.int64]],
+    count: int,
+) -> tuple[list[RankedCandidates], dict[Pair, float]]:
+    """The `count` best candidates of each query by evidence, and the scores of those pairs.
+
+    `score` gives the scores of pairs whose candidates lie in one shard. `order` gives the positions
+    of a query's candidates, best first, from their scores (n,) and cosines (n,). The candidates
+    that stay remain in the order of their cosines.
+    """
+    scores: dict[Pair, float] = {}
+    for shard, pairs in sorted(pairs_by_shard(ranked).items()):
+        scores |= zip(pairs, score(shard, pairs), strict=True)
+    best = []
+    for candidates in ranked:
+        own = np.array([scores[candidates.query, image] for image in candidates.images])
+        chosen = np.sort(order(own, candidates.similarity)[:count])
+        best.append(candidates.at(chosen))
+    return best, {
+        (candidates.query, image): scores[candidates.query, image]
+        for candidates in best
+        for image in candidates.images
+    }
