@@ -183,7 +183,7 @@ def test_a_model_made_of_a_turn_alone_does_not_stand(tmp_path: Path) -> None:
     # Half the turn read as a way past a wall: angles enough, errors within bounds, no depth.
     features, views = pictures(step_m=0.0, turn_deg=1.5, noise_px=0.3)
     model = pycolmap.Reconstruction()
-    made = pycolmap.Camera(camera())
+    made = camera().to_colmap()
     made.camera_id = 1
     model.add_camera_with_trivial_rig(made)
     depth, half = 20.0, np.radians(0.75)
