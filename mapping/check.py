@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from vladmap.geodesy.wgs84 import geodetic_to_enu
+from vladmap.mapping.arrays import Array
 from vladmap.schemas.rejects import UserError
-
-Array = NDArray[np.float64]
 
 _GEODETIC = ("latitude", "longitude", "altitude")
 _QUATERNION = ("qw", "qx", "qy", "qz")

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from vladmap.features.colmap import pycolmap
 
 Pixels = NDArray[np.uint8]
-Indices = NDArray[np.int64]
 
 
 class PointColours:

@@ -7,7 +7,6 @@ photographs are taken about upright decides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,42 +15,19 @@ from numpy.typing import NDArray
 from scipy.special import chdtri, fdtri
 
 from vladmap.features.colmap import pycolmap
-from vladmap.geodesy.wgs84 import ecef_on_ellipsoid, ecef_to_geodetic, geodetic_to_enu
+from vladmap.mapping.arrays import Array
 from vladmap.mapping.colmap import SEED
+from vladmap.mapping.gps import GpsPositions
+from vladmap.mapping.rotations import cross_matrices, rotation_matrix, rotation_to_z
+from vladmap.mapping.upright import CAUCHY_SIGMAS, vertical_of
 
-# Assumed of a position that states no accuracy: one sigma, horizontal, of a phone in a street.
-DEFAULT_ACCURACY_M = 5.0
 # The vertical error of GPS over its horizontal one.
 VERTICAL_FACTOR = 2.0
 MIN_POSITIONS = 3
-
-# How far a camera's mount, or a photographer's habit, may lean, in radians, one sigma: sideways
-# they are held upright, up and down they may look. On top of that each image leans on its own, by
-# what the images themselves show but no less than the floor; neighbours lean alike, so that so
-# many of them count as one.
-_MOUNT_ROLL_SIGMA = np.radians(2.0)
-_MOUNT_PITCH_SIGMA = np.radians(10.0)
-_LEAN_FLOOR = np.radians(0.5)
-_ALIKE = 4.0
 _INLIER_SIGMAS = 3.0
 _NO_NOISE = 0.95
-# Of Cauchy weights: 95 % as good as least squares where the noise is Gaussian.
-_CAUCHY_SIGMAS = 2.385
 _MAX_HYPOTHESES = 2000
 _MAX_ITERATIONS = 100
-
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Positions:
-    """GPS of n images in an ENU frame: `enu` (n, 3), one sigma horizontal `sigma` (n,), metres.
-
-    `enu` is NaN in all three columns without a position, in the last without an altitude.
-    """
-
-    enu: Array
-    sigma: Array
 
 
 @dataclass(frozen=True)
@@ -111,50 +87,9 @@ def _spread(name: str, residuals: Array) -> dict[str, float]:
     }
 
 
-def choose_origin(latitude: Array, longitude: Array, altitude: Array) -> tuple[float, float, float]:
-    """Return an ENU origin (degree, degree, m) amid positions, NaN for unknown; (0, 0, 0) if none.
-
-    The median in earth-centred coordinates, so that neither an outlier nor the antimeridian moves
-    it far, rounded to about a metre.
-    """
-    known = np.isfinite(latitude) & np.isfinite(longitude)
-    if not known.any():
-        return 0.0, 0.0, 0.0
-    places = ecef_on_ellipsoid(latitude[known], longitude[known])
-    middle = ecef_to_geodetic(np.median(places, axis=0))
-    heights = altitude[known & np.isfinite(altitude)]
-    height = float(np.round(np.median(heights))) if len(heights) else 0.0
-    return float(np.round(middle[0], 5)), float(np.round(middle[1], 5)), height
-
-
-def positions_of(
-    rows: Sequence[Mapping[str, Any]],
-    origin: tuple[float, float, float],
-    default_sigma_m: float = DEFAULT_ACCURACY_M,
-) -> Positions:
-    """Return the GPS of rows with the IMAGES columns latitude ... gps_accuracy_m, in ENU.
-
-    A position without a stated accuracy has `default_sigma_m`.
-    """
-
-    def column(name: str) -> Array:
-        return np.array(
-            [np.nan if row[name] is None else row[name] for row in rows], np.float64
-        ).reshape(-1)
-
-    latitude, longitude, altitude = (column(name) for name in ("latitude", "longitude", "altitude"))
-    sigma = column("gps_accuracy_m")
-    known = np.isfinite(latitude) & np.isfinite(longitude)
-    has_height = known & np.isfinite(altitude)
-    places = np.stack([latitude, longitude, np.where(has_height, altitude, origin[2])], axis=1)
-    places[~known] = origin
-    enu = geodetic_to_enu(places, origin)
-    enu[~has_height, 2] = np.nan
-    enu[~known] = np.nan
-    return Positions(enu, np.where(np.isfinite(sigma) & (sigma > 0), sigma, default_sigma_m))
-
-
-def georegister(centres: Array, world_from_camera: Array, gps: Positions) -> Georegistration | None:
+def georegister(
+    centres: Array, world_from_camera: Array, gps: GpsPositions
+) -> Georegistration | None:
     """Return the similarity from a model's frame to ENU, or None where GPS cannot give one.
 
     `centres` (n, 3) are projection centres and `world_from_camera` (n, 3, 3) rotations in the
@@ -166,7 +101,7 @@ def georegister(centres: Array, world_from_camera: Array, gps: Positions) -> Geo
     if known.sum() < MIN_POSITIONS or not _spread_enough(gps.enu[known, :2], gps.sigma[known]):
         return None
     weight = _independent(gps.enu[known])
-    upright = _vertical(world_from_camera)
+    upright = vertical_of(world_from_camera)
     start = _upright_start(centres[known], gps.enu[known], gps.sigma[known], weight, upright[0])
     if start is None:
         return None
@@ -233,49 +168,6 @@ def _independent(places: Array) -> Array:
     return 1.0 / count[group.reshape(-1)]
 
 
-def _vertical(world_from_camera: Array) -> tuple[Array, Array]:
-    """Return the direction up (3,) in the model, and the square root (3, 3) of its information.
-
-    The roll and pitch of n upright cameras, (n, 3, 3), are those of their mount, the same for all,
-    plus their own. Seen under all headings a mount's lean cancels; along a straight street it
-    cannot be told from the street's, and the prior on mounts decides.
-    """
-    right, forward = world_from_camera[:, :, 0], world_from_camera[:, :, 2]
-    up = -world_from_camera[:, :, 1].mean(axis=0)
-    up /= max(float(np.linalg.norm(up)), 1e-12)
-    count = len(world_from_camera)
-    for _ in range(10):
-        _, _, axes = np.linalg.svd(up[None])
-        tangent = axes[1:].T
-        # Unknown: two tangent steps of `up`, the mount's roll and its pitch.
-        design = np.zeros((2 * count, 4))
-        design[:count, :2], design[count:, :2] = right @ tangent, forward @ tangent
-        design[:count, 2] = design[count:, 3] = -1.0
-        lean = np.concatenate([right @ up, forward @ up])
-        own = lean - np.repeat([np.median(lean[:count]), np.median(lean[count:])], count)
-        scatter = np.repeat(
-            [
-                max(_LEAN_FLOOR, 1.4826 * float(np.median(np.abs(part))))
-                for part in (own[:count], own[count:])
-            ],
-            count,
-        )
-        robust = 1.0 / (1.0 + (own / scatter / _CAUCHY_SIGMAS) ** 2)
-        weight = robust / scatter**2 / _ALIKE
-        normal = design.T @ (weight[:, None] * design)
-        normal += np.diag([0.0, 0.0, _MOUNT_ROLL_SIGMA**-2, _MOUNT_PITCH_SIGMA**-2])
-        step = np.linalg.lstsq(normal, -design.T @ (weight * lean), rcond=None)[0]
-        up = up + tangent @ step[:2]
-        up /= np.linalg.norm(up)
-        if np.linalg.norm(step[:2]) < 1e-9:
-            break
-    # The mount is eliminated: what remains is known of `up` alone.
-    information = normal[:2, :2] - normal[:2, 2:] @ np.linalg.solve(normal[2:, 2:], normal[2:, :2])
-    value, vector = np.linalg.eigh(information)
-    root = (vector * np.sqrt(np.maximum(value, 0.0))).T @ tangent.T
-    return up, np.vstack([root, np.zeros((1, 3))])
-
-
 def _upright_start(
     centres: Array, enu: Array, sigma: Array, weight: Array, up: Array
 ) -> Similarity | None:
@@ -283,7 +175,7 @@ def _upright_start(
 
     Hypotheses are all pairs of positions, or a fixed random draw of them.
     """
-    level = _rotation_to_z(up)
+    level = rotation_to_z(up)
     flat = centres @ level.T
     source = flat[:, 0] + 1j * flat[:, 1]
     target = enu[:, 0] + 1j * enu[:, 1]
@@ -303,7 +195,7 @@ def _upright_start(
     offset = target[None, :] - turn[:, None] * source[None, :]
     shift = np.median(offset.real, axis=1) + 1j * np.median(offset.imag, axis=1)
     error = np.abs(offset - shift[:, None]) / sigma[None, :]
-    cost = np.log1p((error / _CAUCHY_SIGMAS) ** 2) @ weight
+    cost = np.log1p((error / CAUCHY_SIGMAS) ** 2) @ weight
     best = int(np.argmin(cost))
 
     scale, yaw = float(np.abs(turn[best])), float(np.angle(turn[best]))
@@ -344,8 +236,8 @@ def _refine(
     def cost(offset: Array, lean: Array) -> float:
         plane = (offset[:, :2] ** 2).sum(axis=1) / sigma**2
         rise = np.where(has_height, offset[:, 2] ** 2, 0.0) / (VERTICAL_FACTOR * sigma) ** 2
-        robust = weight @ (np.log1p(plane / _CAUCHY_SIGMAS**2) + np.log1p(rise / _CAUCHY_SIGMAS**2))
-        return float(_CAUCHY_SIGMAS**2 * robust + lean @ lean)
+        robust = weight @ (np.log1p(plane / CAUCHY_SIGMAS**2) + np.log1p(rise / CAUCHY_SIGMAS**2))
+        return float(CAUCHY_SIGMAS**2 * robust + lean @ lean)
 
     current = start
     if not has_height.any():
@@ -357,18 +249,18 @@ def _refine(
         rise = offset[:, 2] ** 2 / (VERTICAL_FACTOR * sigma) ** 2
         weights = np.column_stack(
             [
-                plane_weight / (1.0 + plane / _CAUCHY_SIGMAS**2),
-                plane_weight / (1.0 + plane / _CAUCHY_SIGMAS**2),
-                rise_weight / (1.0 + rise / _CAUCHY_SIGMAS**2),
+                plane_weight / (1.0 + plane / CAUCHY_SIGMAS**2),
+                plane_weight / (1.0 + plane / CAUCHY_SIGMAS**2),
+                rise_weight / (1.0 + rise / CAUCHY_SIGMAS**2),
             ]
         )
         arm = current.scale * centres @ current.rotation.T
         jacobian = np.zeros((len(centres), 3, 7))
         jacobian[:, :, 0] = arm
-        jacobian[:, :, 1:4] = -_cross_matrices(arm)
+        jacobian[:, :, 1:4] = -cross_matrices(arm)
         jacobian[:, :, 4:] = np.eye(3)
         # d(R^T z) for R <- exp(w) R is R^T (z x w).
-        tilt = current.rotation.T @ _cross_matrices(np.array([[0.0, 0.0, 1.0]]))[0]
+        tilt = current.rotation.T @ cross_matrices(np.array([[0.0, 0.0, 1.0]]))[0]
         lean_jacobian = np.zeros((3, 7))
         lean_jacobian[:, 1:4] = certainty @ tilt
         normal = np.einsum("nik,ni,nil->kl", jacobian, weights, jacobian)
@@ -378,7 +270,7 @@ def _refine(
         step = -np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), gradient)
         trial = Similarity(
             current.scale * float(np.exp(np.clip(step[0], -1.0, 1.0))),
-            _exponential(step[1:4]) @ current.rotation,
+            rotation_matrix(step[1:4]) @ current.rotation,
             current.translation + step[4:],
         )
         trial_offset, trial_lean = residuals(trial)
@@ -394,35 +286,3 @@ def _refine(
             if damping > 1e6:
                 break
     return current
-
-
-def _rotation_to_z(direction: Array) -> Array:
-    """Return the smallest rotation that carries a unit vector to (0, 0, 1)."""
-    axis = np.cross(direction, [0.0, 0.0, 1.0])
-    sine, cosine = np.linalg.norm(axis), direction[2]
-    if sine < 1e-12:
-        return np.eye(3) if cosine > 0 else np.diag([1.0, -1.0, -1.0])
-    return _exponential(axis / sine * np.arctan2(sine, cosine))
-
-
-def _exponential(vector: Array) -> Array:
-    """Return the rotation matrix of a rotation vector in radians (Rodrigues)."""
-    angle = float(np.linalg.norm(vector))
-    if angle < 1e-12:
-        return np.eye(3)
-    cross = _cross_matrices((vector / angle)[None])[0]
-    return np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross
-
-
-def _cross_matrices(vectors: Array) -> Array:
-    """Return the (n, 3, 3) matrices whose products are cross products with (n, 3) `vectors`."""
-    x, y, z = vectors.T
-    zero = np.zeros_like(x)
-    return np.stack(
-        [
-            np.stack([zero, -z, y], axis=-1),
-            np.stack([z, zero, -x], axis=-1),
-            np.stack([-y, x, zero], axis=-1),
-        ],
-        axis=-2,
-    )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Indices = NDArray[np.int64]
+from vladmap.mapping.arrays import Indices
 
 
 def connected_components(size: int, first: Indices, second: Indices) -> Indices:

@@ -14,17 +14,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from vladmap.features.colmap import pycolmap
+from vladmap.mapping.arrays import Array, Bools, Indices, Origin
 from vladmap.mapping.camera import max_error_px
-from vladmap.mapping.georegister import centres_and_rotations, positions_of
-from vladmap.mapping.judging import Photographs, fill_positions
-
-Array = NDArray[np.float64]
-Indices = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-Origin = tuple[float, float, float]
+from vladmap.mapping.filled_positions import fill_positions
+from vladmap.mapping.georegister import centres_and_rotations
+from vladmap.mapping.gps import gps_positions
+from vladmap.mapping.photographs import Photographs
 
 # A pair is explained where half of its inliers lie within twice their threshold of the epipolar
 # lines of the model's poses; an image is, where half of its pairs are.
@@ -158,7 +155,7 @@ def misplaced_images(
     """
     names, centres, _ = centres_and_rotations(model)
     rows = [by_name[name] for name in names]
-    gps = positions_of(rows, origin, gps_sigma_m)
+    gps = gps_positions(rows, origin, gps_sigma_m)
     flat = np.column_stack([gps.enu[:, :2], np.where(np.isnan(gps.enu[:, 0]), np.nan, 0.0)])
     sequence, index = sequences_of(rows)
     place, sigma = fill_positions(Photographs(flat, gps.sigma, sequence, index))

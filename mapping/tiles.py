@@ -16,9 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vladmap.mapping.arrays import Indices
 from vladmap.mapping.graph import connected_components
-
-Indices = NDArray[np.int64]
 
 # Of a tile's bound, the share left to images that it has in common with its neighbours.
 _OVERLAP = 0.2

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vladmap.features.base import LocalFeatures, Matcher, Matches
+from vladmap.mapping.arrays import Indices
 from vladmap.mapping.two_view import MIN_INLIERS, fundamental_inliers
 
 MAX_IMAGES = 12
@@ -27,7 +28,6 @@ _ENOUGH_INLIERS = 100
 _STILL = 0.005
 
 Pair = tuple[str, str]
-Indices = NDArray[np.int64]
 
 
 class Evidence:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from vladmap.atlas import layout, storage
 from vladmap.atlas.store import AtlasStore
 from vladmap.mapping.georegister import centres_and_rotations
-from vladmap.mapping.merge import read_model
+from vladmap.mapping.tile_model import read_model
 from vladmap.pipeline import truth
 from vladmap.pipeline.ledgers import image_shards, paths_of, read_json, reject_paths
 from vladmap.pipeline.option_values import typed

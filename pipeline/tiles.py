@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import layout, storage
 from vladmap.mapping.camera_keys import camera_keys
-from vladmap.mapping.judging import KEPT, QUATERNION, judge, judged_table, pairs_of, photographs_of
+from vladmap.mapping.judging import KEPT, judge, judged_table
+from vladmap.mapping.photographs import QUATERNION, pairs_of, photographs_of
 from vladmap.mapping.tiles import Tile, plan_tiles
 from vladmap.mapping.two_view import inlier_counts
 from vladmap.pipeline.cameras import camera_name

@@ -14,7 +14,9 @@ import apache_beam as beam
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry, read_input
 from vladmap.mapping.mapper import image_names
-from vladmap.mapping.merge import Merged, TileModel, merge_tiles, poses_table, read_model
+from vladmap.mapping.merge import Merged, merge_tiles
+from vladmap.mapping.poses import poses_table
+from vladmap.mapping.tile_model import TileModel, read_model
 from vladmap.mapping.unregistered import MapOutcome
 from vladmap.schemas.records import FileRef, LedgerEntry, Task
 from vladmap.transforms.colours import colour_models

@@ -15,8 +15,9 @@ from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping.camera import Camera
 from vladmap.mapping.camera_keys import camera_keys
-from vladmap.mapping.evidence import MIN_POINTS, keep_evident, turning_views
+from vladmap.mapping.evidence import MIN_POINTS, keep_evident
 from vladmap.mapping.mapper import image_names
+from vladmap.mapping.pure_rotation import turning_views
 from vladmap.mapping.reconstruct import reconstruct_tile
 from vladmap.mapping.two_view import TwoView, two_view_table, verify
 from vladmap.schemas import tables

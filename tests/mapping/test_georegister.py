@@ -1,14 +1,8 @@
 import numpy as np
 import pytest
 
-from vladmap.mapping.georegister import (
-    Georegistration,
-    Positions,
-    Similarity,
-    choose_origin,
-    georegister,
-    positions_of,
-)
+from vladmap.mapping.georegister import Georegistration, Similarity, georegister
+from vladmap.mapping.gps import GpsPositions, choose_origin, gps_positions
 
 Array = np.ndarray
 
@@ -39,16 +33,16 @@ def disguised(centres: Array, rotations: Array) -> tuple[Array, Array]:
     return 0.13 * centres @ turn.T + [5.0, -3.0, 2.0], turn @ rotations
 
 
-def error_after(centres: Array, rotations: Array, gps: Positions) -> Array:
+def error_after(centres: Array, rotations: Array, gps: GpsPositions) -> Array:
     found = georegister(*disguised(centres, rotations), gps)
     assert found is not None
     carried = found.enu_from_model.apply(disguised(centres, rotations)[0])
     return np.linalg.norm(carried - centres, axis=1)
 
 
-def noisy(centres: Array, sigma: float, seed: int = 0) -> Positions:
+def noisy(centres: Array, sigma: float, seed: int = 0) -> GpsPositions:
     noise = np.random.default_rng(seed).normal(0, sigma, centres.shape) * [1.0, 1.0, 1.5]
-    return Positions(centres + noise, np.full(len(centres), max(sigma, 0.1)))
+    return GpsPositions(centres + noise, np.full(len(centres), max(sigma, 0.1)))
 
 
 @pytest.mark.parametrize("loop", [True, False])
@@ -131,7 +125,7 @@ def test_fewer_than_three_places_are_refused(places: int) -> None:
 
 def test_one_place_for_all_is_refused() -> None:
     centres, rotations = drive(10, loop=True)
-    gps = Positions(np.zeros((10, 3)), np.full(10, 5.0))
+    gps = GpsPositions(np.zeros((10, 3)), np.full(10, 5.0))
     assert georegister(centres, rotations, gps) is None
 
 
@@ -149,7 +143,7 @@ def test_the_origin_ignores_an_outlier_and_the_antimeridian() -> None:
 def test_positions_take_the_stated_accuracy_or_the_default() -> None:
     row = {"latitude": 1.0, "longitude": 2.0, "altitude": None, "gps_accuracy_m": None}
     rows = [row, {**row, "altitude": 7.0, "gps_accuracy_m": 2.5}, {**row, "latitude": None}]
-    gps = positions_of(rows, (1.0, 2.0, 5.0), 4.0)
+    gps = gps_positions(rows, (1.0, 2.0, 5.0), 4.0)
     np.testing.assert_allclose(gps.sigma, [4.0, 2.5, 4.0])
     np.testing.assert_allclose(gps.enu[:2, :2], 0.0, atol=1e-6)
     assert gps.enu[1, 2] == pytest.approx(2.0)
@@ -192,7 +186,7 @@ def test_the_noise_of_a_receiver_that_stands_is_no_place_for_a_model() -> None:
         steps = rng.normal(0, 0.3, (10, 3))
         rotations = np.tile(np.eye(3)[:, [0, 2, 1]] * [1, -1, 1], (10, 1, 1))
         still = noisy(np.zeros((10, 3)), 3.0, seed)
-        gps = Positions(still.enu, np.full(10, 5.0))
+        gps = GpsPositions(still.enu, np.full(10, 5.0))
         placed += georegister(steps, rotations, gps) is not None
     assert placed <= 15, "each of two tests errs in one of twenty"
 
@@ -203,4 +197,4 @@ def test_a_short_street_is_placed_by_its_shape_or_by_its_length(step_m: float) -
     centres = np.stack([step_m * np.arange(6.0), 0.3 * np.arange(6.0) ** 2, np.zeros(6)], axis=1)
     rotations = np.tile(np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]]), (6, 1, 1))
     near = noisy(centres, 0.2 if step_m < 10 else 3.0)
-    assert georegister(centres / 3, rotations, Positions(near.enu, np.full(6, 5.0))) is not None
+    assert georegister(centres / 3, rotations, GpsPositions(near.enu, np.full(6, 5.0))) is not None

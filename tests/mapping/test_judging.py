@@ -5,17 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from vladmap.mapping.judging import (
-    ALIKE,
-    FAR,
-    KEPT,
-    TURNED,
-    Judgement,
-    Pairs,
-    Photographs,
-    fill_positions,
-    judge,
-)
+from vladmap.mapping.filled_positions import fill_positions
+from vladmap.mapping.judging import ALIKE, FAR, KEPT, TURNED, Judgement, judge
+from vladmap.mapping.photographs import Pairs, Photographs
 
 SIGMA = 3.0
 STEP = 3.0

@@ -11,7 +11,7 @@ import pytest
 from tests.mapping.test_merge import model_of, name_of
 from tests.mapping.test_soundness import COUNT, along_drives, move, pairs_of
 from vladmap.features.colmap import pycolmap
-from vladmap.mapping import reconstruct
+from vladmap.mapping import sound_models, tile_mapping
 from vladmap.mapping.judging import JUDGED
 from vladmap.mapping.mapper import MapperOptions
 
@@ -31,13 +31,13 @@ def mapped(
     rows = [
         {**row, "uri": name, "width": 640, "height": 480} for name, row in along_drives(gps).items()
     ]
-    monkeypatch.setattr(reconstruct, "map_incrementally", lambda *_: incremental)
-    monkeypatch.setattr(reconstruct, "map_globally", lambda *_: globally)
-    monkeypatch.setattr(reconstruct, "read_pairs", lambda _: pairs_of(model_of(range(COUNT))))
-    monkeypatch.setattr(reconstruct, "_largest_component", lambda _: COUNT)
-    monkeypatch.setattr(reconstruct, "calibrate", lambda model, _: model)
+    monkeypatch.setattr(tile_mapping, "map_incrementally", lambda *_: incremental)
+    monkeypatch.setattr(tile_mapping, "map_globally", lambda *_: globally)
+    monkeypatch.setattr(tile_mapping, "read_pairs", lambda _: pairs_of(model_of(range(COUNT))))
+    monkeypatch.setattr(tile_mapping, "_largest_component", lambda _: COUNT)
+    monkeypatch.setattr(sound_models, "calibrate", lambda model, _: model)
     options = MapperOptions(max_runtime_s=seconds, gps_sigma_m=1.0)
-    return reconstruct._map_tile(folder, rows, JUDGED.empty_table(), options)
+    return tile_mapping.map_tile(folder, rows, JUDGED.empty_table(), options)
 
 
 def test_a_global_model_that_fails_the_test_does_not_win_by_its_number(

@@ -1,0 +1,102 @@
+"""The offset of GPS that each stretch of a drive shares, estimated from verified pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.linalg import spsolve
+
+from vladmap.mapping.arrays import Array, Indices
+from vladmap.mapping.filled_positions import SCENE_M
+from vladmap.mapping.photographs import Pairs, Photographs, are_close_in_sequence
+
+MIN_DISTANCE_M = 10.0
+
+# A stretch of a drive shares one offset: so many photographs, so many metres (one sigma) from
+# nothing, so many from the stretch before. Pairs further apart than any offset and any scene
+# allow do not take part in finding it.
+_STRETCH = 30
+_OFFSET_SIGMA_M = 10.0
+_OFFSET_STEP_M = 5.0
+MAX_OFFSET_M = 30.0
+_ROUNDS = 12
+# Pairs between two stretches err alike: together they weigh no more than so many.
+_PAIRS_THAT_COUNT = 10.0
+
+
+def gps_offsets(photographs: Photographs, pairs: Pairs, position: Array, sigma: Array) -> Array:
+    """The (n, 3) offset that GPS has at each photograph, shared along a stretch of its drive.
+
+    Pairs pull the stretches that they join together, a stretch holds to the one before it and to
+    where GPS has it. Robust by graduated non-convexity (Yang et al., RA-L 2020): the Geman-McClure
+    weight of a pair is that of a scale that shrinks from the largest offset to the size of a scene.
+    """
+    count = len(position)
+    stretch, following = _stretches(photographs, position)
+    groups = int(stretch.max(initial=-1)) + 1
+    nothing = np.zeros((count, 3))
+    if groups < 2:
+        return nothing
+    a, b = stretch[pairs.first], stretch[pairs.second]
+    apart = position[pairs.first] - position[pairs.second]
+    length = np.linalg.norm(apart, axis=1)
+    usable = (a >= 0) & (b >= 0) & (a != b) & (length <= MAX_OFFSET_M + SCENE_M)
+    usable &= ~are_close_in_sequence(photographs, pairs)
+    if not usable.any():
+        return nothing
+    a, b, apart = a[usable], b[usable], apart[usable]
+    error = np.hypot(sigma[pairs.first[usable]], sigma[pairs.second[usable]])
+    scale = np.hypot(error, MIN_DISTANCE_M)
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    _, together = np.unique(low * groups + high, return_inverse=True)
+
+    offset = np.zeros((groups, 3))
+    for width in np.geomspace(MAX_OFFSET_M, 1.0, _ROUNDS):
+        reach = np.maximum(scale, width)
+        residual = np.linalg.norm(apart - offset[a] + offset[b], axis=1)
+        robust = 1.0 / (1.0 + (residual / reach) ** 2) ** 2
+        total = np.bincount(together, robust)
+        weight = robust / scale**2 * np.minimum(1.0, _PAIRS_THAT_COUNT / total)[together]
+        step_a, step_b = following
+        tie = np.full(len(step_a), _OFFSET_STEP_M**-2)
+        rows, columns = np.concatenate([a, step_a]), np.concatenate([b, step_b])
+        strength = np.concatenate([weight, tie])
+        target = np.concatenate([apart, np.zeros((len(step_a), 3))])
+        diagonal = np.bincount(rows, strength, groups) + np.bincount(columns, strength, groups)
+        normal = coo_matrix(
+            (
+                np.concatenate([diagonal + _OFFSET_SIGMA_M**-2, -strength, -strength]),
+                (
+                    np.concatenate([np.arange(groups), rows, columns]),
+                    np.concatenate([np.arange(groups), columns, rows]),
+                ),
+            ),
+            (groups, groups),
+        ).tocsc()
+        right = np.zeros((groups, 3))
+        np.add.at(right, rows, strength[:, None] * target)
+        np.add.at(right, columns, -strength[:, None] * target)
+        offset = np.asarray(spsolve(normal, right)).reshape(groups, 3)
+    there = stretch >= 0
+    result = nothing
+    result[there] = offset[stretch[there]]
+    return result
+
+
+def _stretches(
+    photographs: Photographs, position: Array
+) -> tuple[Indices, tuple[Indices, Indices]]:
+    """The stretch of each photograph, -1 where none, and which stretch follows which."""
+    stretch = np.full(len(position), -1, np.int64)
+    order = np.lexsort((photographs.index, photographs.sequence))
+    order = order[(photographs.sequence[order] >= 0) & np.isfinite(position[order, 0])]
+    if len(order) == 0:
+        return stretch, (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    sequence = photographs.sequence[order]
+    starts = np.flatnonzero(np.diff(sequence, prepend=-2))
+    place = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+    key = np.stack([sequence, place // _STRETCH], axis=1)
+    drive, number = np.unique(key, axis=0, return_inverse=True)
+    stretch[order] = number.reshape(-1)
+    follows = np.flatnonzero(np.diff(drive[:, 0]) == 0)
+    return stretch, (follows, follows + 1)

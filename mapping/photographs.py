@@ -1,0 +1,80 @@
+"""Photographs and their verified pairs as arrays: what is known before anything is mapped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike
+
+from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
+from vladmap.mapping.arrays import Array, Bools, Indices
+
+QUATERNION = ("qw", "qx", "qy", "qz")
+# Places before or after each other in a sequence.
+_BESIDE = 5
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """What is known of n photographs before they are mapped.
+
+    `position` (n, 3) earth-centred metres, NaN where unknown; `sigma` (n,) metres, one sigma;
+    `sequence` (n,) a number for each sequence, -1 for none; `index` (n,) the place in it.
+    """
+
+    position: Array
+    sigma: Array
+    sequence: Indices
+    index: Indices
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """m verified pairs: rows of their photographs, counts of inliers, and rotations.
+
+    `rotation` (m, 4) is w, x, y, z of second_from_first, NaN where the geometry has none.
+    """
+
+    first: Indices
+    second: Indices
+    inliers: Array
+    rotation: Array
+
+
+def photographs_of(images: pa.Table, gps_sigma_m: float) -> Photographs:
+    """Photographs of rows of IMAGES; `gps_sigma_m` is the accuracy of positions that state none."""
+
+    def column(name: str) -> Array:
+        return np.asarray(images[name].to_numpy(), np.float64)
+
+    latitude, longitude = column("latitude"), column("longitude")
+    known = np.isfinite(latitude) & np.isfinite(longitude)
+    # At height 0: altitudes are the worst of GPS, and say nothing of who sees whom.
+    position = np.full((len(latitude), 3), np.nan)
+    position[known] = ecef_on_ellipsoid(latitude[known], longitude[known])
+    sigma = column("gps_accuracy_m")
+    codes = pc.fill_null(images["sequence_id"].combine_chunks().dictionary_encode().indices, -1)
+    return Photographs(
+        position,
+        np.where(np.isfinite(sigma) & (sigma > 0), sigma, gps_sigma_m),
+        np.asarray(codes, np.int64),
+        np.asarray(pc.fill_null(images["sequence_index"], 0), np.int64),
+    )
+
+
+def pairs_of(two_views: pa.Table, image_ids: pa.Array, inliers: ArrayLike) -> Pairs:
+    """Pairs of rows of TWO_VIEWS, all of whose images are in `image_ids`."""
+    first, second = (
+        np.asarray(pc.index_in(two_views[f"image_id_{end}"], image_ids), np.int64) for end in "ab"
+    )
+    rotation = [np.asarray(two_views[name].to_numpy(), np.float64) for name in QUATERNION]
+    return Pairs(first, second, np.asarray(inliers, np.float64), np.stack(rotation, axis=1))
+
+
+def are_close_in_sequence(photographs: Photographs, pairs: Pairs) -> Bools:
+    sequence, index = photographs.sequence, photographs.index
+    same = (sequence[pairs.first] == sequence[pairs.second]) & (sequence[pairs.first] >= 0)
+    return same & (np.abs(index[pairs.first] - index[pairs.second]) <= _BESIDE)
