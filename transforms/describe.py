@@ -1,5 +1,6 @@
 """Describe: one global descriptor an image, in batches, decoding while the model computes.
 
+Shards of `images/` in, `descriptors/` out, with `rejects/` of photographs that cannot be described.
 Where patches are wanted they come from the same forward pass, and go to `patches/`.
 
 Metrics carry RunInference's names, so that dashboards made for it fit. Its PyTorch handler is not
@@ -9,11 +10,9 @@ batch that does not fit in memory.
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,14 +28,15 @@ from vladmap.console import counter as progress
 from vladmap.models import load_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.base import DescriptorModel
-from vladmap.models.memory import one_thread_a_call, within_memory
+from vladmap.models.batches import BatchDescriber, Description
+from vladmap.models.memory import one_thread_a_call
+from vladmap.models.patch_table import patch_table
 from vladmap.retrieval.descriptors import descriptor_table
-from vladmap.retrieval.patches import StoredPatches, stored
+from vladmap.retrieval.patches import StoredPatches
 from vladmap.schemas import tables
 from vladmap.schemas.records import FileRef, LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
 from vladmap.transforms.counters import StageCounters
-from vladmap.transforms.patches import patch_table
 
 STAGE = "describe"
 
@@ -60,9 +60,6 @@ class ModelSettings:
     patch_size: int = 0
     patches: str = ""
     compile: bool = False
-
-
-Described = tuple[NDArray[np.float32], StoredPatches | None]
 
 
 class _Model:
@@ -107,10 +104,11 @@ class _Describe(beam.DoFn):
         box = self._shared.acquire(
             lambda: _Model(self._root, self._settings), tag=self._settings.weights
         )
+        settings = self._settings
         self._box, self._model = box, box.model
-        # A batch that once did not fit the GPU's memory is not tried again.
-        self._limit = self._settings.batch_size
-        self._measured: deque[tuple[int, int]] = deque()
+        # A GPU has two lanes: the pixels of one batch are copied while the other's is computed.
+        lanes = settings.threads if settings.device == "cpu" else 2
+        self._describer = BatchDescriber(box.model, settings.batch_size, lanes, settings.patch_size)
         metrics = beam.metrics.Metrics
         self._inferences = metrics.counter("vladmap.describe", "num_inferences")
         self._latency = metrics.distribution(
@@ -126,13 +124,13 @@ class _Describe(beam.DoFn):
         vectors: list[NDArray[np.float32]] = []
         patches: list[tuple[str, StoredPatches]] = []
         rejects = []
-        for photo, described in self._described(rows):
+        for photo, description in self._describe(rows):
             error = photo.error
-            if described is not None and described[0].any():
+            if description is not None and description.descriptor.any():
                 ids.append(photo.row["image_id"])
-                vectors.append(described[0])
-                if described[1] is not None:
-                    patches.append((photo.row["image_id"], described[1]))
+                vectors.append(description.descriptor)
+                if description.patches is not None:
+                    patches.append((photo.row["image_id"], description.patches))
             elif error is None:
                 # Only a classical model gives zero: an image without a single feature.
                 error = PhotoError(RejectReason.NO_DESCRIPTOR, "nothing in it to describe")
@@ -168,61 +166,19 @@ class _Describe(beam.DoFn):
         path = f"{settings.patches}/cell={task.cell}/{task.shard}.parquet"
         return [storage.commit_table(self._root, path, table)]
 
-    def _described(self, rows: list[dict[str, Any]]) -> Iterator[tuple[Photo, Described | None]]:
-        """Photographs with their descriptors, None where they cannot be read.
-
-        Some threads decode what comes next while others compute. A GPU has two that compute: the
-        pixels of one are copied while the other's batch is on the way through the network.
-        """
+    def _describe(self, rows: list[dict[str, Any]]) -> Iterator[tuple[Photo, Description | None]]:
+        """Photographs with their descriptions; some threads decode while others compute."""
         settings = self._settings
-        lanes = settings.threads if settings.device == "cpu" else 2
-        with ThreadPoolExecutor(settings.threads) as readers, ThreadPoolExecutor(lanes) as lane:
-            ahead = settings.batch_size * (lanes + 1)
+        with ThreadPoolExecutor(settings.threads) as readers:
+            ahead = settings.batch_size * (self._describer.lanes + 1)
             photos = load_ahead(
                 rows, settings.max_pixels, readers, ahead, self._model.input_long_side
             )
-            waiting: deque[tuple[list[Photo], Future[list[Described]]]] = deque()
-            for batch in _batches(photos, settings.batch_size):
-                images = [photo.pixels for photo in batch if photo.pixels is not None]
-                waiting.append((batch, lane.submit(self._infer, images)))
-                if len(waiting) > lanes:
-                    yield from _paired(*waiting.popleft())
-            while waiting:
-                yield from _paired(*waiting.popleft())
-
-    def _infer(self, images: list[NDArray[np.uint8]]) -> list[Described]:
-        started = time.monotonic()
-        found, fits = within_memory(self._describe, images, self._limit)
-        self._limit = min(self._limit, fits)  # another lane may know of less room
-        self._measured.append((len(images), int(1e6 * (time.monotonic() - started))))
-        return found
-
-    def _describe(self, images: Sequence[NDArray[np.uint8]]) -> Iterable[Described]:
-        model, size = self._model, self._settings.patch_size
-        if not size:
-            return ((row, None) for row in model.describe(images))
-        assert isinstance(model, AggregatedModel)  # the options see to it
-        # In int8 at once: a shard's patches wait in memory for its table.
-        described = model.describe_each(images, (size,))
-        return ((row, stored(patches)) for row, patches in described)
+            yield from self._describer.describe(photos)
 
     def _report(self) -> None:
         """Metrics belong to the bundle's own thread."""
-        while self._measured:
-            images, microseconds = self._measured.popleft()
+        while self._describer.latencies:
+            images, microseconds = self._describer.latencies.popleft()
             self._inferences.inc(images)
             self._latency.update(microseconds)
-
-
-def _paired(
-    batch: list[Photo], future: Future[list[Described]]
-) -> Iterator[tuple[Photo, Described | None]]:
-    found = iter(future.result())
-    for photo in batch:
-        yield photo, None if photo.pixels is None else next(found)
-
-
-def _batches(items: Iterable[Photo], size: int) -> Iterator[list[Photo]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

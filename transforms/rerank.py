@@ -21,9 +21,9 @@ from vladmap.features.registry import feature_kind, load_matcher
 from vladmap.features.table import read_features
 from vladmap.mapping.two_view import fundamental_inliers
 from vladmap.models.memory import one_thread_a_call
+from vladmap.models.patch_table import PatchTable, read_patches
 from vladmap.retrieval.names import BY_FEATURES, BY_PATCHES
 from vladmap.retrieval.rerank import by_inliers, scores_of_each
-from vladmap.transforms.patches import PatchTable, read_patches
 
 # Measured: a thousand of an image's features order candidates as well as all, in a tenth the time.
 _FEATURES = 1024

@@ -38,11 +38,11 @@ def patch_table(
 
 def read_patches(table: pa.Table) -> PatchTable:
     """Patches by image_id, N = 1 each."""
-    about = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     dimension, size, stride = (
-        int(about[f"vladmap:{key}"]) for key in ("dimension", "patch_size", "stride_px")
+        int(metadata[f"vladmap:{key}"]) for key in ("dimension", "patch_size", "stride_px")
     )
-    found = {}
+    patches = {}
     for row in range(table.num_rows):
         image, rows, columns = (
             table[name][row].as_py() for name in ("image_id", "rows", "columns")
@@ -50,10 +50,10 @@ def read_patches(table: pa.Table) -> PatchTable:
         descriptors = np.frombuffer(table["descriptors"][row].as_buffer(), np.int8)
         scales = table["scales"][row].values.to_numpy(zero_copy_only=False)
         centres = patch_centres(rows + size - 1, columns + size - 1, size, stride).numpy()
-        found[image] = StoredPatches(
+        patches[image] = StoredPatches(
             [descriptors.reshape(1, -1, dimension)], [centres], [scales.reshape(1, -1)]
         )
-    return found
+    return patches
 
 
 def _grid(centres: NDArray[np.float32]) -> tuple[int, int]:
