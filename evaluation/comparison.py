@@ -14,7 +14,8 @@ import numpy as np
 
 from vladmap.console.results import print_json
 from vladmap.evaluation import reranking
-from vladmap.evaluation.describing import described, ready
+from vladmap.evaluation.describing import describe
+from vladmap.evaluation.learning import prepare_model
 from vladmap.evaluation.measure import model_choice
 from vladmap.evaluation.names import METHODS, RERANKING
 from vladmap.evaluation.sets import Smoothing, read_set, read_smoothing
@@ -102,12 +103,12 @@ def _measured(
     parsed: argparse.Namespace, chosen: EvaluationSet, method: Method, smoothing: Smoothing
 ) -> MethodRow:
     choice = model_choice(parsed, method.model, method.checkpoint, method.rerank)
-    model, _ = ready(choice, chosen.database.paths)
+    model, _ = prepare_model(choice, chosen.database.paths)
     by = reranking.evidence(method.rerank, model, parsed.patch_size)
-    database = described(model, chosen.database.paths, choice, "database")
+    database = describe(model, chosen.database.paths, choice.run, "database")
     queries = database
     if not chosen.leave_one_out:
-        queries = described(model, chosen.queries.paths, choice, "queries")
+        queries = describe(model, chosen.queries.paths, choice.run, "queries")
     ranking, query_milliseconds = reranking.ranked(
         queries.rows, database.rows, chosen, smoothing, by, parsed.rerank_candidates
     )

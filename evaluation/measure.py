@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vladmap.console.results import print_json
 from vladmap.evaluation import reranking
-from vladmap.evaluation.describing import Described, ModelChoice, described, ready
+from vladmap.evaluation.describing import Descriptors, RunSettings, describe
+from vladmap.evaluation.learning import ModelChoice, prepare_model
 from vladmap.evaluation.output import Measured, results_of, table, write
 from vladmap.evaluation.sets import read_set, read_smoothing
 from vladmap.models import DescriptorModel
@@ -38,14 +39,12 @@ def model_choice(
         name,
         checkpoint,
         learn,
-        parsed.device,
-        parsed.precision,
-        os.cpu_count() or 1,
-        lanes,
+        RunSettings(parsed.device, parsed.precision, os.cpu_count() or 1, lanes),
         parsed.seed,
         parsed.patch_size if patches else 0,
         parsed.patch_dimension if patches else 0,
-        0 if getattr(parsed, "whiten", 0) else parsed.dimension,
+        parsed.dimension,
+        whiten=bool(getattr(parsed, "whiten", 0)),
     )
 
 
@@ -61,12 +60,12 @@ def evaluate(parsed: argparse.Namespace) -> None:
         learn=parsed.learn,
         lanes=os.cpu_count() or 1,
     )
-    model, learnt_from = ready(choice, chosen.database.paths)
+    model, learnt_from = prepare_model(choice, chosen.database.paths)
     by = reranking.evidence(parsed.rerank, model, parsed.patch_size, os.cpu_count() or 1)
-    database = described(model, chosen.database.paths, choice, "database")
+    database = describe(model, chosen.database.paths, choice.run, "database")
     queries = database
     if not chosen.leave_one_out:
-        queries = described(model, chosen.queries.paths, choice, "queries")
+        queries = describe(model, chosen.queries.paths, choice.run, "queries")
     found = [database.rows, queries.rows]
     whitening = None
     if parsed.whiten:
@@ -89,10 +88,10 @@ def evaluate(parsed: argparse.Namespace) -> None:
 
 
 def _whitening(
-    parsed: argparse.Namespace, model: DescriptorModel, choice: ModelChoice, database: Described
+    parsed: argparse.Namespace, model: DescriptorModel, choice: ModelChoice, database: Descriptors
 ) -> Whitening:
     rows = database.rows
     if parsed.whiten_split:
         other = read_set(argparse.Namespace(**vars(parsed) | {"split": parsed.whiten_split}))
-        rows = described(model, other.database.paths, choice, parsed.whiten_split).rows
+        rows = describe(model, other.database.paths, choice.run, parsed.whiten_split).rows
     return fit_whitening(rows[rows.any(axis=1)], parsed.whiten, seed=parsed.seed)

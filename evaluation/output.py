@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vladmap.atlas.manifest import software_versions
-from vladmap.evaluation.describing import Described
+from vladmap.evaluation.describing import Descriptors
 from vladmap.evaluation.sets import Smoothing
 from vladmap.models import DescriptorModel
 from vladmap.models.base import digest
@@ -46,8 +46,8 @@ class Measured:
         self,
         chosen: EvaluationSet,
         ranking: Ranking,
-        database: Described,
-        queries: Described,
+        database: Descriptors,
+        queries: Descriptors,
         smoothing: Smoothing,
     ) -> None:
         self.chosen, self.ranking = chosen, ranking

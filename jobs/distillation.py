@@ -24,6 +24,7 @@ from vladmap.models.backbones.registry import Backbone, backbone, installed
 from vladmap.models.base import Pixels
 from vladmap.models.checkpoints.layouts import Network, network, to_bytes
 from vladmap.models.kinds import DEFAULT_DIMENSION
+from vladmap.models.learning import DESCRIPTORS_AN_IMAGE, WORD_IMAGES, lowest_digests
 from vladmap.models.registry import default_clusters
 from vladmap.models.training.distillation import Distiller, Scenes, crops
 from vladmap.models.training.files import (
@@ -176,10 +177,18 @@ class _Judge:
             Pictures(self._set.queries.paths, size),
         ]
         asked = np.array([len(rows) > 0 for rows in self._set.positives])
+        drawn = lowest_digests([path.name for path in self._set.database.paths], WORD_IMAGES)
         found = []
         for seed in range(self._seed, self._seed + _VOCABULARIES):
-            parts = (sides[0].read(part) for part in _chunks(sides[0]))
-            aggregation = learnt_aggregation("netvlad", student, parts, default_clusters(_AS), seed)
+            parts = (sides[0].read(part) for part in in_chunks(np.array(drawn), 32))
+            aggregation = learnt_aggregation(
+                "netvlad",
+                student,
+                parts,
+                default_clusters(_AS),
+                seed,
+                per_image=DESCRIPTORS_AN_IMAGE,
+            )
             model = TrainableModel(student, aggregation)
             database, queries = (
                 np.concatenate([model.describe(side.read(part)) for part in _chunks(side)])

@@ -1,27 +1,155 @@
-"""What a model learns from a collection's own photographs: its visual words."""
+"""What a model learns from a collection's own photographs: visual words, and projections by PCA.
+
+This is the one implementation, for builds (`transforms.learn` distributes the steps below over
+workers), for evaluations (`learn` takes the steps in one process) and for training. All draw by the
+same rule: the photographs whose names have the lowest digests (`lowest_digests`), and of each of
+the first of them as many local descriptors as `LearningSettings` says, chosen by the seed and the
+photograph's pixels.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.aggregations.netvlad import initial_alpha
-from vladmap.models.base import Floats, Pixels
-from vladmap.models.checkpoints.vocabulary import Vocabulary
-from vladmap.models.local import sample
+from vladmap.models.base import DescriptorModel, Floats, Pixels
+from vladmap.models.checkpoints.vocabulary import Vocabulary, reduce, to_bytes
+from vladmap.models.local import LocalDescriptors, sample
 from vladmap.models.registry import (
     check_learns,
     default_clusters,
+    is_complete,
+    load_model,
     local_descriptors,
+    shipped_weights,
     spare_clusters,
 )
+from vladmap.models.whitening import (
+    IMAGES_PER_DIMENSION,
+    IMAGES_PER_REDUCED,
+    fit_whitening_of_parts,
+)
+from vladmap.photos.ids import image_id
 from vladmap.retrieval.bovw import inverse_document_frequency, word_counts
 from vladmap.retrieval.kmeans import kmeans
+from vladmap.schemas.rejects import UserError
 from vladmap.weights.reading import CheckpointSource
+
+WORD_IMAGES = 256
+"""Photographs that visual words are learnt from."""
+
+DESCRIPTORS_AN_IMAGE = 256
+"""Local descriptors of each of them."""
+
+PART_IMAGES = 16
+"""Photographs of a sample that are computed together. What is drawn of an image's patches depends
+on its place in its part, so it is the same number everywhere."""
+
+Target = Callable[[int, int], tuple[int, int]]
+"""(width, height) of a photograph -> the size at which a model wants it."""
+
+Part = tuple[int, list[Pixels]]
+"""A part of a sample: the place of its first photograph, and the pixels of those that can be read.
+"""
+
+
+@dataclass(frozen=True)
+class LearningSettings:
+    """What is learnt for the model `model`, and from how much.
+
+    `clusters` words, 0 for as many as the model wants, from the first `word_images` photographs of
+    the sample, rounded up to whole parts, and `descriptors_an_image` local descriptors of each.
+    From the whole sample, where the number is not 0: `whiten`, the dimension of PCA-whitened
+    descriptors; `dimension`, the numbers that descriptors are reduced to by `fit_reduction`;
+    `patch_dimension`, that of PCA-whitened patches of `patch_size` cells. The backbone is that of
+    `checkpoint`, or the one that ships with vladmap.
+    """
+
+    model: str
+    checkpoint: CheckpointSource | None = None
+    clusters: int = 0
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "float32"
+    whiten: int = 0
+    dimension: int = 0
+    patch_size: int = 0
+    patch_dimension: int = 0
+    word_images: int = WORD_IMAGES
+    descriptors_an_image: int = DESCRIPTORS_AN_IMAGE
+
+    @property
+    def words(self) -> int:
+        """The number of visual words; descriptors that are shortened afterwards bear more."""
+        shortened = (self.dimension > 0 or self.whiten > 0) and not self.patch_size
+        return self.clusters or default_clusters(self.model, shortened)
+
+    @property
+    def sample_images(self) -> int:
+        """Photographs of the sample, if the collection has as many."""
+        return max(
+            self.word_images,
+            IMAGES_PER_DIMENSION * self.whiten,
+            IMAGES_PER_REDUCED * self.dimension,
+        )
+
+    def patches_an_image(self, images: int) -> int:
+        """Patches to draw of each of `images` photographs, for the whitening of patches."""
+        # A fifth more than needed: some photographs cannot be read.
+        return -(-IMAGES_PER_DIMENSION * 6 * self.patch_dimension // (5 * images))
+
+
+def lowest_digests(names: Sequence[str], count: int) -> list[int]:
+    """Rows of the `count` names whose digests (`photos.ids.image_id`) are lowest, by rising digest.
+
+    Digests are as good as random, so this is a fair sample, and the same one in every run.
+    """
+    return sorted(range(len(names)), key=lambda row: image_id(names[row]))[:count]
+
+
+def complete_weights(
+    name: str, checkpoint: CheckpointSource | None, learn: bool = False
+) -> bytes | None:
+    """The file that makes the model `name` as it is; None where words have to be learnt first.
+
+    `learn` says that they are to be learnt although the checkpoint has some. Raises UserError where
+    `checkpoint` is none for this model.
+    """
+    if checkpoint is None:
+        return shipped_weights(name)
+    if learn or not is_complete(name, checkpoint):
+        return None
+    return checkpoint if isinstance(checkpoint, bytes) else Path(checkpoint).read_bytes()
+
+
+class Centres(NamedTuple):
+    """Centres (K, D) of visual words, and the sharpness `alpha` of soft assignment that suits the
+    sample that they were learnt from (0 where there is one centre alone)."""
+
+    rows: Floats
+    alpha: float
+
+
+def learn_centres(descriptors: Floats, count: int, seed: int) -> Centres:
+    """`count` centres by k-means on (M, D) local descriptors, in whatever order their rows are.
+
+    Raises UserError where there are fewer rows than centres.
+    """
+    centres = kmeans(descriptors, count, seed)
+    if count == 1:
+        return Centres(centres, 0.0)
+    alpha = initial_alpha(torch.from_numpy(descriptors), torch.from_numpy(centres))
+    # A sum over the rows in whatever order they come: its last digits depend on that order.
+    return Centres(centres, float(np.float32(alpha)))
 
 
 def sample_local_descriptors(
@@ -62,21 +190,16 @@ def fit(
             f"got {descriptors.shape[1]}"
         )
     wanted = (clusters or default_clusters(model_name)) + spare_clusters(model_name)
-    centres = kmeans(descriptors, wanted, seed)
-    alpha = 0.0
-    if wanted > 1:
-        found = initial_alpha(torch.from_numpy(descriptors), torch.from_numpy(centres))
-        # A sum over the rows in whatever order they come: its last digits are no one's.
-        alpha = float(np.float32(found))
+    centres = learn_centres(descriptors, wanted, seed)
     own = source.own
     return Vocabulary(
         model_name,
         source.features.digest,
         seed,
-        centres,
+        centres.rows,
         backbone=own.weights if own else {},
         preprocessing=own.preprocessing if own else None,
-        alpha=alpha,
+        alpha=centres.alpha,
     )
 
 
@@ -97,3 +220,92 @@ def weigh_words(vocabulary: Vocabulary, counts: NDArray[np.int64]) -> Vocabulary
     """The vocabulary of a bag of words with its weights, from the sum of `images_with_words`."""
     idf = inverse_document_frequency(counts[1:], int(counts[0]))
     return dataclasses.replace(vocabulary, idf=idf)
+
+
+def draw_patches(
+    model: DescriptorModel,
+    images: Sequence[Pixels],
+    size: int,
+    each: int,
+    seed: int,
+    start: int = 0,
+) -> Floats:
+    """(M, K * D) patches of `size` cells, `each` of every image, drawn by the seed and the image's
+    place in the sample, which counts from `start`."""
+    assert isinstance(model, AggregatedModel)
+    drawn = []
+    for place, (_, patches) in enumerate(model.describe_each(images, (size,))):
+        rows = patches.descriptors[0][0]
+        order = np.random.default_rng([seed, start + place]).permutation(len(rows))
+        drawn.append(rows[np.sort(order[:each])])
+    return np.concatenate(drawn)
+
+
+def learn(
+    settings: LearningSettings, read: Callable[[int, Target, str], Iterator[Part]], images: int
+) -> Vocabulary:
+    """Take every step in this process: words, their weights, whitenings, the reduction.
+
+    `read(count, target, what)` gives the first `count` photographs of the sample in parts of
+    PART_IMAGES; `images` is their number. The result is that of `transforms.learn`, to the last
+    bit. Raises UserError where no photograph can be read or too few to learn from.
+    """
+    source = local_descriptors(settings.model, settings.checkpoint, settings.device)
+    vocabulary = _learn_words(settings, source.features, read)
+    if settings.model == "bovw":
+        counts = [
+            images_with_words(vocabulary, source.features.extract(pixels))
+            for _, pixels in read(images, source.features.input_size.target, "weigh words")
+        ]
+        vocabulary = weigh_words(vocabulary, np.sum(counts, axis=0))
+    # Before descriptors are shortened: patches are projected from their full length.
+    if settings.patch_dimension:
+        model, each = _load(settings, vocabulary), settings.patches_an_image(images)
+        patches = [
+            draw_patches(model, pixels, settings.patch_size, each, settings.seed, start)
+            for start, pixels in read(images, model.input_long_side, "learn patches")
+        ]
+        fitted = fit_whitening_of_parts(patches, settings.patch_dimension, "patches", settings.seed)
+        vocabulary = dataclasses.replace(vocabulary, patch_whitening=fitted)
+    if settings.whiten:
+        fitted = fit_whitening_of_parts(
+            _describe(settings, vocabulary, read, images), settings.whiten, "images", settings.seed
+        )
+        vocabulary = dataclasses.replace(vocabulary, whitening=fitted)
+    if settings.dimension:
+        rows = np.concatenate(_describe(settings, vocabulary, read, images))
+        vocabulary = reduce(vocabulary, rows, settings.dimension)
+    return vocabulary
+
+
+def _learn_words(
+    settings: LearningSettings,
+    features: LocalDescriptors,
+    read: Callable[[int, Target, str], Iterator[Part]],
+) -> Vocabulary:
+    whole = -(-settings.word_images // PART_IMAGES) * PART_IMAGES
+    drawn = [
+        sample(features, pixels, settings.descriptors_an_image, settings.seed)
+        for _, pixels in read(whole, features.input_size.target, "learn words")
+    ]
+    if not drawn:
+        raise UserError("no photograph of the database can be read: there is nothing to learn from")
+    return fit(
+        settings.model, settings.checkpoint, np.concatenate(drawn), settings.words, settings.seed
+    )
+
+
+def _describe(
+    settings: LearningSettings,
+    vocabulary: Vocabulary,
+    read: Callable[[int, Target, str], Iterator[Part]],
+    images: int,
+) -> list[Floats]:
+    """Global descriptors (n, D) of each part of the sample, by the model as learnt so far."""
+    model = _load(settings, vocabulary)
+    parts = read(images, model.input_long_side, "learn the projection")
+    return [model.describe(pixels) for _, pixels in parts]
+
+
+def _load(settings: LearningSettings, vocabulary: Vocabulary) -> DescriptorModel:
+    return load_model(settings.model, to_bytes(vocabulary), settings.device, settings.precision)

@@ -10,6 +10,9 @@ randomised subspace iteration of Halko, Martinsson & Tropp, "Finding structure w
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,12 +129,25 @@ def fit_whitening(
 
     Raises UserError as `whitening_from` does.
     """
-    basis = first_basis(descriptors.shape[1], dimension, seed)
-    sums = add_up(descriptors, basis)
+    return fit_whitening_of_parts([descriptors], dimension, of, seed)
+
+
+def fit_whitening_of_parts(
+    parts: Sequence[NDArray[np.float32]], dimension: int, of: str = "images", seed: int = 0
+) -> Whitening:
+    """PCA-whitening of descriptors in parts (n, D), at least one, in whatever order they are.
+
+    `transforms.whitening` fits the same to the last bit where its parts are the same. Raises
+    UserError as `whitening_from` does.
+    """
+    basis = first_basis(parts[0].shape[1], dimension, seed)
     for _ in range(PASSES - 1):
-        basis = next_basis(sums, basis)
-        sums = add_up(descriptors, basis)
-    return whitening_from(sums, basis, dimension, of)
+        basis = next_basis(_add_up_parts(parts, basis), basis)
+    return whitening_from(_add_up_parts(parts, basis), basis, dimension, of)
+
+
+def _add_up_parts(parts: Sequence[NDArray[np.float32]], basis: NDArray[np.float64]) -> Sums:
+    return functools.reduce(operator.add, (add_up(part, basis) for part in parts))
 
 
 def fit_reduction(descriptors: NDArray[np.float32], dimension: int) -> Whitening | None:

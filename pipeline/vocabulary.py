@@ -9,8 +9,8 @@ import pyarrow as pa
 from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.photographs import SHARD_ROWS, shard_rows
-from vladmap.models.registry import default_clusters, is_complete, patch_dimension, shipped_weights
-from vladmap.models.whitening import IMAGES_PER_DIMENSION, IMAGES_PER_REDUCED
+from vladmap.models.learning import LearningSettings, complete_weights
+from vladmap.models.registry import patch_dimension
 from vladmap.pipeline.ledgers import image_shards
 from vladmap.pipeline.options import BuildOptions, learning_options, reduced_to
 from vladmap.pipeline.run import Run
@@ -18,7 +18,7 @@ from vladmap.pipeline.stages.describe import VOCABULARY
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
 from vladmap.schemas.rejects import UserError
 from vladmap.transforms.describe import ModelSettings
-from vladmap.transforms.learn import LearnVocabulary
+from vladmap.transforms.learn import LearnVocabulary, Reading
 
 log = logging.getLogger("vladmap")
 
@@ -67,12 +67,9 @@ def _read_checkpoint(path: str) -> bytes | None:
 
 def _whole_weights(options: BuildOptions, checkpoint: bytes | None) -> bytes | None:
     """Weights to which nothing has to be learnt, None where something has."""
-    if not checkpoint:
-        return shipped_weights(options.model)
-    complete = not options.learn and is_complete(
-        options.model, storage.local_copy(options.checkpoint)
-    )
-    return checkpoint if complete else None
+    # A path, where there is one: errors name it.
+    source = storage.local_copy(options.checkpoint) if checkpoint else None
+    return complete_weights(options.model, source, options.learn)
 
 
 def _keep_weights(run: Run, settings: ModelSettings, whole: bytes, fingerprint: str) -> LedgerEntry:
@@ -103,31 +100,28 @@ def _learn_weights(
     ]
     # Ids are digests of names: the lowest ones are a fair sample, and the same in every run.
     rows.sort(key=lambda row: row["image_id"])
-    wanted = max(
-        options.vocabulary_images,
-        IMAGES_PER_DIMENSION * options.whiten,
-        IMAGES_PER_REDUCED * dimension,
+    learning = LearningSettings(
+        model=options.model,
+        checkpoint=options.checkpoint or None,
+        clusters=options.clusters,
+        seed=options.seed,
+        device=options.device,
+        precision=options.precision,
+        whiten=options.whiten,
+        dimension=dimension,
+        patch_size=settings.patch_size,
+        patch_dimension=options.patch_dimension if settings.patch_size else 0,
+        word_images=options.vocabulary_images,
     )
-    sample = pa.Table.from_pylist(rows[:wanted], schema=SHARD_ROWS)
+    sample = pa.Table.from_pylist(rows[: learning.sample_images], schema=SHARD_ROWS)
     listed = layout.vocabulary_sample(options.model)
     storage.commit_table(root, listed, sample)
     run.atlas.forget(ledger_name, _WEIGHTS)
-    reduced = (dimension > 0 or options.whiten > 0) and not settings.patch_size
     output = layout.model_weights(options.model)
     ledger = run.execute(
         VOCABULARY,
         [Task(_WEIGHTS, NO_CELL, output, fingerprint, (("sample", listed),))],
-        LearnVocabulary(
-            root,
-            ledger_name,
-            settings,
-            options.clusters or default_clusters(options.model, reduced),
-            options.whiten,
-            options.seed,
-            options.patch_dimension if settings.patch_size else 0,
-            options.vocabulary_images,
-            dimension,
-        ),
+        LearnVocabulary(ledger_name, Reading(root, settings.threads, options.max_pixels), learning),
         count=lambda task: sample.num_rows,
         device=options.device,
     )

@@ -13,22 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vladmap.models.aggregations.base import Aggregation
-from vladmap.models.aggregations.netvlad import initial_alpha
 from vladmap.models.aggregations.registry import AGGREGATIONS
 from vladmap.models.backbones.registry import Backbone
 from vladmap.models.base import Floats, Pixels, batches
 from vladmap.models.checkpoints.layouts import Network, to_bytes
 from vladmap.models.kinds import TRAINABLE
+from vladmap.models.learning import learn_centres
 from vladmap.models.local import PRECISIONS, sample, torch_device
 from vladmap.models.whitening import Whitening, fit_whitening
-from vladmap.retrieval.kmeans import kmeans
 from vladmap.schemas.rejects import UserError
 from vladmap.weights.entries import Entries
 from vladmap.weights.preprocessing import Size
 
 FORMAT = "vladmap"
 
-_LOCAL_AN_IMAGE = 100
+LOCAL_AN_IMAGE = 100
+"""Local descriptors of an image that the clusters to start from are learnt from."""
+
 _STILL = 1e-6  # of a channel that no image moves
 
 # Measured on two cores: more images at a time overflow the caches and halve the rate.
@@ -197,12 +198,13 @@ def learnt_aggregation(
     clusters: int = 64,
     seed: int = 0,
     device: str = "cpu",
+    per_image: int = LOCAL_AN_IMAGE,
 ) -> Aggregation:
     """The aggregation to start from, its clusters by k-means on local descriptors of `images`.
 
-    `kind` is one of TRAINABLE; `images` come in batches and a hundred local descriptors of each
-    image are drawn. Raises UserError where there are fewer than clusters, ValueError for a kind
-    that is not known.
+    `kind` is one of TRAINABLE; `images` come in batches, and `per_image` local descriptors of
+    each image are drawn as for a vocabulary (`models.learning`). Raises UserError where there are
+    fewer than clusters, ValueError for a kind that is not known.
     """
     if kind not in TRAINABLE:
         raise ValueError(f"unknown aggregation {kind!r}: choose one of {', '.join(TRAINABLE)}")
@@ -210,12 +212,10 @@ def learnt_aggregation(
     if layer.needs_no_weights:
         return layer.on_backbone(backbone.channels)
     features = backbone.features(device)
-    drawn = [sample(features, part, _LOCAL_AN_IMAGE, seed) for part in images]
+    drawn = [sample(features, part, per_image, seed) for part in images]
     local = np.concatenate(drawn or [np.empty((0, features.dimension), np.float32)])
-    wanted = clusters + layer.spare_words
-    centres = torch.from_numpy(kmeans(local, wanted, seed))
-    alpha = initial_alpha(torch.from_numpy(local), centres) if wanted > 1 else 0.0
-    return layer.from_words(centres, alpha)
+    learnt = learn_centres(local, clusters + layer.spare_words, seed)
+    return layer.from_words(torch.from_numpy(learnt.rows), learnt.alpha)
 
 
 @torch.no_grad()

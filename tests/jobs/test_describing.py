@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from tests.models.synthetic import photographs
-from vladmap.evaluation.describing import ModelChoice, ready
+from vladmap.evaluation.learning import ModelChoice, prepare_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.whitening import LEAST_REDUCED
 
@@ -16,7 +16,9 @@ def test_reduced_descriptors_and_patches_of_a_collection_go_together(tmp_path: P
     for n, pixels in enumerate(photographs(LEAST_REDUCED, 96, 72)):
         paths.append(tmp_path / f"{n}.png")
         Image.fromarray(pixels).save(paths[-1])
-    model, learnt_from = ready(ModelChoice("netvlad-lite", patch_size=5, patch_dimension=8), paths)
+    model, learnt_from = prepare_model(
+        ModelChoice("netvlad-lite", patch_size=5, patch_dimension=8), paths
+    )
     assert isinstance(model, AggregatedModel)
     assert learnt_from == len(paths)
     assert model.spec.dimension <= LEAST_REDUCED - 1
