@@ -41,6 +41,35 @@ OPTIONS = "work/options.json"
 TIMINGS = "work/timings.json"
 
 
+INGEST_LEDGER = "ingest"
+PAIR_LEDGER = "pair"
+VERIFY_LEDGER = "verify"
+MERGE_LEDGER = "merge"
+DESCRIBE_PREFIX = "describe-"
+FEATURES_PREFIX = "features-"
+"""Names in the ledger; an atlas may hold several models and kinds of features beside each other."""
+
+
+def describe_ledger(model: str) -> str:
+    """The ledger's name of the descriptors of a model."""
+    return f"{DESCRIBE_PREFIX}{model}"
+
+
+def features_ledger(kind: str) -> str:
+    """The ledger's name of the local features of a kind."""
+    return f"{FEATURES_PREFIX}{kind}"
+
+
+def weights_ledger(model: str) -> str:
+    """The ledger's name of a model's weights."""
+    return f"vocabulary-{model}"
+
+
+def index_ledger(model: str) -> str:
+    """The ledger's name of a model's index."""
+    return f"index-{model}"
+
+
 def ledger_folder(stage: str) -> str:
     """The folder of a stage's ledger entries."""
     return f"{LEDGER}/{stage}"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 from vladmap.atlas import layout, storage
-from vladmap.schemas.records import LedgerEntry
+from vladmap.schemas.records import FileRef, LedgerEntry
 
 log = logging.getLogger("vladmap")
 
@@ -64,7 +63,7 @@ class LedgerReader:
         """Every line of a stage as it stands; no other file is looked at."""
         folder = storage.join(self.root, layout.ledger_folder(stage))
         with ThreadPoolExecutor(16) as pool:
-            return list(pool.map(_read_line, storage.list_files(folder, ".json")))
+            return list(pool.map(read_line, storage.list_files(folder, ".json")))
 
     def entries(self, stage: str, *, refresh: bool = False) -> dict[str, LedgerEntry]:
         """Entries of a stage by shard whose files are still there, as they were committed.
@@ -101,7 +100,7 @@ class LedgerReader:
         places = [storage.join(self.root, path) for path in files]
         states = storage.states([*(line.path for line in lines), *places])
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            checked = list(pool.map(partial(self.check, states), lines))
+            checked = list(pool.map(lambda line: self.check(states, line), lines))
         lost = {line.shard: line for line in checked if isinstance(line, LostLine)}
         self._report(stage, lost)
         self.lost[stage] = lost
@@ -109,9 +108,14 @@ class LedgerReader:
         return {entry.shard: entry for entry in sorted(entries, key=lambda entry: entry.shard)}
 
     def check(
-        self, states: Mapping[str, storage.FileState], line: LedgerLine
+        self,
+        states: Mapping[str, storage.FileState],
+        line: LedgerLine,
+        files: Sequence[FileRef] | None = None,
     ) -> LedgerEntry | LostLine:
         """The entry of a line if its files are as committed; `states` has the line's and theirs.
+
+        With `files` only these are looked at.
 
         Digests are read of files that changed after their line was written, and of all where the
         atlas is doubted: a file that nothing has touched since is what it was.
@@ -123,7 +127,7 @@ class LedgerReader:
             )
         written = states.get(line.path)
         touched = False
-        for file in entry.files:
+        for file in entry.files if files is None else files:
             path = storage.join(self.root, file.path)
             state = states.get(path)
             if state is None:
@@ -156,7 +160,8 @@ class LedgerReader:
             log.warning("%s: and %d more", folder, len(new) - _SHOWN)
 
 
-def _read_line(path: str) -> LedgerLine:
+def read_line(path: str) -> LedgerLine:
+    """One file of the ledger. An entry that names another place than its own is none."""
     try:
         entry = LedgerEntry.from_json(storage.read_bytes(path))
     except OSError as error:

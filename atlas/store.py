@@ -51,10 +51,10 @@ class AtlasStore:
     root: str
     manifest: dict[str, Any] = field(default_factory=dict)
     restored: str = ""
-    _ledger: LedgerReader = field(init=False, repr=False)
+    reader: LedgerReader = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._ledger = LedgerReader(self.root)
+        self.reader = LedgerReader(self.root)
 
     @staticmethod
     def open(root: str, *, create: bool, write: bool = True) -> AtlasStore:
@@ -89,16 +89,16 @@ class AtlasStore:
     @property
     def doubted(self) -> bool:
         """Whether every file's digest is to be read before the file is believed."""
-        return self._ledger.doubted
+        return self.reader.doubted
 
     @doubted.setter
     def doubted(self, doubted: bool) -> None:
-        self._ledger.doubted = doubted
+        self.reader.doubted = doubted
 
     @property
     def lost(self) -> dict[str, dict[str, LostLine]]:
         """The lines of the ledger that do not hold, by stage and shard."""
-        return self._ledger.lost
+        return self.reader.lost
 
     def _read_manifest(self) -> None:
         try:
@@ -113,7 +113,7 @@ class AtlasStore:
     def _restore(self, why: str) -> None:
         log.warning("%s: %s; it is made anew from the ledger", self.path(layout.MANIFEST), why)
         self.doubted, self.restored = True, why
-        self.manifest = restored_manifest(self.root, self._ledger)
+        self.manifest = restored_manifest(self.root, self.reader)
 
     def _place(self) -> str:
         """What a copy of an atlas on local disk does not share with it; empty elsewhere."""
@@ -124,15 +124,15 @@ class AtlasStore:
 
     def stage_names(self) -> list[str]:
         """All stages that have a folder in the ledger."""
-        return self._ledger.stages()
+        return self.reader.stages()
 
     def ledger(self, stage: str, *, refresh: bool = False) -> dict[str, LedgerEntry]:
         """Entries of a stage by shard that hold (LedgerReader.entries)."""
-        return self._ledger.entries(stage, refresh=refresh)
+        return self.reader.entries(stage, refresh=refresh)
 
     def digests(self) -> dict[str, str]:
         """Digest of every committed file of the stages that were asked for so far, by path."""
-        return self._ledger.digests()
+        return self.reader.digests()
 
     def content(self, key: str) -> str | None:
         """Identity that `<stage>/<shard>` or its `:<part>` has now, as later stages see it."""
@@ -154,7 +154,7 @@ class AtlasStore:
 
     def doubt(self) -> bool:
         """Read every digest again; whether any line of the ledger was lost that held before."""
-        return self._ledger.verify_again()
+        return self.reader.verify_again()
 
     def require(self, stages: Iterable[str]) -> None:
         """Raises UserError where a line of one of these stages does not hold."""
@@ -235,12 +235,12 @@ class AtlasStore:
         user's to start one run at a time.
         """
         with exclusive(self.root) if storage.is_local(self.root) else contextlib.nullcontext():
-            self._ledger.renewing = storage.is_local(self.root)
+            self.reader.renewing = storage.is_local(self.root)
             try:
                 self._sweep(time.time())
                 yield
             finally:
-                self._ledger.renewing = False
+                self.reader.renewing = False
 
     def _sweep(self, before: float) -> None:
         """Delete the half-written files that killed runs have left, those older than this run."""

@@ -1,0 +1,134 @@
+"""Reading committed files of an atlas that may be a copy, damaged, or written at this moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from vladmap.atlas import layout, storage
+from vladmap.atlas.errors import DamagedAtlas, NotInAtlas
+from vladmap.atlas.ledger import LedgerLine, LedgerReader, LostLine, read_line
+from vladmap.schemas.records import FileRef, LedgerEntry
+from vladmap.schemas.rejects import UserError
+
+_TRIES = 5
+_PAUSE_S = 0.2
+
+
+class CommittedFiles:
+    """The files that the ledger of the atlas at `root` knows, as it stands when they are asked for.
+
+    Each file is compared with the ledger before it is read: its size always, its digest where it
+    changed after its line was written or where the atlas is a copy. A shard that a build replaces
+    at this moment is read when its line is there. Nothing is written. Raises DamagedAtlas.
+    """
+
+    def __init__(self, root: str, ledger: LedgerReader) -> None:
+        self.root = root
+        self._ledger = ledger
+
+    def stages(self) -> list[str]:
+        """All names in the ledger."""
+        return self._ledger.stages()
+
+    def has_entries(self, stage: str) -> bool:
+        """Whether a stage has any entry; none is read."""
+        return bool(storage.list_files(self._join(layout.ledger_folder(stage)), ".json"))
+
+    def entries(self, stage: str) -> dict[str, LedgerEntry]:
+        """The ledger's entries of a stage by shard, sorted; empty where there is none."""
+        for attempt in range(_TRIES):
+            if attempt:
+                time.sleep(_PAUSE_S)
+            lines = self._lines(stage)
+            unreadable = [line for line in lines if line.entry is None]
+            if not unreadable:
+                break
+        else:
+            raise _damaged(unreadable[0].path, unreadable[0].why)
+        entries = [line.entry for line in lines if line.entry is not None]
+        return {entry.shard: entry for entry in sorted(entries, key=lambda entry: entry.shard)}
+
+    def files(self, stage: str, folder: str) -> list[tuple[str, FileRef]]:
+        """(shard, file) of a stage's files below a folder at the top, or of that name, by shard."""
+        return [
+            (shard, file)
+            for shard, entry in self.entries(stage).items()
+            for file in entry.files
+            if layout.top(file.path) == folder
+        ]
+
+    def table(
+        self, stage: str, shard: str, path: str, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """A committed table, with `columns` in their order. Raises NotInAtlas for a column."""
+        place = self.checked(stage, shard, path)
+        try:
+            if columns is not None:
+                known = storage.read_schema(place).names
+                if unknown := [name for name in columns if name not in known]:
+                    raise NotInAtlas(
+                        f"{place} has no column {', '.join(unknown)}: it has {', '.join(known)}"
+                    )
+            return storage.read_table(place, None if columns is None else list(columns))
+        except OSError as error:
+            raise _damaged(place, str(error)) from error
+
+    def tables(
+        self, stage: str, folder: str, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """The committed tables of a stage in a folder at the top, shard after shard."""
+        for shard, file in self.files(stage, folder):
+            yield self.table(stage, shard, file.path, columns)
+
+    def data(self, stage: str, shard: str, path: str) -> bytes:
+        """All bytes of a committed file."""
+        place = self.checked(stage, shard, path)
+        try:
+            return storage.read_bytes(place)
+        except OSError as error:
+            raise _damaged(place, str(error)) from error
+
+    def checked(self, stage: str, shard: str, path: str) -> str:
+        """The place of a committed file that is what the ledger says now."""
+        line_place = self._join(layout.ledger_entry(stage, shard))
+        why, place = "", self._join(path)
+        for attempt in range(_TRIES):
+            if attempt:  # a build may be between a file and its line
+                time.sleep(_PAUSE_S)
+            line = read_line(line_place)
+            if line.entry is None:
+                why, place = line.why, line.path
+                continue
+            files = tuple(file for file in line.entry.files if file.path == path)
+            if not files:
+                why = "the ledger does not know it any more: it was made anew under another name"
+                continue
+            outcome = self._compared(line, files)
+            if not isinstance(outcome, LostLine):
+                return self._join(path)
+            why, place = outcome.why, outcome.path
+        raise _damaged(place, why)
+
+    def _compared(self, line: LedgerLine, files: tuple[FileRef, ...]) -> LedgerEntry | LostLine:
+        states = storage.states([line.path, *(self._join(file.path) for file in files)])
+        return self._ledger.check(states, line, files)
+
+    def _lines(self, stage: str) -> list[LedgerLine]:
+        try:
+            return self._ledger.lines(stage)
+        except UserError as error:
+            raise DamagedAtlas(str(error)) from error
+
+    def _join(self, path: str) -> str:
+        try:
+            return storage.join(self.root, path)
+        except UserError as error:
+            raise DamagedAtlas(str(error)) from error
+
+
+def _damaged(path: str, why: str) -> DamagedAtlas:
+    said = why if path in why else f"{path}: {why}"
+    return DamagedAtlas(f"{said}: run the same `vladmap build` again, it makes it anew")

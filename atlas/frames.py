@@ -1,0 +1,79 @@
+"""Arrow tables as frames: pandas' where there is no geometry, GeoPandas' where there is one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import geopandas
+    import pandas as pd
+
+_CRS = "OGC:CRS84"
+_GEOMETRY, _COVERING = "geometry", "bbox"
+_MATRICES = ("fundamental", "essential", "homography")
+
+
+def joined(parts: Iterable[pa.Table], schema: pa.Schema, columns: Iterable[str] | None) -> pa.Table:
+    """Tables of one schema behind each other; with its columns where there is none of them."""
+    chosen = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    tables = [chosen.empty_table(), *(part.cast(chosen) for part in parts)]
+    return pa.concat_tables(tables).replace_schema_metadata(None)
+
+
+def frame(table: pa.Table) -> pd.DataFrame | geopandas.GeoDataFrame:
+    """A table as a frame with a fresh index.
+
+    Its `geometry` becomes points in longitude and latitude (OGC:CRS84), and its bounding boxes,
+    which say the same again, are left out. Lists of pairs of indices become (n, 2) uint32 arrays,
+    matrices (3, 3) float64 arrays or None.
+    """
+    if _COVERING in table.column_names and _GEOMETRY in table.column_names:
+        table = table.drop_columns(_COVERING)
+    nested = {name: table[name] for name in table.column_names if _is_nested(table[name].type)}
+    made = table.drop_columns([*nested, *_geometry_of(table)]).to_pandas()
+    for name, column in nested.items():
+        made[name] = _objects(_matrices(column) if name in _MATRICES else _pairs(column))
+    if _GEOMETRY in table.column_names:
+        made = _with_geometry(made, table[_GEOMETRY])
+    return made[table.column_names]
+
+
+def _geometry_of(table: pa.Table) -> list[str]:
+    return [_GEOMETRY] if _GEOMETRY in table.column_names else []
+
+
+def _with_geometry(made: pd.DataFrame, column: pa.ChunkedArray) -> geopandas.GeoDataFrame:
+    import geopandas
+    import shapely
+
+    points = shapely.from_wkb(np.array(column.to_pylist(), dtype=object))
+    return geopandas.GeoDataFrame(made, geometry=points, crs=_CRS)
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) and not pa.types.is_string(kind.value_type)
+
+
+def _objects(values: list[Any]) -> NDArray[np.object_]:
+    """One object a row: pandas would take equal lengths for a table of numbers."""
+    column = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values):
+        column[row] = value
+    return column
+
+
+def _matrices(column: pa.ChunkedArray) -> list[NDArray[np.float64] | None]:
+    return [None if row is None else np.array(row).reshape(3, 3) for row in column.to_pylist()]
+
+
+def _pairs(column: pa.ChunkedArray) -> list[NDArray[np.generic]]:
+    lists = column.combine_chunks()
+    offsets = lists.offsets.to_numpy()
+    flat = lists.values.flatten().to_numpy(zero_copy_only=False).reshape(-1, 2)
+    return [flat[start:end] for start, end in itertools.pairwise(offsets)]
