@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from vladmap.features.names import RERANKING_BY_FEATURES
 from vladmap.retrieval.names import BY_PATCHES
 
-BY_FEATURES = ("features", "sift", "xfeat", "lighterglue")
-RERANKING = ("none", *BY_PATCHES, *BY_FEATURES)
+RERANKING = ("none", *BY_PATCHES, *RERANKING_BY_FEATURES)
 """Ways in which `vladmap evaluate` and `vladmap compare` re-rank."""
 
 FRAMES_SIGMA = 1.5

@@ -18,7 +18,7 @@ from vladmap.console.quiet import hidden
 from vladmap.evaluation.describing import read_pixels
 from vladmap.evaluation.sets import Smoothing
 from vladmap.features.base import LocalFeatureExtractor, LocalFeatures, Matcher
-from vladmap.features.names import NEAREST
+from vladmap.features.names import reranking_by
 from vladmap.features.registry import load_extractor, load_matcher
 from vladmap.mapping.two_view import fundamental_inliers
 from vladmap.models import DescriptorModel, InputSize
@@ -34,6 +34,7 @@ from vladmap.schemas.rejects import PhotoError
 # thumbnails are enlarged to have as many.
 _FEATURES = 1024
 _FEATURE_SIZE = InputSize(480, 800)
+_FEATURES_MEANT = "xfeat"
 _ERROR_PX = 3.0
 
 _KEPT = 4096  # photographs whose evidence stays in memory: at most 1 GB of patches
@@ -156,17 +157,16 @@ def evidence(
 ) -> Evidence | None:
     """What `method`, one of METHODS, orders by; None where the order by descriptor stands.
 
-    `features` are XFeat's, which `lighterglue` matches as well; `threads` compare a query with its
+    `features` are XFeat's (see `features.names.reranking_by`); `threads` compare a query with its
     candidates. Raises UserError where a package is missing.
     """
     if method == "none":
         return None
     if method in BY_PATCHES:
         return PatchEvidence(model, method, patch_size)
-    features = "sift" if method == "sift" else "xfeat"
+    features, matcher = reranking_by(method, _FEATURES_MEANT)
     extractor = load_extractor(features, _FEATURES, _FEATURE_SIZE.largest)
-    matcher = load_matcher(features, "lighterglue" if method == "lighterglue" else NEAREST)
-    return FeatureEvidence(extractor, matcher, threads)
+    return FeatureEvidence(extractor, load_matcher(features, matcher), threads)
 
 
 def ranked(

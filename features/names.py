@@ -13,6 +13,24 @@ FITTING: dict[str, tuple[str, ...]] = {
 
 MATCHER_NAMES = tuple(FITTING)
 
+NETWORK_MATCHERS = tuple(name for name in FITTING if name != NEAREST)
+
+RERANKING_BY_FEATURES = ("features", *FEATURE_NAMES, *NETWORK_MATCHERS)
+"""Ways to re-rank candidates by the matches of their local features: see `reranking_by`."""
+
+
+def reranking_by(way: str, features: str) -> tuple[str, str]:
+    """The local features and the matcher of a way to re-rank, one of RERANKING_BY_FEATURES.
+
+    `features` are those that the way `features` means; the name of a matcher means them too, where
+    it matches them.
+    """
+    if way == "features":
+        return features, NEAREST
+    if way in FEATURE_NAMES:
+        return way, NEAREST
+    return features if features in FITTING[way] else FITTING[way][0], way
+
 
 def misfit(features: str, matcher: str) -> str | None:
     """Why `matcher` cannot match `features`, and what would; None where it can."""

@@ -26,3 +26,18 @@ def packaged_weights(module: str, file: str) -> dict[str, torch.Tensor]:
         Path(package.origin).parent / file, map_location="cpu", weights_only=True
     )
     return weights
+
+
+def load_weights(
+    network: torch.nn.Module, weights: dict[str, torch.Tensor], computed: set[str], purpose: str
+) -> None:
+    """Give a network its weights; the buffers that it has `computed` itself are in no file.
+
+    Raises a UserError where they are not of this network, as of another release of a package.
+    """
+    keys = network.load_state_dict(weights, strict=False)
+    if set(keys.missing_keys) - computed or keys.unexpected_keys:
+        raise UserError(
+            f"{purpose}: the weights that are installed are not of this network: install the "
+            "releases that 'vladmap[learned]' asks for"
+        )

@@ -12,7 +12,15 @@ import pytest
 import tests.features
 from tests.features.contracts import FeatureKindContract, MatcherContract
 from vladmap.features import registry
-from vladmap.features.names import FEATURE_NAMES, FITTING, MATCHER_NAMES, NEAREST, misfit
+from vladmap.features.names import (
+    FEATURE_NAMES,
+    FITTING,
+    MATCHER_NAMES,
+    NEAREST,
+    RERANKING_BY_FEATURES,
+    misfit,
+    reranking_by,
+)
 from vladmap.features.registry import feature_kind, load_extractor, load_matcher
 from vladmap.schemas.rejects import UserError
 
@@ -41,6 +49,15 @@ def test_the_names_import_nothing_slow() -> None:
     code = "import sys, vladmap.features.names as n; print(*sorted(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"numpy", "torch", "pyarrow", "pycolmap"} & set(out.stdout.split())
+
+
+def test_ways_to_rerank_are_features_matched_by_nearest_neighbours_or_networks() -> None:
+    assert reranking_by("features", "sift") == ("sift", "nearest")
+    assert reranking_by("xfeat", "sift") == ("xfeat", "nearest")
+    assert reranking_by("lighterglue", "sift") == ("xfeat", "lighterglue")
+    for way in RERANKING_BY_FEATURES:
+        features, matcher = reranking_by(way, "xfeat")
+        assert misfit(features, matcher) is None
 
 
 def test_unknown_names_are_told_with_the_known() -> None:
