@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from vladmap.features.names import RERANKING_BY_FEATURES, misfit, reranking_by
 from vladmap.models.kinds import SHIPPED, WITH_PATCHES
 from vladmap.pipeline.options import BuildOptions, flag_of, learning_options
 from vladmap.retrieval.names import BY_PATCHES
@@ -58,8 +59,14 @@ def checked(values: Mapping[str, Any]) -> BuildOptions:
         )
     if options.model == "bovw" and options.whiten:
         raise UserError("--whiten is not for bovw: whitened counts are no longer tf-idf")
-    if options.rerank == "lighterglue" and options.features != "xfeat":
-        raise UserError("--rerank lighterglue matches XFeat's features: add --features xfeat")
+    if why := misfit(options.features, options.matcher):
+        raise UserError(why)
+    if options.rerank in RERANKING_BY_FEATURES:
+        features, _ = reranking_by(options.rerank, options.features)
+        if features != options.features:
+            raise UserError(
+                f"--rerank {options.rerank} is by {features}: add --features {features}"
+            )
     if options.rerank in BY_PATCHES and options.model not in WITH_PATCHES:
         raise UserError(
             f"--model {options.model} has no patches for --rerank {options.rerank}: choose "

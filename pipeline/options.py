@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vladmap.console.numbers import MOST_SEED, Range
+from vladmap.features.names import FEATURE_NAMES, MATCHER_NAMES, NEAREST, RERANKING_BY_FEATURES
 from vladmap.models.kinds import DEFAULT_DIMENSION, MODEL_NAMES
-from vladmap.retrieval.names import BY_FEATURES, BY_PATCHES
+from vladmap.retrieval.names import BY_PATCHES
 
 AS_PUBLISHED = -1
 """In place of a number of dimensions: what suits the model."""
@@ -179,7 +180,7 @@ class BuildOptions:
         "order the neighbours in the whole collection by the inliers of local features (those of "
         "XFeat matched by LighterGlue: 25 times the time), or by patches (rapid score, RANSAC); "
         "what each is worth: docs/performance.md",
-        choices=("none", *BY_PATCHES, *BY_FEATURES),
+        choices=("none", *BY_PATCHES, *RERANKING_BY_FEATURES),
     )
     rerank_candidates: int = _option(
         20,
@@ -201,7 +202,13 @@ class BuildOptions:
         "GPS accuracy (one sigma) of photographs that do not state theirs",
         within=Range(0, 10_000, above=True),
     )
-    features: str = _option("sift", "local features", choices=("sift", "xfeat"))
+    features: str = _option("sift", "local features", choices=FEATURE_NAMES)
+    matcher: str = _option(
+        NEAREST,
+        "what matches the local features of a pair: nearest neighbours of their descriptors, or a "
+        "network, which may take a second",
+        choices=MATCHER_NAMES,
+    )
     tile_images: int = _option(
         1000,
         "images in a tile, overlap included",

@@ -7,6 +7,7 @@ from collections import defaultdict
 import pyarrow as pa
 
 from vladmap.atlas import layout, storage
+from vladmap.features.names import RERANKING_BY_FEATURES
 from vladmap.pipeline.indexing import shards_around
 from vladmap.pipeline.ledgers import image_shards, inputs_of
 from vladmap.pipeline.local_features import extract_features
@@ -16,7 +17,6 @@ from vladmap.pipeline.stages.index import INDEX
 from vladmap.pipeline.stages.ingest import INGEST
 from vladmap.pipeline.stages.pair import PAIR
 from vladmap.pipeline.stages.verify import FEATURES
-from vladmap.retrieval.names import BY_FEATURES
 from vladmap.retrieval.neighbours import STOP_COLUMNS, neighbour_ids
 from vladmap.schemas.records import Task, shard_cell
 from vladmap.schemas.rejects import UserError
@@ -104,7 +104,11 @@ def _rerank_choice(run: Run) -> tuple[str, ...] | None:
     options = run.options
     if options.rerank == "none":
         return None
-    evidence = options.features if options.rerank in BY_FEATURES else f"size {options.patch_size}"
+    evidence = (
+        options.features
+        if options.rerank in RERANKING_BY_FEATURES
+        else f"size {options.patch_size}"
+    )
     return options.rerank, evidence, str(options.rerank_candidates)
 
 
@@ -116,7 +120,7 @@ def rerank_settings(run: Run) -> RerankSettings:
     options = run.options
     if options.rerank == "none":
         return RerankSettings()
-    if options.rerank in BY_FEATURES:
+    if options.rerank in RERANKING_BY_FEATURES:
         step, entries = FEATURES, extract_features(run)
         paths = {shard: entry.file.path for shard, entry in entries.items()}
     else:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 BY_PATCHES = ("rapid", "ransac")
-BY_FEATURES = ("features", "lighterglue")
-"""Ways in which a build re-ranks; an evaluation knows some more by features."""
 
 SIGMA_M = 6.0
 """Metres over which a street looks alike. Measured: 4 to 8 are equally good."""

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import storage
 from vladmap.features.base import LocalFeatures
-from vladmap.features.names import NEAREST
+from vladmap.features.names import NEAREST, RERANKING_BY_FEATURES, reranking_by
 from vladmap.features.registry import feature_kind, load_matcher
 from vladmap.features.table import read_features
 from vladmap.mapping.two_view import fundamental_inliers
 from vladmap.models.memory import one_thread_a_call
 from vladmap.models.patch_table import PatchTable, read_patches
-from vladmap.retrieval.names import BY_FEATURES, BY_PATCHES
+from vladmap.retrieval.names import BY_PATCHES
 from vladmap.retrieval.rerank import by_inliers, scores_of_each
 
 # Measured: a thousand of an image's features order candidates as well as all, in a tenth the time.
@@ -110,7 +110,7 @@ class FeatureEvidence(Evidence):
 
     def __init__(self, root: str, settings: RerankSettings) -> None:
         super().__init__(root, settings)
-        matcher = NEAREST if settings.method == "features" else settings.method
+        _, matcher = reranking_by(settings.method, settings.features)
         if matcher != NEAREST:
             one_thread_a_call()  # sums, and so matches, do not depend on how many threads there are
         self._kind = feature_kind(settings.features)
@@ -161,7 +161,7 @@ def evidence(root: str, settings: RerankSettings) -> Evidence | None:
     """The evidence that `settings` ask for; None where the order by descriptor stands."""
     if settings.method == "none":
         return None
-    if settings.method in BY_FEATURES:
+    if settings.method in RERANKING_BY_FEATURES:
         return FeatureEvidence(root, settings)
     if settings.method in BY_PATCHES:
         return PatchEvidence(root, settings)

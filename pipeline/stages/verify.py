@@ -20,6 +20,7 @@ def work(run: Run) -> None:
     Raises UserError where too many photographs are rejected.
     """
     from vladmap.atlas import layout
+    from vladmap.features.names import NEAREST
     from vladmap.pipeline.cameras import camera_name, choose_cameras
     from vladmap.pipeline.ledgers import image_shards, inputs_of
     from vladmap.pipeline.local_features import extract_features
@@ -32,6 +33,10 @@ def work(run: Run) -> None:
     features = extract_features(run)
     camera_keys = choose_cameras(run, features)
     images, pairs, cameras = image_shards(run), run.ledger(PAIR), run.ledger(CAMERAS)
+    options = run.options
+    matching = {"detector": options.features}
+    if options.matcher != NEAREST:  # which was there before there was a choice
+        matching["matcher"] = options.matcher
     tasks = []
     for shard, entry in sorted(pairs.items()):
         touched = sorted({key.rpartition("/")[2] for key in entry.inputs} & set(features))
@@ -41,7 +46,7 @@ def work(run: Run) -> None:
                 shard,
                 shard_cell(shard),
                 layout.two_views(shard),
-                VERIFY.fingerprint(detector=run.options.features),
+                VERIFY.fingerprint(**matching),
                 reads=(
                     ("pairs", entry.file.path),
                     *((f"features/{other}", features[other].file.path) for other in touched),
@@ -60,7 +65,10 @@ def work(run: Run) -> None:
         VERIFY,
         tasks,
         VerifyPairs(
-            run.atlas.root, worker_threads(run.options, run.in_process), run.options.features
+            run.atlas.root,
+            worker_threads(options, run.in_process),
+            options.features,
+            options.matcher,
         ),
         count=lambda task: pairs[task.shard].file.rows,
     )
@@ -83,7 +91,7 @@ STAGE = Stage(
     estimate=estimate,
     steps=(FEATURES, CAMERAS, VERIFY),
     needs=("ingest", "pair"),
-    options=("max_pixels", "max_reject_rate", "threads", "features"),
+    options=("max_pixels", "max_reject_rate", "threads", "features", "matcher"),
     group="local features and matches (verify)",
-    examples=("vladmap verify --atlas atlas --features xfeat",),
+    examples=("vladmap verify --atlas atlas --features xfeat --matcher lighterglue",),
 )

@@ -154,6 +154,15 @@ def test_lighterglue_wants_the_features_that_it_matches(
     assert "add --features xfeat" in capsys.readouterr().err
 
 
+def test_a_matcher_that_does_not_match_the_features_is_refused_with_those_that_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["verify", "--atlas", str(tmp_path), "--matcher", "lighterglue"]
+    assert main(command) == 2
+    message = capsys.readouterr().err
+    assert "lighterglue is for the features xfeat; sift is matched by nearest" in message
+
+
 def test_the_dry_run_tells_the_bytes_of_an_images_patches(drive: Path, tmp_path: Path) -> None:
     options = BuildOptions(
         images=str(drive), atlas=str(tmp_path / "atlas"), rerank="rapid", patch_dimension=512

@@ -62,6 +62,7 @@ STALE: dict[str, tuple[Any, set[str]]] = {
     "patch_dimension": (32, WORDS),
     "gps_sigma_m": (7.0, {"pair", "reconstruct", "merge"}),
     "features": ("xfeat", {"features", "cameras", "verify", "reconstruct", "merge"}),
+    "matcher": ("lighterglue", {"verify"}),
     "tile_images": (20, {"reconstruct"}),
     "seed": (1, {*WORDS, *ALL_OF_INDEX}),
 }
@@ -69,6 +70,7 @@ STALE: dict[str, tuple[Any, set[str]]] = {
 # Beside these an option counts only together with another.
 TOGETHER: dict[str, dict[str, Any]] = {
     "rerank_candidates": {"rerank": "features"},
+    "matcher": {"features": "xfeat"},
     "patch_size": {"rerank": "rapid"},
     "patch_dimension": {"rerank": "rapid"},
     "learn": {"checkpoint": WORDS_OF_ITS_OWN},
