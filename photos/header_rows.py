@@ -6,7 +6,7 @@ from typing import Any
 
 from vladmap.photos.decode import inspect
 from vladmap.photos.ids import content_hash
-from vladmap.photos.manifest import from_json, override
+from vladmap.photos.manifests.rows import from_json, override
 from vladmap.schemas.ingest_tables import HEADER_FIELDS
 from vladmap.schemas.rejects import PhotoError, RejectReason
 

@@ -17,7 +17,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from vladmap.atlas import storage
 from vladmap.photos.ids import IMAGE_SUFFIXES, is_image_name, is_systems_name
-from vladmap.photos.manifest import is_manifest_name, manifest_notes, read_manifest, to_json
+from vladmap.photos.manifests.columns import is_manifest_name
+from vladmap.photos.manifests.rows import to_json
+from vladmap.photos.manifests.table import manifest_notes, read_manifest
 from vladmap.schemas.ingest_tables import LISTING
 from vladmap.schemas.rejects import UserError
 

@@ -20,6 +20,7 @@ from bokeh.resources import Resources
 from markupsafe import Markup
 
 from vladmap.reporting import formats
+from vladmap.reporting.atlas_map import atlas_map
 from vladmap.reporting.data import (
     IndexInfo,
     MergeDecision,
@@ -29,7 +30,6 @@ from vladmap.reporting.data import (
     TileQuality,
 )
 from vladmap.reporting.facts import Facts, facts_of
-from vladmap.reporting.figure import atlas_map
 from vladmap.reporting.files import atlas_files
 from vladmap.reporting.missing import listed
 from vladmap.reporting.truth import truth_section

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vladmap.simulation.paint import Material
+from vladmap.simulation.materials import Material
 
 Colour = tuple[float, float, float]
 

@@ -13,9 +13,10 @@ from vladmap.simulation.character import Character
 from vladmap.simulation.frames import Frame, draw_stain
 from vladmap.simulation.gardens import GardenBuilder, add_hills
 from vladmap.simulation.houses import HouseBuilder
-from vladmap.simulation.paint import Material, Tiles, paint_materials, paint_stains, paint_tiles
+from vladmap.simulation.materials import Material, paint_materials, paint_stains
 from vladmap.simulation.quads import EAST, NORTH, SOUTH, UP, WEST, Look, QuadBuilder, Quads, Vector
 from vladmap.simulation.textures import TextureArray
+from vladmap.simulation.tiles import Tiles, paint_tiles
 
 KERB = 0.14
 _SAMPLE = Character()

@@ -6,7 +6,7 @@ import numpy as np
 
 from vladmap.simulation.character import Character
 from vladmap.simulation.frames import Frame, draw_stain
-from vladmap.simulation.paint import Material
+from vladmap.simulation.materials import Material
 from vladmap.simulation.quads import EAST, NORTH, UP, Look, QuadBuilder, Vector
 from vladmap.simulation.trees import draw_tree
 

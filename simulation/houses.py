@@ -8,8 +8,9 @@ import numpy as np
 
 from vladmap.simulation.character import Character
 from vladmap.simulation.frames import Frame, draw_stain
-from vladmap.simulation.paint import Material, Tiles
+from vladmap.simulation.materials import Material
 from vladmap.simulation.quads import EAST, NORTH, UP, Look, QuadBuilder, Vector
+from vladmap.simulation.tiles import Tiles
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch.nn.functional import grid_sample
 
 from vladmap.simulation.city import City
 from vladmap.simulation.conditions import Conditions
-from vladmap.simulation.paint import Material
+from vladmap.simulation.materials import Material
 from vladmap.simulation.raster import rasterise
 from vladmap.simulation.views import View, affine, centres, corners_of, normals_of
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vladmap.simulation.paint import Material
+from vladmap.simulation.materials import Material
 
 Vector = NDArray[np.float64]
 UP: Vector = np.array([0.0, 0.0, 1.0])

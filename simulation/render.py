@@ -12,7 +12,7 @@ from vladmap.simulation.camera import Camera, Poses
 from vladmap.simulation.city import City
 from vladmap.simulation.conditions import Conditions
 from vladmap.simulation.lights import Lights
-from vladmap.simulation.paint import MATERIAL_METRES, STAIN_METRES
+from vladmap.simulation.materials import MATERIAL_METRES, STAIN_METRES
 from vladmap.simulation.raster import resample
 from vladmap.simulation.textures import TextureArray
 from vladmap.simulation.views import View, affine, centres

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vladmap.simulation.city import KERB, City
 from vladmap.simulation.frames import Frame
-from vladmap.simulation.paint import Material, Tiles
+from vladmap.simulation.materials import Material
 from vladmap.simulation.quads import EAST, NORTH, SOUTH, WEST, Look, QuadBuilder, Vector
+from vladmap.simulation.tiles import Tiles
 from vladmap.simulation.trees import grow
 from vladmap.simulation.weather import Weather
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vladmap.simulation.paint import Material
+from vladmap.simulation.materials import Material
 from vladmap.simulation.quads import UP, Quads, Vector
 
 Season = Literal["leaf", "autumn", "bare"]

@@ -10,13 +10,9 @@ import shapely
 
 from vladmap.photos.geometry import points_wkb, with_geo_metadata
 from vladmap.photos.header import Header
-from vladmap.photos.manifest import (
-    MANIFEST,
-    is_manifest_name,
-    manifest_notes,
-    override,
-    read_manifest,
-)
+from vladmap.photos.manifests.columns import MANIFEST, is_manifest_name
+from vladmap.photos.manifests.rows import override
+from vladmap.photos.manifests.table import manifest_notes, read_manifest
 from vladmap.schemas.rejects import UserError
 from vladmap.schemas.tables import IMAGES
 

@@ -24,8 +24,8 @@ from vladmap.pipeline.manifest import record
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import STAGES
+from vladmap.reporting.atlas_map import atlas_map
 from vladmap.reporting.facts import facts_of
-from vladmap.reporting.figure import atlas_map
 from vladmap.reporting.report import render
 from vladmap.schemas import tables
 from vladmap.schemas.records import NO_CELL, Task

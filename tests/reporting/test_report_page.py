@@ -16,9 +16,10 @@ import pyarrow as pa
 import pytest
 
 from tests.reporting.synthetic import HOSTILE, METRES_PER_DEGREE, loop_report
-from vladmap.reporting import figure
+from vladmap.reporting import atlas_map as atlas_map_module
+from vladmap.reporting.atlas_map import atlas_map, thinned
 from vladmap.reporting.facts import facts_of
-from vladmap.reporting.figure import atlas_map, thinned
+from vladmap.reporting.map_layers import places_of
 from vladmap.reporting.missing import shown
 from vladmap.reporting.report import render, write_report
 from vladmap.schemas import tables
@@ -349,8 +350,8 @@ def test_thinned_rows_are_spread_evenly(count: int, limit: int) -> None:
 
 
 def test_what_is_thinned_is_said_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figure, "MAX_LINES", 100)
-    monkeypatch.setattr(figure, "MAX_MARKS", 50)
+    monkeypatch.setattr(atlas_map_module, "MAX_LINES", 100)
+    monkeypatch.setattr(atlas_map_module, "MAX_MARKS", 50)
     text = " ".join(Page(render(loop_report())).words)
     assert "Verified pairs: 100 of" in text
     assert "Registered: 50 of 113 are drawn" in text
@@ -397,5 +398,5 @@ def test_thumbnails_are_the_bytes_that_were_given() -> None:
 
 def _extent(data: Any) -> tuple[float, float]:
     """Height and width in metres of what is drawn of GPS and mapped positions."""
-    places = figure._places(data, facts_of(data))
+    places = places_of(data, facts_of(data))
     return tuple(float(np.nanmax(v) - np.nanmin(v)) for v in places.best[::-1])  # type: ignore

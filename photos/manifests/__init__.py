@@ -1,0 +1,1 @@
+"""Manifests: tables that name photographs and say what is known of them beside their files."""

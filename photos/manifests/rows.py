@@ -1,0 +1,83 @@
+"""One row of a manifest: it overrides a photograph's header, and travels as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from vladmap.photos.clocks import MANIFEST as MANIFEST_TIME
+from vladmap.photos.header import Header
+from vladmap.photos.positions import ALTITUDE_RANGE_M, angle, between, finite, is_valid_position
+from vladmap.photos.projection import PERSPECTIVE
+
+
+def override(header: Header, row: Mapping[str, Any]) -> Header:
+    """The header with a manifest row's values in place of the photograph's own.
+
+    Nulls leave the header as it is; so does a value that cannot be used, with a note of its
+    column's name and `_invalid`, or `position_invalid` where the header then has no position
+    either. A heading is an angle, in whatever turn.
+    """
+    changes: dict[str, Any] = {}
+    unusable: set[str] = set()
+    for column, field in (("make", "make"), ("model", "model"), ("sequence_id", "sequence")):
+        if row.get(column):
+            changes[field] = row[column]
+    if row.get("captured_at") is not None:
+        changes["captured_at"], changes["time_source"] = row["captured_at"], MANIFEST_TIME
+    for column, low, high in (
+        ("altitude", *ALTITUDE_RANGE_M),
+        ("gps_accuracy_m", 1e-3, 1e5),
+        ("focal_px", 1.0, 1e6),
+    ):
+        if (number := between(row.get(column), low, high)) is not None:
+            changes[column] = number
+        elif row.get(column) is not None:
+            unusable.add(f"{column}_invalid")
+    # Ten turns: beyond lie the numbers that stand for none, such as -9999.
+    if (turned := angle(row.get("heading_deg"), -3600.0, 3600.0)) is not None:
+        changes["heading_deg"] = turned
+    elif row.get("heading_deg") is not None:
+        unusable.add("heading_deg_invalid")
+    if "altitude" in changes:
+        # A manifest does not say what its heights refer to.
+        changes["altitude_reference"] = None
+    if row.get("projection"):
+        changes["projection"] = row["projection"]
+        if row["projection"] != PERSPECTIVE:
+            changes["focal_px"] = None
+    notes = {*header.notes, *unusable}
+    if "captured_at" in changes:
+        notes.discard("capture_zone_unknown")
+    if "heading_deg" in changes:
+        notes.discard("heading_magnetic")
+    latitude, longitude = row.get("latitude"), row.get("longitude")
+    if latitude is not None or longitude is not None:
+        y, x = finite(latitude), finite(longitude)
+        if y is not None and x is not None and is_valid_position(y, x):
+            changes["latitude"], changes["longitude"] = y, x
+            notes.discard("position_invalid")
+        elif header.latitude is None:
+            notes.add("position_invalid")
+    return dataclasses.replace(header, **changes, notes=tuple(sorted(notes)))
+
+
+def to_json(row: Mapping[str, Any]) -> str | None:
+    """What a manifest row says of its image as canonical JSON; None where it says nothing."""
+    said = {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in sorted(row.items())
+        if value is not None
+    }
+    return json.dumps(said, sort_keys=True) if said else None
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """The inverse of `to_json`."""
+    row: dict[str, Any] = json.loads(text)
+    if "captured_at" in row:
+        row["captured_at"] = datetime.fromisoformat(row["captured_at"])
+    return row

@@ -1,0 +1,197 @@
+"""The layers of the map: what is drawn where, and what a pointer over it shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from bokeh.core.properties import value
+from bokeh.models import (
+    Ray,
+    Scatter,
+    Segment,
+)
+from bokeh.models.glyph import Glyph
+from numpy.typing import NDArray
+
+from vladmap.reporting.data import ReportData
+from vladmap.reporting.facts import Facts, floats, rows_of, strings
+from vladmap.reporting.geometry import Floats, LocalMercator, flatten_models, heading_of_rotation
+
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where each image is, x and y; NaN where unknown."""
+
+    gps: tuple[Floats, Floats]
+    mapped: tuple[Floats, Floats]
+    metric: bool  # metres east and north; else units without a meaning
+    caption: str
+
+    @property
+    def best(self) -> tuple[Floats, Floats]:
+        """Where an image was mapped, else where GPS puts it."""
+        mapped = np.isfinite(self.mapped[0])
+        x, y = (np.where(mapped, m, g) for m, g in zip(self.mapped, self.gps, strict=True))
+        return x, y
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    name: str
+    label: str
+    shape: str
+    glyph: Glyph
+    columns: Columns
+    placeless: int = 0
+
+
+def places_of(data: ReportData, facts: Facts) -> Places:
+    images, pose_row = facts.images, facts.pose_row
+    gps = floats(images, "latitude"), floats(images, "longitude")
+    mapped = tuple(
+        np.append(floats(facts.poses, name), np.nan)[pose_row] for name in ("latitude", "longitude")
+    )
+    if not (facts.has_gps.any() or np.isfinite(mapped[0]).any()):
+        return _model_places(data, facts)
+    frame = LocalMercator.about(np.append(gps[0], mapped[0]), np.append(gps[1], mapped[1]))
+    return Places(
+        gps=frame.project(*gps),
+        mapped=frame.project(mapped[0], mapped[1]),
+        metric=True,
+        caption=f"Metres east and north of {frame.latitude:.6f}°, {frame.longitude:.6f}° (WGS84).",
+    )
+
+
+def _model_places(data: ReportData, facts: Facts) -> Places:
+    nowhere = np.full(facts.images.num_rows, np.nan)
+    mapped = nowhere, nowhere
+    if data.model_positions is not None and data.model_positions.num_rows:
+        centres = data.model_positions.sort_by("image_id")
+        positions = np.stack([floats(centres, axis) for axis in "xyz"], axis=1)
+        x, y = flatten_models(positions, floats(centres, "model").astype(np.int64))
+        row = rows_of(facts.images["image_id"], centres["image_id"].combine_chunks())
+        row[~facts.registered] = -1
+        mapped = np.append(x, np.nan)[row], np.append(y, np.nan)[row]
+    return Places(
+        gps=(nowhere, nowhere),
+        mapped=mapped,
+        metric=False,
+        caption="No image has a GPS position: each model is drawn in its own coordinates, without "
+        "scale, seen along the normal of its best plane and set beside the next.",
+    )
+
+
+def line_drawings(facts: Facts, places: Places) -> list[Drawing]:
+    x, y = places.best
+    on_map = np.isfinite(x)
+    ids = facts.images["image_id"].combine_chunks()
+    ends = np.stack([rows_of(facts.verified_pairs[f"image_id_{end}"], ids) for end in "ab"])
+    ends = ends[:, (ends >= 0).all(axis=0)]
+    a, b = ends[:, on_map[ends].all(axis=0)]
+    moved = np.flatnonzero(np.isfinite(places.gps[0]) & np.isfinite(places.mapped[0]))
+    (gps_x, gps_y), (mapped_x, mapped_y) = places.gps, places.mapped
+    heading = _headings(facts, places.metric)
+    headed = np.flatnonzero(on_map & np.isfinite(heading))
+    return [
+        Drawing(
+            "pairs",
+            "Verified pairs",
+            "line",
+            Segment(x0="x", y0="y", x1="x1", y1="y1", line_alpha=0.35),
+            {"x": x[a], "y": y[a], "x1": x[b], "y1": y[b]},
+        ),
+        Drawing(
+            "headings",
+            "Headings",
+            "line",
+            Ray(x="x", y="y", angle="angle", length=value(14, units="screen"), line_width=1.5),
+            # Bokeh turns counter-clockwise from the x axis, a compass clockwise from north.
+            {"x": x[headed], "y": y[headed], "angle": np.radians(90.0 - heading[headed])},
+        ),
+        Drawing(
+            "offsets",
+            "GPS to mapped",
+            "line",
+            Segment(x0="x", y0="y", x1="x1", y1="y1", line_width=1.2),
+            {"x": gps_x[moved], "y": gps_y[moved], "x1": mapped_x[moved], "y1": mapped_y[moved]},
+        ),
+    ]
+
+
+def mark_drawings(facts: Facts, places: Places) -> list[Drawing]:
+    with_gps, mapped = (np.isfinite(at[0]) for at in (places.gps, places.mapped))
+    missing = ~facts.registered & ~facts.duplicate
+    labels = _hover_columns(facts)
+
+    def images_at(chosen: NDArray[np.bool_], at: tuple[Floats, Floats]) -> Columns:
+        rows = np.flatnonzero(chosen)
+        columns = {key: values[rows] for key, values in labels.items()}
+        return {"x": at[0][rows], "y": at[1][rows], **columns}
+
+    return [
+        Drawing(
+            "gps",
+            "GPS of registered",
+            "ring",
+            Scatter(
+                marker="circle", size=5 if mapped.sum() < 5_000 else 3, fill_alpha=0, line_width=1.2
+            ),
+            # Also of models that GPS could not place: they are in the map, if not on this one.
+            images_at(with_gps & facts.registered, places.gps),
+        ),
+        Drawing(
+            "rejected",
+            "Rejected",
+            "cross",
+            Scatter(marker="x", size=9, line_width=2.2),
+            images_at(missing & facts.rejected & with_gps, places.gps),
+            int((missing & facts.rejected & ~with_gps).sum()),
+        ),
+        Drawing(
+            "unregistered",
+            "Not registered",
+            "diamond",
+            Scatter(marker="diamond", size=11),
+            images_at(missing & ~facts.rejected & with_gps, places.gps),
+            int((missing & ~facts.rejected & ~with_gps).sum()),
+        ),
+        Drawing(
+            "registered",
+            "Registered",
+            "dot",
+            Scatter(marker="circle", size=7 if mapped.sum() < 5_000 else 4),
+            images_at(mapped, places.mapped),
+        ),
+    ]
+
+
+def _headings(facts: Facts, geographic: bool) -> Floats:
+    """Degrees from north: as mapped, else as the photograph's tag says."""
+    if not geographic:
+        return np.full(facts.images.num_rows, np.nan)
+    quaternion = np.stack([floats(facts.poses, name) for name in ("qw", "qx", "qy", "qz")], axis=1)
+    of_pose = np.append(heading_of_rotation(quaternion), np.nan)
+    of_image = floats(facts.images, "heading_deg")
+    return np.where(facts.registered, of_pose[facts.pose_row], of_image)
+
+
+def _hover_columns(facts: Facts) -> Columns:
+    model = np.append(floats(facts.poses, "model"), np.nan)[facts.pose_row]
+    residual = facts.gps_residual_horizontal_m
+    state = np.select(
+        [facts.registered, facts.rejected], ["registered", "rejected"], "not registered"
+    ).astype(object)
+    why = ~facts.registered & (facts.reason != None)  # noqa: E711 - elementwise
+    state[why] = state[why] + ": " + facts.reason[why]
+    sequence = strings(facts.images, "sequence_id")
+    return {
+        "name": strings(facts.images, "name"),
+        "state": state,
+        "sequence": np.where(sequence == None, "—", sequence),  # noqa: E711 - elementwise
+        "model": np.where(np.isfinite(model), np.char.mod("%.0f", model), "—"),
+        "residual": np.where(np.isfinite(residual), np.char.mod("%.2f m", residual), "—"),
+    }
