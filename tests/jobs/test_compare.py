@@ -8,6 +8,8 @@ import pytest
 from tests.jobs.places import write_places
 from vladmap.jobs.main import main
 
+pytestmark = pytest.mark.medium
+
 
 def test_methods_stand_side_by_side_and_those_without_weights_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tests.models.synthetic import photographs
 from vladmap.evaluation.learning import ModelChoice, prepare_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.whitening import LEAST_REDUCED
+
+pytestmark = pytest.mark.medium
 
 
 def test_reduced_descriptors_and_patches_of_a_collection_go_together(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from vladmap.models.checkpoints.layouts import network
 from vladmap.models.training.distillation import Distiller
 from vladmap.weights.reading import read_weights
 
+pytestmark = pytest.mark.medium
+
 QUICK = [
     *("--size", "64x48", "--steps", "2", "--check", "1", "--clusters", "4", "--project", "8"),
     *("--scenes-a-step", "2", "--photographs-a-step", "2", "--crops", "60"),

@@ -14,6 +14,8 @@ from tests.jobs.places import PLACES, write_places
 from tests.photos.bad_photos import encode, texture
 from vladmap.jobs.main import main
 
+pytestmark = pytest.mark.medium
+
 PHOTOS = Path(
     os.environ.get("VLADMAP_PHOTOS", Path(__file__).parents[2].parent / "shared" / "photos")
 )

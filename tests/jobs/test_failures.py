@@ -18,6 +18,8 @@ from vladmap.jobs.failures import explained
 from vladmap.jobs.main import main
 from vladmap.schemas.rejects import UserError
 
+pytestmark = pytest.mark.medium
+
 
 def _code_and_line(work: object, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
     code = guarded(work)  # type: ignore[arg-type]

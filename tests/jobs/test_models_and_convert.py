@@ -11,6 +11,8 @@ from tests.models.synthetic import photographs, pytorch_netvlad_state, saved
 from vladmap.jobs.main import main
 from vladmap.models import MODEL_NAMES, load_model
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:

@@ -14,6 +14,8 @@ from vladmap.models import load_model
 from vladmap.models.checkpoints.layouts import network
 from vladmap.weights.reading import read_weights
 
+pytestmark = pytest.mark.medium
+
 QUICK = [
     *("--aggregation", "gem", "--long-side", "64", "--epochs", "2", "--tuples", "8"),
     *("--hardest", "3", "--optimiser", "adamw", "--rate", "1e-3", "--threads", "2"),

@@ -22,6 +22,8 @@ from vladmap.mapping.reconstruct import reconstruct_tile
 from vladmap.mapping.two_view import TwoView, two_view_table, verify
 from vladmap.schemas import tables
 
+pytestmark = pytest.mark.medium
+
 Array = NDArray[np.float64]
 
 WIDTH, HEIGHT, FOCAL = 640, 480, 500.0

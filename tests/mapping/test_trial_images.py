@@ -13,6 +13,8 @@ from vladmap.mapping.camera_keys import initial_camera
 from vladmap.mapping.camera_trials import choose_camera
 from vladmap.mapping.trial_images import Evidence, trial_images
 
+pytestmark = pytest.mark.medium
+
 WIDTH, HEIGHT = 800, 600
 PINHOLE = Camera("SIMPLE_PINHOLE", WIDTH, HEIGHT, (700.0, WIDTH / 2, HEIGHT / 2), True)
 FISHEYE = Camera(

@@ -19,7 +19,6 @@ from vladmap.models.checkpoints.vocabulary import Vocabulary
 from vladmap.models.local import RootSiftFeatures, sample
 from vladmap.retrieval.vlad import vlad
 from vladmap.schemas.rejects import UserError
-from vladmap.simulation.sample import write_sample
 
 PHOTOS = Path(os.environ.get("VLADMAP_PHOTOS", "../shared/photos"))
 
@@ -110,18 +109,24 @@ def test_half_precision_stays_close_to_float32(
     assert half.spec == lite.spec
 
 
-@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-def test_half_precision_keeps_the_neighbours_in_a_city(tmp_path: Path, precision: str) -> None:
-    write_sample(tmp_path, images=48, seed=0)
-    images = [
-        np.asarray(Image.open(path).convert("RGB")) for path in sorted(tmp_path.rglob("*.jpg"))
-    ]
+City = tuple[list[np.ndarray], bytes, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def city(rendered_city: Path) -> City:
+    """Photographs of a rendered city, words learnt from them, descriptors in float32."""
+    paths = sorted(rendered_city.rglob("*.jpg"))
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
     drawn = learning.sample_local_descriptors("netvlad-lite", None, images, 100, seed=0)
-    learnt = vocabulary.to_bytes(learning.fit("netvlad-lite", None, drawn))
-    exact, half = (
-        load_model("netvlad-lite", learnt, precision=name).describe(images)
-        for name in ("float32", precision)
-    )
+    words = vocabulary.to_bytes(learning.fit("netvlad-lite", None, drawn))
+    return images, words, load_model("netvlad-lite", words).describe(images)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_keeps_the_neighbours_in_a_city(city: City, precision: str) -> None:
+    images, words, exact = city
+    half = load_model("netvlad-lite", words, precision=precision).describe(images)
     assert (exact * half).sum(axis=1).min() > 0.999
     nearest = [
         np.argsort(-(rows @ rows.T) + 2 * np.eye(len(rows)), axis=1)[:, :10]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.mapping.test_colours import picture
@@ -16,6 +17,8 @@ from vladmap.features.colmap import pycolmap
 from vladmap.photos.ids import content_hash
 from vladmap.pipeline import report_data
 from vladmap.reporting.report import render
+
+pytestmark = pytest.mark.medium
 
 ORIENTATION = 274
 # What undoes each EXIF orientation: the stored pixels of an upright picture.

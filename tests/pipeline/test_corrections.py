@@ -20,6 +20,8 @@ from vladmap.pipeline.collection import list_collection
 from vladmap.pipeline.stages import STAGES
 from vladmap.pipeline.stages.ingest import PLAN
 
+pytestmark = pytest.mark.medium
+
 CORRECTED = Path(__file__).parents[1] / "cases" / "corrected"
 MOMENT = 1_714_000_000
 

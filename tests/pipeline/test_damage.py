@@ -26,6 +26,8 @@ from vladmap.pipeline.run import Run
 from vladmap.schemas.records import sealed, unsealed
 from vladmap.schemas.rejects import DamagedFile
 
+pytestmark = pytest.mark.medium
+
 OF_EACH = int(os.environ.get("VLADMAP_DAMAGES", "4"))
 UP_TO_PAIRS = ("ingest", "describe", "index", "pair")
 

@@ -20,6 +20,8 @@ from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import STAGES
 from vladmap.schemas.rejects import UserError
 
+pytestmark = pytest.mark.medium
+
 SETTINGS = {"everywhere": 3, "near": 2, "following": 1, "rerank_candidates": 6}
 PATCHES = {"rerank": "rapid", "patch_dimension": 16}
 

@@ -17,6 +17,8 @@ from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import STAGES
 
+pytestmark = pytest.mark.medium
+
 CASES = Path(__file__).parents[1] / "cases" / "panoramas"
 PANORAMAS = ["p00.jpg", "p01.jpg"]
 

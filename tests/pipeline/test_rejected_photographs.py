@@ -28,6 +28,8 @@ from vladmap.pipeline.command_options import build_options
 from vladmap.pipeline.stages import STAGES
 from vladmap.schemas.rejects import PhotoError, RejectReason
 
+pytestmark = pytest.mark.medium
+
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "cases"
 

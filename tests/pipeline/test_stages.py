@@ -26,6 +26,8 @@ from vladmap.retrieval.smoothing import smooth
 from vladmap.schemas import tables
 from vladmap.schemas.rejects import UserError
 
+pytestmark = pytest.mark.medium
+
 UP_TO_PAIRS = ("ingest", "describe", "index", "pair")
 
 

@@ -27,6 +27,8 @@ from vladmap.retrieval.neighbours import STOP_COLUMNS
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import UserError
 
+pytestmark = pytest.mark.medium
+
 BASE: dict[str, Any] = {"shard_images": 8, "clusters": 8, "gps_sigma_m": 4.0}
 
 WORDS_OF_ITS_OWN = "other.safetensors"  # in the atlas
