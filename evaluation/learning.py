@@ -10,7 +10,7 @@ from pathlib import Path
 from vladmap.evaluation.describing import Pixels, RunSettings, Target, read_ahead
 from vladmap.models import DescriptorModel, load_model
 from vladmap.models.checkpoints.vocabulary import to_bytes
-from vladmap.models.kinds import DEFAULT_DIMENSION, SHIPPED
+from vladmap.models.kinds import DEFAULT_DIMENSION, LEARN_NOTHING, SHIPPED
 from vladmap.models.learning import (
     PART_IMAGES,
     LearningSettings,
@@ -71,8 +71,8 @@ def prepare_model(choice: ModelChoice, database: Sequence[Path]) -> tuple[Descri
     if run.device == "cpu":
         one_thread_a_call()
     name, checkpoint = choice.name, _read(choice.checkpoint)
-    if choice.learn and name == "gem":
-        raise UserError("--learn: there is nothing to learn for gem")
+    if choice.learn and name in LEARN_NOTHING:
+        raise UserError(f"--learn: there is nothing to learn for {name}")
     complete = complete_weights(name, checkpoint, choice.learn)
     if complete is not None:
         if choice.patch_size:

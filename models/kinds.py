@@ -23,7 +23,7 @@ class Kind:
 
     `aggregation` is a name in `models.aggregations.registry`. `ships` says which backbone's
     weights need no file of the user's, INSTALLED or TRAINED; `backbones` are the first words of
-    their names. `dimension` is what a descriptor is reduced to where its words are learnt from a
+    their names. `learns`: it can be made of visual words learnt from a collection. `dimension` is what a descriptor is reduced to where its words are learnt from a
     collection, 0 for nothing.
     """
 
@@ -34,6 +34,7 @@ class Kind:
     dimension: int = 0
     checkpoint: str = "a NetVLAD checkpoint"
     text: str = ""
+    learns: bool = True
 
 
 _ANY = ("vgg16", "resnet", "efficientnet-lite0", "ghost", "dinov2")
@@ -84,6 +85,7 @@ KINDS = {
         ships=INSTALLED,
         checkpoint="a GeM checkpoint or a backbone's state dict",
         text="generalised-mean pooling, the plain baseline",
+        learns=False,
     ),
 }
 CLASSICAL = {
@@ -103,5 +105,8 @@ DEFAULT_DIMENSION = {name: kind.dimension for name, kind in KINDS.items()} | dic
 
 SHIPPED = (*(name for name, kind in KINDS.items() if kind.ships), *CLASSICAL)
 """Models that need no file of the user's."""
+
+LEARN_NOTHING = tuple(name for name, kind in KINDS.items() if not kind.learns)
+"""Models that are as their weights make them, whatever the collection."""
 
 WITH_PATCHES = tuple(name for name, kind in KINDS.items() if kind.patch_sizes)

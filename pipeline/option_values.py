@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vladmap.features.names import RERANKING_BY_FEATURES, misfit, reranking_by
-from vladmap.models.kinds import SHIPPED, WITH_PATCHES
+from vladmap.models.kinds import LEARN_NOTHING, SHIPPED, WITH_PATCHES
 from vladmap.pipeline.options import BuildOptions, flag_of, learning_options
 from vladmap.retrieval.names import BY_PATCHES
 from vladmap.schemas.rejects import UserError
@@ -53,9 +53,10 @@ def checked(values: Mapping[str, Any]) -> BuildOptions:
         raise UserError(
             f"--model {options.model} needs --checkpoint FILE: `vladmap models` says which"
         )
-    if options.model == "gem" and (without_effect := learning_options(options)):
+    if options.model in LEARN_NOTHING and (without_effect := learning_options(options)):
         raise UserError(
-            f"--model gem learns nothing from the collection: leave out {without_effect}"
+            f"--model {options.model} learns nothing from the collection: "
+            f"leave out {without_effect}"
         )
     if options.model == "bovw" and options.whiten:
         raise UserError("--whiten is not for bovw: whitened counts are no longer tf-idf")
