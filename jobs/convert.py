@@ -18,8 +18,9 @@ def command_line() -> Parser:
         "backbone, aggregation, clusters, dimension, PCA, pre-processing. It loads wherever the\n"
         "original did and gives the same descriptors.",
         epilog="layouts, told apart by content: pytorch-NetVlad, Patch-NetVLAD, hloc's and\n"
-        "MatConvNet's .mat, OpenIBL, the deep visual geo-localization benchmark, SuperVLAD, and\n"
-        "state dicts of VGG16, ResNet, DINOv2, EfficientNet-Lite0\n\n"
+        "MatConvNet's .mat, OpenIBL, the deep visual geo-localization benchmark, SuperVLAD,\n"
+        "the files that `vladmap models` names, and state dicts of VGG16, ResNet, DINOv2 and\n"
+        "EfficientNet-Lite0\n\n"
         "example:\n  vladmap convert pitts_WPCA4096.pth.tar pitts.safetensors\n"
         "  vladmap build --model patch-netvlad --checkpoint pitts.safetensors ...",
     )

@@ -23,8 +23,8 @@ class Kind:
 
     `aggregation` is a name in `models.aggregations.registry`. `ships` says which backbone's
     weights need no file of the user's, INSTALLED or TRAINED; `backbones` are the first words of
-    their names. `learns`: it can be made of visual words learnt from a collection. `dimension` is what a descriptor is reduced to where its words are learnt from a
-    collection, 0 for nothing.
+    their names. `learns`: it can be made of visual words learnt from a collection. `dimension` is
+    what a descriptor is reduced to where its words are learnt from a collection, 0 for nothing.
     """
 
     aggregation: str

@@ -105,3 +105,77 @@ def netvlad(
         residual = (share * (local - centre[:, None])).sum(dim=1)
         rows.append(residual / residual.norm())
     return torch.stack(rows)
+
+
+def dinov2(x: Tensor, state: Mapping[str, Tensor], last_norm: bool = True) -> tuple[Tensor, Tensor]:
+    """Dosovitskiy et al.'s transformer with layer scale: (1, D, h, w) patch, (1, D) class tokens.
+
+    Positions are scaled as DINOv2 scales them; a head has 64 numbers.
+    """
+    s = {name: tensor.double() for name, tensor in state.items()}
+
+    def norm(tokens: Tensor, name: str) -> Tensor:
+        centred = tokens - tokens.mean(1, keepdim=True)
+        deviation = torch.sqrt(centred.square().mean(1, keepdim=True) + 1e-6)
+        return centred / deviation * s[f"{name}.weight"] + s[f"{name}.bias"]
+
+    def linear(tokens: Tensor, name: str) -> Tensor:
+        return tokens @ s[f"{name}.weight"].T + s[f"{name}.bias"]
+
+    weight, bias = s["patch_embed.proj.weight"], s["patch_embed.proj.bias"]
+    cells = functional.conv2d(x.double(), weight, bias, stride=14)
+    (height, width), channels = cells.shape[2:], cells.shape[1]
+    side = round((s["pos_embed"].shape[1] - 1) ** 0.5)
+    grid = s["pos_embed"][0, 1:].T.reshape(1, channels, side, side)
+    if (height, width) != (side, side):
+        # In float32, as the network does: its sampling points are part of the definition.
+        scale = ((height + 0.1) / side, (width + 0.1) / side)
+        grid = functional.interpolate(grid.float(), scale_factor=scale, mode="bicubic").double()
+    tokens = torch.cat([s["cls_token"][0], cells[0].flatten(1).T])
+    tokens = tokens + torch.cat([s["pos_embed"][0, :1], grid[0].flatten(1).T])
+    for block in sorted({name.split(".")[1] for name in s if name.startswith("blocks.")}, key=int):
+        name = f"blocks.{block}."
+        queries, keys, values = (
+            part.unflatten(1, (-1, 64)).transpose(0, 1)
+            for part in linear(norm(tokens, f"{name}norm1"), f"{name}attn.qkv").chunk(3, dim=1)
+        )
+        attention = torch.softmax(queries @ keys.transpose(1, 2) / 8, dim=2)
+        mixed = (attention @ values).transpose(0, 1).flatten(1)
+        tokens = tokens + linear(mixed, f"{name}attn.proj") * s[f"{name}ls1.gamma"]
+        hidden = linear(norm(tokens, f"{name}norm2"), f"{name}mlp.fc1")
+        hidden = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
+        tokens = tokens + linear(hidden, f"{name}mlp.fc2") * s[f"{name}ls2.gamma"]
+    if last_norm:
+        tokens = norm(tokens, "norm")
+    return tokens[1:].T.reshape(1, channels, height, width), tokens[:1]
+
+
+def dinov2_state(width: int, blocks: int, side: int, seed: int = 0) -> dict[str, Tensor]:
+    """Seeded weights of a small DINOv2 whose positions are a grid of `side` x `side`."""
+    vector, state = (width,), {}
+    shapes: dict[str, tuple[int, ...]] = {
+        "cls_token": (1, 1, width),
+        "pos_embed": (1, 1 + side * side, width),
+        "patch_embed.proj.weight": (width, 3, 14, 14),
+        "patch_embed.proj.bias": vector,
+        "norm.weight": vector,
+        "norm.bias": vector,
+    }
+    for block in range(blocks):
+        name = f"blocks.{block}."
+        for layer, outputs, inputs in (
+            ("attn.qkv", 3 * width, width),
+            ("attn.proj", width, width),
+            ("mlp.fc1", 4 * width, width),
+            ("mlp.fc2", width, 4 * width),
+        ):
+            shapes[f"{name}{layer}.weight"] = (outputs, inputs)
+            shapes[f"{name}{layer}.bias"] = (outputs,)
+        for one in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"):
+            shapes[f"{name}{one}"] = vector
+        shapes[f"{name}ls1.gamma"] = shapes[f"{name}ls2.gamma"] = vector
+    state = seeded(shapes, seed)
+    for name, tensor in state.items():
+        if "norm" in name and name.endswith("weight"):
+            state[name] = 1 + tensor
+    return state
