@@ -87,6 +87,13 @@ KINDS = {
         text="generalised-mean pooling, the plain baseline",
         learns=False,
     ),
+    "megaloc": Kind(
+        "megaloc",
+        ("dinov2",),
+        checkpoint="MegaLoc's weights, model.safetensors or megaloc.torch",
+        text="optimal transport on DINOv2 and a linear layer to 8,448 numbers (weights: MIT)",
+        learns=False,
+    ),
 }
 CLASSICAL = {
     "vlad": "VLAD over RootSIFT, words learnt from the collection",

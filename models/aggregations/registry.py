@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vladmap.models.aggregations.base import Aggregation
 from vladmap.models.aggregations.gem import GeM
+from vladmap.models.aggregations.megaloc import MegaLoc
 from vladmap.models.aggregations.netvlad import NetVLAD
 from vladmap.models.aggregations.supervlad import SuperVLAD
 
@@ -13,5 +14,6 @@ AGGREGATIONS: dict[str, type[Aggregation]] = {
         NetVLAD,
         SuperVLAD,
         GeM,
+        MegaLoc,
     )
 }
