@@ -104,7 +104,7 @@ def _measured(
 ) -> MethodRow:
     choice = model_choice(parsed, method.model, method.checkpoint, method.rerank)
     model, _ = prepare_model(choice, chosen.database.paths)
-    by = reranking.evidence(method.rerank, model, parsed.patch_size)
+    by = reranking.computed_evidence(method.rerank, parsed.features, model, parsed.patch_size)
     database = describe(model, chosen.database.paths, choice.run, "database")
     queries = database
     if not chosen.leave_one_out:

@@ -61,7 +61,9 @@ def evaluate(parsed: argparse.Namespace) -> None:
         lanes=os.cpu_count() or 1,
     )
     model, learnt_from = prepare_model(choice, chosen.database.paths)
-    by = reranking.evidence(parsed.rerank, model, parsed.patch_size, os.cpu_count() or 1)
+    by = reranking.computed_evidence(
+        parsed.rerank, parsed.features, model, parsed.patch_size, os.cpu_count() or 1
+    )
     database = describe(model, chosen.database.paths, choice.run, "database")
     queries = database
     if not chosen.leave_one_out:

@@ -15,6 +15,7 @@ import numpy as np
 from vladmap.atlas.manifest import software_versions
 from vladmap.evaluation.describing import Descriptors
 from vladmap.evaluation.sets import Smoothing
+from vladmap.features.names import reranking_by
 from vladmap.models import DescriptorModel
 from vladmap.models.base import digest
 from vladmap.models.whitening import Whitening
@@ -122,6 +123,8 @@ def results_of(
             "method": parsed.rerank,
             "candidates": parsed.rerank_candidates,
             "patch_size": parsed.patch_size if by_patches else None,
+            "features": None if by_patches else reranking_by(parsed.rerank, parsed.features)[0],
+            "matcher": None if by_patches else reranking_by(parsed.rerank, parsed.features)[1],
         },
         "counts": {
             "database": len(chosen.database),
@@ -165,8 +168,10 @@ def table(measured: Measured, results: dict[str, Any]) -> str:
     model, counts = results["model"], results["counts"]
     about = f"{model['name']}, {results['dimension']} numbers, {results['search']} search"
     if results["rerank"]:
-        about += f", {results['rerank']['candidates']} best re-ranked by "
-        about += results["rerank"]["method"]
+        rerank = results["rerank"]
+        about += f", {rerank['candidates']} best re-ranked by {rerank['method']}"
+        if rerank["method"] == "features":
+            about += f" ({rerank['features']})"
     lines = [
         about,
         f"{counts['queries']} queries in {counts['database']} photographs, right "

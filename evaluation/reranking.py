@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,158 +13,99 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vladmap.console.quiet import hidden
-from vladmap.evaluation.describing import read_pixels
+from vladmap.evaluation.describing import Pixels, Target, read_pixels
+from vladmap.evaluation.evidence import (
+    FEATURES_COMPARED,
+    Evidence,
+    FeatureEvidence,
+    PatchEvidence,
+    evidence,
+)
 from vladmap.evaluation.sets import Smoothing
-from vladmap.features.base import LocalFeatureExtractor, LocalFeatures, Matcher
-from vladmap.features.names import reranking_by
-from vladmap.features.registry import load_extractor, load_matcher
-from vladmap.mapping.two_view import fundamental_inliers
+from vladmap.features.base import LocalFeatures
 from vladmap.models import DescriptorModel, InputSize
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.photos.layouts import EvaluationSet
 from vladmap.retrieval.evaluation import KEPT, Ranking, rank, reordered
-from vladmap.retrieval.names import BY_PATCHES
 from vladmap.retrieval.patches import StoredPatches, bytes_an_image, stored
-from vladmap.retrieval.rerank import by_inliers, scores_of_each
 from vladmap.schemas.rejects import PhotoError
 
-# Measured: a thousand of an image's features order candidates as well as all, in a tenth the time;
-# thumbnails are enlarged to have as many.
-_FEATURES = 1024
-_FEATURE_SIZE = InputSize(480, 800)
-_FEATURES_MEANT = "xfeat"
-_ERROR_PX = 3.0
+_FEATURE_SIZE = InputSize(480, 800)  # thumbnails are enlarged to have as many features as others
 
-_KEPT = 4096  # photographs whose evidence stays in memory: at most 1 GB of patches
+_CACHED = 4096  # photographs whose evidence stays in memory: at most 1 GB of patches
 
 
-class Evidence(ABC):
-    """What is computed of a photograph, and how two of them are compared by it."""
+class ComputedEvidence:
+    """Evidence of photographs, computed when it is asked for, with what it costs.
 
-    weighs_cosines = False  # whether the cosines of descriptors have a part in the order
+    `compute` makes of pixels, read at the size that `target` wants, what `evidence` compares, and
+    says how many bytes of an atlas it takes.
+    """
 
-    def __init__(self) -> None:
-        self.images = 0
-        self.bytes = 0
-        self.seconds = 0.0
-        self._of = functools.lru_cache(_KEPT)(self._measured)
+    def __init__(
+        self, evidence: Evidence[Any], target: Target, compute: Callable[[Pixels], tuple[Any, int]]
+    ) -> None:
+        self.evidence = evidence
+        self._target, self._compute = target, compute
+        self._images, self._bytes, self._seconds = 0, 0, 0.0
+        self._of = functools.lru_cache(_CACHED)(self._computed)
 
     def of(self, path: Path) -> Any | None:
-        """The evidence of a photograph, None where it cannot be read."""
+        """What is compared of a photograph, None where it cannot be read."""
         return self._of(path)
 
     @property
     def bytes_an_image(self) -> float:
-        """Of the evidence as an atlas stores it, on average over what was computed."""
-        return self.bytes / max(1, self.images)
+        """As an atlas stores it, on average over what was computed."""
+        return self._bytes / max(1, self._images)
 
     @property
     def milliseconds_an_image(self) -> float:
         """To compute it, reading and decoding left out."""
-        return 1000 * self.seconds / max(1, self.images)
+        return 1000 * self._seconds / max(1, self._images)
 
-    def _measured(self, path: Path) -> Any | None:
+    def _computed(self, path: Path) -> Any | None:
         try:
-            pixels = read_pixels(path, self._target())
+            pixels = read_pixels(path, self._target)
         except PhotoError:
             return None
         started = time.perf_counter()
-        evidence, size = self._computed(pixels)
-        self.seconds += time.perf_counter() - started
-        self.images += 1
-        self.bytes += size
-        return evidence
-
-    @abstractmethod
-    def scores(self, query: Any, candidates: Sequence[Any]) -> NDArray[np.float64]:
-        """One score a candidate, larger being better."""
-
-    @abstractmethod
-    def order(
-        self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
-    ) -> NDArray[np.int64]:
-        """Places of the candidates, best first, by these scores and the cosines of descriptors."""
-
-    @abstractmethod
-    def _target(self) -> Callable[[int, int], tuple[int, int]]: ...
-
-    @abstractmethod
-    def _computed(self, pixels: NDArray[np.uint8]) -> tuple[Any, int]:
-        """The evidence, and its bytes."""
+        item, size = self._compute(pixels)
+        self._seconds += time.perf_counter() - started
+        self._images += 1
+        self._bytes += size
+        return item
 
 
-class FeatureEvidence(Evidence):
-    """The inliers of a fundamental matrix over the matches of local features."""
+def computed_evidence(
+    way: str, features: str, model: DescriptorModel, patch_size: int, threads: int = 1
+) -> ComputedEvidence | None:
+    """What the way to re-rank called `way` orders by (`evaluation.evidence.evidence`); None where
+    the order by descriptor stands.
 
-    weighs_cosines = True
-
-    def __init__(
-        self, extractor: LocalFeatureExtractor, matcher: Matcher, threads: int = 1
-    ) -> None:
-        super().__init__()
-        self._extractor, self._matcher = extractor, matcher
-        self._pool = ThreadPoolExecutor(threads)
-
-    def scores(self, query: Any, candidates: Sequence[Any]) -> NDArray[np.float64]:
-        def inliers(other: Any) -> int:
-            return fundamental_inliers(query, other, self._matcher.match(query, other), _ERROR_PX)
-
-        return np.array(list(self._pool.map(inliers, candidates)), np.float64)
-
-    def order(
-        self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
-    ) -> NDArray[np.int64]:
-        inliers = np.nan_to_num(scores, nan=0.0).astype(np.int64)
-        return by_inliers(inliers, similarity, self._matcher.inliers_a_cosine)
-
-    def _target(self) -> Callable[[int, int], tuple[int, int]]:
-        return _FEATURE_SIZE.target
-
-    def _computed(self, pixels: NDArray[np.uint8]) -> tuple[LocalFeatures, int]:
-        found = self._extractor.extract(pixels)
-        return found, found.keypoints.nbytes + found.descriptors.nbytes
-
-
-class PatchEvidence(Evidence):
-    """Patches of one size in int8, by the rapid score or a homography's inliers."""
-
-    def __init__(self, model: DescriptorModel, method: str, patch_size: int) -> None:
-        super().__init__()
-        assert isinstance(model, AggregatedModel)
-        self._model, self._method, self._sizes = model, method, (patch_size,)
-
-    def scores(self, query: StoredPatches, candidates: Sequence[Any]) -> NDArray[np.float64]:
-        return scores_of_each(query, candidates, self._method)
-
-    def order(
-        self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
-    ) -> NDArray[np.int64]:
-        return np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
-
-    def _target(self) -> Callable[[int, int], tuple[int, int]]:
-        return self._model.input_long_side
-
-    def _computed(self, pixels: NDArray[np.uint8]) -> tuple[StoredPatches, int]:
-        patches = stored(self._model.describe_each([pixels], self._sizes)[0][1])
-        _, count, dimension = patches.descriptors[0].shape
-        return patches, bytes_an_image([count], dimension, "int8")
-
-
-def evidence(
-    method: str, model: DescriptorModel, patch_size: int, threads: int = 1
-) -> Evidence | None:
-    """What `method`, one of METHODS, orders by; None where the order by descriptor stands.
-
-    `features` are XFeat's (see `features.names.reranking_by`); `threads` compare a query with its
-    candidates. Raises UserError where a package is missing.
+    Patches of `patch_size` cells are those of `model`. Raises UserError where a package is missing.
     """
-    if method == "none":
-        return None
-    if method in BY_PATCHES:
-        return PatchEvidence(model, method, patch_size)
-    features, matcher = reranking_by(method, _FEATURES_MEANT)
-    extractor = load_extractor(features, _FEATURES, _FEATURE_SIZE.largest)
-    return FeatureEvidence(extractor, load_matcher(features, matcher), threads)
+    chosen = evidence(way, features, threads)
+    if isinstance(chosen, FeatureEvidence):
+        extractor = chosen.kind.extractor(
+            max_features=FEATURES_COMPARED, max_image_size=_FEATURE_SIZE.largest
+        )
+
+        def extract(pixels: Pixels) -> tuple[LocalFeatures, int]:
+            found = extractor.extract(pixels)
+            return found, found.keypoints.nbytes + found.descriptors.nbytes
+
+        return ComputedEvidence(chosen, _FEATURE_SIZE.target, extract)
+    if isinstance(chosen, PatchEvidence):
+        assert isinstance(model, AggregatedModel)
+
+        def describe(pixels: Pixels) -> tuple[StoredPatches, int]:
+            patches = stored(model.describe_each([pixels], (patch_size,))[0][1])
+            _, count, dimension = patches.descriptors[0].shape
+            return patches, bytes_an_image([count], dimension, "int8")
+
+        return ComputedEvidence(chosen, model.input_long_side, describe)
+    return None
 
 
 def ranked(
@@ -174,7 +113,7 @@ def ranked(
     database: NDArray[np.float32],
     chosen: EvaluationSet,
     smoothing: Smoothing,
-    by: Evidence | None,
+    by: ComputedEvidence | None,
     candidates: int,
     factory: str = "",
 ) -> tuple[Ranking, float]:
@@ -188,7 +127,7 @@ def ranked(
         queries,
         # Smoothing puts the first match right more often, and has fewer places among the best:
         # where it weighs in the candidates' order, they are those of the descriptors themselves.
-        database if by is not None and by.weighs_cosines else searched,
+        database if by is not None and by.evidence.weighs_cosines else searched,
         chosen.positives,
         keep=max(KEPT, candidates),
         factory=factory,
@@ -204,7 +143,7 @@ def ranked(
 def new_order(
     ranking: Ranking,
     chosen: EvaluationSet,
-    by: Evidence,
+    by: ComputedEvidence,
     candidates: int,
     queries: NDArray[np.float32],
     database: NDArray[np.float32],
@@ -228,8 +167,8 @@ def new_order(
         known = [place for place, one in enumerate(theirs) if one is not None]
         started = time.perf_counter()
         scores = np.full(head, np.nan)
-        scores[known] = by.scores(ours, [theirs[place] for place in known])
+        scores[known] = by.evidence.scores(ours, [theirs[place] for place in known])
         cosines = np.where(rows >= 0, database[rows] @ queries[query], -np.inf)
-        order[query] = by.order(scores, cosines)
+        order[query] = by.evidence.order(scores, cosines)
         seconds += time.perf_counter() - started
     return order, 1000 * seconds / max(1, len(order))

@@ -66,8 +66,8 @@ def command_line() -> Parser:
         "--rerank",
         default="none",
         choices=RERANKING,
-        help="order the best by patches (rapid, ransac) or local features (features, which are\n"
-        "XFeat's, sift, or lighterglue: XFeat's matched by a network, 25 times the time)",
+        help="order the best by patches (rapid, ransac) or by local features: those of --features\n"
+        "(features), of a kind, or matched by a network at 25 times the time and more",
     )
     options.add_argument("--output", type=Path, metavar="DIR", help="write results and pages there")
     return options

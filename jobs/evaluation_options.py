@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vladmap.console.numbers import MOST_SEED, real, whole
 from vladmap.evaluation.names import FRAMES_SIGMA
+from vladmap.features.names import FEATURE_NAMES
 from vladmap.models.kinds import PRECISION_NAMES
 from vladmap.photos.names import LAYOUTS
 from vladmap.retrieval.names import SIGMA_M
@@ -79,6 +80,12 @@ def add_model_options(options: argparse.ArgumentParser) -> None:
         default=20,
         metavar="C",
         help="best matches that re-ranking puts in order (default: 20)",
+    )
+    group.add_argument(
+        "--features",
+        default="sift",
+        choices=FEATURE_NAMES,
+        help="local features that `features` re-ranks by, as in a build (default: sift)",
     )
     group.add_argument(
         "--dimension",

@@ -151,7 +151,8 @@ PAIRS = _schema(
             "patch_score",
             pa.float32(),
             nullable=True,
-            note="where it was re-ranked: inliers of features, or the score of patches",
+            note="where it was re-ranked, larger is better: inliers of the fundamental matrix of "
+            "local features; of patches the rapid score, or the share of a homography's inliers",
         ),
         _field("gps_distance_m", pa.float64(), "m", nullable=True, note="null without both GPS"),
     ],

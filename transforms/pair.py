@@ -47,7 +47,7 @@ from vladmap.retrieval.ranking import (
 from vladmap.schemas.records import LedgerEntry, Task, shard_cell
 from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.index import load_index
-from vladmap.transforms.rerank import RerankSettings, evidence
+from vladmap.transforms.rerank import RerankSettings, stored_evidence
 
 STAGE = "pair"
 
@@ -134,7 +134,7 @@ class _Pair(beam.DoFn):
 
     def setup(self) -> None:
         self._content = {shard: content for shard, _, content in self._settings.shards}
-        self._evidence = evidence(self._root, self._settings.rerank)
+        self._evidence = stored_evidence(self._root, self._settings.rerank)
 
     def process(self, element: tuple[str, dict[str, list[Any]]]) -> Iterator[LedgerEntry]:
         _, parts = element

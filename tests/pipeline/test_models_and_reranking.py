@@ -137,8 +137,8 @@ def test_where_features_say_nothing_candidates_keep_the_order_of_their_cosines(
     drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "vladmap.transforms.rerank.FeatureEvidence._query",
-        lambda self, query, candidates: [0.0] * len(candidates),
+        "vladmap.evaluation.evidence.FeatureEvidence.scores",
+        lambda self, query, candidates: np.zeros(len(candidates)),
     )
     build(drive, tmp_path / "ranked", rerank="features", **SETTINGS)
     build(drive, tmp_path / "plain", **SETTINGS)

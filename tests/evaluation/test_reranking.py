@@ -11,12 +11,12 @@ import pytest
 
 from tests.photos.bad_photos import texture
 from vladmap.evaluation import reranking
+from vladmap.evaluation.evidence import FeatureEvidence, PatchEvidence, evidence
 from vladmap.evaluation.sets import Smoothing
 from vladmap.features.rootsift import KIND, RootSift
-from vladmap.models import DescriptorModel
+from vladmap.models import InputSize
 from vladmap.photos.layouts import EvaluationSet
 from vladmap.retrieval.evaluation import rank
-from vladmap.transforms import rerank as in_a_build
 
 INLIERS = [10.0, 30.0, 75.0]
 COSINES = [0.91, 0.7, 0.6]
@@ -26,29 +26,55 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("method", ["features", "lighterglue"])
-def test_an_evaluation_and_a_build_order_by_the_same_sum(method: str) -> None:
-    if method == "lighterglue":
+@pytest.mark.parametrize(("way", "kind"), [("features", "xfeat"), ("lighterglue", "sift")])
+def test_cosines_and_inliers_add_up(way: str, kind: str) -> None:
+    if way == "lighterglue":
         pytest.importorskip("kornia")
     scores, similarity = np.array(INLIERS), np.array(COSINES, np.float32)
-    model = cast(DescriptorModel, None)  # features need none
-    ours = reranking.evidence(method, model, 0)
-    theirs = in_a_build.evidence("", in_a_build.RerankSettings(method, 3, "xfeat"))
-    assert ours is not None
-    assert theirs is not None
-    assert ours.order(scores, similarity).tolist() == ORDERS[method]
-    assert theirs.order(scores, similarity).tolist() == ORDERS[method]
+    by = evidence(way, kind)
+    assert by is not None
+    assert by.order(scores, similarity).tolist() == ORDERS[way]
+
+
+def test_a_candidate_without_evidence_is_the_worst_by_patches_and_has_its_cosine_by_features() -> (
+    None
+):
+    scores, similarity = np.array([np.nan, 0.0, 5.0]), np.array([0.9, 0.8, 0.7], np.float32)
+    by_patches, by_features = evidence("rapid", "sift"), evidence("features", "sift")
+    assert by_patches is not None
+    assert by_features is not None
+    assert by_patches.order(scores, similarity).tolist() == [2, 1, 0]
+    assert by_features.order(scores, similarity).tolist() == [0, 1, 2]
 
 
 def test_candidates_compared_by_several_threads_have_the_scores_of_one() -> None:
     walls = [RootSift(64).extract(texture(seed, 160, 120)) for seed in range(4)]
-    one, three = (reranking.FeatureEvidence(RootSift(64), KIND.nearest, n) for n in (1, 3))
+    one, three = (FeatureEvidence(KIND, KIND.nearest, n) for n in (1, 3))
     scores = one.scores(walls[0], walls)
     assert scores[0] > 20 > scores[1:].max()
     assert three.scores(walls[0], walls).tolist() == scores.tolist()
 
 
-def test_each_query_is_ordered_with_the_cosines_of_its_own_candidates() -> None:
+def test_an_unknown_way_to_rerank_is_no_other_one() -> None:
+    with pytest.raises(ValueError, match="unknown way to re-rank: 'patches'"):
+        evidence("patches", "sift")
+    assert evidence("none", "sift") is None
+
+
+class Computed(reranking.ComputedEvidence):
+    """Evidence of photographs that are not there: their names."""
+
+    def __init__(self, weighs: bool = True) -> None:
+        by = FeatureEvidence(KIND, KIND.nearest) if weighs else PatchEvidence("rapid")
+        super().__init__(by, InputSize(8, 8).target, lambda pixels: (None, 0))
+
+    def of(self, path: Path) -> Any:
+        return path.name
+
+
+def test_each_query_is_ordered_with_the_cosines_of_its_own_candidates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Two queries with the same inliers, of which one is sure of its first and one is not."""
     angles = np.array([0.0, 0.1, 1.2])
     database = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
@@ -56,41 +82,31 @@ def test_each_query_is_ordered_with_the_cosines_of_its_own_candidates() -> None:
     ranking = rank(queries, database, [np.array([0]), np.array([2])])
     assert ranking.rows.tolist() == [[0, 1, 2], [2, 1, 0]]
 
-    class Known(reranking.FeatureEvidence):
-        def of(self, path: Path) -> str:
-            return path.name
-
-        def scores(self, query: Any, candidates: Any) -> Any:
-            return np.array([0.0, 40.0, 40.0])
-
+    monkeypatch.setattr(
+        FeatureEvidence, "scores", lambda self, query, candidates: np.array([0.0, 40.0, 40.0])
+    )
     sides = [SimpleNamespace(paths=[Path(f"{n}.jpg") for n in range(count)]) for count in (2, 3)]
     chosen = cast(EvaluationSet, SimpleNamespace(queries=sides[0], database=sides[1]))
-    order, _ = reranking.new_order(
-        ranking, chosen, Known(RootSift(8), KIND.nearest), 3, queries, database
-    )
+    order, _ = reranking.new_order(ranking, chosen, Computed(), 3, queries, database)
     # cos 0, 0.1 and 1.2 are 1, 0.995 and 0.362; cos 0, 1.1 and 1.2 are 1, 0.454 and 0.362.
     assert order.tolist() == [[1, 0, 2], [0, 1, 2]]
 
 
-def test_candidates_of_the_descriptors_are_ordered_by_the_cosines_of_the_smoothed() -> None:
+def test_candidates_of_the_descriptors_are_ordered_by_the_cosines_of_the_smoothed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     database = np.eye(3, dtype=np.float32)[:2]
     queries = np.array([[0.8, 0.6, 0.0]], np.float32)
     ranking = rank(queries, database, [np.array([1])])
     assert ranking.rows.tolist() == [[0, 1]]
 
-    class Nothing(reranking.FeatureEvidence):
-        def of(self, path: Path) -> str:
-            return path.name
-
-        def scores(self, query: Any, candidates: Any) -> Any:
-            return np.zeros(len(candidates))
-
+    monkeypatch.setattr(
+        FeatureEvidence, "scores", lambda self, query, candidates: np.zeros(len(candidates))
+    )
     sides = [SimpleNamespace(paths=[Path(f"{n}.jpg") for n in range(count)]) for count in (1, 2)]
     chosen = cast(EvaluationSet, SimpleNamespace(queries=sides[0], database=sides[1]))
     smoothed = np.array([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]], np.float32)  # cosines 0.48 and 0.6
-    order, _ = reranking.new_order(
-        ranking, chosen, Nothing(RootSift(8), KIND.nearest), 2, queries, smoothed
-    )
+    order, _ = reranking.new_order(ranking, chosen, Computed(), 2, queries, smoothed)
     assert order.tolist() == [[1, 0]]
 
 
@@ -102,9 +118,7 @@ def test_smoothing_chooses_the_candidates_where_it_has_no_part_in_their_order(
     queries = np.array([[0.8, 0.6, 0.0]], np.float32)
     smoothed = np.array([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]], np.float32)  # cosines 0.48 and 0.6
 
-    class Nothing(reranking.FeatureEvidence):
-        weighs_cosines = weighs
-
+    class Unread(Computed):
         def of(self, path: Path) -> None:
             return None
 
@@ -116,7 +130,5 @@ def test_smoothing_chooses_the_candidates_where_it_has_no_part_in_their_order(
         ),
     )
     mixed = cast(Smoothing, SimpleNamespace(of=lambda rows, places: smoothed))
-    found, _ = reranking.ranked(
-        queries, database, chosen, mixed, Nothing(RootSift(8), KIND.nearest), 1
-    )
+    found, _ = reranking.ranked(queries, database, chosen, mixed, Unread(weighs), 1)
     assert found.rows[0, 0] == first
