@@ -8,6 +8,9 @@ import pyarrow as pa
 
 from vladmap.mapping.camera import Camera
 
+IMAGE_COLUMNS = ["image_id", "make", "model", "width", "height", "focal_px"]
+"""Columns of IMAGES that say which camera took a photograph."""
+
 DEFAULT_FOCAL_FACTOR = 1.2
 """Focal length over the long side, where EXIF gives none: COLMAP's, near that of phones."""
 

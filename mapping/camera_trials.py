@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vladmap.features.base import LocalFeatures, Matcher, Matches
 from vladmap.features.colmap import pycolmap
+from vladmap.features.table import read_features
 from vladmap.mapping.camera import Camera, max_error_px
-from vladmap.mapping.camera_keys import DEFAULT_FOCAL_FACTOR
+from vladmap.mapping.camera_keys import DEFAULT_FOCAL_FACTOR, camera_keys, initial_cameras
 from vladmap.mapping.child import ChildFailed, call
 from vladmap.mapping.mapper import (
     MapperOptions,
@@ -35,6 +38,9 @@ from vladmap.mapping.mapper import (
 )
 from vladmap.mapping.trial_images import Evidence, trial_images
 from vladmap.mapping.two_view import MIN_INLIERS, verify
+
+PAIR_COLUMNS = ["image_id_a", "image_id_b", "similarity"]
+FEATURE_COLUMNS = ["image_id", "keypoints", "descriptors"]
 
 TRIAL_KEYPOINTS = 1000
 MIN_TRIAL_IMAGES = 3
@@ -160,6 +166,38 @@ def prior_stands(initial: Camera, trials: Sequence[Trial]) -> bool:
         and abs(trial.camera.focal_px - focal) <= _PRIOR_TOLERANCE * focal
     ]
     return bool(own) and max(own) >= _PRIOR_STANDS * max(trial.score for trial in trials)
+
+
+def choose_camera_of(
+    key: str,
+    images: pa.Table,
+    pairs: pa.Table,
+    features: Iterable[pa.Table],
+    matcher: Matcher,
+) -> CameraChoice:
+    """Return the choice for the camera of a key (see `mapping.camera_keys`), from tables.
+
+    `images` are rows of IMAGES with the columns of camera_keys.IMAGE_COLUMNS, of this camera and
+    others; `pairs` candidate pairs with PAIR_COLUMNS; `features` tables with FEATURE_COLUMNS, one
+    of which is in memory at a time. An image without features takes no part.
+    """
+    images = images.filter(pa.array([other == key for other in camera_keys(images)]))
+    own = images["image_id"].combine_chunks()
+    by_id: dict[str, LocalFeatures] = {}
+    for table in features:
+        # Filtering copies the camera's own rows, so that the whole table can be freed.
+        by_id |= read_features(table.filter(pc.is_in(table["image_id"], value_set=own)))
+    usable = pa.array(sorted(by_id), pa.string())
+    ends = (pc.is_in(pairs[f"image_id_{end}"], value_set=usable) for end in "ab")
+    pairs = pairs.filter(pc.and_(*ends))
+    return choose_camera(
+        initial_cameras(images)[key],
+        pairs["image_id_a"].to_pylist(),
+        pairs["image_id_b"].to_pylist(),
+        pairs["similarity"].to_numpy().astype(np.float64),
+        by_id.__getitem__,
+        matcher,
+    )
 
 
 def choose_camera(

@@ -6,7 +6,8 @@ whoever can read them, upright, which is the frame that the model's keypoints ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from vladmap.features.colmap import pycolmap
 
 Pixels = NDArray[np.uint8]
+
+# libjpeg is asked for twice this: a photograph of 12 megapixels is then decoded at half its size.
+_LONG_SIDE_PX = 1000
 
 
 class PointColours:
@@ -75,3 +79,30 @@ def sample(pixels: Pixels, places: NDArray[np.float64]) -> NDArray[np.float64]:
     top = pixels[low[:, 1], low[:, 0]] * (1 - right) + pixels[low[:, 1], high[:, 0]] * right
     base = pixels[high[:, 1], low[:, 0]] * (1 - right) + pixels[high[:, 1], high[:, 0]] * right
     return np.asarray(top * (1 - down) + base * down)
+
+
+def colour_models(
+    models: Sequence[pycolmap.Reconstruction],
+    read: Callable[[Sequence[str]], Iterable[Pixels | Exception]],
+) -> dict[str, Any]:
+    """Colour the points of models in place; return `unreadable` and `points_without`.
+
+    `read` yields the upright pixels (H, W, 3) of photographs by their names, or the error of one
+    that cannot be read any more; each is asked for once. `unreadable` gives the errors by name,
+    `points_without` counts the points that no readable photograph shows: they stay black.
+    """
+    colours = PointColours(models)
+    names = colours.names()
+    unreadable: dict[str, str] = {}
+    for name, pixels in zip(names, read(names), strict=True):
+        if isinstance(pixels, Exception):
+            unreadable[name] = str(pixels)
+        else:
+            colours.add(name, pixels)
+    return {"unreadable": unreadable, "points_without": colours.finish()}
+
+
+def reduced_size(width: int, height: int) -> tuple[int, int]:
+    """Return the size at which a photograph of a size is read for its colours."""
+    scale = min(1.0, _LONG_SIDE_PX / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))

@@ -16,6 +16,12 @@ from vladmap.mapping.soundness import contradicted, misplaced_images, remove_ima
 from vladmap.mapping.tile_join import join_tiles
 from vladmap.mapping.tile_model import TileModel, misplaced_in, names_of, place_tile
 
+IMAGE_COLUMNS = [
+    "image_id", "name", "uri", "content_hash", "latitude", "longitude", "altitude",
+    "gps_accuracy_m", "heading_deg", "sequence_id", "sequence_index",
+]  # fmt: skip
+"""Columns of IMAGES that merging, colouring and the poses need."""
+
 _MIN_COMMON_IMAGES = 3
 # Removing images moves the others a little, so the rest is tested again, at most so many times.
 _ROUNDS = 3
@@ -35,6 +41,16 @@ class Merged:
     decisions: list[dict[str, Any]]
     unregistered: dict[str, str]
     left_out: list[dict[str, Any]]
+
+    def report(self, reasons: Mapping[str, str], colours: Mapping[str, Any]) -> dict[str, Any]:
+        """Return merge.json: `reasons` are `unregistered` by image_id, `colours` of the points."""
+        return {
+            "models": self.reports,
+            "decisions": self.decisions,
+            "unregistered": reasons,
+            "colours": colours,
+            "models_left_out": self.left_out,
+        }
 
 
 def merge_tiles(

@@ -12,9 +12,15 @@ from numpy.typing import ArrayLike
 from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
 from vladmap.mapping.arrays import Array, Bools, Indices
 
+PHOTOGRAPH_COLUMNS = [
+    "latitude", "longitude", "gps_accuracy_m", "sequence_id", "sequence_index",
+]  # fmt: skip
+"""Columns of IMAGES that `photographs_of` needs."""
+
 QUATERNION = ("qw", "qx", "qy", "qz")
-# Places before or after each other in a sequence.
-_BESIDE = 5
+
+# Photographs so many places apart in a sequence, or fewer, are close to each other.
+_CLOSE_IN_SEQUENCE = 5
 
 
 @dataclass(frozen=True)
@@ -45,14 +51,17 @@ class Pairs:
 
 
 def photographs_of(images: pa.Table, gps_sigma_m: float) -> Photographs:
-    """Photographs of rows of IMAGES; `gps_sigma_m` is the accuracy of positions that state none."""
+    """Return the photographs of rows of IMAGES, with PHOTOGRAPH_COLUMNS.
+
+    `gps_sigma_m` is the accuracy, one sigma, of positions that state none.
+    """
 
     def column(name: str) -> Array:
         return np.asarray(images[name].to_numpy(), np.float64)
 
     latitude, longitude = column("latitude"), column("longitude")
     known = np.isfinite(latitude) & np.isfinite(longitude)
-    # At height 0: altitudes are the worst of GPS, and say nothing of who sees whom.
+    # At height 0: altitudes are the least accurate part of GPS and of no use here.
     position = np.full((len(latitude), 3), np.nan)
     position[known] = ecef_on_ellipsoid(latitude[known], longitude[known])
     sigma = column("gps_accuracy_m")
@@ -66,7 +75,7 @@ def photographs_of(images: pa.Table, gps_sigma_m: float) -> Photographs:
 
 
 def pairs_of(two_views: pa.Table, image_ids: pa.Array, inliers: ArrayLike) -> Pairs:
-    """Pairs of rows of TWO_VIEWS, all of whose images are in `image_ids`."""
+    """Return the pairs of rows of TWO_VIEWS, whose images are all in `image_ids`."""
     first, second = (
         np.asarray(pc.index_in(two_views[f"image_id_{end}"], image_ids), np.int64) for end in "ab"
     )
@@ -75,6 +84,7 @@ def pairs_of(two_views: pa.Table, image_ids: pa.Array, inliers: ArrayLike) -> Pa
 
 
 def are_close_in_sequence(photographs: Photographs, pairs: Pairs) -> Bools:
+    """Return which pairs, (m,), are at most five places apart in one sequence."""
     sequence, index = photographs.sequence, photographs.index
     same = (sequence[pairs.first] == sequence[pairs.second]) & (sequence[pairs.first] >= 0)
-    return same & (np.abs(index[pairs.first] - index[pairs.second]) <= _BESIDE)
+    return same & (np.abs(index[pairs.first] - index[pairs.second]) <= _CLOSE_IN_SEQUENCE)

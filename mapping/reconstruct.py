@@ -38,6 +38,10 @@ class TileResult:
     report: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
 
+    def record(self, images: int) -> dict[str, Any]:
+        """Return tile.json of a tile of so many images, those without features included."""
+        return {**self.report, "tile": self.name, "images": images, "failure": self.failure}
+
 
 def reconstruct_tile(
     name: str,

@@ -37,6 +37,20 @@ def read_model(folder: Path, name: str, origin: Sequence[float], georegistered: 
     return TileModel(name, model, (latitude, longitude, altitude), georegistered)
 
 
+def read_tile_models(folder: Path, reports: Mapping[str, Mapping[str, Any]]) -> list[TileModel]:
+    """Read the models of tiles from `folder`/<tile>/sparse/<n>; `reports` are tile.json by tile."""
+    return [
+        read_model(
+            folder / tile / "sparse" / str(int(model["model"])),
+            f"{tile}/{model['model']}",
+            model["origin"],
+            model["georegistered"],
+        )
+        for tile, report in sorted(reports.items())
+        for model in report.get("models", [])
+    ]
+
+
 def place_tile(
     tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
 ) -> dict[str, Any]:

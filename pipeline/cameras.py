@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vladmap.atlas import layout, storage
-from vladmap.mapping.camera_keys import camera_keys
+from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys
 from vladmap.mapping.trial_images import MAX_IMAGES as TRIAL_IMAGES
 from vladmap.photos.projection import PERSPECTIVE
 from vladmap.pipeline.ledgers import image_shards
@@ -17,7 +17,7 @@ from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages.pair import PAIR
 from vladmap.pipeline.stages.verify import CAMERAS
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
-from vladmap.transforms.cameras import IMAGE_COLUMNS, ChooseCameras
+from vladmap.transforms.cameras import ChooseCameras
 
 # A camera is tried on the best connected of so many of its images, of at most so many shards.
 _CAMERA_IMAGES = 4 * TRIAL_IMAGES

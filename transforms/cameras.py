@@ -11,24 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vladmap.atlas import storage
-from vladmap.atlas.commit import commit_entry, read_input
+from vladmap.atlas.commit import commit_entry
+from vladmap.atlas.task_inputs import read_tables
 from vladmap.console import counter as progress
-from vladmap.features.base import LocalFeatures
 from vladmap.features.registry import load_matcher
-from vladmap.features.table import read_features
-from vladmap.mapping.camera import Camera
-from vladmap.mapping.camera_keys import camera_keys, initial_cameras
-from vladmap.mapping.camera_trials import choose_camera
+from vladmap.mapping.camera_keys import IMAGE_COLUMNS
+from vladmap.mapping.camera_trials import FEATURE_COLUMNS, PAIR_COLUMNS, choose_camera_of
 from vladmap.schemas.records import LedgerEntry, Task
 
 STAGE = "cameras"
-
-IMAGE_COLUMNS = ["image_id", "make", "model", "width", "height", "focal_px"]
 
 
 @dataclass(eq=False)
@@ -55,46 +49,19 @@ class _Choose(beam.DoFn):
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         key = task.read("key")
-        images = pa.concat_tables(self._tables(task, "images", IMAGE_COLUMNS))
-        images = images.filter(pa.array([found == key for found in camera_keys(images)]))
-        own = images["image_id"].combine_chunks()
-        features: dict[str, LocalFeatures] = {}
-        for table in self._tables(task, "features", ["image_id", "keypoints", "descriptors"]):
-            # A copy of the rows that count, lest they keep the whole table in memory.
-            features |= read_features(table.filter(pc.is_in(table["image_id"], value_set=own)))
-        ids = pa.array(sorted(features), pa.string())
-        pairs = pa.concat_tables(
-            self._tables(task, "pairs", ["image_id_a", "image_id_b", "similarity"])
-        )
-        pairs = pairs.filter(
-            pc.and_(
-                pc.is_in(pairs["image_id_a"], value_set=ids),
-                pc.is_in(pairs["image_id_b"], value_set=ids),
-            )
-        )
-        choice = choose_camera(
-            initial_cameras(images)[key],
-            pairs["image_id_a"].to_pylist(),
-            pairs["image_id_b"].to_pylist(),
-            pairs["similarity"].to_numpy().astype(np.float64),
-            features.__getitem__,
+        choice = choose_camera_of(
+            key,
+            pa.concat_tables(self._tables(task, "images", IMAGE_COLUMNS)),
+            pa.concat_tables(self._tables(task, "pairs", PAIR_COLUMNS)),
+            self._tables(task, "features", FEATURE_COLUMNS),
             load_matcher(self._features),
         )
-        said = {"key": key, **choice.report()}
-        data = (json.dumps(said, indent=1, sort_keys=True) + "\n").encode()
+        record = {"key": key, **choice.report()}
+        data = (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
         file = storage.commit_file(self._root, task.output, data, 1)
         progress.advance()
         counts = {"images": choice.images}
         yield commit_entry(self._root, STAGE, task, [file], counts=counts)
 
     def _tables(self, task: Task, role: str, columns: list[str]) -> Iterator[pa.Table]:
-        for name, path in task.reads:
-            if name.startswith(f"{role}/"):
-                yield storage.read_table(storage.join(self._root, path), columns)
-
-
-def read_cameras(root: str, task: Task) -> dict[str, Camera]:
-    """Chosen cameras by key, of the files that a task reads as `cameras/<name>`."""
-    paths = [path for role, path in task.reads if role.startswith("cameras/")]
-    found = (json.loads(read_input(root, task, path)) for path in paths)
-    return {said["key"]: Camera.from_json(said["camera"]) for said in found}
+        return read_tables(self._root, task, role, columns)

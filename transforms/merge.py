@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
+from numpy.typing import NDArray
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry, read_input
+from vladmap.atlas.photographs import load_ahead
+from vladmap.atlas.task_inputs import read_tables
+from vladmap.atlas.unregistered import read_unregistered
+from vladmap.console import counter as progress
+from vladmap.mapping.colours import colour_models, reduced_size
 from vladmap.mapping.mapper import image_names
-from vladmap.mapping.merge import Merged, merge_tiles
+from vladmap.mapping.merge import IMAGE_COLUMNS, Merged, merge_tiles
 from vladmap.mapping.poses import poses_table
-from vladmap.mapping.tile_model import TileModel, read_model
+from vladmap.mapping.tile_model import read_tile_models
 from vladmap.mapping.unregistered import MapOutcome
 from vladmap.schemas.records import FileRef, LedgerEntry, Task
-from vladmap.transforms.colours import colour_models
 from vladmap.transforms.counters import StageCounters
-from vladmap.transforms.unregistered import read_unregistered
 
 STAGE = "merge"
 
@@ -56,7 +63,8 @@ class _Merge(beam.DoFn):
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         by_name = self._images(task)
         with tempfile.TemporaryDirectory(prefix="vladmap-merge-") as folder:
-            reports, tiles = self._tiles(task, Path(folder))
+            reports = self._copy_tiles(task, Path(folder))
+            tiles = read_tile_models(Path(folder) / "tiles", reports)
             in_models = {
                 by_name[name]["image_id"]: tile.name
                 for tile in tiles
@@ -64,7 +72,7 @@ class _Merge(beam.DoFn):
             }
             merged = merge_tiles(tiles, by_name, self._gps_sigma_m)
             models = [tile.model for tile in merged.models]
-            colours = colour_models(models, by_name, self._max_pixels, self._threads)
+            colours = colour_models(models, partial(self._photographs, by_name))
             poses = poses_table(merged.models, by_name)
             reasons = {
                 by_name[name]["image_id"]: reason for name, reason in merged.unregistered.items()
@@ -74,82 +82,62 @@ class _Merge(beam.DoFn):
         files.append(storage.commit_table(self._root, "poses.parquet", poses))
         unregistered = read_unregistered(self._root, task, self._collection, outcome, poses)
         files.append(storage.commit_table(self._root, "unregistered.parquet", unregistered))
+        counts = {
+            "models": len(merged.models),
+            "registered": poses.num_rows,
+            "unregistered": unregistered.num_rows,
+        }
         counters = StageCounters(STAGE)
-        counters.add("models", len(merged.models))
-        counters.add("registered", poses.num_rows)
-        counters.add("unregistered", unregistered.num_rows)
+        for name, count in counts.items():
+            counters.add(name, count)
         yield commit_entry(
             self._root,
             STAGE,
             task,
             files,
             content=storage.combined_digest(file.digest for file in files),
-            counts={
-                "models": len(merged.models),
-                "registered": poses.num_rows,
-                "unregistered": unregistered.num_rows,
-                "unreadable": len(colours["unreadable"]),
-            },
+            counts={**counts, "unreadable": len(colours["unreadable"])},
         )
 
     def _images(self, task: Task) -> dict[str, dict[str, Any]]:
-        columns = [
-            "image_id",
-            "name",
-            "uri",
-            "content_hash",
-            "latitude",
-            "longitude",
-            "altitude",
-            "gps_accuracy_m",
-            "heading_deg",
-            "sequence_id",
-            "sequence_index",
-        ]
-        found = {}
-        for role, path in task.reads:
-            if role.startswith("images/"):
-                for row in storage.read_table(storage.join(self._root, path), columns).to_pylist():
-                    found[row["name"]] = row
-        return found
+        tables = read_tables(self._root, task, "images", IMAGE_COLUMNS)
+        return {row["name"]: row for table in tables for row in table.to_pylist()}
 
-    def _tiles(self, task: Task, folder: Path) -> tuple[dict[str, dict[str, Any]], list[TileModel]]:
-        """What tile.json says of each tile, and the models, by way of local disk for COLMAP."""
+    def _copy_tiles(self, task: Task, folder: Path) -> dict[str, dict[str, Any]]:
+        """Copy tiles to local disk, where COLMAP reads them; return their reports by name."""
         reports = {}
-        for role, path in task.reads:
-            if role.startswith("tiles/"):
-                data = read_input(self._root, task, path)
-                local = folder / path
-                local.parent.mkdir(parents=True, exist_ok=True)
-                local.write_bytes(data)
-                if path.endswith("/tile.json"):
-                    reports[path.split("/")[1]] = json.loads(data)
-        return reports, [
-            read_model(
-                folder / "tiles" / name / "sparse" / str(int(model["model"])),
-                f"{name}/{model['model']}",
-                model["origin"],
-                model["georegistered"],
-            )
-            for name, report in sorted(reports.items())
-            for model in report.get("models", [])
-        ]
+        for path in task.paths("tiles"):
+            data = read_input(self._root, task, path)
+            local = folder / path
+            local.parent.mkdir(parents=True, exist_ok=True)
+            local.write_bytes(data)
+            if path.endswith("/tile.json"):
+                reports[path.split("/")[1]] = json.loads(data)
+        return reports
+
+    def _photographs(
+        self, by_name: Mapping[str, dict[str, Any]], names: Sequence[str]
+    ) -> Iterator[NDArray[np.uint8] | Exception]:
+        """Yield the reduced pixels of photographs, or what is wrong with one."""
+        with ThreadPoolExecutor(self._threads) as pool:
+            rows = [dict(by_name[name]) for name in names]
+            ahead = 2 * self._threads
+            for photo in load_ahead(rows, self._max_pixels, pool, ahead, reduced_size):
+                if photo.pixels is not None:
+                    yield photo.pixels
+                elif photo.error is not None:
+                    yield photo.error
+                progress.advance()
 
     def _publish(
         self,
         task: Task,
         merged: Merged,
-        unregistered: dict[str, str],
+        reasons: dict[str, str],
         colours: dict[str, Any],
         folder: Path,
     ) -> list[FileRef]:
-        report = {
-            "models": merged.reports,
-            "decisions": merged.decisions,
-            "unregistered": unregistered,
-            "colours": colours,
-            "models_left_out": merged.left_out,
-        }
+        report = merged.report(reasons, colours)
         data = (json.dumps(report, indent=1, sort_keys=True) + "\n").encode()
         files = [storage.commit_file(self._root, task.output, data, len(merged.models))]
         for number, tile in enumerate(merged.models):

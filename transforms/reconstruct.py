@@ -21,23 +21,15 @@ import pyarrow.compute as pc
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.image_parts import PARTS
+from vladmap.atlas.task_inputs import read_cameras, read_tables
 from vladmap.console import counter as progress
-from vladmap.features.base import LocalFeatures
-from vladmap.features.table import read_features
 from vladmap.mapping.mapper import MapperOptions
 from vladmap.mapping.reconstruct import reconstruct_tile
-from vladmap.schemas import tables
+from vladmap.mapping.tile_inputs import features_among, images_among, two_views_among
 from vladmap.schemas.records import LedgerEntry, Task
-from vladmap.transforms.cameras import read_cameras
 from vladmap.transforms.counters import StageCounters
 
 STAGE = "reconstruct"
-
-JUDGED_PATH = "work/judged.parquet"
-"""The verdict on every verified pair of the collection, a table of mapping.judging.JUDGED."""
-
-MEMBERS = pa.schema([("image_id", pa.string()), ("core", pa.bool_())])
-"""Images of a tile; those not in its core are there to overlap with other tiles."""
 
 
 @dataclass(eq=False)
@@ -67,62 +59,33 @@ class _Reconstruct(beam.DoFn):
         started = time.monotonic()
         members = storage.read_table(storage.join(self._root, task.read("members")))
         wanted = members["image_id"].combine_chunks()
-        images = named_images(self._rows(task, "images", wanted))
-        keypoints = self._keypoints(task, set(wanted.to_pylist()))
-        # A photograph that was rejected after ingest has no keypoints and takes no part.
-        images = images.filter(
-            pc.is_in(images["image_id"], pa.array(sorted(keypoints), pa.string()))
+        # The tile is mapped again when one of these columns changes: it may depend on no others.
+        images = images_among(self._tables(task, "images", ["uri", *PARTS["map"]]), wanted)
+        keypoints = features_among(
+            self._tables(task, "features", ["image_id", "keypoints"]), set(wanted.to_pylist())
         )
-        cameras = read_cameras(self._root, task)
+        # A photograph that was rejected after ingest has no keypoints and takes no part.
+        usable = pa.array(sorted(keypoints), pa.string())
         with tempfile.TemporaryDirectory(prefix="vladmap-tile-") as folder:
             output = Path(folder)
             result = reconstruct_tile(
                 task.shard,
                 output,
-                images,
+                images.filter(pc.is_in(images["image_id"], value_set=usable)),
                 keypoints.__getitem__,
-                self._two_views(task, wanted),
-                cameras,
+                two_views_among(self._tables(task, "two_views"), wanted),
+                read_cameras(self._root, task),
                 self._options,
                 self._time_limit_s,
                 storage.read_table(storage.join(self._root, task.read("judged"))),
             )
-            report = {
-                **result.report,
-                "tile": task.shard,
-                "images": len(wanted),
-                "failure": result.failure,
-            }
-            yield self._publish(task, output, report, started)
+            yield self._publish(task, output, result.record(len(wanted)), started)
         progress.advance()
 
-    def _rows(self, task: Task, role: str, wanted: pa.Array) -> pa.Table:
-        parts = []
-        # The tile is made again when one of these changes: it may depend on no others.
-        columns = ["uri", *PARTS["map"]]
-        for path in _paths(task, role):
-            table = storage.read_table(storage.join(self._root, path), columns)
-            parts.append(table.filter(pc.is_in(table["image_id"], wanted)))
-        return pa.concat_tables(parts)
-
-    def _keypoints(self, task: Task, wanted: set[str]) -> dict[str, LocalFeatures]:
-        found: dict[str, LocalFeatures] = {}
-        for path in _paths(task, "features"):
-            table = storage.read_table(storage.join(self._root, path), ["image_id", "keypoints"])
-            found |= read_features(table, wanted)
-        return found
-
-    def _two_views(self, task: Task, wanted: pa.Array) -> pa.Table:
-        parts = [tables.TWO_VIEWS.empty_table()]
-        for path in _paths(task, "two_views"):
-            table = storage.read_table(storage.join(self._root, path))
-            inside = pc.and_(
-                pc.is_in(table["image_id_a"], wanted), pc.is_in(table["image_id_b"], wanted)
-            )
-            parts.append(table.filter(inside).cast(tables.TWO_VIEWS))
-        return pa.concat_tables(parts).sort_by(
-            [("image_id_a", "ascending"), ("image_id_b", "ascending")]
-        )
+    def _tables(
+        self, task: Task, role: str, columns: list[str] | None = None
+    ) -> Iterator[pa.Table]:
+        return read_tables(self._root, task, role, columns)
 
     def _publish(
         self, task: Task, output: Path, report: dict[str, Any], started: float
@@ -153,13 +116,3 @@ class _Reconstruct(beam.DoFn):
                 "limit_s": int(self._time_limit_s),
             },
         )
-
-
-def _paths(task: Task, role: str) -> list[str]:
-    return [path for name, path in task.reads if name.startswith(f"{role}/")]
-
-
-def named_images(images: pa.Table) -> pa.Table:
-    """The table with COLMAP's names in its `uri` column: they outlive a move of the collection."""
-    place = images.schema.get_field_index("uri")
-    return images.set_column(place, images.schema.field(place), images["name"])

@@ -19,20 +19,20 @@ import pyarrow as pa
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_shard, reject_row
 from vladmap.atlas.photographs import Photo, load_photo, shard_rows
+from vladmap.atlas.task_inputs import read_cameras
 from vladmap.console import counter as progress
 from vladmap.features.base import LocalFeatureExtractor, LocalFeatures, Matcher
 from vladmap.features.names import NEAREST
 from vladmap.features.registry import feature_kind, load_extractor, load_matcher
 from vladmap.features.table import feature_table, read_features
 from vladmap.mapping.camera import Camera
-from vladmap.mapping.camera_keys import camera_keys
+from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys
 from vladmap.mapping.two_view import TwoView, two_view_table, verify
 from vladmap.models.memory import one_thread_a_call
 from vladmap.photos.processes import WorkerDied, WorkerPool
 from vladmap.photos.projection import PERSPECTIVE
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
-from vladmap.transforms.cameras import IMAGE_COLUMNS, read_cameras
 from vladmap.transforms.counters import StageCounters
 
 STAGE = "verify"

@@ -19,12 +19,12 @@ def work(run: Run) -> None:
     """What is thought of each pair is in `work/judged.parquet`, as is what each tile was given of
     it. Where there are no trusted pairs, or all tiles fail, the map is empty.
     """
-    from vladmap.pipeline.tiles import PairGraph, plan, tile_task
+    from vladmap.pipeline.tiles import judge_pairs, tile_task
     from vladmap.transforms.reconstruct import ReconstructTiles
 
     options = run.options
-    graph = PairGraph(run)
-    tiles = plan(run, graph)
+    judged = judge_pairs(run)
+    tiles = judged.tiles(options.tile_images)
     if not tiles:
         # Descriptors, index and pairs still stand, and the report says of each photograph why it
         # is in no map.
@@ -35,7 +35,7 @@ def work(run: Run) -> None:
     _forget_given_up(run, int(60 * options.tile_minutes))
     run.execute(
         RECONSTRUCT,
-        [tile_task(run, graph, tile) for tile in tiles],
+        [tile_task(run, judged, tile) for tile in tiles],
         ReconstructTiles(run.atlas.root, 60 * options.tile_minutes, options.gps_sigma_m),
     )
 

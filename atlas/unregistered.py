@@ -1,12 +1,10 @@
-"""What the stages left behind of photographs that are not in the map, read for its table."""
+"""The table of photographs that are not in the map, from what a merge task reads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pyarrow as pa
 
-from vladmap.atlas import storage
+from vladmap.atlas.task_inputs import read_tables
 from vladmap.mapping.unregistered import (
     IMAGE_COLUMNS,
     MapOutcome,
@@ -20,32 +18,28 @@ from vladmap.schemas.records import Task
 def read_unregistered(
     root: str, task: Task, collection: str, outcome: MapOutcome, poses: pa.Table
 ) -> pa.Table:
-    """schemas.tables.UNREGISTERED of all that `task` reads and that has no row in `poses`.
+    """Return schemas.tables.UNREGISTERED: every photograph of `task` without a row in `poses`.
 
-    It reads `images/`, `rejects/` and, shard by shard and only where they are the reason, `pair/`
-    and `verify/`.
+    The task's `images/` and `rejects/` are read whole, `pair/` and `verify/` shard by shard and
+    only if the reason has to be looked for there. `collection` is what the names of photographs
+    that were never read are relative to.
     """
-
-    def parts(role: str, columns: list[str]) -> Iterator[pa.Table]:
-        for name, path in task.reads:
-            if name.startswith(f"{role}/"):
-                yield storage.read_table(storage.join(root, path), columns)
 
     def joined(role: str, schema: pa.Schema, columns: list[str]) -> pa.Table:
         empty = pa.schema([schema.field(name) for name in columns]).empty_table()
-        found = [part.cast(empty.schema) for part in parts(role, columns)]
-        return pa.concat_tables([empty, *found])
+        parts = (part.cast(empty.schema) for part in read_tables(root, task, role, columns))
+        return pa.concat_tables([empty, *parts])
 
     rejects = joined("rejects", tables.REJECTS, tables.REJECTS.names)
-    # Only of photographs that have no row in `images/`: there the name stands.
+    # Names are needed only of photographs without a row in `images/`, which has them.
     inside = collection.rstrip("/") + "/" if collection else ""
     names = [uri.removeprefix(inside) for uri in rejects["uri"].to_pylist()]
     ends = ["image_id_a", "image_id_b"]
     return unregistered_table(
         joined("images", tables.IMAGES, IMAGE_COLUMNS),
         rejects.append_column("name", pa.array(names, pa.string())),
-        parts("pair", ends),
-        map(verified_only, parts("verify", [*ends, "configuration", "inliers"])),
+        read_tables(root, task, "pair", ends),
+        map(verified_only, read_tables(root, task, "verify", [*ends, "configuration", "inliers"])),
         outcome,
         poses,
     )

@@ -1,0 +1,58 @@
+"""What one tile is mapped from: rows of the atlas's tables, shard by shard, cut to its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vladmap.features.base import LocalFeatures
+from vladmap.features.table import read_features
+from vladmap.mapping.tiles import Tile
+from vladmap.schemas import tables
+
+MEMBERS = pa.schema([("image_id", pa.string()), ("core", pa.bool_())])
+"""Images of a tile; those outside of its core are there to overlap with other tiles."""
+
+
+def members_table(tile: Tile) -> pa.Table:
+    """Return the images of a tile as a table of MEMBERS."""
+    return pa.Table.from_arrays(
+        [pa.array(tile.image_ids, pa.string()), pa.array(tile.core, pa.bool_())], schema=MEMBERS
+    )
+
+
+def images_among(images: Iterable[pa.Table], image_ids: pa.Array) -> pa.Table:
+    """Return the rows of tables of IMAGES whose image_id is among `image_ids`.
+
+    `uri` becomes the image's name relative to the collection: the name in COLMAP's models, which
+    stays valid when the collection moves.
+    """
+    table = pa.concat_tables(
+        part.filter(pc.is_in(part["image_id"], value_set=image_ids)) for part in images
+    )
+    place = table.schema.get_field_index("uri")
+    return table.set_column(place, table.schema.field(place), table["name"])
+
+
+def features_among(features: Iterable[pa.Table], image_ids: set[str]) -> dict[str, LocalFeatures]:
+    """Return the local features of some images by image_id, from tables of features."""
+    by_id: dict[str, LocalFeatures] = {}
+    for table in features:
+        by_id |= read_features(table, image_ids)
+    return by_id
+
+
+def two_views_among(two_views: Iterable[pa.Table], image_ids: pa.Array) -> pa.Table:
+    """Return the rows of tables of TWO_VIEWS both of whose images are among `image_ids`, sorted."""
+    parts = [tables.TWO_VIEWS.empty_table()]
+    for table in two_views:
+        inside = pc.and_(
+            pc.is_in(table["image_id_a"], value_set=image_ids),
+            pc.is_in(table["image_id_b"], value_set=image_ids),
+        )
+        parts.append(table.filter(inside).cast(tables.TWO_VIEWS))
+    return pa.concat_tables(parts).sort_by(
+        [("image_id_a", "ascending"), ("image_id_b", "ascending")]
+    )
