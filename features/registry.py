@@ -11,6 +11,7 @@ from vladmap.schemas.rejects import UserError
 _KINDS = {
     "sift": "vladmap.features.rootsift",
     "xfeat": "vladmap.features.xfeat",
+    "aliked": "vladmap.features.aliked",
 }
 """Modules that define each kind, as `KIND`."""
 
