@@ -8,6 +8,7 @@ NEAREST = "nearest"
 FITTING: dict[str, tuple[str, ...]] = {
     NEAREST: FEATURE_NAMES,
     "lighterglue": ("xfeat",),
+    "lightglue": ("aliked",),
 }
 """Each matcher, and the local features that it matches."""
 

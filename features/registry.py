@@ -17,6 +17,7 @@ _KINDS = {
 
 _NETWORKS = {
     "lighterglue": "vladmap.features.lighterglue",
+    "lightglue": "vladmap.features.lightglue",
 }
 """Modules of matchers other than nearest neighbours; `matcher(features)` makes one."""
 
