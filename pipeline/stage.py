@@ -22,8 +22,8 @@ class Step:
 
     `name` and `version` are part of the fingerprint of each task. Raise the version when the code
     begins to give other results for the same settings and inputs: what stands is then made anew.
-    `ledger` names the ledger, where it differs from `name`; `{model}` and `{features}` in it stand
-    for the values of these options, where an atlas can hold the results of several. `label` is the
+    `ledger` names the ledger, where it differs from `name`; `{options.model}` in it stands for the
+    value of that option, where an atlas can hold the results of several. `label` is the
     name on the progress bar and in the report, where it differs from `name`; `unit` is what both
     count. The ledger of an `internal` step is read by no other stage.
     """
@@ -41,7 +41,7 @@ class Step:
 
     def ledger_name(self, options: BuildOptions) -> str:
         """The name of the step's ledger in an atlas that is made with these options."""
-        return (self.ledger or self.name).format(model=options.model, features=options.features)
+        return (self.ledger or self.name).format(options=options)
 
     def fingerprint(self, **settings: Any) -> str:
         """Identity of all that the results depend on beside the inputs: version and settings."""

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from vladmap.pipeline.run import Run
 
 VOCABULARY = Step(
-    "vocabulary", version=4, ledger="vocabulary-{model}", unit="images", internal=True
+    "vocabulary", version=4, ledger="vocabulary-{options.model}", unit="images", internal=True
 )
-DESCRIBE = Step("describe", version=3, ledger="describe-{model}", unit="images")
+DESCRIBE = Step("describe", version=3, ledger="describe-{options.model}", unit="images")
 
 
 def work(run: Run) -> None:

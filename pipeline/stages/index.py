@@ -10,13 +10,21 @@ if TYPE_CHECKING:
     from vladmap.pipeline.run import Run
 
 TRAIN = Step(
-    "index", ledger="index-{model}-train", label="train index", unit="indices", internal=True
+    "index",
+    ledger="index-{options.model}-train",
+    label="train index",
+    unit="indices",
+    internal=True,
 )
-PARTS = Step("index", ledger="index-{model}-parts", unit="vectors", internal=True)
+PARTS = Step("index", ledger="index-{options.model}-parts", unit="vectors", internal=True)
 PLACES = Step(
-    "places", ledger="index-{model}-places", label="index places", unit="vectors", internal=True
+    "places",
+    ledger="index-{options.model}-places",
+    label="index places",
+    unit="vectors",
+    internal=True,
 )
-INDEX = Step("index", ledger="index-{model}", label="merge index", unit="vectors")
+INDEX = Step("index", ledger="index-{options.model}", label="merge index", unit="vectors")
 
 
 def work(run: Run) -> None:

@@ -9,7 +9,7 @@ from vladmap.pipeline.stage import Stage, Step
 if TYPE_CHECKING:
     from vladmap.pipeline.run import Run
 
-FEATURES = Step("features", version=2, ledger="features-{features}", unit="images")
+FEATURES = Step("features", version=2, ledger="features-{options.features}", unit="images")
 CAMERAS = Step("cameras", version=4, unit="cameras")
 VERIFY = Step("verify", version=2, unit="pairs")
 
