@@ -87,6 +87,20 @@ KINDS = {
         text="generalised-mean pooling, the plain baseline",
         learns=False,
     ),
+    "cosplace": Kind(
+        "cosplace",
+        ("vgg16", "resnet"),
+        checkpoint="one of CosPlace's files, such as ResNet50_2048_cosplace.pth",
+        text="generalised mean and a linear layer to 32 to 2,048 numbers (weights: MIT)",
+        learns=False,
+    ),
+    "eigenplaces": Kind(
+        "cosplace",
+        ("vgg16", "resnet"),
+        checkpoint="one of EigenPlaces' files, such as ResNet50_2048_eigenplaces.pth",
+        text="CosPlace's network, trained to bear other viewpoints (weights: MIT)",
+        learns=False,
+    ),
     "megaloc": Kind(
         "megaloc",
         ("dinov2",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vladmap.models.aggregations.base import Aggregation
+from vladmap.models.aggregations.cosplace import CosPlace
 from vladmap.models.aggregations.gem import GeM
 from vladmap.models.aggregations.megaloc import MegaLoc
 from vladmap.models.aggregations.netvlad import NetVLAD
@@ -14,6 +15,7 @@ AGGREGATIONS: dict[str, type[Aggregation]] = {
         NetVLAD,
         SuperVLAD,
         GeM,
+        CosPlace,
         MegaLoc,
     )
 }
