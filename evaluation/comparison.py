@@ -23,7 +23,7 @@ from vladmap.models.kinds import MODEL_NAMES
 from vladmap.photos.layouts import EvaluationSet
 from vladmap.reporting.evaluation_plots import plot_comparison
 from vladmap.reporting.evaluation_table import MethodRow, markdown, write_csv
-from vladmap.retrieval.evaluation import Ranking, figures
+from vladmap.retrieval.recall import Ranking, figures
 from vladmap.schemas.rejects import UserError
 
 _LABELS = {

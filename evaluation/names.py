@@ -24,3 +24,7 @@ METHODS = (
     "ghost-dil-netvlad",
 )
 """Methods that `vladmap compare` measures by default, in the order of their publication."""
+
+BESIDE = 10.0
+"""Images of one sequence this many seconds apart (or places, where times are missing) are the same
+picture over again, and are not looked for."""

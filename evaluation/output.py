@@ -23,7 +23,8 @@ from vladmap.photos.layouts import EvaluationSet
 from vladmap.reporting.evaluation import Evaluation, Failure, RecallRow, write_evaluation
 from vladmap.reporting.evaluation_plots import plot_precision_recall, plot_recall
 from vladmap.reporting.formats import cell
-from vladmap.retrieval.evaluation import (
+from vladmap.retrieval.names import BY_PATCHES
+from vladmap.retrieval.recall import (
     NEVER,
     RANKS,
     Figures,
@@ -34,7 +35,6 @@ from vladmap.retrieval.evaluation import (
     precision_recall,
     ratio_scores,
 )
-from vladmap.retrieval.names import BY_PATCHES
 from vladmap.schemas.rejects import UserError
 
 _UNKNOWN = "unknown"

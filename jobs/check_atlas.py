@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
-        from vladmap.jobs.atlas_check import check, repair
+        from vladmap.pipeline.atlas_check import check, repair
 
         if parsed.images and not parsed.repair:
             raise UserError("--images is for --repair: the check itself reads no photographs")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vladmap.evaluation.names import BESIDE
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
-from vladmap.pipeline.names import BESIDE, TRUTH
+from vladmap.pipeline.names import TRUTH
 from vladmap.retrieval.names import RIGHT_DEG, RIGHT_M
 
 _EPILOG = f"""\
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
-        from vladmap.jobs.map_check import check
+        from vladmap.pipeline.map_check import check
 
         check(parsed.atlas, parsed.truth, parsed.json)
         return 0

@@ -44,7 +44,7 @@ from vladmap.photos.decode import decode_rgb
 from vladmap.photos.files import read_photo
 from vladmap.photos.places import list_photos
 from vladmap.photos.scenes import aligned_scenes
-from vladmap.retrieval.evaluation import rank
+from vladmap.retrieval.recall import rank
 from vladmap.schemas.rejects import PhotoError, UserError
 from vladmap.weights.reading import part_of, read_weights
 

@@ -4,7 +4,3 @@ from __future__ import annotations
 
 TRUTH = "report/truth.json"
 """Where an atlas keeps its comparison with the truth."""
-
-BESIDE = 10.0
-"""Images of one sequence this many seconds apart (or places, where times are missing) are the same
-picture over again, and are not looked for."""

@@ -15,7 +15,7 @@ from vladmap.atlas import layout, storage
 from vladmap.atlas.store import AtlasStore
 from vladmap.mapping.georegister import centres_and_rotations
 from vladmap.mapping.tile_model import read_model
-from vladmap.pipeline import truth
+from vladmap.pipeline import truth_record
 from vladmap.pipeline.ledgers import image_shards, paths_of, read_json, reject_paths
 from vladmap.pipeline.option_values import typed
 from vladmap.pipeline.options import BuildOptions
@@ -88,7 +88,7 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
         stages=_timings(run),
         index=_index(run),
         retrievals=retrievals(run, images) if pictures else (),
-        truth=truth.stored(run),
+        truth=truth_record.stored(run),
         software=atlas.manifest.get("software", {}),
         features=run.options.features,
         model_positions=_model_positions(run, poses),

@@ -100,9 +100,9 @@ class IndexInfo(TypedDict, total=False):
 class TruthFigures(TypedDict):
     """The comparison with the truth, as `report/truth.json` has it; shares are 0 to 1.
 
-    `map` is what mapping.check.check_map says, `retrieval` what pipeline.truth measures, None where
-    there were no descriptors. Where it is not `current`, the atlas has changed since, and only that
-    is shown.
+    `map` is what mapping.check.check_map says, `retrieval` what evaluation.map_truth measures, None
+    where there were no descriptors. Where it is not `current`, the atlas has changed since, and
+    only that is shown.
     """
 
     current: bool

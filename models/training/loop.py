@@ -36,7 +36,7 @@ from vladmap.models.training.pictures import Images, ahead, in_chunks
 from vladmap.models.training.recipe import Recipe
 from vladmap.models.training.steps import AS_IT_IS, Key, Steps, TrainingSet, ValidationSet
 from vladmap.models.training.trainable import TrainableModel, exact_convolutions
-from vladmap.retrieval.evaluation import rank
+from vladmap.retrieval.recall import rank
 from vladmap.schemas.rejects import UserError
 
 _MOMENTUM = 0.9

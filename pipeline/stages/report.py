@@ -24,7 +24,7 @@ def work(run: Run) -> None:
 
     from vladmap.atlas import layout, storage
     from vladmap.atlas.commit import commit_entry
-    from vladmap.pipeline import truth
+    from vladmap.pipeline import truth_record
     from vladmap.pipeline.remarks import of_collection
     from vladmap.pipeline.report_data import gather
     from vladmap.reporting.report import render
@@ -32,7 +32,7 @@ def work(run: Run) -> None:
 
     stages = run.atlas.manifest["stages"]
     inputs = [f"{name} {stages[name]}" for name in sorted(stages) if name != REPORT.name]
-    inputs.append(truth.stored_identity(run))
+    inputs.append(truth_record.stored_identity(run))
     inputs += of_collection(run)
     choices = {name: getattr(run.options, name) for name in SHOWN_OPTIONS}
     run.atlas.manifest["report"] = choices

@@ -16,7 +16,7 @@ from vladmap.evaluation.sets import Smoothing
 from vladmap.features.rootsift import KIND, RootSift
 from vladmap.models import InputSize
 from vladmap.photos.layouts import EvaluationSet
-from vladmap.retrieval.evaluation import rank
+from vladmap.retrieval.recall import rank
 
 INLIERS = [10.0, 30.0, 75.0]
 COSINES = [0.91, 0.7, 0.6]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.city import ROOT, build_atlas, build_command
-from vladmap.jobs.map_check import read_truth
+from vladmap.evaluation.map_truth import read_truth
 from vladmap.mapping.check import check_map
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vladmap.photos.places import Places, within
-from vladmap.retrieval.evaluation import Figures, figures, rank
 from vladmap.retrieval.names import RIGHT_DEG, RIGHT_M
+from vladmap.retrieval.recall import Figures, figures, rank
 
 Rows = NDArray[np.int64]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vladmap.retrieval.evaluation import (
+from vladmap.retrieval.recall import (
     NEVER,
     Ranking,
     average_precision,
@@ -95,7 +95,7 @@ def test_blocks_do_not_change_a_ranking(monkeypatch: pytest.MonkeyPatch) -> None
     queries = generator.standard_normal((11, 4)).astype(np.float32)
     positives = rows(*[[n, n + 9] for n in range(11)])
     whole = rank(queries, database, positives)
-    monkeypatch.setattr("vladmap.retrieval.evaluation._SCORES_AT_ONCE", 4 * 30)
+    monkeypatch.setattr("vladmap.retrieval.recall._SCORES_AT_ONCE", 4 * 30)
     parts = rank(queries, database, positives)
     assert np.array_equal(whole.rows, parts.rows)
     assert np.array_equal(whole.rank, parts.rank)
@@ -130,7 +130,7 @@ def test_rows_that_are_left_out_are_not_ranked(monkeypatch: pytest.MonkeyPatch) 
     whole = rank(QUERIES, DATABASE, rows([1, 3], [], [1]), left_out=left_out)
     assert whole.rows.tolist() == [[1, 2, -1, -1], [3, 2, 1, 0], [1, 0, 3, -1]]
     assert whole.rank.tolist() == [0, NEVER, 0]
-    monkeypatch.setattr("vladmap.retrieval.evaluation._SCORES_AT_ONCE", 1)
+    monkeypatch.setattr("vladmap.retrieval.recall._SCORES_AT_ONCE", 1)
     parts = rank(QUERIES, DATABASE, rows([1, 3], [], [1]), left_out=left_out)
     assert np.array_equal(whole.rows, parts.rows)
     with pytest.raises(ValueError, match="exact search alone"):

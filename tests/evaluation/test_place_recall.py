@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from vladmap.evaluation.place_recall import recall_of_places, right_matches
 from vladmap.photos.places import Places
-from vladmap.retrieval.truth import recall_of_places, right_matches
 
 NORTH = (0.0, 0.0, 0.0, 0.0)
 # Two drives of two images each: 0 and 1, 2 and 3.

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vladmap.atlas.store import AtlasStore
 from vladmap.console.results import print_json
+from vladmap.evaluation.map_truth import read_truth
 from vladmap.mapping.check import format_check
-from vladmap.pipeline import truth
+from vladmap.pipeline import truth_record
 from vladmap.pipeline.ledgers import image_shards
 from vladmap.pipeline.manifest import record
 from vladmap.pipeline.report_data import options_shown
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import STAGES, report
 from vladmap.reporting.truth import recall_lines
-from vladmap.schemas import tables
 from vladmap.schemas.rejects import UserError
 
 
@@ -31,7 +27,7 @@ def check(root: str, path: str, as_json: bool = False) -> None:
         for name in ("ingest", "describe", "merge")
         for ledger in STAGES[name].ledger_names(run.options)
     )
-    measured = truth.measure(run, read_truth(path))
+    measured = truth_record.measure(run, read_truth(path))
     if as_json:
         print_json({"atlas": run.atlas.root, **measured})
     else:
@@ -47,7 +43,7 @@ def show(run: Run, measured: dict[str, Any]) -> None:
     """
     try:
         with run.atlas.locked():
-            truth.store(run, measured)
+            truth_record.store(run, measured)
             # Without a ledger there are poses, but nothing that a report could show.
             if image_shards(run):
                 report.work(run)
@@ -56,15 +52,3 @@ def show(run: Run, measured: dict[str, Any]) -> None:
         raise UserError(
             f"{run.atlas.root} cannot be written ({error}): its report does not have these figures"
         ) from error
-
-
-def read_truth(path: str) -> pa.Table:
-    """A truth table. Raises UserError where it is none, naming the columns that it lacks."""
-    try:
-        table = pq.read_table(Path(path))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"--truth {path}: {str(error).splitlines()[0]}") from error
-    missing = sorted(set(tables.TRUTH.names) - set(table.column_names))
-    if missing:
-        raise UserError(f"--truth {path} lacks the columns {', '.join(missing)}")
-    return table

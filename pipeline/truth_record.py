@@ -1,0 +1,95 @@
+"""The comparison of an atlas with the truth that the atlas keeps for its report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from typing import Any
+
+import pyarrow as pa
+
+from vladmap.atlas import storage
+from vladmap.atlas.commit import commit_entry
+from vladmap.evaluation.map_truth import compare_with_truth
+from vladmap.pipeline.ledgers import identity, image_shards
+from vladmap.pipeline.names import TRUTH as PATH
+from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages.describe import DESCRIBE
+from vladmap.reporting.data import TruthFigures
+from vladmap.reporting.truth import truth_section
+from vladmap.schemas.records import NO_CELL, Task
+
+log = logging.getLogger("vladmap")
+
+STAGE = "truth"
+"""The comparison's line in the ledger, so that a changed figure does not go unseen."""
+
+
+def measure(run: Run, truth: pa.Table) -> dict[str, Any]:
+    """Compare the run's atlas and model with the truth: `evaluation.map_truth.compare_with_truth`,
+    and `measured_on`, the identity of what was compared.
+
+    Raises UserError for an atlas without poses, and for the truth of another collection.
+    """
+    images, descriptors = image_shards(run).values(), run.ledger(DESCRIBE).values()
+    compared = compare_with_truth(
+        run.atlas.root,
+        truth,
+        [entry.file.path for entry in images],
+        [entry.file.path for entry in descriptors if entry.file.rows],
+    )
+    return {**compared, "measured_on": _measured_on(run)}
+
+
+def store(run: Run, measured: dict[str, Any]) -> None:
+    """Keep a comparison in the atlas; equal ones are equal files."""
+    data = json.dumps(_numbers(measured), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    root = run.atlas.root
+    file = storage.commit_file(root, PATH, data.encode(), 1)
+    task = Task(STAGE, NO_CELL, PATH, str(measured["measured_on"]))
+    run.atlas.ledger(STAGE)[STAGE] = commit_entry(root, STAGE, task, [file])
+
+
+def stored(run: Run) -> TruthFigures | None:
+    """The comparison that the atlas keeps, None without one that can be read.
+
+    It is current if images, descriptors and poses are still those that were compared, and the
+    descriptors those of the run's model.
+    """
+    if STAGE not in run.atlas.ledger(STAGE):
+        if storage.exists(run.atlas.path(PATH)):
+            log.warning("%s is not as it was written: run `vladmap check-map` again", PATH)
+        return None
+    try:
+        content = json.loads(storage.read_bytes(run.atlas.path(PATH)))
+        figures = TruthFigures(
+            current=content["measured_on"] == _measured_on(run),
+            map=dict(content["map"]),
+            retrieval=None if content["retrieval"] is None else dict(content["retrieval"]),
+        )
+        truth_section(figures)  # a file that another version wrote may lack what is shown
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return figures
+
+
+def stored_identity(run: Run) -> str:
+    """What the report depends on: the bytes of the comparison, and whether it is current."""
+    entry = run.atlas.ledger(STAGE).get(STAGE)
+    return f"{entry.file.digest} {_measured_on(run)}" if entry else ""
+
+
+def _measured_on(run: Run) -> str:
+    """Identity of all that a comparison reads of the atlas."""
+    images = [entry.file.digest for entry in image_shards(run).values()]
+    return storage.combined_digest([*images, identity(run, "describe"), identity(run, "merge")])
+
+
+def _numbers(value: Any) -> Any:
+    """Floats to six decimals, for JSON; what is not finite is null."""
+    if isinstance(value, dict):
+        return {key: _numbers(part) for key, part in value.items()}
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
