@@ -21,6 +21,7 @@ from vladmap.features.registry import load_matcher
 from vladmap.mapping.camera_keys import IMAGE_COLUMNS
 from vladmap.mapping.camera_trials import FEATURE_COLUMNS, PAIR_COLUMNS, choose_camera_of
 from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.transforms.counters import StageCounters
 
 STAGE = "cameras"
 
@@ -61,6 +62,7 @@ class _Choose(beam.DoFn):
         file = storage.commit_file(self._root, task.output, data, 1)
         progress.advance()
         counts = {"images": choice.images}
+        StageCounters(STAGE).add("images", choice.images)
         yield commit_entry(self._root, STAGE, task, [file], counts=counts)
 
     def _tables(self, task: Task, role: str, columns: list[str]) -> Iterator[pa.Table]:

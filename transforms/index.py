@@ -46,6 +46,7 @@ class TrainIndex(beam.PTransform):
 
     def _train(self, task: Task) -> LedgerEntry:
         sample = _sample(self.root, task, self.sample_images)
+        StageCounters(STAGE).add("vectors_of_training", len(sample))
         index = faiss_index.train_index(self.factory, sample.shape[1], sample)
         file = storage.commit_file(self.root, task.output, faiss_index.to_bytes(index), len(sample))
         return commit_entry(self.root, self.stage, task, [file])
@@ -108,6 +109,7 @@ class AddSmoothed(beam.PTransform):
         trained = faiss_index.from_bytes(read_input(self.root, task, task.read("trained")))
         part = faiss_index.to_bytes(faiss_index.add_shard(trained, smoothed))
         file = storage.commit_file(self.root, task.output, part, len(smoothed))
+        StageCounters(STAGE).add("vectors_smoothed", len(smoothed))
         progress.advance(len(smoothed))
         return commit_entry(self.root, self.stage, task, [file])
 
@@ -170,6 +172,7 @@ class MergeIndex(beam.PTransform):
             storage.commit_table(self.root, f"{folder}/ids.parquet", id_table),
             storage.commit_file(self.root, f"{folder}/index.json", json_facts, 1),
         ]
+        StageCounters(STAGE).add("vectors_merged", len(ids))
         return commit_entry(self.root, self.stage, task, files, counts={"vectors": len(ids)})
 
     def _merged(self, task: Task, role: str) -> faiss_index.Index:

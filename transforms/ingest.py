@@ -225,6 +225,7 @@ class _WriteImages(beam.DoFn):
 
     def _write(self, task: Task, rows: list[Row]) -> LedgerEntry:
         table = image_table(rows)
+        StageCounters(STAGE).add("images", len(rows))
         return commit_shard(
             self._root, STAGE, task, table, parts=part_digests(table), counts=image_counts(rows)
         )
@@ -245,6 +246,7 @@ class _WriteRejects(beam.DoFn):
             )
             for row in sorted(members, key=lambda row: row["path"])
         ]
+        StageCounters(STAGE).add("rejects", len(rows))
         table = pa.Table.from_pylist(rows, schema=tables.REJECTS)
         path = f"rejects/{STAGE}/{block}.parquet"
         task = Task(f"rejects-{block}", NO_CELL, path, self._fingerprint)

@@ -35,7 +35,10 @@ from vladmap.models.memory import one_thread_a_call
 from vladmap.models.registry import local_descriptors
 from vladmap.models.whitening import Whitening
 from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.whitening import FitWhitening
+
+STAGE = "vocabulary"
 
 Pixels = NDArray[np.uint8]
 
@@ -197,6 +200,7 @@ class _DrawLocal(beam.DoFn):
         settings = self._settings
         drawn = sample(self._features, images, settings.descriptors_an_image, settings.seed)
         yield task.shard, (task, start, drawn)
+        StageCounters(STAGE).add("images", len(images))
         progress.advance(len(rows))
 
 
