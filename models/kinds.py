@@ -101,6 +101,14 @@ KINDS = {
         text="CosPlace's network, trained to bear other viewpoints (weights: MIT)",
         learns=False,
     ),
+    "boq": Kind(
+        "boq",
+        ("resnet", "dinov2"),
+        checkpoint="one of BoQ's files, resnet50_16384.pth or dinov2_12288.pth",
+        text="a bag of learnt queries on ResNet50 or DINOv2, 16,384 or 12,288 numbers "
+        "(weights: MIT)",
+        learns=False,
+    ),
     "megaloc": Kind(
         "megaloc",
         ("dinov2",),

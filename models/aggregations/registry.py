@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vladmap.models.aggregations.base import Aggregation
+from vladmap.models.aggregations.boq import BoQ
 from vladmap.models.aggregations.cosplace import CosPlace
 from vladmap.models.aggregations.gem import GeM
 from vladmap.models.aggregations.megaloc import MegaLoc
@@ -17,5 +18,6 @@ AGGREGATIONS: dict[str, type[Aggregation]] = {
         GeM,
         CosPlace,
         MegaLoc,
+        BoQ,
     )
 }
