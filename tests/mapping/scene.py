@@ -38,7 +38,7 @@ def _seen() -> tuple[dict[str, LocalFeatures], dict[str, np.ndarray]]:
     centres, ahead, points = street()
     rotations = ahead @ _ASIDE
     rng = np.random.default_rng(7)
-    descriptors = rng.integers(0, 90, (len(points), 128), dtype=np.uint8)
+    descriptors = rng.integers(0, 70, (len(points), 128), dtype=np.uint8)
     features, shown = {}, {}
     for number in range(IMAGES):
         local = (points - centres[number]) @ rotations[number]

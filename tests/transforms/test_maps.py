@@ -1,0 +1,173 @@
+"""The transforms of maps, each alone through a pipeline, on an atlas of two shards and two tiles.
+
+Nothing is rendered: see tests/mapping/scene.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from apache_beam.testing import test_pipeline
+
+from tests.mapping.scene import CAMERA, features_of, id_of, images_of, views_of
+from tests.mapping.test_merge import ORIGIN, model_of, name_of, street
+from vladmap.atlas import storage
+from vladmap.atlas.ledger import LedgerReader
+from vladmap.features.rootsift import KIND
+from vladmap.features.table import feature_table
+from vladmap.geodesy.wgs84 import geodetic_to_enu
+from vladmap.mapping.camera import Camera
+from vladmap.mapping.camera_keys import camera_keys
+from vladmap.mapping.judging import judge_tables
+from vladmap.mapping.tile_inputs import members_table
+from vladmap.mapping.tiles import Tile
+from vladmap.mapping.two_view import two_view_table
+from vladmap.schemas import tables
+from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
+from vladmap.transforms.cameras import ChooseCameras
+from vladmap.transforms.merge import MergeTiles
+from vladmap.transforms.reconstruct import ReconstructTiles
+
+SHARDS = {"first": range(6), "second": range(6, 11)}
+TILES = {"left": range(7), "right": range(4, 11)}
+# A photograph of the second shard that has no features.
+REJECTED = 10
+
+
+def ledger(
+    root: Path, stage: str, transform: beam.PTransform, tasks: Sequence[Task]
+) -> Mapping[str, LedgerEntry]:
+    """What the ledger has of a stage when a transform has done its tasks."""
+    with test_pipeline.TestPipeline(runner="DirectRunner") as pipeline:
+        _ = pipeline | beam.Create(list(tasks)) | transform
+    return LedgerReader(str(root)).entries(stage)
+
+
+@pytest.fixture
+def atlas(tmp_path: Path) -> Path:
+    """Two shards of images, features, candidate and verified pairs, and one camera's file."""
+    root = str(tmp_path)
+    for shard, numbers in SHARDS.items():
+        there = [number for number in numbers if number != REJECTED]
+        features = features_of(there)
+        rows = [(image, 640, 480, features[image]) for image in sorted(features)]
+        views = [view for view in views_of(range(11), 3) if view.image_id_b in features]
+        pairs = [
+            {"image_id_a": view.image_id_a, "image_id_b": view.image_id_b, "sources": [],
+             "similarity": 1.0 / (1 + int(view.image_id_b[2:]) - int(view.image_id_a[2:]))}
+            for view in views
+        ]  # fmt: skip
+        for folder, table in (
+            ("images", images_of(numbers)),
+            ("features", feature_table(rows, KIND)),
+            ("pairs", pa.Table.from_pylist(pairs, schema=tables.PAIRS)),
+            ("two_views", two_view_table(views)),
+        ):
+            storage.commit_table(root, f"{folder}/{shard}.parquet", table)
+    record = {"key": camera_keys(images_of([0]))[0], "camera": CAMERA.to_json()}
+    storage.commit_file(root, "work/cameras/a.json", json.dumps(record).encode(), 1)
+    return tmp_path
+
+
+def tile_task(root: Path, name: str, numbers: Sequence[int]) -> Task:
+    members = Tile(name, [id_of(number) for number in numbers], np.ones(len(numbers), bool))
+    there = [number for number in numbers if number != REJECTED]
+    judged = judge_tables(images_of(there), two_view_table(views_of(there, 3)), 5.0)
+    at = f"work/tiles/{name}.parquet", f"work/tiles/{name}.judged.parquet"
+    storage.commit_table(str(root), at[0], members_table(members))
+    storage.commit_table(str(root), at[1], judged)
+    shards = [
+        (f"{role}/{shard}", f"{role}/{shard}.parquet")
+        for role in ("images", "features", "two_views")
+        for shard in SHARDS
+    ]
+    reads = (("members", at[0]), ("judged", at[1]), ("cameras/0", "work/cameras/a.json"), *shards)
+    return Task(name, NO_CELL, f"tiles/{name}/tile.json", "made", reads=reads)
+
+
+def test_reconstruct_maps_each_tile_by_itself_from_several_shards(atlas: Path) -> None:
+    tasks = [tile_task(atlas, name, numbers) for name, numbers in TILES.items()]
+    entries = ledger(atlas, "reconstruct", ReconstructTiles(str(atlas), 120.0, 5.0), tasks)
+    assert sorted(entries) == ["left", "right"]
+    for name, numbers in TILES.items():
+        report = json.loads((atlas / "tiles" / name / "tile.json").read_text())
+        assert (report["tile"], report["failure"]) == (name, None)
+        # Those that have no features are counted, and take no part.
+        assert report["images"] == len(numbers)
+        (model,) = report["models"]
+        assert model["images"] == len([number for number in numbers if number != REJECTED])
+        paths = {file.path for file in entries[name].files}
+        assert f"tiles/{name}/sparse/0/images.bin" in paths
+        assert entries[name].counts["models"] == 1
+        assert entries[name].counts["limit_s"] == 120
+
+
+def test_reconstruct_commits_a_tile_that_fails_and_the_others(atlas: Path) -> None:
+    tasks = [tile_task(atlas, "good", range(5)), tile_task(atlas, "poor", [0, 6])]
+    entries = ledger(atlas, "reconstruct", ReconstructTiles(str(atlas), 120.0, 5.0), tasks)
+    assert {name: entry.counts["failed"] for name, entry in entries.items()} == {
+        "good": 0, "poor": 1,
+    }  # fmt: skip
+    report = json.loads((atlas / "tiles/poor/tile.json").read_text())
+    assert report["failure"] == "only 0 images have trusted pairs"
+    assert set(report["unregistered"]) == {id_of(0), id_of(6)}
+    assert [file.path for file in entries["poor"].files] == ["tiles/poor/tile.json"]
+
+
+def test_merge_joins_two_tiles_and_accounts_for_every_photograph(atlas: Path) -> None:
+    reads = [(f"images/{shard}", f"images/{shard}.parquet") for shard in SHARDS]
+    reads += [(f"pair/{shard}", f"pairs/{shard}.parquet") for shard in SHARDS]
+    reads += [(f"verify/{shard}", f"two_views/{shard}.parquet") for shard in SHARDS]
+    for name, numbers in {"left": range(7), "right": range(3, 10)}.items():
+        folder = atlas / "tiles" / name
+        (folder / "sparse" / "0").mkdir(parents=True)
+        model_of(numbers).write_binary(folder / "sparse" / "0")
+        report = {"models": [{"model": 0, "origin": list(ORIGIN), "georegistered": True}]}
+        (folder / "tile.json").write_text(json.dumps(report))
+        files = sorted(path for path in folder.rglob("*.*") if path.is_file())
+        reads += [
+            (f"tiles/{name}/{number}", path.relative_to(atlas).as_posix())
+            for number, path in enumerate(files)
+        ]
+    task = Task("model", NO_CELL, "model/merge.json", "made", reads=tuple(reads))
+    merge = MergeTiles(str(atlas), "/photos", 5.0, 10**8, 2)
+    (entry,) = ledger(atlas, "merge", merge, [task]).values()
+    report = json.loads((atlas / "model/merge.json").read_text())
+    assert [decision["merged"] for decision in report["decisions"]] == [True]
+    assert [model["images"] for model in report["models"]] == [10]
+    # There are no files: the map stands without colours, and each photograph is named.
+    assert sorted(report["colours"]["unreadable"]) == [name_of(number) for number in range(10)]
+    poses = pq.read_table(atlas / "poses.parquet")
+    assert poses["image_id"].to_pylist() == [id_of(number) for number in range(10)]
+    places = np.stack([poses[name] for name in ("latitude", "longitude", "altitude")], axis=1)
+    there = geodetic_to_enu(places, ORIGIN)
+    assert np.linalg.norm(there - street()[0][:10], axis=1).max() < 1.0
+    (row,) = pq.read_table(atlas / "unregistered.parquet").to_pylist()
+    assert (row["image_id"], row["reason"]) == (id_of(REJECTED), "no_pair")
+    assert entry.counts == {"models": 1, "registered": 10, "unregistered": 1, "unreadable": 10}
+
+
+@pytest.mark.slow
+def test_choose_cameras_writes_the_choice_of_each_camera_under_its_key(atlas: Path) -> None:
+    """On photographs of two shards; EXIF's focal length is the true one, and stands."""
+    key = camera_keys(images_of([0]))[0]
+    shards = [
+        (f"{role}/{shard}", f"{role}/{shard}.parquet")
+        for role in ("images", "pairs", "features")
+        for shard in SHARDS
+    ]
+    task = Task("a", NO_CELL, "work/cameras/b.json", "made", reads=(("key", key), *shards))
+    (entry,) = ledger(atlas, "cameras", ChooseCameras(str(atlas), "sift"), [task]).values()
+    record = json.loads((atlas / "work/cameras/b.json").read_text())
+    assert record["key"] == key
+    assert entry.counts == {"images": record["images"]}
+    assert record["images"] == 10
+    assert Camera.from_json(record["camera"]).focal_px == pytest.approx(500.0, rel=0.02)
+    assert record["failure"] is None
