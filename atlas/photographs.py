@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vladmap.atlas import storage
-from vladmap.photos.bounds import size_limit
-from vladmap.photos.decode import decode_rgb
+from vladmap.photos.decoding.bounds import size_limit
+from vladmap.photos.decoding.decode import decode_rgb
 from vladmap.photos.files import photo_error
 from vladmap.photos.ids import content_hash
 from vladmap.schemas import tables

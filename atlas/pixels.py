@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from vladmap.atlas.errors import AtlasError, MissingPhotograph
 from vladmap.atlas.photographs import Target, load_photo, photo_bytes
-from vladmap.photos.bounds import MAX_PIXELS
-from vladmap.photos.decode import decode_rgb
+from vladmap.photos.decoding.bounds import MAX_PIXELS
+from vladmap.photos.decoding.decode import decode_rgb
 from vladmap.schemas.rejects import PhotoError
 
 

@@ -19,7 +19,7 @@ from vladmap.schemas.rejects import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vladmap.retrieval.index import Index
+    from vladmap.retrieval.faiss_index import Index
 
 Describe = Callable[[Sequence[Any]], NDArray[np.float32]]
 _ENTRY = "global"
@@ -70,7 +70,7 @@ class SearchIndex:
     @cached_property
     def faiss(self) -> Index:
         """The FAISS index itself: inner product, rows as in `image_ids`."""
-        from vladmap.retrieval.index import from_bytes
+        from vladmap.retrieval.faiss_index import from_bytes
 
         path = (layout.places_index if self.places else layout.global_index)(self.model)
         data = self._files.data(self._stage, _ENTRY, path)
@@ -116,7 +116,7 @@ class SearchIndex:
     def _nearest(
         self, vectors: NDArray[np.float32], k: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        from vladmap.retrieval.index import search
+        from vladmap.retrieval.faiss_index import search
 
         if k < 1:
             raise AtlasError(f"k = {k}: ask for one image or more")

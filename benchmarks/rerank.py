@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vladmap.retrieval.patches import Patches, StoredPatches, bytes_an_image, stored
 from vladmap.retrieval.rerank import fuse, rerank
+from vladmap.retrieval.stored_patches import Patches, StoredPatches, bytes_an_image, stored
 
 _SIZES = (2, 5, 8)
 _HEIGHT, _WIDTH, _STRIDE = 30, 40, 16

@@ -34,8 +34,8 @@ from vladmap.models import learning, load_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.checkpoints import vocabulary
 from vladmap.retrieval.kmeans import kmeans
-from vladmap.retrieval.patches import Patches, StoredPatches, stored
 from vladmap.retrieval.rerank import by_inliers, fuse, raw_scores
+from vladmap.retrieval.stored_patches import Patches, StoredPatches, stored
 from vladmap.schemas.rejects import UserError
 from vladmap.simulation.sample import write_sample
 

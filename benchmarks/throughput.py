@@ -23,7 +23,7 @@ from pathlib import Path
 from vladmap.atlas.store import AtlasStore
 from vladmap.models import load_model
 from vladmap.models.memory import one_thread_a_call
-from vladmap.photos.decode import decode_rgb, inspect
+from vladmap.photos.decoding.decode import decode_rgb, inspect
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import STAGES

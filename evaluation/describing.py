@@ -16,7 +16,7 @@ from tqdm import tqdm
 from vladmap.console.quiet import hidden
 from vladmap.models import DescriptorModel
 from vladmap.models.memory import within_memory
-from vladmap.photos.decode import decode_rgb
+from vladmap.photos.decoding.decode import decode_rgb
 from vladmap.photos.files import read_photo
 from vladmap.schemas.rejects import PhotoError
 

@@ -20,8 +20,8 @@ from vladmap.features.registry import feature_kind, load_matcher
 from vladmap.mapping.two_view import fundamental_inliers
 from vladmap.models.memory import one_thread_a_call
 from vladmap.retrieval.names import BY_PATCHES
-from vladmap.retrieval.patches import StoredPatches
 from vladmap.retrieval.rerank import by_inliers, scores_of_each
+from vladmap.retrieval.stored_patches import StoredPatches
 
 # Measured: a thousand of an image's features order candidates as well as all, in a tenth the time.
 FEATURES_COMPARED = 1024

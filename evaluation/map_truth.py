@@ -23,7 +23,7 @@ from vladmap.mapping.check import check_map
 from vladmap.photos.places import Places
 from vladmap.photos.positions import valid_positions
 from vladmap.photos.sequences import beside_in_sequence
-from vladmap.reporting.geometry import heading_of_rotation
+from vladmap.reporting.map_geometry import heading_of_rotation
 from vladmap.retrieval.descriptors import descriptor_matrix
 from vladmap.retrieval.names import RIGHT_DEG, RIGHT_M
 from vladmap.schemas import tables

@@ -22,7 +22,7 @@ from vladmap.models.whitening import Whitening
 from vladmap.photos.layouts import EvaluationSet
 from vladmap.reporting.evaluation import Evaluation, Failure, RecallRow, write_evaluation
 from vladmap.reporting.evaluation_plots import plot_precision_recall, plot_recall
-from vladmap.reporting.formats import cell
+from vladmap.reporting.number_formats import cell
 from vladmap.retrieval.names import BY_PATCHES
 from vladmap.retrieval.recall import (
     NEVER,

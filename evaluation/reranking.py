@@ -26,8 +26,8 @@ from vladmap.features.base import LocalFeatures
 from vladmap.models import DescriptorModel, InputSize
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.photos.layouts import EvaluationSet
-from vladmap.retrieval.patches import StoredPatches, bytes_an_image, stored
 from vladmap.retrieval.recall import KEPT, Ranking, rank, reordered
+from vladmap.retrieval.stored_patches import StoredPatches, bytes_an_image, stored
 from vladmap.schemas.rejects import PhotoError
 
 _FEATURE_SIZE = InputSize(480, 800)  # thumbnails are enlarged to have as many features as others

@@ -12,7 +12,7 @@ from typing import Any
 
 from vladmap.atlas import storage
 from vladmap.atlas.store import AtlasStore
-from vladmap.photos.formats import MAX_PIXELS
+from vladmap.photos.decoding.opening import MAX_PIXELS
 from vladmap.schemas.rejects import UserError
 
 

@@ -40,7 +40,7 @@ from vladmap.models.training.pictures import Pictures, in_chunks
 from vladmap.models.training.recipe import Distillation
 from vladmap.models.training.trainable import FORMAT, TrainableModel, calibrate, learnt_aggregation
 from vladmap.models.whitening import fit_reduction, whitened
-from vladmap.photos.decode import decode_rgb
+from vladmap.photos.decoding.decode import decode_rgb
 from vladmap.photos.files import read_photo
 from vladmap.photos.places import list_photos
 from vladmap.photos.scenes import aligned_scenes

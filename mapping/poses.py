@@ -11,7 +11,7 @@ import pyarrow as pa
 from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.mapping.colmap import wxyz
 from vladmap.mapping.tile_model import TileModel
-from vladmap.photos.geometry import boxes, points_wkb, with_geo_metadata
+from vladmap.photos.geoparquet import boxes, points_wkb, with_geo_metadata
 from vladmap.schemas import tables
 
 

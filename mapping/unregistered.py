@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vladmap.mapping.reasons import reason_of
 from vladmap.mapping.two_view import MIN_INLIERS, VERIFIED
-from vladmap.photos.geometry import boxes, points_wkb, with_geo_metadata
+from vladmap.photos.geoparquet import boxes, points_wkb, with_geo_metadata
 from vladmap.schemas import tables
 from vladmap.schemas.rejects import RejectReason, UnregisteredReason
 

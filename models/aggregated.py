@@ -15,7 +15,7 @@ from vladmap.models.aggregations.patches import patch_centres
 from vladmap.models.base import DescriptorModel, Floats, ModelSpec, Pixels, batches, digest
 from vladmap.models.local import ConvolutionalFeatures, convolutions
 from vladmap.models.whitening import Whitening, WhiteningLayer, whitening_arrays
-from vladmap.retrieval.patches import Patches
+from vladmap.retrieval.stored_patches import Patches
 
 
 class AggregatedModel(DescriptorModel):

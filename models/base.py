@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vladmap.retrieval.patches import Patches
+from vladmap.retrieval.stored_patches import Patches
 from vladmap.weights.preprocessing import Size
 
 Pixels = NDArray[np.uint8]

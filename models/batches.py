@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.base import DescriptorModel
 from vladmap.models.memory import within_memory
-from vladmap.retrieval.patches import StoredPatches, stored
+from vladmap.retrieval.stored_patches import StoredPatches, stored
 
 Item = TypeVar("Item")
 

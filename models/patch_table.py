@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vladmap.models.aggregations.patches import patch_centres
-from vladmap.retrieval.patches import StoredPatches
+from vladmap.retrieval.stored_patches import StoredPatches
 from vladmap.schemas import tables
 
 PatchTable = dict[str, StoredPatches]

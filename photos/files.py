@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from vladmap.photos.bounds import MAX_PIXELS, size_limit
+from vladmap.photos.decoding.bounds import MAX_PIXELS, size_limit
 from vladmap.schemas.rejects import PhotoError, RejectReason
 
 _NOT_REGULAR = "not a regular file"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vladmap.photos.clocks import ASSUMED_UTC, NEIGHBOURS
-from vladmap.photos.geometry import boxes, points_wkb, with_geo_metadata
-from vladmap.photos.projection import PERSPECTIVE
+from vladmap.photos.geoparquet import boxes, points_wkb, with_geo_metadata
+from vladmap.photos.headers.clocks import ASSUMED_UTC, NEIGHBOURS
+from vladmap.photos.headers.projection import PERSPECTIVE
 from vladmap.schemas import tables
 from vladmap.schemas.records import NO_CELL
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vladmap.photos.cells import assign_cells
-from vladmap.photos.clocks import zones_of_neighbours
+from vladmap.photos.headers.clocks import zones_of_neighbours
 from vladmap.photos.sequences import assign_sequences, sequence_group
 
 

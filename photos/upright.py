@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 
 from PIL import ExifTags, Image
 
-from vladmap.photos.decode import Size, decode_rgb
-from vladmap.photos.exif import read_orientation
-from vladmap.photos.formats import MAX_PIXELS, decoding_errors, open_photo
+from vladmap.photos.decoding.decode import Size, decode_rgb
+from vladmap.photos.decoding.opening import MAX_PIXELS, decoding_errors, open_photo
+from vladmap.photos.headers.exif import read_orientation
 from vladmap.photos.names import JPEG_QUALITY
 
 _MAX_EXIF_BYTES = 65_000  # a segment of a JPEG holds no more
@@ -28,7 +28,7 @@ def upright_file(
     quality JPEG_QUALITY with its colours at full resolution, upright, with the EXIF of the
     photograph but for its orientation. Where the name ends otherwise, `.jpg` is added to it.
 
-    Raises what `photos.decode.decode_rgb` raises.
+    Raises what `photos.decoding.decode.decode_rgb` raises.
     """
     image = open_photo(data, max_pixels=max_pixels)
     kind = image.format or "image"

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from vladmap.atlas import layout, storage
 from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys
 from vladmap.mapping.trial_images import MAX_IMAGES as TRIAL_IMAGES
-from vladmap.photos.projection import PERSPECTIVE
+from vladmap.photos.headers.projection import PERSPECTIVE
 from vladmap.pipeline.ledgers import image_shards
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages.pair import PAIR

@@ -14,7 +14,7 @@ from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages.describe import DESCRIBE
 from vladmap.pipeline.stages.index import INDEX, PARTS, PLACES, TRAIN
 from vladmap.pipeline.stages.ingest import INGEST
-from vladmap.retrieval.index import choose_factory
+from vladmap.retrieval.faiss_index import choose_factory
 from vladmap.retrieval.names import SIGMA_M
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task, shard_cell
 from vladmap.schemas.rejects import UserError

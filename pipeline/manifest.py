@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from vladmap.atlas import storage
-from vladmap.photos.geometry import bounding_box
+from vladmap.photos.geoparquet import bounding_box
 from vladmap.pipeline.ledgers import identity, image_shards
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages.describe import DESCRIBE

@@ -14,7 +14,7 @@ from vladmap.pipeline.manifest import record
 from vladmap.pipeline.report_data import options_shown
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import STAGES, report
-from vladmap.reporting.truth import recall_lines
+from vladmap.reporting.truth_section import recall_lines
 from vladmap.schemas.rejects import UserError
 
 

@@ -20,7 +20,7 @@ from vladmap.pipeline.stages.describe import DESCRIBE
 from vladmap.pipeline.stages.index import INDEX
 from vladmap.reporting.data import Match, Retrieval
 from vladmap.retrieval.descriptors import descriptor_matrix
-from vladmap.retrieval.index import search
+from vladmap.retrieval.faiss_index import search
 from vladmap.transforms.index import load_index
 
 _QUERIES = 10

@@ -17,7 +17,7 @@ from vladmap.pipeline.names import TRUTH as PATH
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages.describe import DESCRIBE
 from vladmap.reporting.data import TruthFigures
-from vladmap.reporting.truth import truth_section
+from vladmap.reporting.truth_section import truth_section
 from vladmap.schemas.records import NO_CELL, Task
 
 log = logging.getLogger("vladmap")

@@ -12,9 +12,9 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from vladmap.photos.decode import decode_rgb
+from vladmap.photos.decoding.decode import decode_rgb
 from vladmap.photos.files import read_photo
-from vladmap.reporting import formats
+from vladmap.reporting import number_formats as formats
 from vladmap.schemas.rejects import PhotoError
 
 MAX_FAILURES = 100

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vladmap.reporting.formats import cell
+from vladmap.reporting.number_formats import cell
 
 _HEADER = ("method", "recall@1 %", "recall@5 %", "bytes/image", "ms/image", "ms/query")
 

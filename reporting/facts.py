@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vladmap.geodesy.wgs84 import great_circle_m
 from vladmap.reporting.data import ReportData
-from vladmap.reporting.geometry import Floats
+from vladmap.reporting.map_geometry import Floats
 from vladmap.reporting.missing import MissingFigures, missing_figures
 
 Strings = NDArray[Any]  # arrays of Python str, or None

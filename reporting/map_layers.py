@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 
 from vladmap.reporting.data import ReportData
 from vladmap.reporting.facts import Facts, floats, rows_of, strings
-from vladmap.reporting.geometry import Floats, LocalMercator, flatten_models, heading_of_rotation
+from vladmap.reporting.map_geometry import (
+    Floats,
+    LocalMercator,
+    flatten_models,
+    heading_of_rotation,
+)
 
 Columns = dict[str, NDArray[Any]]
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from bokeh.resources import Resources
 from markupsafe import Markup
 
-from vladmap.reporting import formats
+from vladmap.reporting import number_formats as formats
 from vladmap.reporting.atlas_map import atlas_map
 from vladmap.reporting.data import (
     IndexInfo,
@@ -32,7 +32,7 @@ from vladmap.reporting.data import (
 from vladmap.reporting.facts import Facts, facts_of
 from vladmap.reporting.files import atlas_files
 from vladmap.reporting.missing import listed
-from vladmap.reporting.truth import truth_section
+from vladmap.reporting.truth_section import truth_section
 
 MAX_ROWS = 200
 """Rows of a table on the page; the Parquet beside it has them all."""

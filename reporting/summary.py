@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from typing import Any
 
-from vladmap.reporting import formats
+from vladmap.reporting import number_formats as formats
 from vladmap.reporting.data import ReportData
 from vladmap.reporting.facts import Facts, facts_of
 

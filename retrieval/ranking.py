@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vladmap.retrieval.candidates import Gallery
-from vladmap.retrieval.index import Index, search
+from vladmap.retrieval.faiss_index import Index, search
 
 Pair = tuple[str, str]
 """(image_id of the query, image_id of its candidate)."""

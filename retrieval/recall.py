@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vladmap.retrieval.index import search, train_index
+from vladmap.retrieval.faiss_index import search, train_index
 
 RANKS = (1, 5, 10, 20, 100)
 KEPT = 100

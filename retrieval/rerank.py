@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vladmap.retrieval.names import BY_PATCHES
-from vladmap.retrieval.patches import Patches, StoredPatches
+from vladmap.retrieval.stored_patches import Patches, StoredPatches
 
 _PUBLISHED_WEIGHTS = {3: (0.45, 0.15, 0.40)}  # of sizes 2, 5 and 8
 _INLIER_CELLS = 1.5  # a homography's inliers, in cells of the feature map

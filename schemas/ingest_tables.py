@@ -50,7 +50,7 @@ HEADER_FIELDS = [
     "heading_deg",
     "projection",
 ]
-"""Columns of `images/` that are fields of photos.header.Header."""
+"""Columns of `images/` that are fields of photos.headers.header.Header."""
 
 HEADERS = pa.schema(
     [

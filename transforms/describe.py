@@ -32,7 +32,7 @@ from vladmap.models.batches import BatchDescriber, Description
 from vladmap.models.memory import one_thread_a_call
 from vladmap.models.patch_table import patch_table
 from vladmap.retrieval.descriptors import descriptor_table
-from vladmap.retrieval.patches import StoredPatches
+from vladmap.retrieval.stored_patches import StoredPatches
 from vladmap.schemas import tables
 from vladmap.schemas.records import FileRef, LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason

@@ -21,7 +21,7 @@ from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry, read_input
 from vladmap.console import counter as progress
 from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
-from vladmap.retrieval import index as faiss_index
+from vladmap.retrieval import faiss_index
 from vladmap.retrieval.descriptors import descriptor_matrix, fair_sample, image_columns
 from vladmap.retrieval.names import SIGMA_M
 from vladmap.retrieval.smoothing import Placed, smooth_shard

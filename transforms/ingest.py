@@ -21,7 +21,7 @@ from vladmap.atlas.commit import commit_entry, commit_shard, reject_row
 from vladmap.atlas.image_parts import part_digests
 from vladmap.atlas.photographs import photo_bytes
 from vladmap.console import counter as progress
-from vladmap.photos.header_rows import header_row, require_file
+from vladmap.photos.headers.rows import header_row, require_file
 from vladmap.photos.ids import image_id
 from vladmap.photos.image_table import image_counts, image_table
 from vladmap.photos.organise import (

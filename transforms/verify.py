@@ -29,8 +29,8 @@ from vladmap.mapping.camera import Camera
 from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys
 from vladmap.mapping.two_view import TwoView, two_view_table, verify
 from vladmap.models.memory import one_thread_a_call
+from vladmap.photos.headers.projection import PERSPECTIVE
 from vladmap.photos.processes import WorkerDied, WorkerPool
-from vladmap.photos.projection import PERSPECTIVE
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
 from vladmap.transforms.counters import StageCounters

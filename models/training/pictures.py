@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vladmap.models.base import Pixels
-from vladmap.photos.decode import decode_rgb
+from vladmap.photos.decoding.decode import decode_rgb
 from vladmap.photos.files import read_photo
 from vladmap.schemas.rejects import PhotoError
 from vladmap.weights.preprocessing import Size

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from vladmap.photos.clocks import MANIFEST as MANIFEST_TIME
-from vladmap.photos.header import Header
+from vladmap.photos.headers.clocks import MANIFEST as MANIFEST_TIME
+from vladmap.photos.headers.header import Header
+from vladmap.photos.headers.projection import PERSPECTIVE
 from vladmap.photos.positions import ALTITUDE_RANGE_M, angle, between, finite, is_valid_position
-from vladmap.photos.projection import PERSPECTIVE
 
 
 def override(header: Header, row: Mapping[str, Any]) -> Header:

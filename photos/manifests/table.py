@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vladmap.photos.headers.projection import PROJECTIONS
 from vladmap.photos.manifests.columns import (
     ALIASES,
     MANIFEST,
@@ -17,7 +18,6 @@ from vladmap.photos.manifests.columns import (
 )
 from vladmap.photos.manifests.parsing import read_csv, read_geojson, read_parquet
 from vladmap.photos.manifests.points import GEOMETRY, geometries, with_points
-from vladmap.photos.projection import PROJECTIONS
 from vladmap.schemas.rejects import UserError
 
 _REFS = {"latitude": ("gpslatituderef", "S"), "longitude": ("gpslongituderef", "W")}

@@ -64,7 +64,7 @@ def estimate(run: Run, images: int) -> list[str]:
     """How many images are to be described, and the size of their patches."""
     from vladmap.console.numbers import human_bytes
     from vladmap.models.registry import patch_dimension
-    from vladmap.retrieval.patches import bytes_an_image
+    from vladmap.retrieval.stored_patches import bytes_an_image
 
     options = run.options
     done = sum(entry.file.rows for entry in run.ledger(DESCRIBE).values())

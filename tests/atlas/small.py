@@ -19,9 +19,9 @@ from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry, commit_shard, reject_row
 from vladmap.atlas.store import AtlasStore
 from vladmap.features.base import LocalFeatures
-from vladmap.photos.geometry import points_wkb
+from vladmap.photos.geoparquet import points_wkb
 from vladmap.photos.ids import image_id
-from vladmap.retrieval import index as faiss_index
+from vladmap.retrieval import faiss_index
 from vladmap.retrieval.descriptors import descriptor_table
 from vladmap.schemas import tables
 from vladmap.schemas.records import NO_CELL, Task, shard_cell

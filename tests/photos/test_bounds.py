@@ -16,8 +16,8 @@ from PIL import Image
 
 from tests.photos import hungry
 from tests.photos.bad_photos import encode, exif_block, texture
-from vladmap.photos import apart, bounds, jpeg
-from vladmap.photos.decode import decode_here, decode_rgb, inspect, inspect_here
+from vladmap.photos.decoding import apart, bounds, jpeg
+from vladmap.photos.decoding.decode import decode_here, decode_rgb, inspect, inspect_here
 from vladmap.photos.files import read_photo
 from vladmap.schemas.rejects import PhotoError, RejectReason
 
@@ -89,7 +89,7 @@ class TestEnded:
         assert bounds.decodes_apart("PNG", data)
         program = (
             "import sys, resource\nfrom vladmap.photos import apart\n"
-            "from vladmap.photos.decode import inspect\n"
+            "from vladmap.photos.decoding.decode import inspect\n"
             "inspect(sys.stdin.buffer.read())\napart._close_idle()\n"
             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
         )

@@ -11,9 +11,9 @@ import pytest
 from PIL import ExifTags
 
 from tests.photos.bad_photos import encode, exif_block, gps_tags, texture
-from vladmap.photos.clocks import capture_time, offsets_of_neighbours, zones_of_neighbours
-from vladmap.photos.header import Header, read_header
-from vladmap.photos.xmp import read_xmp
+from vladmap.photos.headers.clocks import capture_time, offsets_of_neighbours, zones_of_neighbours
+from vladmap.photos.headers.header import Header, read_header
+from vladmap.photos.headers.xmp import read_xmp
 
 CASES = Path(__file__).parents[1] / "cases" / "time"
 RIGHT = json.loads((CASES / "right.json").read_text())

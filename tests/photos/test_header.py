@@ -17,9 +17,9 @@ from tests.photos.bad_photos import (
     write_bad_inputs,
     write_odd_inputs,
 )
-from vladmap.photos.header import DOP_TO_METRES, read_header
+from vladmap.photos.headers.header import DOP_TO_METRES, read_header
+from vladmap.photos.headers.xmp import read_xmp
 from vladmap.photos.positions import finite, valid_positions
-from vladmap.photos.xmp import read_xmp
 from vladmap.schemas.rejects import PhotoError, RejectReason
 
 B = ExifTags.Base

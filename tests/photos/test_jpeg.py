@@ -14,8 +14,8 @@ from PIL import Image, JpegImagePlugin
 
 from tests.photos.bad_photos import encode
 from tests.photos.damage import KINDS, damaged, jpegs, picture, scan_of
-from vladmap.photos import jpeg
-from vladmap.photos.decode import decode_rgb, inspect
+from vladmap.photos.decoding import jpeg
+from vladmap.photos.decoding.decode import decode_rgb, inspect
 from vladmap.schemas.rejects import PhotoError, RejectReason
 
 CASES = Path(__file__).parents[1] / "cases" / "damaged"

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from vladmap.photos.geometry import points_wkb, with_geo_metadata
-from vladmap.photos.header import Header
+from vladmap.photos.geoparquet import points_wkb, with_geo_metadata
+from vladmap.photos.headers.header import Header
 from vladmap.photos.manifests.columns import MANIFEST, is_manifest_name
 from vladmap.photos.manifests.rows import override
 from vladmap.photos.manifests.table import manifest_notes, read_manifest

@@ -9,8 +9,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from tests.photos.bad_photos import encode, exif_block, texture
-from vladmap.photos.decode import inspect
-from vladmap.photos.projection import by_pixels, two_to_one
+from vladmap.photos.decoding.decode import inspect
+from vladmap.photos.headers.projection import by_pixels, two_to_one
 
 CASES = Path(__file__).parents[1] / "cases" / "panoramas"
 GPANO = "http://ns.google.com/photos/1.0/panorama/"

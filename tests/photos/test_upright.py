@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from tests.photos.bad_photos import exif_block, gps_tags, texture
-from vladmap.photos.decode import decode_rgb
+from vladmap.photos.decoding.decode import decode_rgb
 from vladmap.photos.upright import plain_name, upright_file
 
 PIXELS = texture(3, 96, 64)

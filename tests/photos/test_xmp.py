@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.photos.bad_photos import encode, exif_block, gps_tags, png, texture
-from vladmap.photos.coordinates import read_position
-from vladmap.photos.header import read_header
-from vladmap.photos.xmp import read_xmp
-from vladmap.photos.xmp_packet import MAX_BYTES, jpeg_packets
+from vladmap.photos.headers.coordinates import read_position
+from vladmap.photos.headers.header import read_header
+from vladmap.photos.headers.xmp import read_xmp
+from vladmap.photos.headers.xmp_packet import MAX_BYTES, jpeg_packets
 
 CASES = Path(__file__).parents[1] / "cases" / "xmp"
 RIGHT = json.loads((CASES / "right.json").read_text())

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from tests.reporting.synthetic import loop_report
-from vladmap.reporting import formats
+from vladmap.reporting import number_formats as formats
 from vladmap.reporting.summary import terminal_summary
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from tests.reporting.synthetic import loop_report
 from vladmap.reporting.data import TruthFigures
 from vladmap.reporting.report import render
-from vladmap.reporting.truth import notes, recall_lines, truth_section
+from vladmap.reporting.truth_section import notes, recall_lines, truth_section
 
 SPREAD = {"images": 3, "median": 0.5, "p95": 1.25, "max": 2.0}
 MAP = {

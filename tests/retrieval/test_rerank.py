@@ -7,8 +7,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from vladmap.retrieval.patches import Patches, StoredPatches, bytes_an_image, quantise, stored
 from vladmap.retrieval.rerank import by_inliers, contextual_weights, fuse, raw_scores, rerank
+from vladmap.retrieval.stored_patches import (
+    Patches,
+    StoredPatches,
+    bytes_an_image,
+    quantise,
+    stored,
+)
 
 WIDTH, HEIGHT, STRIDE = 9, 7, 16
 

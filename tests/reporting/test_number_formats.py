@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vladmap.reporting.evaluation_table import MethodRow, write_csv
-from vladmap.reporting.formats import cell
+from vladmap.reporting.number_formats import cell
 
 
 @pytest.mark.parametrize(

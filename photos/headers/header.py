@@ -11,14 +11,20 @@ from typing import TypeVar
 import numpy as np
 from PIL import ImageFile
 
-from vladmap.photos.clocks import ASSUMED_UTC, GPS, capture_time
-from vladmap.photos.exif import FocalPlane, read_exif
-from vladmap.photos.facts import Facts
-from vladmap.photos.formats import MAX_PIXELS, decoding_errors, open_photo
-from vladmap.photos.mapillary import read_mapillary
-from vladmap.photos.projection import PERSPECTIVE, UNKNOWN, by_camera, by_pixels, two_circles
-from vladmap.photos.xmp import read_xmp
-from vladmap.photos.xmp_packet import jpeg_packets, raw_profile
+from vladmap.photos.decoding.opening import MAX_PIXELS, decoding_errors, open_photo
+from vladmap.photos.headers.clocks import ASSUMED_UTC, GPS, capture_time
+from vladmap.photos.headers.exif import FocalPlane, read_exif
+from vladmap.photos.headers.facts import Facts
+from vladmap.photos.headers.mapillary import read_mapillary
+from vladmap.photos.headers.projection import (
+    PERSPECTIVE,
+    UNKNOWN,
+    by_camera,
+    by_pixels,
+    two_circles,
+)
+from vladmap.photos.headers.xmp import read_xmp
+from vladmap.photos.headers.xmp_packet import jpeg_packets, raw_profile
 
 _T = TypeVar("_T")
 
@@ -37,7 +43,8 @@ class Header:
     focal_px: focal length in pixels of this image. focal_35mm, focal_mm: as the camera wrote them.
     captured_at: UTC. A wall-clock time whose zone neither an offset nor the GPS clock reveals is
         taken for UTC and noted as `capture_zone_unknown`: right within a drive, hours off outside.
-    captured_local: what the camera's clock showed, without a zone. time_source: of photos.clocks.
+    captured_local: what the camera's clock showed, without a zone.
+    time_source: one of the sources in photos.headers.clocks.
     latitude, longitude: WGS84 degrees. altitude: metres above `altitude_reference`, which is
         `sea_level` or `ellipsoid`, negative below it.
     gps_accuracy_m: one-sigma horizontal error; what the receiver reported, else DOP times
@@ -45,8 +52,9 @@ class Header:
     heading_deg: direction of view in [0, 360), clockwise from true north; from a magnetic compass
         (noted as `heading_magnetic`) where nothing else is written.
     sequence: id of the drive, as Mapillary's tools wrote it.
-    projection: of photos.projection; without a look at the pixels what metadata says. Notes tell
-        what it was taken from: `panorama` (written), `panorama_by_camera`, `panorama_by_pixels`.
+    projection: one of photos.headers.projection; as long as the pixels are not looked at, what the
+        metadata says. Notes say what it was taken from: `panorama` (written), `panorama_by_camera`,
+        `panorama_by_pixels`.
     notes: what was found wrong and left out, e.g. `position_invalid`; sorted.
     """
 
@@ -77,7 +85,7 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Header of a photograph from the bytes of its file.
 
     Raises PhotoError: EMPTY_FILE, NOT_AN_IMAGE, TRUNCATED, TOO_MANY_PIXELS, TOO_SMALL,
-    DECODE_FAILED. It does not prove that the pixels decode: `photos.decode.inspect` does.
+    DECODE_FAILED. It does not prove that the pixels decode: `photos.decoding.decode.inspect` does.
     """
     image = open_photo(data, max_pixels=max_pixels)
     if image.format == "PNG":

@@ -2,14 +2,14 @@
 
 A small file can ask for a great deal: 34 bytes of WebP for three gigabytes, 800 kB of JPEG for a
 minute and a half. What can be seen in a file without decoding it is looked at here, first; what
-cannot is decoded in a process that can be ended (`photos.apart`).
+cannot is decoded in a process that can be ended (`photos.decoding.apart`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vladmap.photos import jpeg
+from vladmap.photos.decoding import jpeg
 from vladmap.schemas.rejects import PhotoError, RejectReason
 
 MAX_PIXELS = 200_000_000

@@ -6,8 +6,8 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
-from vladmap.photos.clocks import MAPILLARY
-from vladmap.photos.facts import Facts, clean_text, plausible_time, to_utc
+from vladmap.photos.headers.clocks import MAPILLARY
+from vladmap.photos.headers.facts import Facts, clean_text, plausible_time, to_utc
 from vladmap.photos.positions import ALTITUDE_RANGE_M, between, finite, is_valid_position
 
 MAX_CHARACTERS = 1_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vladmap.photos.decode import inspect
+from vladmap.photos.decoding.decode import inspect
 from vladmap.photos.ids import content_hash
 from vladmap.photos.manifests.rows import from_json, override
 from vladmap.schemas.ingest_tables import HEADER_FIELDS

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vladmap.photos.facts import clean_text, plausible_time, to_utc
+from vladmap.photos.headers.facts import clean_text, plausible_time, to_utc
 
 OFFSET = "offset"
 """Camera clock, its zone written."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vladmap.retrieval import index as faiss_index
+from vladmap.retrieval import faiss_index
 from vladmap.schemas.rejects import UserError
 
 Matrix = NDArray[np.float32]

@@ -17,8 +17,8 @@ class Facts:
 
     `position` is (latitude, longitude) and has been validated; `position_invalid` says that the
     source wrote one that cannot be used. `captured_at` is an instant, `time_source` (of
-    photos.clocks) what it was taken from, `captured_local` what the camera's clock showed.
-    `projection` is one of photos.projection.
+    photos.headers.clocks) what it was taken from, `captured_local` what the camera's clock showed.
+    `projection` is one of photos.headers.projection.
     """
 
     position: tuple[float, float] | None = None

@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vladmap.photos.bounds import SECONDS, memory_limit
+from vladmap.photos.decoding.bounds import SECONDS, memory_limit
 from vladmap.photos.processes import ended, require_no_end, started, with_this_package
 from vladmap.schemas.rejects import PhotoError, RejectReason
 
@@ -36,12 +36,12 @@ _DAMAGE = ("Corrupt JPEG", "Decoding error", "Premature end", "not in table", "B
 
 
 def decode(data: bytes, max_pixels: int, target: Target | None) -> Any:
-    """What `photos.decode.decode_rgb` returns and raises, and TOO_COSTLY or CRASHED."""
+    """What `photos.decoding.decode.decode_rgb` returns and raises, and TOO_COSTLY or CRASHED."""
     return _call("decode", data, max_pixels, target)
 
 
 def inspect(data: bytes, max_pixels: int) -> Any:
-    """What `photos.decode.inspect` returns and raises, and TOO_COSTLY or CRASHED."""
+    """What `photos.decoding.decode.inspect` returns and raises, and TOO_COSTLY or CRASHED."""
     return _call("inspect", data, max_pixels, None)
 
 
@@ -68,7 +68,7 @@ class _Worker:
         environment = with_this_package()
         environment["OPENBLAS_NUM_THREADS"] = "1"
         self._process = started(
-            [sys.executable, "-m", "vladmap.photos.apart"],
+            [sys.executable, "-m", "vladmap.photos.decoding.apart"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -158,7 +158,7 @@ def _send(stream: IO[bytes], message: Any) -> None:
 
 def main() -> None:
     """Decode what comes on stdin until it ends."""
-    from vladmap.photos import decode as decoding
+    from vladmap.photos.decoding import decode as decoding
 
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print does not get among the answers

@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
-from vladmap.photos.clocks import CaptureTime, capture_time, parse_offset
-from vladmap.photos.facts import Facts, clean_text, plausible_time
+from vladmap.photos.headers.clocks import CaptureTime, capture_time, parse_offset
+from vladmap.photos.headers.facts import Facts, clean_text, plausible_time
+from vladmap.photos.headers.projection import CYLINDRICAL, stated
 from vladmap.photos.positions import (
     ALTITUDE_RANGE_M,
     angle,
@@ -21,7 +22,6 @@ from vladmap.photos.positions import (
     is_tokyo,
     is_valid_position,
 )
-from vladmap.photos.projection import CYLINDRICAL, stated
 
 _ALTITUDE_REFERENCES = {
     0: (1.0, "sea_level"),

@@ -7,11 +7,16 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFile
 
-from vladmap.photos import apart, bounds, jpeg
-from vladmap.photos.bounds import MAX_PIXELS
-from vladmap.photos.exif import read_orientation
-from vladmap.photos.formats import TRANSPARENT_MODES, decoding_errors, open_photo, sniff_format
-from vladmap.photos.header import Header, header_of, judged_by_pixels, upright_size
+from vladmap.photos.decoding import apart, bounds, jpeg
+from vladmap.photos.decoding.bounds import MAX_PIXELS
+from vladmap.photos.decoding.opening import (
+    TRANSPARENT_MODES,
+    decoding_errors,
+    open_photo,
+    sniff_format,
+)
+from vladmap.photos.headers.exif import read_orientation
+from vladmap.photos.headers.header import Header, header_of, judged_by_pixels, upright_size
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -55,7 +60,8 @@ def decode_rgb(
 
     Raises what `open_photo` raises, TRUNCATED where the pixels end too early, DECODE_FAILED where
     they do not decode, TOO_COSTLY where that takes too much time or memory, and CRASHED; what
-    `target` raises is not caught. Thread-safe. What can take long is decoded by `photos.apart`.
+    `target` raises is not caught. Thread-safe. What can take long is decoded in another process,
+    see `photos.decoding.apart`.
     """
     if bounds.decodes_apart(sniff_format(data), data):
         pixels: np.ndarray = apart.decode(data, max_pixels, target)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from vladmap.reporting import formats
+from vladmap.reporting import number_formats as formats
 from vladmap.reporting.data import TruthFigures
 
 _MAP = ("images", "registered", "share", "models", "registered_in_largest", "share_in_largest")

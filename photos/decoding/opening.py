@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
-from vladmap.photos import bounds, jpeg
-from vladmap.photos.bounds import MAX_PIXELS
+from vladmap.photos.decoding import bounds, jpeg
+from vladmap.photos.decoding.bounds import MAX_PIXELS
 from vladmap.schemas.rejects import PhotoError, RejectReason
 
 MIN_SIDE = 16
@@ -71,7 +71,8 @@ def open_photo(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageF
 
     Raises PhotoError: EMPTY_FILE; NOT_AN_IMAGE (the detail says what the bytes look like);
     TRUNCATED when the file ends before its pixels do; TOO_MANY_PIXELS; TOO_SMALL; TOO_COSTLY when
-    decoding takes more than `photos.bounds` allows; DECODE_FAILED when its header makes no sense.
+    decoding takes more than `photos.decoding.bounds` allows; DECODE_FAILED when its header makes no
+    sense.
     """
     if not data:
         raise PhotoError(RejectReason.EMPTY_FILE, "the file has 0 bytes")

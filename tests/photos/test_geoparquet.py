@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vladmap.photos.geometry import bounding_box, boxes, points_wkb, with_geo_metadata
+from vladmap.photos.geoparquet import bounding_box, boxes, points_wkb, with_geo_metadata
 from vladmap.schemas.tables import IMAGES, POSES
 
 

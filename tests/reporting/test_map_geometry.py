@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 from tests.reporting.synthetic import METRES_PER_DEGREE
-from vladmap.reporting.geometry import (
-    LocalMercator,
-    flatten_models,
-    heading_of_rotation,
-)
+from vladmap.reporting.map_geometry import LocalMercator, flatten_models, heading_of_rotation
 
 
 def array(*values: float) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Decoding: from the bytes of a file that may be anything to upright pixels."""
