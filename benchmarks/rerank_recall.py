@@ -1,6 +1,6 @@
 """What re-ranking is worth: recall@1 on real and rendered pairs, and what a pair costs.
 
-`python -m benchmarks.rerank_recall --photos DIR [--city DIR] [--candidates 20]`
+`python -m benchmarks.rerank_recall --photos DIR [--city DIR] [--candidates 20] [--way lightglue]`
 
 Sets are those of `benchmarks.recall`, and two drives through one sample city, the queries in the
 evening (`--city DIR` keeps them; they are rendered where DIR has none). The global descriptor is
@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from PIL import Image
 
 from benchmarks.recall import LOCAL_DESCRIPTORS_PER_IMAGE, TOLERANCES
 from vladmap.features.base import LocalFeatureExtractor, LocalFeatures, Matcher
+from vladmap.features.names import FEATURE_NAMES, NETWORK_MATCHERS, reranking_by
 from vladmap.features.registry import load_extractor, load_matcher
 from vladmap.mapping.two_view import fundamental_inliers
 from vladmap.models import learning, load_model
@@ -41,11 +42,7 @@ from vladmap.simulation.sample import write_sample
 
 Images = list[NDArray[np.uint8]]
 
-_BY_FEATURES = (
-    ("sift", "sift", "nearest"),
-    ("xfeat", "xfeat", "nearest"),
-    ("lighterglue", "xfeat", "lighterglue"),
-)
+_BY_FEATURES = (*FEATURE_NAMES, *NETWORK_MATCHERS)
 _FEATURES = 1024
 _FEATURE_LONG_SIDE = 480  # thumbnails are enlarged to it, photographs shrunk
 _FEATURE_ERROR_PX = 3.0
@@ -135,8 +132,10 @@ def _inliers(matcher: Matcher, a: LocalFeatures, b: LocalFeatures) -> int:
     return fundamental_inliers(a, b, matcher.match(a, b), _FEATURE_ERROR_PX)
 
 
-def table(name: str, folder: Path, city: Path, candidates: int, dimension: int) -> None:
-    """Print the lines of one set."""
+def table(
+    name: str, folder: Path, city: Path, candidates: int, dimension: int, ways: Sequence[str]
+) -> None:
+    """Print the lines of one set; of local features those of `ways`."""
     database, queries, right = _city(city) if name == "city" else _frames(folder, name)
     model = _model(database, dimension)
     described, database_patches = _described(model, database)
@@ -173,7 +172,8 @@ def table(name: str, folder: Path, city: Path, candidates: int, dimension: int) 
     line("rapid int8", by_int8)
     line("ransac", by_patches("ransac"))
     line("rapid, contextual", by_patches("rapid", centroids=centroids))
-    for method, detector, matcher_name in _BY_FEATURES:
+    for way in ways:
+        detector, matcher_name = reranking_by(way, _BY_FEATURES[0])
         extractor = load_extractor(detector, _FEATURES)
         matcher = load_matcher(detector, matcher_name)
         ours, theirs = _features(extractor, queries), _features(extractor, database)
@@ -192,7 +192,7 @@ def table(name: str, folder: Path, city: Path, candidates: int, dimension: int) 
         for label, order in orders.items():
             first = [best[q][order[q][0]] for q in range(len(queries))]
             recall = 100 * float(np.mean([right[q, row] for q, row in enumerate(first)]))
-            label = f"{method} {label}"
+            label = f"{way} {label}"
             print(f"{name:14s} {label:22s} {recall:5.1f}  {milliseconds:7.2f} ms/pair", flush=True)
 
 
@@ -202,11 +202,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--city", type=Path, default=Path("out/rerank-city"))
     parser.add_argument("--candidates", type=int, default=20, help="of each query (default: 20)")
     parser.add_argument("--dimension", type=int, default=512, help="of a patch (default: 512)")
+    parser.add_argument(
+        "--way", action="append", choices=_BY_FEATURES, help="by local features (default: all)"
+    )
     parser.add_argument("--set", action="append", choices=[*sorted(TOLERANCES), "city"])
     options = parser.parse_args(arguments)
     try:
         for name in options.set or [*TOLERANCES, "city"]:
-            table(name, options.photos, options.city, options.candidates, options.dimension)
+            table(
+                name,
+                options.photos,
+                options.city,
+                options.candidates,
+                options.dimension,
+                options.way or _BY_FEATURES,
+            )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
