@@ -11,6 +11,8 @@ import pytest
 from tests.drives import write_drive
 from vladmap.jobs.main import main
 
+pytestmark = pytest.mark.medium
+
 GAP = 4
 
 

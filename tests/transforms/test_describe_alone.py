@@ -15,6 +15,8 @@ from tests.transforms.alone import CHANGED, MODEL, Atlas, describe, learn, organ
 from vladmap.atlas import layout
 from vladmap.retrieval.descriptors import descriptor_matrix
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture
 def with_changed(atlas: Atlas, tmp_path: Path) -> Atlas:

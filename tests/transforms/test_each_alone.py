@@ -6,6 +6,8 @@ import pytest
 
 from tests.transforms.alone import STEPS, Atlas, Counters, files
 
+pytestmark = pytest.mark.medium
+
 COUNTERS = {
     "scan": {"vladmap.scan/images": 17, "vladmap.scan/rejects": 2},
     "organise": {"vladmap.ingest/images": 15, "vladmap.ingest/rejects": 2},

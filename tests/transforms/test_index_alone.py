@@ -17,6 +17,8 @@ from vladmap.retrieval.descriptors import descriptor_matrix, image_columns
 from vladmap.retrieval.names import SIGMA_M
 from vladmap.retrieval.smoothing import smooth
 
+pytestmark = pytest.mark.medium
+
 
 def vectors(data: bytes) -> np.ndarray:
     """(N, D) of an inverted file index, in the order of its ids."""

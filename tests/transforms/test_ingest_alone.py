@@ -6,10 +6,13 @@ from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 
 from tests.transforms.alone import BLANK, SHARD_IMAGES, Atlas, image_shards, organise, scan
 from vladmap.photos.cells import assign_cells
 from vladmap.schemas.ingest_tables import HEADERS
+
+pytestmark = pytest.mark.medium
 
 
 def test_a_header_is_read_of_each_file_and_a_bad_one_costs_itself_alone(atlas: Atlas) -> None:

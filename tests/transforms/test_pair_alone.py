@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 from functools import partial
 
+import pytest
+
 from tests.transforms.alone import BLANK, FEATURES, Atlas, extract, pair
 from vladmap.atlas import layout
 from vladmap.transforms.rerank import RerankSettings
+
+pytestmark = pytest.mark.medium
 
 
 def pairs_of(atlas: Atlas) -> dict[tuple[str, str], dict]:

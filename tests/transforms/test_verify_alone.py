@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import pyarrow.compute as pc
+import pytest
 
 from tests.transforms.alone import BLANK, FEATURES, Atlas, cameras, extract, verify
 from vladmap.atlas import layout, storage
+
+pytestmark = pytest.mark.medium
 
 
 def drop_features(atlas: Atlas, name: str) -> str:
