@@ -180,6 +180,11 @@ def tile_report(tile: str) -> str:
     return f"{TILES}/{tile}/tile.json"
 
 
+def tile_of(path: str) -> str:
+    """The tile that a file of `tiles/` is of."""
+    return path.split("/")[1]
+
+
 def tile_model_folder(tile: str, number: int | str) -> str:
     """The folder of one COLMAP model of a tile."""
     return f"{TILES}/{tile}/sparse/{number}"
@@ -190,9 +195,14 @@ def model_folder(number: int | str) -> str:
     return f"{MODEL}/{number}"
 
 
+def plan_chunks(generation: str) -> str:
+    """What the paths of all chunks of a generation of the listing begin with."""
+    return f"{WORK}/plan/{generation}-"
+
+
 def plan_chunk(generation: str, number: int) -> str:
     """A chunk of the listing."""
-    return f"{WORK}/plan/{generation}-{number:05d}.parquet"
+    return f"{plan_chunks(generation)}{number:05d}.parquet"
 
 
 def headers(chunk: str) -> str:

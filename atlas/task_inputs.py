@@ -16,7 +16,7 @@ from vladmap.schemas.records import Task
 def read_tables(
     root: str, task: Task, role: str, columns: Sequence[str] | None = None
 ) -> Iterator[pa.Table]:
-    """Yield the tables that a task reads as `<role>/<name>`, in its order, with some columns."""
+    """Yield the tables that a task reads in a role, in its order, with some columns."""
     for path in task.paths(role):
         yield storage.read_table(
             storage.join(root, path), None if columns is None else list(columns)
@@ -24,7 +24,7 @@ def read_tables(
 
 
 def read_cameras(root: str, task: Task) -> dict[str, Camera]:
-    """Return the chosen cameras by key, of the files that a task reads as `cameras/<name>`.
+    """Return the chosen cameras by key, of the files that a task reads as `cameras`.
 
     Raises:
         ValueError: a file holds no camera.

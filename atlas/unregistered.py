@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from vladmap.atlas import layout
 from vladmap.atlas.task_inputs import read_tables
 from vladmap.mapping.unregistered import (
     IMAGE_COLUMNS,
@@ -20,7 +21,7 @@ def read_unregistered(
 ) -> pa.Table:
     """Return schemas.tables.UNREGISTERED: every photograph of `task` without a row in `poses`.
 
-    The task's `images/` and `rejects/` are read whole, `pair/` and `verify/` shard by shard and
+    The task's `images` and `rejects` are read whole, `pairs` and `two_views` shard by shard and
     only if the reason has to be looked for there. `collection` is what the names of photographs
     that were never read are relative to.
     """
@@ -30,16 +31,19 @@ def read_unregistered(
         parts = (part.cast(empty.schema) for part in read_tables(root, task, role, columns))
         return pa.concat_tables([empty, *parts])
 
-    rejects = joined("rejects", tables.REJECTS, tables.REJECTS.names)
+    rejects = joined(layout.REJECTS, tables.REJECTS, tables.REJECTS.names)
     # Names are needed only of photographs without a row in `images/`, which has them.
     inside = collection.rstrip("/") + "/" if collection else ""
     names = [uri.removeprefix(inside) for uri in rejects["uri"].to_pylist()]
     ends = ["image_id_a", "image_id_b"]
     return unregistered_table(
-        joined("images", tables.IMAGES, IMAGE_COLUMNS),
+        joined(layout.IMAGES, tables.IMAGES, IMAGE_COLUMNS),
         rejects.append_column("name", pa.array(names, pa.string())),
-        read_tables(root, task, "pair", ends),
-        map(verified_only, read_tables(root, task, "verify", [*ends, "configuration", "inliers"])),
+        read_tables(root, task, layout.PAIRS, ends),
+        map(
+            verified_only,
+            read_tables(root, task, layout.TWO_VIEWS, [*ends, "configuration", "inliers"]),
+        ),
         outcome,
         poses,
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.atlas.store import AtlasStore
 from vladmap.photos.decoding.opening import MAX_PIXELS
 from vladmap.schemas.rejects import UserError
@@ -90,7 +90,7 @@ def new_folder(output: Path) -> Iterator[Path]:
 def model_facts(atlas: AtlasStore, model: int) -> dict[str, Any]:
     """What `model/merge.json` says of a model. Raises UserError where the atlas has no such one."""
     try:
-        listed = json.loads(storage.read_bytes(atlas.path("model/merge.json")))["models"]
+        listed = json.loads(storage.read_bytes(atlas.path(layout.MERGE_REPORT)))["models"]
         models = [facts for facts in listed if isinstance(facts, dict)]
     except (OSError, ValueError, KeyError, TypeError):
         models = []

@@ -7,6 +7,7 @@ import math
 import pyarrow as pa
 
 from vladmap.mapping.camera import Camera
+from vladmap.photos.ids import content_hash
 
 IMAGE_COLUMNS = ["image_id", "make", "model", "width", "height", "focal_px"]
 """Columns of IMAGES that say which camera took a photograph."""
@@ -22,6 +23,11 @@ def camera_key(
     focal = "unknown" if not _usable(focal_px) else f"{focal_px:.0f}px"
     name = " ".join(part.strip() for part in (make or "", model or "") if part.strip())
     return f"{name or 'unknown camera'} {width}x{height} {focal}"
+
+
+def camera_name(key: str) -> str:
+    """A camera's name in the ledger: a digest of its key, BLAKE2b-128 in hex."""
+    return content_hash(key.encode())
 
 
 def camera_keys(images: pa.Table) -> list[str]:

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.atlas.integrity import Finding, behind, check_atlas, count_files, forget
 from vladmap.atlas.store import AtlasStore
 from vladmap.photos.ids import content_hash
@@ -48,7 +48,7 @@ def check(root: str) -> list[Finding]:
 
 
 def _findings(atlas: AtlasStore) -> list[Finding]:
-    manifest = Finding(atlas.path("atlas.json"), atlas.restored, "manifest")
+    manifest = Finding(atlas.path(layout.MANIFEST), atlas.restored, "manifest")
     damaged = [manifest] if atlas.restored else []
     with tqdm(
         total=count_files(atlas), desc="check", unit=" files", disable=not sys.stderr.isatty()
@@ -89,7 +89,7 @@ def _require_its_photographs(atlas: AtlasStore, options: BuildOptions) -> None:
     inside = options.images if os.path.isdir(options.images) else os.path.dirname(options.images)
     seen = 0
     for entry in atlas.ledger("ingest").values():
-        if entry.file.path.startswith("images/"):
+        if layout.top(entry.file.path) == layout.IMAGES:
             table = storage.read_table(atlas.path(entry.file.path), ["uri", "content_hash"])
             rows = np.linspace(0, table.num_rows - 1, min(_KNOWN, table.num_rows)).astype(int)
             for row in table.take(rows).to_pylist():

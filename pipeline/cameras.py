@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vladmap.atlas import layout, storage
-from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys
+from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys, camera_name
 from vladmap.mapping.trial_images import MAX_IMAGES as TRIAL_IMAGES
 from vladmap.photos.headers.projection import PERSPECTIVE
 from vladmap.pipeline.ledgers import image_shards
@@ -22,11 +22,6 @@ from vladmap.transforms.cameras import ChooseCameras
 # A camera is tried on the best connected of so many of its images, of at most so many shards.
 _CAMERA_IMAGES = 4 * TRIAL_IMAGES
 _CAMERA_SHARDS = 8
-
-
-def camera_name(key: str) -> str:
-    """A camera's name in the ledger."""
-    return storage.digest(key.encode())
 
 
 def choose_cameras(run: Run, features: Mapping[str, LedgerEntry]) -> dict[str, Counter[str]]:
@@ -54,10 +49,9 @@ def choose_cameras(run: Run, features: Mapping[str, LedgerEntry]) -> dict[str, C
                 layout.camera(name),
                 _fingerprint(run, sum(counts[key].values()), made.get(name)),
                 reads=(
-                    ("key", key),
-                    *((f"images/{shard}", images[shard].file.path) for shard in shards),
-                    *((f"pairs/{shard}", pairs[shard].file.path) for shard in shards),
-                    *((f"features/{shard}", features[shard].file.path) for shard in shards),
+                    *((layout.IMAGES, images[shard].file.path) for shard in shards),
+                    *((layout.PAIRS, pairs[shard].file.path) for shard in shards),
+                    *((layout.FEATURES, features[shard].file.path) for shard in shards),
                 ),
             )
         )

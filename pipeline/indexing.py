@@ -55,11 +55,11 @@ class IndexPlan:
     def training_task(self) -> Task:
         """Train an empty index on the descriptors of the first shards."""
         reads, total = [], 0
-        for shard, entry in self.descriptors.items():
+        for entry in self.descriptors.values():
             if total >= TRAINING_ROWS:
                 break
             total += entry.file.rows
-            reads.append((f"descriptors/{shard}", entry.file.path))
+            reads.append((layout.DESCRIPTORS, entry.file.path))
         output = layout.trained_index(self.model)
         return Task(TRAINED, NO_CELL, output, self.fingerprint, tuple(reads))
 
@@ -122,7 +122,7 @@ def part_tasks(run: Run, plan: IndexPlan) -> list[Task]:
             layout.partial_index(plan.model, shard),
             plan.fingerprint,
             reads=(
-                ("descriptors", entry.file.path),
+                (layout.DESCRIPTORS, entry.file.path),
                 ("trained", layout.trained_index(plan.model)),
             ),
             inputs=(*inputs_of(run, DESCRIBE, [shard]), *inputs_of(run, TRAIN, [TRAINED])),
@@ -142,9 +142,7 @@ def place_tasks(run: Run, plan: IndexPlan) -> list[Task]:
     for shard, entry in plan.descriptors.items():
         around = shards_around(shard, by_cell)
         neighbours = tuple(
-            (f"around/{other}", plan.descriptors[other].file.path)
-            for other in around
-            if other != shard
+            ("around", plan.descriptors[other].file.path) for other in around if other != shard
         )
         tasks.append(
             Task(
@@ -153,7 +151,7 @@ def place_tasks(run: Run, plan: IndexPlan) -> list[Task]:
                 layout.partial_places(plan.model, shard),
                 fingerprint,
                 reads=(
-                    ("descriptors", entry.file.path),
+                    (layout.DESCRIPTORS, entry.file.path),
                     ("trained", layout.trained_index(plan.model)),
                     *neighbours,
                 ),
@@ -188,9 +186,9 @@ def merge_task(
         layout.global_index(plan.model),
         plan.fingerprint,
         reads=(
-            *((f"index/{shard}", parts[shard].file.path) for shard in shards),
-            *((f"places/{shard}", places[shard].file.path) for shard in shards),
-            *((f"descriptors/{shard}", plan.descriptors[shard].file.path) for shard in shards),
+            *(("parts", parts[shard].file.path) for shard in shards),
+            *(("places", places[shard].file.path) for shard in shards),
+            *((layout.DESCRIPTORS, plan.descriptors[shard].file.path) for shard in shards),
         ),
         inputs=(*inputs_of(run, PARTS, shards), *inputs_of(run, PLACES, shards)),
     )

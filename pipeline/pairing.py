@@ -57,7 +57,7 @@ def pair_tasks(run: Run) -> list[Task]:
                 shard_cell(shard),
                 layout.pairs(shard),
                 fingerprint,
-                reads=tuple((f"around/{near}", descriptors[near].file.path) for near in around),
+                reads=tuple((layout.DESCRIPTORS, descriptors[near].file.path) for near in around),
                 inputs=(
                     *inputs_of(run, DESCRIBE, around),
                     *inputs_of(run, INGEST, around, "places"),

@@ -146,7 +146,7 @@ def _chunk_name(path: str) -> str:
 def _is_generation(entry: LedgerEntry) -> bool:
     """Whether names are as `_write_generation` gives them: shards are called after them."""
     return all(
-        file.path.startswith(f"work/plan/{entry.shard}-")
+        file.path.startswith(layout.plan_chunks(entry.shard))
         and _CHUNK.fullmatch(_chunk_name(file.path))
         for file in entry.files
     )

@@ -10,13 +10,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vladmap.atlas import layout, storage
-from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys
+from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys, camera_name
 from vladmap.mapping.judged_pairs import IMAGE_COLUMNS as JUDGED_COLUMNS
 from vladmap.mapping.judged_pairs import PAIR_COLUMNS, JudgedPairs, judge_collection
 from vladmap.mapping.photographs import PHOTOGRAPH_COLUMNS
 from vladmap.mapping.tile_inputs import members_table
 from vladmap.mapping.tiles import Tile
-from vladmap.pipeline.cameras import camera_name
 from vladmap.pipeline.ledgers import image_shards, inputs_of
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stage import Step
@@ -72,9 +71,7 @@ def tile_task(run: Run, judged: JudgedPairs, tile: Tile) -> Task:
     for role, (step, names, part) in sources.items():
         ledger = run.ledger(step)
         shards = [shard for shard in sorted(set(names.tolist())) if shard in ledger]
-        reads += [
-            (f"{role}/{number}", ledger[shard].file.path) for number, shard in enumerate(shards)
-        ]
+        reads += [(role, ledger[shard].file.path) for shard in shards]
         inputs += inputs_of(run, step, shards, part)
     return Task(
         tile.name,

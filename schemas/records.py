@@ -197,16 +197,9 @@ class Task:
         """`digests` by path."""
         return dict(self.digests)
 
-    def read(self, role: str) -> str:
-        """Path of the file that plays `role`; KeyError where there is none."""
-        return dict(self.reads)[role]
-
     def paths(self, role: str) -> list[str]:
-        """Paths of the files that play `role`, in the order of `reads`; empty where there is none.
-
-        A role before a `/` is that of the whole name: `images/<shard>` plays `images`.
-        """
-        return [path for name, path in self.reads if name.partition("/")[0] == role]
+        """Paths of the files that play `role`, in the order of `reads`; empty where none does."""
+        return [path for name, path in self.reads if name == role]
 
     def path(self, role: str) -> str:
         """Path of the one file that plays `role`; ValueError where there is none, or several."""

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import apache_beam as beam
 import pyarrow as pa
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.task_inputs import read_tables
 from vladmap.console import counter as progress
 from vladmap.features.registry import load_matcher
-from vladmap.mapping.camera_keys import IMAGE_COLUMNS
+from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys, camera_name
 from vladmap.mapping.camera_trials import FEATURE_COLUMNS, PAIR_COLUMNS, choose_camera_of
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
@@ -33,8 +33,8 @@ class ChooseCameras(beam.PTransform):
     Photographs are matched by the nearest neighbours of their `features`, whichever matcher the
     pairs of the map get: few matches tell one lens from another, and a network takes long.
 
-    A task reads `key` (the camera's key, not a file), and `images/<shard>`, `pairs/<shard>` and
-    `features/<shard>` of some shards.
+    A task is named after its camera (camera_name), and reads `images`, `pairs` and `features` of
+    some shards.
     """
 
     root: str
@@ -49,12 +49,13 @@ class _Choose(beam.DoFn):
         self._root, self._features = root, features
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
-        key = task.read("key")
+        images = pa.concat_tables(self._tables(task, layout.IMAGES, IMAGE_COLUMNS))
+        key = next(key for key in camera_keys(images) if camera_name(key) == task.shard)
         choice = choose_camera_of(
             key,
-            pa.concat_tables(self._tables(task, "images", IMAGE_COLUMNS)),
-            pa.concat_tables(self._tables(task, "pairs", PAIR_COLUMNS)),
-            self._tables(task, "features", FEATURE_COLUMNS),
+            images,
+            pa.concat_tables(self._tables(task, layout.PAIRS, PAIR_COLUMNS)),
+            self._tables(task, layout.FEATURES, FEATURE_COLUMNS),
             load_matcher(self._features),
         )
         record = {"key": key, **choice.report()}

@@ -21,7 +21,7 @@ import numpy as np
 from apache_beam.utils.shared import Shared
 from numpy.typing import NDArray
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_shard, reject_row
 from vladmap.atlas.photographs import Photo, load_ahead, shard_rows
 from vladmap.console import counter as progress
@@ -119,7 +119,7 @@ class _Describe(beam.DoFn):
         )
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
-        rows = shard_rows(self._root, task.read("images"))
+        rows = shard_rows(self._root, task.path("images"))
         ids: list[str] = []
         vectors: list[NDArray[np.float32]] = []
         patches: list[tuple[str, StoredPatches]] = []
@@ -163,7 +163,7 @@ class _Describe(beam.DoFn):
         table = patch_table(
             patches, settings.patch_size, self._model.stride, spec.name, spec.fingerprint
         )
-        path = f"{settings.patches}/cell={task.cell}/{task.shard}.parquet"
+        path = layout.in_cell(settings.patches, task.shard)
         return [storage.commit_table(self._root, path, table)]
 
     def _describe(self, rows: list[dict[str, Any]]) -> Iterator[tuple[Photo, Description | None]]:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry, read_input
 from vladmap.console import counter as progress
 from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
@@ -26,7 +26,7 @@ from vladmap.retrieval.descriptors import descriptor_matrix, fair_sample, image_
 from vladmap.retrieval.names import SIGMA_M
 from vladmap.retrieval.smoothing import Placed, smooth_shard
 from vladmap.schemas import tables
-from vladmap.schemas.records import LedgerEntry, Task, shard_cell
+from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
 
 STAGE = "index"
@@ -56,7 +56,7 @@ def _sample(root: str, task: Task, count: int) -> NDArray[np.float32]:
     """The descriptors (n, D) of a fair sample of `count` images."""
     parts = [
         storage.read_table(storage.join(root, path), ["image_id", "descriptor"])
-        for path in task.paths("descriptors")
+        for path in task.paths(layout.DESCRIPTORS)
     ]
     ids = [image for table in parts for image in table["image_id"].to_pylist()]
     return np.concatenate(list(map(descriptor_matrix, parts)))[fair_sample(ids, count)]
@@ -73,8 +73,8 @@ class AddShards(beam.PTransform):
         return tasks | beam.Map(self._add)
 
     def _add(self, task: Task) -> LedgerEntry:
-        table = storage.read_table(storage.join(self.root, task.read("descriptors")))
-        trained = faiss_index.from_bytes(read_input(self.root, task, task.read("trained")))
+        table = storage.read_table(storage.join(self.root, task.path("descriptors")))
+        trained = faiss_index.from_bytes(read_input(self.root, task, task.path("trained")))
         part = faiss_index.add_shard(trained, descriptor_matrix(table))
         file = storage.commit_file(
             self.root, task.output, faiss_index.to_bytes(part), table.num_rows
@@ -88,7 +88,7 @@ class AddShards(beam.PTransform):
 class AddSmoothed(beam.PTransform):
     """Tasks of descriptor shards -> partial indices of their smoothed descriptors.
 
-    A task reads its own shard and those in the cells around (`around/<shard>`), whose images may
+    A task reads its own shard and those in the cells around (`around`), whose images may
     be neighbours of its own.
     """
 
@@ -99,14 +99,10 @@ class AddSmoothed(beam.PTransform):
         return tasks | beam.Map(self._add)
 
     def _add(self, task: Task) -> LedgerEntry:
-        own = self._placed(task.shard, task.read("descriptors"))
-        around = (
-            self._placed(role.partition("/")[2], path)
-            for role, path in task.reads
-            if role.startswith("around/")
-        )
+        own = self._placed(task.shard, task.path("descriptors"))
+        around = (self._placed(layout.shard_of(path), path) for path in task.paths("around"))
         smoothed = smooth_shard(own, around, SIGMA_M)
-        trained = faiss_index.from_bytes(read_input(self.root, task, task.read("trained")))
+        trained = faiss_index.from_bytes(read_input(self.root, task, task.path("trained")))
         part = faiss_index.to_bytes(faiss_index.add_shard(trained, smoothed))
         file = storage.commit_file(self.root, task.output, part, len(smoothed))
         StageCounters(STAGE).add("vectors_smoothed", len(smoothed))
@@ -116,7 +112,7 @@ class AddSmoothed(beam.PTransform):
     def _placed(self, shard: str, path: str) -> Placed:
         descriptors = storage.read_table(storage.join(self.root, path))
         images = storage.read_table(
-            storage.join(self.root, f"images/cell={shard_cell(shard)}/{shard}.parquet"),
+            storage.join(self.root, layout.images(shard)),
             ["image_id", "latitude", "longitude", "heading_deg"],
         )
         latitude, longitude, headings = image_columns(
@@ -131,8 +127,8 @@ class AddSmoothed(beam.PTransform):
 class MergeIndex(beam.PTransform):
     """One task that reads all partial indices -> the files of `index/<model>/`.
 
-    These are `global.faiss` (merged from `index/<shard>`), `places.faiss` (from `places/<shard>`,
-    the smoothed descriptors), `ids.parquet` and `index.json`. `facts` are the entries of
+    These are `global.faiss` (merged from `parts`), `places.faiss` (from `places`, the
+    smoothed descriptors), `ids.parquet` and `index.json`. `facts` are the entries of
     `index.json` that are known beforehand; the others are counted and measured here, the recall
     with a sample of `queries` images.
     """
@@ -146,9 +142,9 @@ class MergeIndex(beam.PTransform):
         return tasks | beam.Map(self._merge)
 
     def _merge(self, task: Task) -> LedgerEntry:
-        folder = task.output.rpartition("/")[0]
-        shards = task.paths("descriptors")
-        merged = self._merged(task, "index")
+        model = str(dict(self.facts)["model"])
+        shards = task.paths(layout.DESCRIPTORS)
+        merged = self._merged(task, "parts")
         ids = _image_ids(self.root, shards)
         facts = {
             **dict(self.facts),
@@ -168,9 +164,9 @@ class MergeIndex(beam.PTransform):
         id_table = pa.Table.from_arrays([rows, pa.array(ids, pa.string())], schema=tables.INDEX_IDS)
         json_facts = (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode()
         files += [
-            storage.commit_file(self.root, f"{folder}/places.faiss", places, len(ids)),
-            storage.commit_table(self.root, f"{folder}/ids.parquet", id_table),
-            storage.commit_file(self.root, f"{folder}/index.json", json_facts, 1),
+            storage.commit_file(self.root, layout.places_index(model), places, len(ids)),
+            storage.commit_table(self.root, layout.index_ids(model), id_table),
+            storage.commit_file(self.root, layout.index_facts(model), json_facts, 1),
         ]
         StageCounters(STAGE).add("vectors_merged", len(ids))
         return commit_entry(self.root, self.stage, task, files, counts={"vectors": len(ids)})
@@ -206,7 +202,7 @@ def load_index(
 
     DamagedFile where the index's digest is not `expected`, if it is known.
     """
-    path = storage.join(root, f"index/{model}/global.faiss")
+    path = storage.join(root, layout.global_index(model))
     index = faiss_index.from_bytes(storage.read_whole(path, expected))
-    ids = storage.read_table(storage.join(root, f"index/{model}/ids.parquet"))
+    ids = storage.read_table(storage.join(root, layout.index_ids(model)))
     return index, ids["image_id"].to_pylist()

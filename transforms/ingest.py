@@ -16,7 +16,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry, commit_shard, reject_row
 from vladmap.atlas.image_parts import part_digests
 from vladmap.atlas.photographs import photo_bytes
@@ -65,7 +65,7 @@ class _Scan(beam.DoFn):
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         counters = StageCounters(SCAN)
-        listing = storage.read_table(storage.join(self._root, task.read("plan")))
+        listing = storage.read_table(storage.join(self._root, task.path("plan")))
         with ThreadPoolExecutor(self._threads) as pool:
             rows = list(pool.map(self._read, listing.to_pylist()))
         rejected = sum(row["reason"] is not None for row in rows)
@@ -160,7 +160,7 @@ class _ReadHeaders(beam.DoFn):
         )
 
     def process(self, task: Task) -> Iterator[Row]:
-        for row in storage.read_table(storage.join(self._root, task.read("headers"))).to_pylist():
+        for row in storage.read_table(storage.join(self._root, task.path("headers"))).to_pylist():
             if (task.shard, row["path"]) not in self._removed:
                 yield {**row, "block": _block(row.get("home") or task.shard)}
 
@@ -219,7 +219,7 @@ class _WriteImages(beam.DoFn):
         rows = sorted(members, key=lambda row: row["image_id"])
         for piece, start in enumerate(range(0, len(rows), self._size)):
             shard = f"{block}-{cell}-{piece:03d}"
-            output = f"images/cell={cell}/{shard}.parquet"
+            output = layout.images(shard)
             task = Task(shard, cell, output, self._fingerprint)
             yield self._write(task, rows[start : start + self._size])
 
@@ -248,7 +248,7 @@ class _WriteRejects(beam.DoFn):
         ]
         StageCounters(STAGE).add("rejects", len(rows))
         table = pa.Table.from_pylist(rows, schema=tables.REJECTS)
-        path = f"rejects/{STAGE}/{block}.parquet"
+        path = layout.rejects(STAGE, block)
         task = Task(f"rejects-{block}", NO_CELL, path, self._fingerprint)
         files = [storage.commit_table(self._root, path, table)]
         yield commit_entry(self._root, STAGE, task, files, counts={"rejects": len(rows)})

@@ -177,7 +177,7 @@ def _sample_parts(task: Task, root: str) -> Iterator[SamplePart]:
 
 
 def _sample_path(root: str, task: Task) -> str:
-    return storage.join(root, task.read("sample"))
+    return storage.join(root, task.path("sample"))
 
 
 class _DrawLocal(beam.DoFn):

@@ -15,7 +15,7 @@ import apache_beam as beam
 import numpy as np
 from numpy.typing import NDArray
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry, read_input
 from vladmap.atlas.photographs import load_ahead
 from vladmap.atlas.task_inputs import read_tables
@@ -35,9 +35,9 @@ STAGE = "merge"
 
 @dataclass(eq=False)
 class MergeTiles(beam.PTransform):
-    """One task that reads `images/<shard>` and `tiles/<tile>/<n>` -> `model/`, `poses.parquet`.
+    """One task that reads `images` and `tiles` -> `model/`, `poses.parquet`.
 
-    For `unregistered.parquet` it reads `rejects/<n>`, `pair/<shard>` and `verify/<shard>` too;
+    For `unregistered.parquet` it reads `rejects`, `pairs` and `two_views` too;
     `collection` is what the names of photographs that were never read are relative to.
     """
 
@@ -64,7 +64,7 @@ class _Merge(beam.DoFn):
         by_name = self._images(task)
         with tempfile.TemporaryDirectory(prefix="vladmap-merge-") as folder:
             reports = self._copy_tiles(task, Path(folder))
-            tiles = read_tile_models(Path(folder) / "tiles", reports)
+            tiles = read_tile_models(Path(folder) / layout.TILES, reports)
             in_models = {
                 by_name[name]["image_id"]: tile.name
                 for tile in tiles
@@ -79,9 +79,9 @@ class _Merge(beam.DoFn):
             }
             files = self._publish(task, merged, reasons, colours, Path(folder))
             outcome = MapOutcome(reports, in_models, reasons)
-        files.append(storage.commit_table(self._root, "poses.parquet", poses))
+        files.append(storage.commit_table(self._root, layout.POSES, poses))
         unregistered = read_unregistered(self._root, task, self._collection, outcome, poses)
-        files.append(storage.commit_table(self._root, "unregistered.parquet", unregistered))
+        files.append(storage.commit_table(self._root, layout.UNREGISTERED, unregistered))
         counts = {
             "models": len(merged.models),
             "registered": poses.num_rows,
@@ -100,19 +100,20 @@ class _Merge(beam.DoFn):
         )
 
     def _images(self, task: Task) -> dict[str, dict[str, Any]]:
-        tables = read_tables(self._root, task, "images", IMAGE_COLUMNS)
+        tables = read_tables(self._root, task, layout.IMAGES, IMAGE_COLUMNS)
         return {row["name"]: row for table in tables for row in table.to_pylist()}
 
     def _copy_tiles(self, task: Task, folder: Path) -> dict[str, dict[str, Any]]:
         """Copy tiles to local disk, where COLMAP reads them; return their reports by name."""
         reports = {}
-        for path in task.paths("tiles"):
+        for path in task.paths(layout.TILES):
             data = read_input(self._root, task, path)
             local = folder / path
             local.parent.mkdir(parents=True, exist_ok=True)
             local.write_bytes(data)
-            if path.endswith("/tile.json"):
-                reports[path.split("/")[1]] = json.loads(data)
+            tile = layout.tile_of(path)
+            if path == layout.tile_report(tile):
+                reports[tile] = json.loads(data)
         return reports
 
     def _photographs(
@@ -141,10 +142,10 @@ class _Merge(beam.DoFn):
         data = (json.dumps(report, indent=1, sort_keys=True) + "\n").encode()
         files = [storage.commit_file(self._root, task.output, data, len(merged.models))]
         for number, tile in enumerate(merged.models):
-            local = folder / "model" / str(number)
+            local = folder / layout.model_folder(number)
             local.mkdir(parents=True)
             tile.model.write_binary(local)
             for path in sorted(local.iterdir()):
-                name = f"model/{number}/{path.name}"
+                name = f"{layout.model_folder(number)}/{path.name}"
                 files.append(storage.commit_file(self._root, name, path.read_bytes(), 1))
         return files

@@ -18,7 +18,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.utils.shared import Shared
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_shard
 from vladmap.console import counter as progress
 from vladmap.retrieval.candidates import (
@@ -44,7 +44,7 @@ from vladmap.retrieval.ranking import (
     pairs_by_shard,
     rerank,
 )
-from vladmap.schemas.records import LedgerEntry, Task, shard_cell
+from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.index import load_index
 from vladmap.transforms.rerank import RerankSettings, stored_evidence
@@ -76,7 +76,7 @@ class PairSettings:
 class PairImages(beam.PTransform):
     """Tasks of image shards -> ledger entries of `pairs/`.
 
-    A task reads its own shard (`images/<shard>`, `descriptors/<shard>`), and those before it in
+    A task reads its own shard, and those before it in
     the cells around. `stops` names the image shards whose sequences are joined: ids cross that
     shuffle, nothing else.
     """
@@ -148,7 +148,7 @@ class _Pair(beam.DoFn):
         pairs_of: dict[str, dict[str, list[Pair]]] = {GLOBAL: pairs_by_shard(ranked), SEQUENCE: {}}
         for image, other, shard in neighbours:
             pairs_of[SEQUENCE].setdefault(shard, []).append((image, other))
-        around = {role.partition("/")[2] for role, _ in task.reads}
+        around = {layout.shard_of(path) for path in task.paths(layout.DESCRIPTORS)}
         shards = around.union(searched, *pairs_of.values())
         candidates = []
         # Candidates by the shard they lie in: two galleries are in memory at a time.
@@ -192,17 +192,14 @@ class _Pair(beam.DoFn):
 
     def _gallery(self, shard: str) -> Gallery:
         """The images of a shard that have descriptors; empty where the shard has none."""
-        cell = shard_cell(shard)
         accuracy = self._settings.gps_sigma_m
         if shard not in self._content:
             return Gallery.of(None, None, accuracy)
         descriptors, images = (
-            storage.read_table(
-                storage.join(self._root, f"{folder}/cell={cell}/{shard}.parquet"), columns
-            )
-            for folder, columns in (
-                (f"descriptors/{self._settings.model}", None),
-                ("images", PLACE_COLUMNS),
+            storage.read_table(storage.join(self._root, path), columns)
+            for path, columns in (
+                (layout.descriptors(self._settings.model, shard), None),
+                (layout.images(shard), PLACE_COLUMNS),
             )
         )
         return Gallery.of(descriptors, images, accuracy)

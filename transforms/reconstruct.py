@@ -18,7 +18,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.image_parts import PARTS
 from vladmap.atlas.task_inputs import read_cameras, read_tables
@@ -36,8 +36,8 @@ STAGE = "reconstruct"
 class ReconstructTiles(beam.PTransform):
     """Tasks of tiles -> ledger entries of `tiles/`.
 
-    A task reads `members`, `judged` (mapping.judging.JUDGED), and `images/<shard>`,
-    `features/<shard>`, `two_views/<shard>` and `cameras/<name>` of all that its images need.
+    A task reads `members`, `judged` (mapping.judging.JUDGED), and `images`,
+    `features`, `two_views` and `cameras` of all that its images need.
     """
 
     root: str
@@ -57,12 +57,12 @@ class _Reconstruct(beam.DoFn):
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         started = time.monotonic()
-        members = storage.read_table(storage.join(self._root, task.read("members")))
+        members = storage.read_table(storage.join(self._root, task.path("members")))
         wanted = members["image_id"].combine_chunks()
         # The tile is mapped again when one of these columns changes: it may depend on no others.
-        images = images_among(self._tables(task, "images", ["uri", *PARTS["map"]]), wanted)
+        images = images_among(self._tables(task, layout.IMAGES, ["uri", *PARTS["map"]]), wanted)
         keypoints = features_among(
-            self._tables(task, "features", ["image_id", "keypoints"]), set(wanted.to_pylist())
+            self._tables(task, layout.FEATURES, ["image_id", "keypoints"]), set(wanted.to_pylist())
         )
         # A photograph that was rejected after ingest has no keypoints and takes no part.
         usable = pa.array(sorted(keypoints), pa.string())
@@ -73,11 +73,11 @@ class _Reconstruct(beam.DoFn):
                 output,
                 images.filter(pc.is_in(images["image_id"], value_set=usable)),
                 keypoints.__getitem__,
-                two_views_among(self._tables(task, "two_views"), wanted),
+                two_views_among(self._tables(task, layout.TWO_VIEWS), wanted),
                 read_cameras(self._root, task),
                 self._options,
                 self._time_limit_s,
-                storage.read_table(storage.join(self._root, task.read("judged"))),
+                storage.read_table(storage.join(self._root, task.path("judged"))),
             )
             yield self._publish(task, output, result.record(len(wanted)), started)
         progress.advance()

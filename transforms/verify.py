@@ -16,7 +16,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_shard, reject_row
 from vladmap.atlas.photographs import Photo, load_photo, shard_rows
 from vladmap.atlas.task_inputs import read_cameras
@@ -113,7 +113,7 @@ class _Extract(beam.DoFn):
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         extracted, rejects, rows = [], [], []
-        for row in shard_rows(self._root, task.read("images"), ["projection"]):
+        for row in shard_rows(self._root, task.path(layout.IMAGES), ["projection"]):
             if row["projection"] == PERSPECTIVE:
                 rows.append(row)
             else:
@@ -151,7 +151,7 @@ class _Extract(beam.DoFn):
 class VerifyPairs(beam.PTransform):
     """Tasks of pair shards -> ledger entries of `two_views/`; `matcher` matches the `features`.
 
-    A task reads `pairs`, and `images/<shard>` and `features/<shard>` of every shard that its pairs
+    A task reads `pairs`, and `images` and `features` of every shard that its pairs
     touch.
     """
 
@@ -176,7 +176,7 @@ class _Verify(beam.DoFn):
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         pairs = storage.read_table(
-            storage.join(self._root, task.read("pairs")), ["image_id_a", "image_id_b"]
+            storage.join(self._root, task.path(layout.PAIRS)), ["image_id_a", "image_id_b"]
         )
         images = _Images(self._root, task)
         groups: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
@@ -208,23 +208,21 @@ class _Images:
     """Where the images of a task's shards lie, and their cameras."""
 
     def __init__(self, root: str, task: Task) -> None:
-        self._root, self._task = root, task
+        self._root = root
         self.shards: dict[str, str] = {}
         self.cameras: dict[str, Camera] = {}
         self._loaded: dict[str, pa.Table] = {}
         chosen = read_cameras(root, task)
-        for role, path in task.reads:
-            kind, _, shard = role.partition("/")
-            if kind == "features":
-                ids = storage.read_table(storage.join(root, path), ["image_id"])["image_id"]
-                self.shards.update(dict.fromkeys(ids.to_pylist(), shard))
-            elif kind == "images":
-                images = storage.read_table(storage.join(root, path), IMAGE_COLUMNS)
-                for image, key in zip(
-                    images["image_id"].to_pylist(), camera_keys(images), strict=True
-                ):
-                    if key in chosen:  # none is chosen for panoramas
-                        self.cameras[image] = chosen[key]
+        self._files = {layout.shard_of(path): path for path in task.paths(layout.FEATURES)}
+        for shard, path in self._files.items():
+            ids = storage.read_table(storage.join(root, path), ["image_id"])["image_id"]
+            self.shards.update(dict.fromkeys(ids.to_pylist(), shard))
+        for path in task.paths(layout.IMAGES):
+            images = storage.read_table(storage.join(root, path), IMAGE_COLUMNS)
+            keys = camera_keys(images)
+            for image, key in zip(images["image_id"].to_pylist(), keys, strict=True):
+                if key in chosen:  # none is chosen for panoramas
+                    self.cameras[image] = chosen[key]
 
     def features(self, shards: tuple[str, str], wanted: set[str]) -> dict[str, LocalFeatures]:
         """Features of the wanted images of two shards; the tables of others are let go."""
@@ -232,7 +230,7 @@ class _Images:
             shard: self._loaded[shard]
             if shard in self._loaded
             else storage.read_table(
-                storage.join(self._root, self._task.read(f"features/{shard}")),
+                storage.join(self._root, self._files[shard]),
                 ["image_id", "width", "height", "keypoints", "descriptors"],
             )
             for shard in set(shards)

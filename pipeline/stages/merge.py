@@ -38,17 +38,17 @@ def work(run: Run) -> None:
         layout.MERGE_REPORT,
         MERGE.fingerprint(gps_sigma_m=options.gps_sigma_m),
         reads=(
-            *((f"images/{shard}", entry.file.path) for shard, entry in images.items()),
+            *((layout.IMAGES, entry.file.path) for entry in images.values()),
             *(
-                (f"tiles/{tile}/{number}", file.path)
-                for tile, entry in sorted(run.ledger(RECONSTRUCT).items())
-                for number, file in enumerate(entry.files)
+                (layout.TILES, file.path)
+                for _, entry in sorted(run.ledger(RECONSTRUCT).items())
+                for file in entry.files
             ),
-            *((f"rejects/{number}", path) for number, path in enumerate(reject_paths(run))),
+            *((layout.REJECTS, path) for path in reject_paths(run)),
             *(
-                (f"{step.name}/{shard}", entry.file.path)
-                for step in (PAIR, VERIFY)
-                for shard, entry in sorted(run.ledger(step).items())
+                (role, entry.file.path)
+                for role, step in ((layout.PAIRS, PAIR), (layout.TWO_VIEWS, VERIFY))
+                for _, entry in sorted(run.ledger(step).items())
             ),
         ),
         inputs=tuple(

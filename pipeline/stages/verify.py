@@ -21,7 +21,8 @@ def work(run: Run) -> None:
     """
     from vladmap.atlas import layout
     from vladmap.features.names import NEAREST
-    from vladmap.pipeline.cameras import camera_name, choose_cameras
+    from vladmap.mapping.camera_keys import camera_name
+    from vladmap.pipeline.cameras import choose_cameras
     from vladmap.pipeline.ledgers import image_shards, inputs_of
     from vladmap.pipeline.local_features import extract_features
     from vladmap.pipeline.options import worker_threads
@@ -48,10 +49,10 @@ def work(run: Run) -> None:
                 layout.two_views(shard),
                 VERIFY.fingerprint(**matching),
                 reads=(
-                    ("pairs", entry.file.path),
-                    *((f"features/{other}", features[other].file.path) for other in touched),
-                    *((f"images/{other}", images[other].file.path) for other in touched),
-                    *((f"cameras/{name}", cameras[name].file.path) for name in used),
+                    (layout.PAIRS, entry.file.path),
+                    *((layout.FEATURES, features[other].file.path) for other in touched),
+                    *((layout.IMAGES, images[other].file.path) for other in touched),
+                    *(("cameras", cameras[name].file.path) for name in used),
                 ),
                 inputs=(
                     *inputs_of(run, PAIR, [shard]),

@@ -24,6 +24,7 @@ from vladmap.atlas.store import AtlasStore
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.report_data import options_shown
 from vladmap.pipeline.run import Run
+from vladmap.pipeline.stages.pair import PAIR
 from vladmap.schemas.records import NO_CELL, FileRef, LedgerEntry, Task, sealed, unsealed
 from vladmap.schemas.rejects import UserError
 
@@ -120,7 +121,7 @@ def test_forgetting_deletes_nothing_outside(tmp_path: Path, outside: Path) -> No
         change = functools.partial(dict.update, **forged, shard=shard, file=name)
         rewritten(line, change)
     run = Run(AtlasStore(str(root)), BuildOptions(atlas=str(root)))
-    run.forget_others("pair", set())
+    run.forget_others(PAIR, set())
     assert not (root / "pairs" / "s.bin").exists()
     assert snapshot(outside) == before
 

@@ -55,6 +55,6 @@ def test_a_false_pair_is_named_and_given_to_no_tile(
     assert wrong[0]["verdict"] == "far"
     assert wrong[0]["distance_m"] > wrong[0]["limit_m"]
     [task] = tasks
-    assert storage.read_table(f"{tmp_path}/{task.read('judged')}").to_pylist() == rows
+    assert storage.read_table(f"{tmp_path}/{task.path('judged')}").to_pylist() == rows
     [said] = [text for text in gather(run, pictures=False).remarks if "verified pairs" in text]
     assert said.startswith("1 of 24 verified pairs are not trusted")

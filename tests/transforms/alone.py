@@ -8,6 +8,7 @@ wrote. Images have 160x120 pixels.
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import ExifTags, Image
 from tests.photos.bad_photos import encode, exif_block, gps_tags, texture
 from vladmap.atlas import layout, storage
 from vladmap.atlas.ledger import LedgerReader
-from vladmap.mapping.camera_keys import camera_keys
+from vladmap.mapping.camera_keys import camera_keys, camera_name
 from vladmap.models.learning import LearningSettings
 from vladmap.photos.sequences import MAX_GAP_M, MAX_GAP_S
 from vladmap.pipeline.collection import list_collection
@@ -197,8 +198,7 @@ def describe(atlas: Atlas) -> Step:
 
 
 def descriptor_reads(atlas: Atlas, role: str = "descriptors") -> list[tuple[str, str]]:
-    entries = atlas.ledger("describe").items()
-    return [(f"{role}/{shard}", entry.file.path) for shard, entry in entries]
+    return [(role, entry.file.path) for entry in atlas.ledger("describe").values()]
 
 
 def train(atlas: Atlas) -> Step:
@@ -223,7 +223,7 @@ def add_smoothed(atlas: Atlas) -> Step:
     tasks = [
         Task(shard, shard_cell(shard), layout.partial_places(MODEL, shard), "f",
              (("descriptors", entry.file.path), trained,
-              *(read for read in around if read[0] != f"around/{shard}")))
+              *(read for read in around if layout.shard_of(read[1]) != shard)))
         for shard, entry in atlas.ledger("describe").items()
     ]  # fmt: skip
     return AddSmoothed(str(atlas.root), "places"), tasks, "places"
@@ -231,9 +231,9 @@ def add_smoothed(atlas: Atlas) -> Step:
 
 def merge_index(atlas: Atlas) -> Step:
     parts = [
-        (f"{role}/{shard}", entry.file.path)
-        for role, stage in (("index", "parts"), ("places", "places"))
-        for shard, entry in atlas.ledger(stage).items()
+        (role, entry.file.path)
+        for role in ("parts", "places")
+        for entry in atlas.ledger(role).values()
     ]
     reads = (*parts, *descriptor_reads(atlas))
     task = Task("global", NO_CELL, layout.global_index(MODEL), "f", reads)
@@ -249,11 +249,12 @@ def pair(atlas: Atlas, rerank: RerankSettings | None = None) -> Step:
         shards=tuple((name, entry.file.rows, entry.content) for name, entry in shards.items()),
         rerank=rerank or RerankSettings(),
     )  # fmt: skip
-    tasks, before = [], []
+    tasks: list[Task] = []
+    before: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for shard, entry in shards.items():
-        before.append((f"around/{shard}", entry.file.path))
-        same_cell = tuple(read for read in before if shard_cell(read[0]) == shard_cell(shard))
-        tasks.append(Task(shard, shard_cell(shard), layout.pairs(shard), "f", same_cell))
+        cell = shard_cell(shard)
+        before[cell].append((layout.DESCRIPTORS, entry.file.path))
+        tasks.append(Task(shard, cell, layout.pairs(shard), "f", tuple(before[cell])))
     stops = tuple((shard, entry.file.path) for shard, entry in image_shards(atlas).items())
     return PairImages(str(atlas.root), settings, stops), tasks, "pair"
 
@@ -264,9 +265,9 @@ def extract(atlas: Atlas) -> Step:
 
 
 def reads_of(atlas: Atlas, **stages: str) -> tuple[tuple[str, str], ...]:
-    """(role/<shard>, path) of every shard of some stages, by role."""
+    """(role, path) of every shard of some stages, by role."""
     return tuple(
-        (f"{role}/{shard}", entry.file.path)
+        (role, entry.file.path)
         for role, stage in stages.items()
         for shard, entry in atlas.ledger(stage).items()
         if not shard.startswith("rejects")
@@ -277,9 +278,8 @@ def cameras(atlas: Atlas) -> Step:
     images = atlas.images()
     reads = reads_of(atlas, images="ingest", pairs="pair", features="features")
     tasks = [
-        Task(f"camera{number}", NO_CELL, layout.camera(f"camera{number}"), "f",
-             (("key", key), *reads))
-        for number, key in enumerate(sorted(set(camera_keys(images))))
+        Task(name, NO_CELL, layout.camera(name), "f", reads)
+        for name in sorted(set(map(camera_name, camera_keys(images))))
     ]  # fmt: skip
     return ChooseCameras(str(atlas.root), FEATURES), tasks, "cameras"
 

@@ -24,7 +24,7 @@ from vladmap.features.rootsift import KIND
 from vladmap.features.table import feature_table
 from vladmap.geodesy.wgs84 import geodetic_to_enu
 from vladmap.mapping.camera import Camera
-from vladmap.mapping.camera_keys import camera_keys
+from vladmap.mapping.camera_keys import camera_keys, camera_name
 from vladmap.mapping.judging import judge_tables
 from vladmap.mapping.tile_inputs import members_table
 from vladmap.mapping.tiles import Tile
@@ -84,11 +84,11 @@ def tile_task(root: Path, name: str, numbers: Sequence[int]) -> Task:
     storage.commit_table(str(root), at[0], members_table(members))
     storage.commit_table(str(root), at[1], judged)
     shards = [
-        (f"{role}/{shard}", f"{role}/{shard}.parquet")
+        (role, f"{role}/{shard}.parquet")
         for role in ("images", "features", "two_views")
         for shard in SHARDS
     ]
-    reads = (("members", at[0]), ("judged", at[1]), ("cameras/0", "work/cameras/a.json"), *shards)
+    reads = (("members", at[0]), ("judged", at[1]), ("cameras", "work/cameras/a.json"), *shards)
     return Task(name, NO_CELL, f"tiles/{name}/tile.json", "made", reads=reads)
 
 
@@ -122,9 +122,9 @@ def test_reconstruct_commits_a_tile_that_fails_and_the_others(atlas: Path) -> No
 
 
 def test_merge_joins_two_tiles_and_accounts_for_every_photograph(atlas: Path) -> None:
-    reads = [(f"images/{shard}", f"images/{shard}.parquet") for shard in SHARDS]
-    reads += [(f"pair/{shard}", f"pairs/{shard}.parquet") for shard in SHARDS]
-    reads += [(f"verify/{shard}", f"two_views/{shard}.parquet") for shard in SHARDS]
+    reads = [("images", f"images/{shard}.parquet") for shard in SHARDS]
+    reads += [("pairs", f"pairs/{shard}.parquet") for shard in SHARDS]
+    reads += [("two_views", f"two_views/{shard}.parquet") for shard in SHARDS]
     for name, numbers in {"left": range(7), "right": range(3, 10)}.items():
         folder = atlas / "tiles" / name
         (folder / "sparse" / "0").mkdir(parents=True)
@@ -132,10 +132,7 @@ def test_merge_joins_two_tiles_and_accounts_for_every_photograph(atlas: Path) ->
         report = {"models": [{"model": 0, "origin": list(ORIGIN), "georegistered": True}]}
         (folder / "tile.json").write_text(json.dumps(report))
         files = sorted(path for path in folder.rglob("*.*") if path.is_file())
-        reads += [
-            (f"tiles/{name}/{number}", path.relative_to(atlas).as_posix())
-            for number, path in enumerate(files)
-        ]
+        reads += [("tiles", path.relative_to(atlas).as_posix()) for path in files]
     task = Task("model", NO_CELL, "model/merge.json", "made", reads=tuple(reads))
     merge = MergeTiles(str(atlas), "/photos", 5.0, 10**8, 2)
     (entry,) = ledger(atlas, "merge", merge, [task]).values()
@@ -159,11 +156,11 @@ def test_choose_cameras_writes_the_choice_of_each_camera_under_its_key(atlas: Pa
     """On photographs of two shards; EXIF's focal length is the true one, and stands."""
     key = camera_keys(images_of([0]))[0]
     shards = [
-        (f"{role}/{shard}", f"{role}/{shard}.parquet")
+        (role, f"{role}/{shard}.parquet")
         for role in ("images", "pairs", "features")
         for shard in SHARDS
     ]
-    task = Task("a", NO_CELL, "work/cameras/b.json", "made", reads=(("key", key), *shards))
+    task = Task(camera_name(key), NO_CELL, "work/cameras/b.json", "made", reads=tuple(shards))
     (entry,) = ledger(atlas, "cameras", ChooseCameras(str(atlas), "sift"), [task]).values()
     record = json.loads((atlas / "work/cameras/b.json").read_text())
     assert record["key"] == key
