@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import h3
 import numpy as np
+import shapely
 
 from vladmap.photos.positions import valid_positions
 from vladmap.schemas.records import NO_CELL
@@ -33,3 +34,22 @@ def assign_cells(
 def ring(cell: str, k: int = 1) -> list[str]:
     """The cell and all within k steps of it, sorted; `none` has no neighbours but itself."""
     return [NO_CELL] if cell == NO_CELL else sorted(h3.grid_disk(cell, k))
+
+
+def cell_outlines(cells: Sequence[str]) -> list[shapely.Geometry | None]:
+    """The outline of each H3 cell in OGC:CRS84, None for `none`.
+
+    Of a cell that lies across the antimeridian there are two parts, one on each side of it, as
+    GeoJSON wants it (RFC 7946, section 3.1.9). A cell with a pole in it has no such outline.
+    """
+    return [None if cell == NO_CELL else _outline(cell) for cell in cells]
+
+
+def _outline(cell: str) -> shapely.Geometry:
+    corners = np.array([(east, north) for north, east in h3.cell_to_boundary(cell)])
+    if np.ptp(corners[:, 0]) < 180.0:
+        return shapely.Polygon(corners)
+    whole = shapely.Polygon(corners + (corners[:, :1] < 0) * (360.0, 0.0))
+    west = shapely.intersection(whole, shapely.box(0.0, -90.0, 180.0, 90.0))
+    east = shapely.intersection(whole, shapely.box(180.0, -90.0, 360.0, 90.0))
+    return shapely.MultiPolygon([west, shapely.transform(east, lambda at: at - (360.0, 0.0))])

@@ -14,6 +14,14 @@ from vladmap.photos.positions import valid_positions
 Column = Sequence[float | None] | np.ndarray
 
 
+_TYPES = {
+    shapely.GeometryType.POINT: "Point",
+    shapely.GeometryType.POLYGON: "Polygon",
+    shapely.GeometryType.MULTIPOLYGON: "MultiPolygon",
+}
+"""The geometries of an atlas's tables, by GeoParquet's names."""
+
+
 def points_wkb(latitude: Column, longitude: Column, altitude: Column | None = None) -> pa.Array:
     """WKB points (x = longitude, y = latitude, degrees) of n positions, null where not valid.
 
@@ -74,7 +82,7 @@ def geo_metadata(
     types: Sequence[str] = ("Point",),
     covering: str | None = None,
 ) -> str:
-    """JSON for the file metadata key `geo` of a table of WKB points.
+    """JSON for the file metadata key `geo` of a table of WKB geometries.
 
     `bounds` is [west, south, east, north], with the heights between where points have one: [west,
     south, lowest, east, north, highest]; None for a table without positions. `types` are those of
@@ -99,18 +107,17 @@ def geo_metadata(
 def with_geo_metadata(table: pa.Table, column: str = "geometry") -> pa.Table:
     """The table with the `geo` metadata that makes its file GeoParquet; its columns untouched.
 
-    `column` holds WKB points in OGC:CRS84, nulls allowed; a column `bbox` is its covering. Other
-    schema metadata is kept.
+    `column` holds WKB geometries in OGC:CRS84, nulls allowed; a column `bbox` is its covering.
+    Other schema metadata is kept.
     """
-    points = shapely.from_wkb(table.column(column).drop_null().to_numpy(zero_copy_only=False))
-    x, y, z = shapely.get_coordinates(points, include_z=True).T
+    shapes = shapely.from_wkb(table.column(column).drop_null().to_numpy(zero_copy_only=False))
+    x, y, z = shapely.get_coordinates(shapes, include_z=True).T
     bounds = bounding_box(x, y)
     high = z[np.isfinite(z)]
     if bounds is not None and high.size:
         bounds = [*bounds[:2], float(high.min()), *bounds[2:], float(high.max())]
-    kinds = [
-        name for name, there in (("Point", high.size < z.size), ("Point Z", high.size)) if there
-    ]
+    there = np.unique(np.stack([shapely.get_type_id(shapes), shapely.has_z(shapes)]), axis=1)
+    kinds = [_TYPES[kind] + (" Z" if solid else "") for kind, solid in there.T]
     covering = "bbox" if "bbox" in table.column_names else None
     described = geo_metadata(bounds, column, types=kinds, covering=covering)
     metadata = {**(table.schema.metadata or {}), b"geo": described.encode()}

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shapely
 
 from vladmap.photos.geoparquet import bounding_box, boxes, points_wkb, with_geo_metadata
 from vladmap.schemas.tables import IMAGES, POSES
@@ -112,3 +113,14 @@ def test_the_metadata_tell_the_kinds_of_points_the_heights_and_the_covering():
         {"xmin": 13.3, "ymin": 55.8, "xmax": 13.3, "ymax": 55.8},
         None,
     ]
+
+
+def test_the_kinds_of_all_geometries_are_named():
+    shapes = [shapely.Point(1, 2), shapely.Point(1, 2, 3), shapely.box(0, 0, 4, 5), None]
+    shapes += [shapely.MultiPolygon([shapely.box(6, 0, 7, 1)])]
+    column = pa.array([shape and shapely.to_wkb(shape, flavor="iso") for shape in shapes])
+    geo = json.loads(with_geo_metadata(pa.table({"geometry": column})).schema.metadata[b"geo"])
+    (described,) = geo["columns"].values()
+    assert described["geometry_types"] == ["Point", "Point Z", "Polygon", "MultiPolygon"]
+    assert described["bbox"] == [0.0, 0.0, 3.0, 7.0, 5.0, 3.0]
+    assert read(pa.table({"geometry": column})).geometry.geom_type.nunique() == 3
