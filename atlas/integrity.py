@@ -24,6 +24,7 @@ _SCHEMAS = {
     layout.TWO_VIEWS: tables.TWO_VIEWS,
     layout.POSES: tables.POSES,
     layout.UNREGISTERED: tables.UNREGISTERED,
+    layout.COVERAGE: tables.COVERAGE,
 }
 _IDS = ("image_id", "image_id_a", "image_id_b")
 _NOT_OF_IMAGES = (layout.WORK, layout.REJECTS)

@@ -29,6 +29,7 @@ WORK = "work"
 
 POSES = "poses.parquet"
 UNREGISTERED = "unregistered.parquet"
+COVERAGE = "coverage.parquet"
 
 MERGE_REPORT = "model/merge.json"
 REPORT_PAGE = "report/index.html"

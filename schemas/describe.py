@@ -23,6 +23,7 @@ FOLDERS = {
     "two_views": "two_views/",
     "index_ids": "index/<model>/ids.parquet",
     "poses": "poses.parquet",
+    "coverage": "coverage.parquet",
     "truth": "truth.parquet (beside a sample, not in the atlas)",
 }
 """Where each table lies, in the order of the page."""

@@ -216,6 +216,30 @@ POSES = _schema(
     ],
 )
 
+COVERAGE = _schema(
+    "coverage",
+    [
+        _field("cell", pa.string(), note="H3; `none` for photographs without a position"),
+        _field("images", pa.int64(), note="photographs in images/"),
+        _field("registered", pa.int64(), note="those of them with a row in poses.parquet"),
+        _field(
+            "rejected",
+            pa.int64(),
+            note="photographs in rejects/; those that ingest rejected count in `none`",
+        ),
+        _field("first_captured_at", _TIMESTAMP, "UTC", nullable=True),
+        _field("last_captured_at", _TIMESTAMP, "UTC", nullable=True),
+        _field(
+            "reprojection_error_px",
+            pa.float64(),
+            "px",
+            nullable=True,
+            note="median over the registered of each one's mean; null where none is",
+        ),
+        _field("geometry", pa.binary(), nullable=True, note="WKB outline of the cell, OGC:CRS84"),
+    ],
+)
+
 INDEX_IDS = _schema(
     "index_ids",
     [

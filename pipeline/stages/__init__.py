@@ -17,6 +17,7 @@ _MODULES = (
     "verify",
     "reconstruct",
     "merge",
+    "coverage",
     "report",
 )
 

@@ -1,0 +1,47 @@
+"""Coverage: one table over all images and poses, a row a cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apache_beam as beam
+import pyarrow as pa
+
+from vladmap.atlas import layout, storage
+from vladmap.atlas.commit import commit_shard
+from vladmap.photos.coverage import coverage_table
+from vladmap.schemas import tables
+from vladmap.schemas.records import LedgerEntry, Task, shard_cell
+
+
+@dataclass(eq=False)
+class MeasureCoverage(beam.PTransform):
+    """One task that reads `images`, `rejects` and `poses` -> `coverage.parquet`.
+
+    It holds three columns of all images, some 60 bytes an image.
+    """
+
+    root: str
+    ledger: str
+
+    def expand(self, tasks: beam.PCollection) -> beam.PCollection:
+        return tasks | beam.Map(self._measure)
+
+    def _measure(self, task: Task) -> LedgerEntry:
+        empty = tables.IMAGES.empty_table().select(["image_id", "captured_at"])
+        images = [empty.append_column("cell", pa.array([], pa.string()))]
+        for path in task.paths("images"):
+            table = self._read(path, empty.schema)
+            cell = shard_cell(layout.shard_of(path))
+            images.append(table.append_column("cell", pa.repeat(cell, table.num_rows)))
+        ids = pa.schema([tables.REJECTS.field("image_id")])
+        rejected = [ids.empty_table(), *(self._read(path, ids) for path in task.paths("rejects"))]
+        columns = ["image_id", "reprojection_error_px"]
+        poses = self._read(task.path("poses"), tables.POSES.empty_table().select(columns).schema)
+        table = coverage_table(
+            pa.concat_tables(images), pa.concat_tables(rejected)["image_id"], poses
+        )
+        return commit_shard(self.root, self.ledger, task, table)
+
+    def _read(self, path: str, schema: pa.Schema) -> pa.Table:
+        return storage.read_table(storage.join(self.root, path), schema.names).cast(schema)
