@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import sys
@@ -18,7 +17,8 @@ from vladmap.evaluation.describing import describe
 from vladmap.evaluation.learning import prepare_model
 from vladmap.evaluation.measure import model_choice
 from vladmap.evaluation.names import METHODS, RERANKING
-from vladmap.evaluation.sets import Smoothing, read_set, read_smoothing
+from vladmap.evaluation.sets import Smoothing, read_set, smoothing_for
+from vladmap.evaluation.settings import ComparisonSettings, MethodSettings
 from vladmap.models.kinds import MODEL_NAMES
 from vladmap.photos.layouts import EvaluationSet
 from vladmap.reporting.evaluation_plots import plot_comparison
@@ -54,22 +54,22 @@ class Method:
         return _LABELS.get(key, key)
 
 
-def compare(parsed: argparse.Namespace) -> None:
-    """Measure, print the table, and write what `--output` asks for."""
-    given = [_method(text) for text in parsed.method or ()]
+def compare(settings: ComparisonSettings) -> None:
+    """Measure, print the table, and write what `output` asks for."""
+    given = [_method(text) for text in settings.methods]
     methods = given
-    if not given or parsed.all:
+    if not given or settings.all:
         own = {(method.model, method.rerank): method for method in given}
         table = [_method(text) for text in METHODS]
         named = [own.pop((each.model, each.rerank), each) for each in table]
         methods = [*named, *own.values()]
-    chosen = read_set(parsed)
-    smoothing = read_smoothing(parsed, chosen)
+    chosen = read_set(settings.photographs)
+    smoothing = smoothing_for(chosen, settings.method.smooth)
     rows = []
     for method in methods:
         print(method.label, file=sys.stderr, flush=True)
         try:
-            rows.append(_measured(parsed, chosen, method, smoothing))
+            rows.append(_measured(settings.method, chosen, method, smoothing))
         except UserError as error:
             rows.append(MethodRow(method.label, method.model, left_out=str(error)))
     text = (
@@ -77,14 +77,14 @@ def compare(parsed: argparse.Namespace) -> None:
         f"{chosen.protocol}; {smoothing}; recall over all queries\n\n"
         f"{markdown(rows)}"
     )
-    if parsed.json:
+    if settings.json:
         print_json({"methods": [_known(row) for row in rows]})
     else:
         print(text, end="")
-    if parsed.output is not None:
-        _write(parsed.output, text, rows)
-        if not parsed.json:
-            print(f"\ntable and plot in {parsed.output}")
+    if settings.output is not None:
+        _write(settings.output, text, rows)
+        if not settings.json:
+            print(f"\ntable and plot in {settings.output}")
 
 
 def _method(text: str) -> Method:
@@ -100,29 +100,29 @@ def _method(text: str) -> Method:
 
 
 def _measured(
-    parsed: argparse.Namespace, chosen: EvaluationSet, method: Method, smoothing: Smoothing
+    settings: MethodSettings, chosen: EvaluationSet, method: Method, smoothing: Smoothing
 ) -> MethodRow:
-    choice = model_choice(parsed, method.model, method.checkpoint, method.rerank)
+    choice = model_choice(settings, method.model, method.checkpoint, method.rerank)
     model, _ = prepare_model(choice, chosen.database.paths)
-    by = reranking.computed_evidence(method.rerank, parsed.features, model, parsed.patch_size)
+    by = reranking.computed_evidence(method.rerank, settings.features, model, settings.patch_size)
     database = describe(model, chosen.database.paths, choice.run, "database")
     queries = database
     if not chosen.leave_one_out:
         queries = describe(model, chosen.queries.paths, choice.run, "queries")
     ranking, query_milliseconds = reranking.ranked(
-        queries.rows, database.rows, chosen, smoothing, by, parsed.rerank_candidates
+        queries.rows, database.rows, chosen, smoothing, by, settings.rerank_candidates
     )
     size = float(database.rows[0].nbytes)
     image_milliseconds = database.milliseconds
     if by is not None:
         image_milliseconds += by.milliseconds_an_image
         size += by.bytes_an_image
-    found = figures(ranking)
+    recalls = figures(ranking)
     return MethodRow(
         method.label,
         method.model,
-        found.recall(1),
-        found.recall(5),
+        recalls.recall(1),
+        recalls.recall(5),
         size,
         image_milliseconds,
         query_milliseconds,

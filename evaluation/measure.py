@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from vladmap.evaluation import reranking
 from vladmap.evaluation.describing import Descriptors, RunSettings, describe
 from vladmap.evaluation.learning import ModelChoice, prepare_model
 from vladmap.evaluation.output import Measured, results_of, table, write
-from vladmap.evaluation.sets import read_set, read_smoothing
+from vladmap.evaluation.sets import read_set, smoothing_for
+from vladmap.evaluation.settings import EvaluationSettings, MethodSettings
 from vladmap.models import DescriptorModel
 from vladmap.models.kinds import WITH_PATCHES
 from vladmap.models.whitening import Whitening, fit_whitening, whitened
@@ -20,15 +20,19 @@ from vladmap.schemas.rejects import UserError
 
 
 def model_choice(
-    parsed: argparse.Namespace,
+    method: MethodSettings,
     name: str,
     checkpoint: Path | None,
     rerank: str,
     *,
     learn: bool = False,
     lanes: int = 1,
+    whiten: bool = False,
 ) -> ModelChoice:
-    """The choice that the options of `add_model_options` make for a model."""
+    """The model `name` as it is measured where candidates are re-ranked in the way `rerank`.
+
+    Raises UserError for a model that has no patches to re-rank by.
+    """
     patches = rerank in BY_PATCHES
     if patches and name not in WITH_PATCHES:
         raise UserError(
@@ -39,61 +43,63 @@ def model_choice(
         name,
         checkpoint,
         learn,
-        RunSettings(parsed.device, parsed.precision, os.cpu_count() or 1, lanes),
-        parsed.seed,
-        parsed.patch_size if patches else 0,
-        parsed.patch_dimension if patches else 0,
-        parsed.dimension,
-        whiten=bool(getattr(parsed, "whiten", 0)),
+        RunSettings(method.device, method.precision, os.cpu_count() or 1, lanes),
+        method.seed,
+        method.patch_size if patches else 0,
+        method.patch_dimension if patches else 0,
+        method.dimension,
+        whiten=whiten,
     )
 
 
-def evaluate(parsed: argparse.Namespace) -> None:
-    """Measure, print the table, and write what `--output` asks for."""
-    chosen = read_set(parsed)
-    smoothing = read_smoothing(parsed, chosen)
+def evaluate(settings: EvaluationSettings) -> None:
+    """Measure, print the table, and write what `output` asks for."""
+    chosen, method = read_set(settings.photographs), settings.method
+    smoothing = smoothing_for(chosen, method.smooth)
+    cores = os.cpu_count() or 1
     choice = model_choice(
-        parsed,
-        parsed.model,
-        parsed.checkpoint,
-        parsed.rerank,
-        learn=parsed.learn,
-        lanes=os.cpu_count() or 1,
+        method,
+        settings.model,
+        settings.checkpoint,
+        settings.rerank,
+        learn=settings.learn,
+        lanes=cores,
+        whiten=settings.whiten > 0,
     )
     model, learnt_from = prepare_model(choice, chosen.database.paths)
     by = reranking.computed_evidence(
-        parsed.rerank, parsed.features, model, parsed.patch_size, os.cpu_count() or 1
+        settings.rerank, method.features, model, method.patch_size, cores
     )
     database = describe(model, chosen.database.paths, choice.run, "database")
     queries = database
     if not chosen.leave_one_out:
         queries = describe(model, chosen.queries.paths, choice.run, "queries")
-    found = [database.rows, queries.rows]
+    rows = [database.rows, queries.rows]
     whitening = None
-    if parsed.whiten:
-        whitening = _whitening(parsed, model, choice, database)
-        found = [whitened(rows, whitening) for rows in found]
+    if settings.whiten:
+        whitening = _whitening(settings, model, choice, database)
+        rows = [whitened(each, whitening) for each in rows]
     ranking, _ = reranking.ranked(
-        found[1], found[0], chosen, smoothing, by, parsed.rerank_candidates, parsed.index
+        rows[1], rows[0], chosen, smoothing, by, method.rerank_candidates, settings.index
     )
     measured = Measured(chosen, ranking, database, queries, smoothing)
-    results = results_of(parsed, measured, model, learnt_from, whitening)
-    if parsed.json:
+    results = results_of(settings, measured, model, learnt_from, whitening)
+    if settings.json:
         print_json(results)
     else:
         print(table(measured, results))
-    if parsed.output is not None:
-        write(parsed.output, parsed.source, measured, results)
-        if not parsed.json:
-            page = parsed.output / "index.html"
-            print(f"\nresults in {parsed.output}; open {page} in a browser")
+    if settings.output is not None:
+        write(settings.output, settings.photographs.source, measured, results)
+        if not settings.json:
+            page = settings.output / "index.html"
+            print(f"\nresults in {settings.output}; open {page} in a browser")
 
 
 def _whitening(
-    parsed: argparse.Namespace, model: DescriptorModel, choice: ModelChoice, database: Descriptors
+    settings: EvaluationSettings, model: DescriptorModel, choice: ModelChoice, database: Descriptors
 ) -> Whitening:
     rows = database.rows
-    if parsed.whiten_split:
-        other = read_set(argparse.Namespace(**vars(parsed) | {"split": parsed.whiten_split}))
-        rows = describe(model, other.database.paths, choice.run, parsed.whiten_split).rows
-    return fit_whitening(rows[rows.any(axis=1)], parsed.whiten, seed=parsed.seed)
+    if settings.whiten_split:
+        other = read_set(settings.photographs.of_split(settings.whiten_split))
+        rows = describe(model, other.database.paths, choice.run, settings.whiten_split).rows
+    return fit_whitening(rows[rows.any(axis=1)], settings.whiten, seed=settings.method.seed)

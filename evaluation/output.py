@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import dataclasses
 import json
@@ -15,6 +14,7 @@ import numpy as np
 from vladmap.atlas.manifest import software_versions
 from vladmap.evaluation.describing import Descriptors
 from vladmap.evaluation.sets import Smoothing
+from vladmap.evaluation.settings import EvaluationSettings
 from vladmap.features.names import reranking_by
 from vladmap.models import DescriptorModel
 from vladmap.models.base import digest
@@ -75,7 +75,7 @@ class Measured:
 
 
 def results_of(
-    parsed: argparse.Namespace,
+    settings: EvaluationSettings,
     measured: Measured,
     model: DescriptorModel,
     learnt_from: int,
@@ -83,13 +83,12 @@ def results_of(
 ) -> dict[str, Any]:
     """All that is needed to know what was measured; the same inputs give the same results."""
     chosen, spec = measured.chosen, model.spec
-    by_patches = parsed.rerank in BY_PATCHES
     every = measured.rows["all"]
     return {
         "set": {
-            "source": parsed.source.as_posix(),
+            "source": settings.photographs.source.as_posix(),
             "layout": chosen.layout,
-            "split": parsed.split if chosen.layout in ("utm", "msls") else None,
+            "split": settings.photographs.split if chosen.layout in ("utm", "msls") else None,
             "protocol": chosen.protocol,
             "positives_m": chosen.metres,
             "frames_tolerance": chosen.frames,
@@ -99,33 +98,25 @@ def results_of(
         "model": {
             "name": spec.name,
             "fingerprint": spec.fingerprint,
-            "checkpoint": parsed.checkpoint.name if parsed.checkpoint else None,
+            "checkpoint": settings.checkpoint.name if settings.checkpoint else None,
             "learnt_from_images": learnt_from,
-            "seed": parsed.seed,
-            "device": parsed.device,
-            "precision": parsed.precision,
+            "seed": settings.method.seed,
+            "device": settings.method.device,
+            "precision": settings.method.precision,
         },
-        "dimension": parsed.whiten or spec.dimension,
+        "dimension": settings.whiten or spec.dimension,
         "whitening": None
         if whitening is None
         else {
-            "dimension": parsed.whiten,
-            "split": parsed.whiten_split or "the database searched",
+            "dimension": settings.whiten,
+            "split": settings.whiten_split or "the database searched",
             "fingerprint": digest(
                 "whitening", {"weight": whitening.weight, "bias": whitening.bias}
             ),
         },
-        "search": parsed.index or "exact",
+        "search": settings.index or "exact",
         "smoothing": dataclasses.asdict(measured.smoothing),
-        "rerank": None
-        if parsed.rerank == "none"
-        else {
-            "method": parsed.rerank,
-            "candidates": parsed.rerank_candidates,
-            "patch_size": parsed.patch_size if by_patches else None,
-            "features": None if by_patches else reranking_by(parsed.rerank, parsed.features)[0],
-            "matcher": None if by_patches else reranking_by(parsed.rerank, parsed.features)[1],
-        },
+        "rerank": _rerank(settings),
         "counts": {
             "database": len(chosen.database),
             "database_unreadable": len(measured.database.unreadable),
@@ -144,6 +135,24 @@ def results_of(
             for name, curve in measured.curves.items()
         },
         "software": software_versions(),
+    }
+
+
+def _rerank(settings: EvaluationSettings) -> dict[str, Any] | None:
+    """How candidates were re-ranked, None where they were not."""
+    if settings.rerank == "none":
+        return None
+    features = matcher = patch_size = None
+    if settings.rerank in BY_PATCHES:
+        patch_size = settings.method.patch_size
+    else:
+        features, matcher = reranking_by(settings.rerank, settings.method.features)
+    return {
+        "method": settings.rerank,
+        "candidates": settings.method.rerank_candidates,
+        "patch_size": patch_size,
+        "features": features,
+        "matcher": matcher,
     }
 
 

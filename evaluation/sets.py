@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from vladmap.atlas import storage
 from vladmap.atlas.store import AtlasStore
 from vladmap.evaluation.names import FRAMES_SIGMA
+from vladmap.evaluation.settings import SetSettings
 from vladmap.photos.layouts import (
     EvaluationSet,
     detect,
@@ -39,19 +39,19 @@ _ATLAS_COLUMNS = [
 ]
 
 
-def read_set(parsed: argparse.Namespace) -> EvaluationSet:
-    """The set that the options name. Raises UserError where there is none."""
-    source, metres = parsed.source, parsed.positives_m
-    layout = detect(source) if parsed.layout == "auto" else parsed.layout
+def read_set(settings: SetSettings) -> EvaluationSet:
+    """The set that the settings name. Raises UserError where there is none."""
+    source, metres = settings.source, settings.positives_m
+    layout = detect(source) if settings.layout == "auto" else settings.layout
     if layout == "utm":
-        return read_utm(source, parsed.split, metres)
+        return read_utm(source, settings.split, metres)
     if layout == "msls":
-        return read_msls(source, parsed.split, metres)
+        return read_msls(source, settings.split, metres)
     if layout == "csv":
         return read_csv(source, metres)
     if layout == "frames":
-        return read_frames(source, parsed.frames_tolerance)
-    return split_by_time(_images(source), metres, _instant(parsed.since), parsed.last_share)
+        return read_frames(source, settings.frames_tolerance)
+    return split_by_time(_images(source), metres, _instant(settings.since), settings.last_share)
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,12 @@ class Smoothing:
         return smooth(rows, frames, np.zeros(len(rows)), self.sigma)
 
 
-def read_smoothing(parsed: argparse.Namespace, chosen: EvaluationSet) -> Smoothing:
-    """The smoothing that `--smooth` asks for or leaves to the set.
+def smoothing_for(chosen: EvaluationSet, given: float | None) -> Smoothing:
+    """The smoothing of the set's database: the `given` sigma, or where that is None what suits it.
 
     Where the queries are the database there is none: each would be mixed into its neighbours.
     Raises UserError for a sigma that cannot be.
     """
-    given: float | None = parsed.smooth
     unit = "frames" if chosen.metres is None else "m"
     if given and chosen.leave_one_out:
         raise UserError(

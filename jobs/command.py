@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -207,6 +208,14 @@ def _ours(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR and not told
     # Beam's word, at each start, on what only its BigQuery needs.
     return record.levelno >= logging.WARNING and "apitools not found" not in str(record.msg)
+
+
+def recorded(parsed: argparse.Namespace, without: Sequence[str] = ()) -> dict[str, Any]:
+    """The options that a result depends on, as JSON holds them, for the record of a run."""
+    left_out = {*SAYING, *without}
+    options = {name: value for name, value in vars(parsed).items() if name not in left_out}
+    record: dict[str, Any] = json.loads(json.dumps(options, default=str))
+    return record
 
 
 def words(argv: Sequence[str] | None) -> list[str]:

@@ -6,8 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vladmap.evaluation.names import METHODS, RERANKING
+from vladmap.evaluation.settings import ComparisonSettings
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
-from vladmap.jobs.evaluation_options import add_model_options, add_set_options
+from vladmap.jobs.evaluation_options import (
+    add_model_options,
+    add_set_options,
+    method_settings,
+    set_settings,
+)
 
 _EPILOG = f"""\
 A method is a model, with +none, +{", +".join(RERANKING[1:])} to re-rank its best, and with
@@ -53,7 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         from vladmap.evaluation.comparison import compare
 
-        compare(parsed)
+        compare(
+            ComparisonSettings(
+                photographs=set_settings(parsed),
+                method=method_settings(parsed),
+                methods=tuple(parsed.method or ()),
+                all=parsed.all,
+                output=parsed.output,
+                json=parsed.json,
+            )
+        )
         return 0
 
     return guarded(work, parsed)

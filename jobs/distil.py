@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from vladmap.console.numbers import not_negative, whole
-from vladmap.jobs.command import Parser, guarded, leave, parser, words
-from vladmap.models.training.recipe import Distillation
+from vladmap.evaluation.training_settings import DistillationSettings
+from vladmap.jobs.command import Parser, guarded, leave, parser, recorded, words
+from vladmap.jobs.worlds import size_of
+from vladmap.models.training.recipe import GHOST, Distillation
 
 _EPILOG = """\
 WORLDS are rendered by `vladmap worlds --aligned`: each place from one camera under many conditions.
@@ -23,8 +26,6 @@ examples:
   vladmap distil --worlds places --photographs streets --validate seasons --output run --resume
   vladmap build --images photos --checkpoint run/best.safetensors --atlas atlas
 """
-
-GHOST = "ghost"
 
 _RENAMED = {"photographs": "--photographs-a-step", "scenes": "--scenes-a-step"}
 _HELP = {
@@ -123,12 +124,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
-        from vladmap.jobs.distillation import distil
+        from vladmap.evaluation.distillation import distil
 
-        distil(parsed)
+        distil(_settings(parsed))
         return 0
 
     return guarded(work, parsed)
+
+
+def _settings(parsed: argparse.Namespace) -> DistillationSettings:
+    given = {
+        field.name: getattr(parsed, f"recipe_{field.name}")
+        for field in dataclasses.fields(Distillation)
+    }
+    if parsed.worlds is None:
+        given["scenes"] = 0
+    if not parsed.photographs:
+        given["photographs"] = 0
+    return DistillationSettings(
+        recipe=Distillation(**given),
+        output=parsed.output,
+        size=size_of(parsed.size),
+        clear=tuple(parsed.clear),
+        worlds=parsed.worlds,
+        photographs=tuple(parsed.photographs),
+        resume=parsed.resume,
+        init=parsed.init,
+        student=parsed.student,
+        crops=parsed.crops,
+        validate=parsed.validate,
+        frames_tolerance=parsed.frames_tolerance,
+        check=parsed.check,
+        clusters=parsed.clusters,
+        project=parsed.project,
+        options=recorded(parsed, without=("output", "resume")),
+    )
 
 
 if __name__ == "__main__":

@@ -7,8 +7,14 @@ from pathlib import Path
 
 from vladmap.console.numbers import whole
 from vladmap.evaluation.names import RERANKING
+from vladmap.evaluation.settings import EvaluationSettings
 from vladmap.jobs.command import Parser, guarded, leave, parser, words
-from vladmap.jobs.evaluation_options import add_model_options, add_set_options
+from vladmap.jobs.evaluation_options import (
+    add_model_options,
+    add_set_options,
+    method_settings,
+    set_settings,
+)
 from vladmap.models.kinds import MODEL_NAMES
 
 _EPILOG = """\
@@ -80,7 +86,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         from vladmap.evaluation.measure import evaluate
 
-        evaluate(parsed)
+        evaluate(
+            EvaluationSettings(
+                photographs=set_settings(parsed),
+                method=method_settings(parsed),
+                model=parsed.model,
+                checkpoint=parsed.checkpoint,
+                learn=parsed.learn,
+                whiten=parsed.whiten,
+                whiten_split=parsed.whiten_split,
+                index=parsed.index,
+                rerank=parsed.rerank,
+                output=parsed.output,
+                json=parsed.json,
+            )
+        )
         return 0
 
     return guarded(work, parsed)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vladmap.console.numbers import MOST_SEED, real, whole
 from vladmap.evaluation.names import FRAMES_SIGMA
+from vladmap.evaluation.settings import MethodSettings, SetSettings
 from vladmap.features.names import FEATURE_NAMES
 from vladmap.models.kinds import PRECISION_NAMES
 from vladmap.photos.names import LAYOUTS
@@ -100,4 +101,32 @@ def add_model_options(options: argparse.ArgumentParser) -> None:
         type=whole(1),
         default=512,
         help="numbers of a patch, where its whitening is learnt (default: 512)",
+    )
+
+
+def set_settings(parsed: argparse.Namespace) -> SetSettings:
+    """What `add_set_options` were given."""
+    return SetSettings(
+        source=parsed.source,
+        layout=parsed.layout,
+        split=parsed.split,
+        positives_m=parsed.positives_m,
+        frames_tolerance=parsed.frames_tolerance,
+        since=parsed.since,
+        last_share=parsed.last_share,
+    )
+
+
+def method_settings(parsed: argparse.Namespace) -> MethodSettings:
+    """What `add_model_options` and `--smooth` were given."""
+    return MethodSettings(
+        device=parsed.device,
+        precision=parsed.precision,
+        seed=parsed.seed,
+        smooth=parsed.smooth,
+        rerank_candidates=parsed.rerank_candidates,
+        features=parsed.features,
+        dimension=parsed.dimension,
+        patch_size=parsed.patch_size,
+        patch_dimension=parsed.patch_dimension,
     )

@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from vladmap.console.numbers import not_negative, real, whole
-from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.evaluation.training_settings import TrainingData, TrainingSettings
+from vladmap.jobs.command import Parser, guarded, leave, parser, recorded, words
 from vladmap.jobs.evaluation_options import add_layout_options
 from vladmap.models.kinds import PRECISION_NAMES, TRAINABLE
-from vladmap.models.training.recipe import LOSSES, OPTIMISERS, RECIPES, SCHEDULES, Recipe
-
-LITE, GHOST = "efficientnet-lite0", "ghost"
+from vladmap.models.training.recipe import (
+    GHOST,
+    LITE,
+    LOSSES,
+    OPTIMISERS,
+    RECIPES,
+    SCHEDULES,
+    Recipe,
+)
 
 _EPILOG = """\
 recipes: `--loss triplet` is NetVLAD's as published, `--loss multi-similarity` the one that
@@ -113,12 +120,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = command_line().parse_args(words(argv))
 
     def work() -> int:
-        from vladmap.jobs.training import train
+        from vladmap.evaluation.training import train
 
-        train(parsed)
+        train(_settings(parsed))
         return 0
 
     return guarded(work, parsed)
+
+
+def _settings(parsed: argparse.Namespace) -> TrainingSettings:
+    base = RECIPES[parsed.loss or Recipe().loss]
+    given = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Recipe)}
+    given = {name: value for name, value in given.items() if value is not None}
+    given["long_sides"] = tuple(sorted(given.get("long_sides", ())))
+    data = TrainingData(
+        sources=tuple(parsed.data),
+        layout=parsed.layout,
+        split=parsed.split,
+        since=parsed.since,
+        last_share=parsed.last_share,
+        validate=parsed.validate,
+        validate_split=parsed.validate_split,
+        frames_tolerance=parsed.frames_tolerance,
+        validate_share=parsed.validate_share,
+        threads=parsed.threads,
+        memory_gb=parsed.memory_gb,
+    )
+    return TrainingSettings(
+        data=data,
+        recipe=dataclasses.replace(base, **given),
+        output=parsed.output,
+        backbone=parsed.backbone,
+        aggregation=parsed.aggregation,
+        resume=parsed.resume,
+        init=parsed.init,
+        clusters=parsed.clusters,
+        project=parsed.project,
+        tuned_blocks=parsed.tuned_blocks,
+        device=parsed.device,
+        precision=parsed.precision,
+        keep_gb=parsed.keep_gb,
+        options=recorded(parsed),
+    )
 
 
 def _add_data_options(options: argparse.ArgumentParser) -> None:

@@ -14,6 +14,9 @@ from vladmap.schemas.rejects import UserError
 if TYPE_CHECKING:
     from vladmap.weights.preprocessing import Size
 
+LITE, GHOST = "efficientnet-lite0", "ghost"
+"""Backbones that a run can start from without a file: trained on ImageNet, and untrained."""
+
 LOSSES = ("triplet", "multi-similarity")
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("step", "cosine")

@@ -242,7 +242,13 @@ def test_whitening_index_and_re_ranking_are_told(tmp_path: Path) -> None:
     assert found["dimension"] == 2
     assert found["whitening"]["split"] == "val"
     assert found["search"] == "Flat"
-    assert found["rerank"] == {"method": "sift", "candidates": 3, "patch_size": None}
+    assert found["rerank"] == {
+        "method": "sift",
+        "candidates": 3,
+        "patch_size": None,
+        "features": "sift",
+        "matcher": "nearest",
+    }
 
 
 def test_patches_put_the_right_place_first(places: Path, tmp_path: Path) -> None:

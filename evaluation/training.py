@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from vladmap.console.quiet import hidden
-from vladmap.jobs.command import SAYING
-from vladmap.jobs.train import GHOST, LITE
-from vladmap.jobs.training_data import read_data
+from vladmap.evaluation.training_sets import read_data
+from vladmap.evaluation.training_settings import TrainingSettings
 from vladmap.models.backbones import ghost
 from vladmap.models.backbones.registry import Backbone, backbone, installed
 from vladmap.models.base import Pixels
@@ -24,7 +21,7 @@ from vladmap.models.checkpoints.layouts import Network, network, to_bytes
 from vladmap.models.training.files import BEST, START, STATE, write_file
 from vladmap.models.training.loop import Advance, Trainer
 from vladmap.models.training.pictures import Images, in_chunks
-from vladmap.models.training.recipe import RECIPES, Recipe
+from vladmap.models.training.recipe import GHOST, LITE
 from vladmap.models.training.trainable import (
     FORMAT,
     TrainableModel,
@@ -43,12 +40,12 @@ _CALIBRATED_ON = 32
 _AT_ONCE = 32
 
 
-def train(parsed: argparse.Namespace) -> None:
+def train(settings: TrainingSettings) -> None:
     """Make the model to start from, train it, and say what came of it."""
-    recipe = _recipe(parsed)
-    begun = (parsed.output / STATE).exists()
-    if begun and not parsed.resume:
-        raise UserError(f"{parsed.output} holds a run: go on by --resume, or name another folder")
+    recipe = settings.recipe
+    begun = (settings.output / STATE).exists()
+    if begun and not settings.resume:
+        raise UserError(f"{settings.output} holds a run: go on by --resume, or name another folder")
     # cuBLAS adds up in the same order each time only where it is told to.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with tqdm(disable=hidden(), leave=False, unit=" images") as bar:
@@ -58,20 +55,20 @@ def train(parsed: argparse.Namespace) -> None:
             bar.set_description(what)
             return bar.update
 
-        net, first = _foundation(parsed, recipe)
+        net, first = _foundation(settings)
         training, validation = read_data(
-            parsed, net.backbone.preprocessing.size, recipe.seed, watch
+            settings.data, net.backbone.preprocessing.size, recipe.seed, watch
         )
         if begun:
-            first = (parsed.output / START).read_bytes()
+            first = (settings.output / START).read_bytes()
         else:
-            first = _start(parsed, recipe, net, first, training.database)
-            write_file(parsed.output / START, first)
+            first = _start(settings, net, first, training.database)
+            write_file(settings.output / START, first)
         model = trainable(
             network(read_weights(first)),
-            _tuned_blocks(parsed, net),
-            parsed.device,
-            parsed.precision or ("bfloat16" if parsed.device == "cuda" else "float32"),
+            _tuned_blocks(settings, net),
+            settings.device,
+            settings.precision or ("bfloat16" if settings.device == "cuda" else "float32"),
         )
         counts = {
             "queries": len(training.queries),
@@ -81,9 +78,13 @@ def train(parsed: argparse.Namespace) -> None:
             "validation database": len(validation.database),
         }
         tqdm.write(", ".join(f"{name}: {count}" for name, count in counts.items()))
-        about = {"options": _told(parsed), "recipe": dataclasses.asdict(recipe), "counts": counts}
+        about = {
+            "options": dict(settings.options),
+            "recipe": dataclasses.asdict(recipe),
+            "counts": counts,
+        }
         write_file(
-            parsed.output / "training.json",
+            settings.output / "training.json",
             (json.dumps(about, indent=1, sort_keys=True) + "\n").encode(),
         )
         trainer = Trainer(
@@ -91,10 +92,10 @@ def train(parsed: argparse.Namespace) -> None:
             recipe,
             training,
             validation,
-            parsed.output,
+            settings.output,
             first,
             watch,
-            _kept_bytes(parsed),
+            _kept_bytes(settings),
         )
         progress = trainer.run(begun, lambda row: tqdm.write(_line(row)))
     best = progress.best()
@@ -104,39 +105,31 @@ def train(parsed: argparse.Namespace) -> None:
         f"{100 * progress.curve[0]['recall@1']:.1f} %"
     )
     print(
-        f"evaluate it:\n  vladmap evaluate {parsed.data[0]} --split test "
-        f"--model {_model_name(net, parsed)} --checkpoint {parsed.output / BEST}"
+        f"evaluate it:\n  vladmap evaluate {settings.data.sources[0]} --split test "
+        f"--model {_model_name(net, settings)} --checkpoint {settings.output / BEST}"
     )
 
 
-def _recipe(parsed: argparse.Namespace) -> Recipe:
-    base = RECIPES[parsed.loss or Recipe().loss]
-    given = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Recipe)}
-    given = {name: value for name, value in given.items() if value is not None}
-    given["long_sides"] = tuple(sorted(given.get("long_sides", ())))
-    return dataclasses.replace(base, **given)
-
-
-def _foundation(parsed: argparse.Namespace, recipe: Recipe) -> tuple[Network, bytes]:
+def _foundation(settings: TrainingSettings) -> tuple[Network, bytes]:
     """The network that the options name, without what is still to be learnt, and its file."""
     source = b""
-    if parsed.init is not None or parsed.backbone not in (LITE, GHOST):
-        path = parsed.init or Path(parsed.backbone)
+    if settings.init is not None or settings.backbone not in (LITE, GHOST):
+        path = settings.init or Path(settings.backbone)
         file = read_weights(path)
         if is_vocabulary(file):
             raise UserError(f"{path} is a vocabulary: train from its backbone instead")
         found, source = network(file), path.read_bytes()
-        if parsed.init is None:
+        if settings.init is None:
             found = Network(FORMAT, found.backbone)
         elif found.aggregation is None:
             raise UserError(f"--init {path} is a backbone alone: name it by --backbone")
-    elif parsed.backbone == LITE:
+    elif settings.backbone == LITE:
         found = Network(FORMAT, installed())
     else:
-        found = Network(FORMAT, backbone(GHOST, ghost.initial_state(recipe.seed)))
-    if not recipe.long_sides:
+        found = Network(FORMAT, backbone(GHOST, ghost.initial_state(settings.recipe.seed)))
+    if not settings.recipe.long_sides:
         return found, source
-    smallest, largest = recipe.long_sides[0], recipe.long_sides[-1]
+    smallest, largest = settings.recipe.long_sides[0], settings.recipe.long_sides[-1]
     size: Size = InputSize(smallest, largest)
     if isinstance(found.backbone.preprocessing.size, FixedSize):
         size = FixedSize(largest, largest)
@@ -145,31 +138,29 @@ def _foundation(parsed: argparse.Namespace, recipe: Recipe) -> tuple[Network, by
     return dataclasses.replace(found, backbone=own), source
 
 
-def _start(
-    parsed: argparse.Namespace, recipe: Recipe, net: Network, source: bytes, images: Images
-) -> bytes:
+def _start(settings: TrainingSettings, net: Network, source: bytes, images: Images) -> bytes:
     """The file of the model before training: clusters and projection from the photographs."""
-    clusters = parsed.clusters or (4 if parsed.aggregation == "supervlad" else 64)
-    rows = np.random.default_rng(recipe.seed).permutation(len(images))
+    clusters = settings.clusters or (4 if settings.aggregation == "supervlad" else 64)
+    rows = np.random.default_rng(settings.recipe.seed).permutation(len(images))
     own: Backbone = net.backbone
     aggregation, whitening = net.aggregation, net.whitening
     if aggregation is None:
-        if parsed.backbone == GHOST:
-            own = calibrate(own, images.read(rows[:_CALIBRATED_ON]), parsed.device)
+        if settings.backbone == GHOST:
+            own = calibrate(own, images.read(rows[:_CALIBRATED_ON]), settings.device)
         sample = _chunks(images, rows[:_SAMPLED_IMAGES])
         aggregation = learnt_aggregation(
-            parsed.aggregation, own, sample, clusters, recipe.seed, parsed.device
+            settings.aggregation, own, sample, clusters, settings.recipe.seed, settings.device
         )
-    if parsed.project is not None and whitening is None:
-        needed = 2 * IMAGES_PER_DIMENSION * parsed.project
-        model = TrainableModel(own, aggregation, device=parsed.device)
+    if settings.project is not None and whitening is None:
+        needed = 2 * IMAGES_PER_DIMENSION * settings.project
+        model = TrainableModel(own, aggregation, device=settings.device)
         sample = _chunks(images, rows[:needed])
         whitening = learnt_projection(
-            np.concatenate([model.describe(part) for part in sample]), parsed.project
+            np.concatenate([model.describe(part) for part in sample]), settings.project
         )
-    elif parsed.project is not None and len(whitening.bias) != parsed.project:  # type: ignore[union-attr]
-        raise UserError(f"--project {parsed.project}: the model has a projection of its own")
-    model = TrainableModel(own, aggregation, whitening, device=parsed.device)
+    elif settings.project is not None and len(whitening.bias) != settings.project:  # type: ignore[union-attr]
+        raise UserError(f"--project {settings.project}: the model has a projection of its own")
+    model = TrainableModel(own, aggregation, whitening, device=settings.device)
     return to_bytes(model.network(), source)
 
 
@@ -177,28 +168,22 @@ def _chunks(images: Images, rows: np.ndarray) -> Iterator[list[Pixels]]:
     return (images.read(part) for part in in_chunks(rows, _AT_ONCE))
 
 
-def _tuned_blocks(parsed: argparse.Namespace, net: Network) -> int:
-    if parsed.tuned_blocks is not None:
-        return int(parsed.tuned_blocks)
+def _tuned_blocks(settings: TrainingSettings, net: Network) -> int:
+    if settings.tuned_blocks is not None:
+        return int(settings.tuned_blocks)
     stages: list[object] = net.backbone.network.stages()  # type: ignore[operator]
     return len(stages) if net.backbone.name.startswith(GHOST) else min(3, len(stages))
 
 
-def _kept_bytes(parsed: argparse.Namespace) -> int:
-    if parsed.keep_gb is None:
-        return 1 << 30 if parsed.device == "cpu" else 0
-    return int(parsed.keep_gb * 2**30)
+def _kept_bytes(settings: TrainingSettings) -> int:
+    if settings.keep_gb is None:
+        return 1 << 30 if settings.device == "cpu" else 0
+    return int(settings.keep_gb * 2**30)
 
 
-def _model_name(net: Network, parsed: argparse.Namespace) -> str:
-    kind = type(net.aggregation).__name__.lower() if net.aggregation else parsed.aggregation
-    return "ghost-dil-netvlad" if (kind, parsed.backbone) == ("netvlad", GHOST) else kind
-
-
-def _told(parsed: argparse.Namespace) -> dict[str, Any]:
-    asked = {key: value for key, value in vars(parsed).items() if key not in SAYING}
-    told: dict[str, Any] = json.loads(json.dumps(asked, default=str))
-    return told
+def _model_name(net: Network, settings: TrainingSettings) -> str:
+    kind = type(net.aggregation).__name__.lower() if net.aggregation else settings.aggregation
+    return "ghost-dil-netvlad" if (kind, settings.backbone) == ("netvlad", GHOST) else kind
 
 
 def _line(row: dict[str, float]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -16,9 +15,8 @@ from tqdm import tqdm
 
 from vladmap.console.quiet import hidden
 from vladmap.evaluation.sets import read_set
-from vladmap.jobs.command import SAYING
-from vladmap.jobs.distil import GHOST
-from vladmap.jobs.worlds import size_of
+from vladmap.evaluation.settings import SetSettings
+from vladmap.evaluation.training_settings import DistillationSettings
 from vladmap.models.backbones import ghost
 from vladmap.models.backbones.registry import Backbone, backbone, installed
 from vladmap.models.base import Pixels
@@ -37,7 +35,7 @@ from vladmap.models.training.files import (
     write_state,
 )
 from vladmap.models.training.pictures import Pictures, in_chunks
-from vladmap.models.training.recipe import Distillation
+from vladmap.models.training.recipe import GHOST
 from vladmap.models.training.trainable import FORMAT, TrainableModel, calibrate, learnt_aggregation
 from vladmap.models.whitening import fit_reduction, whitened
 from vladmap.photos.decoding.decode import decode_rgb
@@ -56,54 +54,44 @@ _SIDE = 1600  # pixels of the long side that photographs are cut from
 _COLUMNS = ("step", "loss", "recall@1", "recall@5")
 
 
-def distil(parsed: argparse.Namespace) -> None:
+def distil(settings: DistillationSettings) -> None:
     """Learn, validate, and write the model with words and a reduction of its own."""
-    if (parsed.output / STATE).exists() and not parsed.resume:
-        raise UserError(f"{parsed.output} holds a run: go on by --resume, or name another folder")
-    given = {
-        field.name: getattr(parsed, f"recipe_{field.name}")
-        for field in dataclasses.fields(Distillation)
-    }
-    if parsed.worlds is None:
-        given["scenes"] = 0
-    if not parsed.photographs:
-        given["photographs"] = 0
-    settings = Distillation(**given)
-    size = size_of(parsed.size)
-    teacher, source = _teacher(parsed.init)
-    scenes, photographs = _scenes(parsed, size), _photographs(parsed, size)
-    student = None if parsed.student is None else _student(parsed, scenes, photographs)
+    if (settings.output / STATE).exists() and not settings.resume:
+        raise UserError(f"{settings.output} holds a run: go on by --resume, or name another folder")
+    recipe = settings.recipe
+    teacher, source = _teacher(settings.init)
+    scenes, photographs = _scenes(settings), _photographs(settings)
+    student = None if settings.student is None else _student(settings, scenes, photographs)
     with tqdm(
         total=len(scenes) + len(photographs), desc="look", unit=" scenes", disable=hidden()
     ) as bar:
-        distiller = Distiller(teacher, scenes, photographs, settings, bar.update, student)
-    told = {
-        key: value
-        for key, value in vars(parsed).items()
-        if key not in {"output", "resume", *SAYING}
-    }
+        distiller = Distiller(teacher, scenes, photographs, recipe, bar.update, student)
     about = {
-        "options": json.loads(json.dumps(told, default=str)),
-        "recipe": dataclasses.asdict(settings),
+        "options": dict(settings.options),
+        "recipe": dataclasses.asdict(recipe),
         "scenes": len(scenes),
         "photographs": len(photographs),
     }
     write_file(
-        parsed.output / "distillation.json",
+        settings.output / "distillation.json",
         (json.dumps(about, indent=1, sort_keys=True) + "\n").encode(),
     )
-    best = _learn(parsed, distiller, about)
+    best = _learn(settings, distiller, about)
     both = [*_sample(scenes), *_sample(photographs)]
     for name, learnt in {BEST: best, LAST: distiller.learnt()}.items():
-        net = _finished(parsed, learnt, both, settings.seed)
-        write_file(parsed.output / name, to_bytes(net, source, half=True))
-        print(f"{parsed.output / name}: {len(net.whitening.bias) if net.whitening else 0} numbers")
+        net = _finished(settings, learnt, both, recipe.seed)
+        write_file(settings.output / name, to_bytes(net, source, half=True))
+        print(
+            f"{settings.output / name}: {len(net.whitening.bias) if net.whitening else 0} numbers"
+        )
 
 
-def _learn(parsed: argparse.Namespace, distiller: Distiller, about: Mapping[str, Any]) -> Backbone:
+def _learn(
+    settings: DistillationSettings, distiller: Distiller, about: Mapping[str, Any]
+) -> Backbone:
     """The student at its best on the validation set; the last one where there is none."""
     steps = distiller.settings.steps
-    judge = None if parsed.validate is None else _Judge(parsed)
+    judge = None if settings.validate is None else _Judge(settings)
     curve: list[dict[str, float]] = []
     best = distiller.learnt()
     losses: list[float] = []
@@ -118,16 +106,16 @@ def _learn(parsed: argparse.Namespace, distiller: Distiller, about: Mapping[str,
         curve.append(row)
         if curve[_best(curve)] is row:
             best = student
-        write_curve(parsed.output, curve, _COLUMNS)
+        write_curve(settings.output, curve, _COLUMNS)
         kept = {f"best.{name}": tensor for name, tensor in best.network.state_dict().items()}
         content = {"about": about, "curve": curve}
-        write_state(parsed.output, step, distiller.state() | kept, content)
+        write_state(settings.output, step, distiller.state() | kept, content)
         tqdm.write("  ".join(f"{name} {value:g}" for name, value in row.items()))
         sys.stdout.flush()
         losses.clear()
 
-    if parsed.resume:
-        content, tensors = read_state(parsed.output, about)
+    if settings.resume:
+        content, tensors = read_state(settings.output, about)
         curve += content["curve"]
         distiller.restore(tensors)
         best = distiller.backbone(part_of(tensors, "best."))
@@ -138,7 +126,7 @@ def _learn(parsed: argparse.Namespace, distiller: Distiller, about: Mapping[str,
         for step in range(done, steps):
             losses.append(distiller.step(step))
             bar.update()
-            if (step + 1) % parsed.check == 0 or step + 1 == steps:
+            if (step + 1) % settings.check == 0 or step + 1 == steps:
                 note(step + 1, distiller.learnt())
     return best
 
@@ -155,19 +143,12 @@ class _Judge:
     """Recall on photographs of places, as a build makes descriptors of them: words and reduction
     learnt from the database. The mean over some vocabularies, which differ by a point or two."""
 
-    def __init__(self, parsed: argparse.Namespace) -> None:
+    def __init__(self, settings: DistillationSettings) -> None:
+        assert settings.validate is not None
         self._set = read_set(
-            argparse.Namespace(
-                source=parsed.validate,
-                layout="auto",
-                split="val",
-                positives_m=25.0,
-                frames_tolerance=parsed.frames_tolerance,
-                since=None,
-                last_share=0.2,
-            )
+            SetSettings(settings.validate, split="val", frames_tolerance=settings.frames_tolerance)
         )
-        self._seed: int = parsed.recipe_seed
+        self._seed: int = settings.recipe.seed
 
     def recalls(self, student: Backbone) -> tuple[float, float]:
         """Recall@1 and @5, %, over the queries with a right answer."""
@@ -212,18 +193,20 @@ def _teacher(path: Path | None) -> tuple[Backbone, bytes]:
     return network(read_weights(path)).backbone, path.read_bytes()
 
 
-def _student(parsed: argparse.Namespace, scenes: Scenes, photographs: Scenes) -> Backbone:
-    if parsed.student != GHOST:
-        return network(read_weights(Path(parsed.student))).backbone
+def _student(settings: DistillationSettings, scenes: Scenes, photographs: Scenes) -> Backbone:
+    assert settings.student is not None
+    if settings.student != GHOST:
+        return network(read_weights(Path(settings.student))).backbone
     pictures = [*_sample(scenes), *_sample(photographs)]
-    first = backbone(GHOST, ghost.initial_state(parsed.recipe_seed))
+    first = backbone(GHOST, ghost.initial_state(settings.recipe.seed))
     return calibrate(first, pictures[:: max(1, len(pictures) // _CALIBRATED_ON)])
 
 
-def _scenes(parsed: argparse.Namespace, size: tuple[int, int]) -> Scenes:
-    if parsed.worlds is None:
+def _scenes(settings: DistillationSettings) -> Scenes:
+    size = settings.size
+    if settings.worlds is None:
         return _none(size)
-    found = aligned_scenes(parsed.worlds, parsed.clear)
+    found = aligned_scenes(settings.worlds, settings.clear)
     paths = [path for scene in found for path in scene.paths]
     pictures = [_read(path, size) for path in tqdm(paths, desc="read worlds", disable=hidden())]
     views, clear, start = [], [], 0
@@ -234,8 +217,8 @@ def _scenes(parsed: argparse.Namespace, size: tuple[int, int]) -> Scenes:
     return Scenes(np.stack(pictures), views, clear)
 
 
-def _photographs(parsed: argparse.Namespace, size: tuple[int, int]) -> Scenes:
-    paths = [path for folder in parsed.photographs for path in list_photos(folder)]
+def _photographs(settings: DistillationSettings) -> Scenes:
+    paths = [path for folder in settings.photographs for path in list_photos(folder)]
     read: list[Pixels] = []
     bad: dict[Path, str] = {}
     for path in tqdm(paths, desc="read photographs", disable=hidden()):
@@ -247,7 +230,7 @@ def _photographs(parsed: argparse.Namespace, size: tuple[int, int]) -> Scenes:
         tqdm.write(f"{path} is left out: {reason}")
     if paths and not read:
         raise UserError(f"none of the {len(paths)} photographs can be read")
-    return crops(read, parsed.crops, size, parsed.recipe_seed)
+    return crops(read, settings.crops, settings.size, settings.recipe.seed)
 
 
 def _reduced(width: int, height: int) -> tuple[int, int]:
@@ -274,12 +257,12 @@ def _sample(scenes: Scenes) -> Iterator[Pixels]:
 
 
 def _finished(
-    parsed: argparse.Namespace, learnt: Backbone, pictures: Sequence[Pixels], seed: int
+    settings: DistillationSettings, learnt: Backbone, pictures: Sequence[Pixels], seed: int
 ) -> Network:
     """The whole model: words and reduction from the pictures that the backbone learnt from."""
     parts = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
-    aggregation = learnt_aggregation("netvlad", learnt, parts, parsed.clusters, seed)
+    aggregation = learnt_aggregation("netvlad", learnt, parts, settings.clusters, seed)
     model = TrainableModel(learnt, aggregation)
     described = [model.describe(part) for part in tqdm(parts, desc="reduce", disable=hidden())]
-    reduction = fit_reduction(np.concatenate(described), parsed.project)
+    reduction = fit_reduction(np.concatenate(described), settings.project)
     return Network(FORMAT, learnt, model.network().aggregation, reduction)

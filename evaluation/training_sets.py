@@ -1,15 +1,14 @@
-"""The photographs that a model learns from and is judged by, from what the options name."""
+"""The photographs that a model learns from and is judged by, from what the settings name."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from vladmap.evaluation.sets import read_set
+from vladmap.evaluation.training_settings import TrainingData
 from vladmap.models.training.loop import Watch
 from vladmap.models.training.pictures import Pictures
 from vladmap.models.training.steps import TrainingSet, ValidationSet
@@ -24,11 +23,11 @@ _RIGHT_M = 25.0
 
 
 def read_data(
-    parsed: argparse.Namespace, size: Size, seed: int, watch: Watch
+    data: TrainingData, size: Size, seed: int, watch: Watch
 ) -> tuple[TrainingSet, ValidationSet]:
     """What to learn from and what to validate on, without the photographs that do not decode."""
-    sets = [_read(parsed, source, parsed.layout, parsed.split) for source in parsed.data]
-    for source, found in zip(parsed.data, sets, strict=True):
+    sets = [read_set(data.set_of(source, data.layout, data.split)) for source in data.sources]
+    for source, found in zip(data.sources, sets, strict=True):
         if found.metres is None:
             raise UserError(f"--data {source} has no positions to learn from; it can --validate")
     if len({found.leave_one_out for found in sets}) > 1:
@@ -36,9 +35,9 @@ def read_data(
     same = sets[0].leave_one_out
     database = _joined([found.database for found in sets])
     queries = database if same else _joined([found.queries for found in sets])
-    judged = _validation(parsed)
+    judged = _validation(data)
     if judged is None:
-        out = hold_out(database, queries, parsed.validate_share, seed)
+        out = hold_out(database, queries, data.validate_share, seed)
         rows = [np.flatnonzero(part) for part in out]
         kept = [np.flatnonzero(~part) for part in out]
         apart = database.take(rows[0]), queries.take(rows[1])
@@ -48,61 +47,45 @@ def read_data(
             judged = EvaluationSet("areas", *apart, positives, _RIGHT_M, leave_one_out=True)
         database, queries = database.take(kept[0]), queries.take(kept[1])
     return (
-        _training(parsed, database, queries, same, size, watch),
-        _judging(parsed, judged, size, watch),
+        _training(data, database, queries, same, size, watch),
+        _judging(data, judged, size, watch),
     )
 
 
-def _read(parsed: argparse.Namespace, source: Path, layout: str, split: str) -> EvaluationSet:
-    return read_set(
-        argparse.Namespace(
-            source=source,
-            layout=layout,
-            split=split,
-            positives_m=_RIGHT_M,
-            frames_tolerance=parsed.frames_tolerance,
-            since=parsed.since,
-            last_share=parsed.last_share,
-        )
-    )
-
-
-def _validation(parsed: argparse.Namespace) -> EvaluationSet | None:
+def _validation(data: TrainingData) -> EvaluationSet | None:
     """The set to validate on, None where areas have to be held out."""
-    if parsed.validate is not None:
-        return _read(parsed, parsed.validate, "auto", parsed.validate_split)
-    first = parsed.data[0]
-    layout = detect(first) if parsed.layout == "auto" else parsed.layout
-    split = first / "images" / parsed.validate_split
+    if data.validate is not None:
+        return read_set(data.set_of(data.validate, "auto", data.validate_split))
+    first = data.sources[0]
+    layout = detect(first) if data.layout == "auto" else data.layout
+    split = first / "images" / data.validate_split
     if layout == "msls" or (layout == "utm" and split.is_dir()):
-        return _read(parsed, first, layout, parsed.validate_split)
+        return read_set(data.set_of(first, layout, data.validate_split))
     return None
 
 
 def _training(
-    parsed: argparse.Namespace,
+    data: TrainingData,
     database: Places,
     queries: Places,
     same: bool,
     size: Size,
     watch: Watch,
 ) -> TrainingSet:
-    kept, images = _readable(parsed, database, size, "read the database", watch)
+    kept, images = _readable(data, database, size, "read the database", watch)
     asked, others = kept, images
     if not same:
-        asked, others = _readable(parsed, queries, size, "read the queries", watch)
+        asked, others = _readable(data, queries, size, "read the queries", watch)
     return TrainingSet(
         others, images, queries.positions[asked], database.positions[kept], same=same
     )
 
 
-def _judging(
-    parsed: argparse.Namespace, judged: EvaluationSet, size: Size, watch: Watch
-) -> ValidationSet:
-    kept, images = _readable(parsed, judged.database, size, "read the validation set", watch)
+def _judging(data: TrainingData, judged: EvaluationSet, size: Size, watch: Watch) -> ValidationSet:
+    kept, images = _readable(data, judged.database, size, "read the validation set", watch)
     asked, others = kept, images
     if not judged.leave_one_out:
-        asked, others = _readable(parsed, judged.queries, size, "read its queries", watch)
+        asked, others = _readable(data, judged.queries, size, "read its queries", watch)
     places = np.full(len(judged.database), -1)
     places[kept] = np.arange(len(kept))
     positives = [places[judged.positives[row]] for row in asked]
@@ -111,15 +94,15 @@ def _judging(
 
 
 def _readable(
-    parsed: argparse.Namespace,
+    data: TrainingData,
     places: Places,
     size: Size,
     what: str,
     watch: Watch,
 ) -> tuple[np.ndarray, Pictures]:
     """The rows that decode, and their pictures; the others are counted aloud."""
-    memory = int(parsed.memory_gb * 2**30 / 4)
-    images = Pictures(places.paths, size, parsed.threads, memory)
+    memory = int(data.memory_gb * 2**30 / 4)
+    images = Pictures(places.paths, size, data.threads, memory)
     bad = images.unreadable(watch(what, len(places)))
     if not bad:
         return np.arange(len(places)), images
@@ -132,7 +115,7 @@ def _readable(
     if not len(kept):
         raise UserError(f"none of the {len(places)} photographs can be read")
     paths = [places.paths[row] for row in kept]
-    return kept, Pictures(paths, size, parsed.threads, memory)
+    return kept, Pictures(paths, size, data.threads, memory)
 
 
 def _joined(parts: Sequence[Places]) -> Places:
