@@ -2,9 +2,9 @@
 
 A model is chosen by trial: a small, well-connected subset of a camera's images is verified and
 mapped under each family of models from several focal lengths, the intrinsics are refined, and the
-subset is mapped again with what was found. Assumed intrinsics matter more than any mapper option:
-of 29 photographs of one street, 21 to 29 are registered depending on the focal length alone, and a
-wide-angle action camera needs a fisheye model.
+subset is mapped again with the refined intrinsics. Assumed intrinsics matter more than any option
+of a mapper: of 29 photographs of one street, 21 to 29 are registered depending on the focal length
+alone, and a wide-angle action camera needs a fisheye model.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _PLAUSIBLE_FOCAL_FACTORS = (0.2, 5.0)
 
 @dataclass(frozen=True)
 class Trial:
-    """What one trial reconstruction of the subset gave; `score` as `mapping.mapper.msac_score`."""
+    """The result of one trial reconstruction; `score` is that of `mapping.mapper.msac_score`."""
 
     camera: Camera
     registered: int
@@ -79,7 +79,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class CameraChoice:
-    """The camera chosen and the trials that speak for it, best first; `failure` if they broke."""
+    """The chosen camera, the number of images tried, and the trials, best first.
+
+    `failure` is the reason if the trials broke off; the camera is then the initial one.
+    """
 
     camera: Camera
     images: int
@@ -144,17 +147,17 @@ def choose_camera_model(
     if not trials:
         return CameraChoice(initial, len(features))
     trials.sort(key=lambda item: -item[0].score)
-    told = [trial for trial, _ in trials]
-    camera = _climb(*trials[0], initial if prior_stands(initial, told) else None)
-    return CameraChoice(camera, len(features), told)
+    results = [trial for trial, _ in trials]
+    camera = _climb(*trials[0], initial if prior_stands(initial, results) else None)
+    return CameraChoice(camera, len(features), results)
 
 
 def prior_stands(initial: Camera, trials: Sequence[Trial]) -> bool:
     """Return whether EXIF's focal length maps about as well as the best of `trials` does.
 
-    Along a street the focal length is hardly observed (11 images of one scored alike at 425 and at
-    948 px), and one and the same map comes out half as large by chance. So it counts also when the
-    trial refined from it stays by it.
+    A drive along a street hardly determines the focal length: maps of 11 images of one street had
+    the same score at 425 and at 948 px. Mapping also has random failures, after which a map holds
+    half of the images. So a trial whose refined focal length is close to EXIF's counts as well.
     """
     if not initial.has_prior_focal_length:
         return False
@@ -350,7 +353,7 @@ def _most_matched(
 
     They make the longest tracks, and the trials take time in proportion to their number.
     """
-    votes = {image_id: np.zeros(len(found), np.int64) for image_id, found in features.items()}
+    votes = {image_id: np.zeros(len(each), np.int64) for image_id, each in features.items()}
     for (a, b), pair_matches in matches.items():
         votes[a][pair_matches[:, 0]] += 1
         votes[b][pair_matches[:, 1]] += 1

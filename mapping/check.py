@@ -89,16 +89,16 @@ def _matrix(table: pa.Table, names: tuple[str, ...]) -> Array:
 
 
 def _spread(errors: Array, *, metres: bool = False) -> dict[str, float]:
-    found = {
+    figures = {
         "images": len(errors),
         "median": float(np.median(errors)),
         "p95": float(np.quantile(errors, 0.95)),
         "max": float(errors.max()),
     }
     if metres:
-        found["over_1_m"] = int((errors > OFF_M).sum())
-        found["over_5_m"] = int((errors > FAR_OFF_M).sum())
-    return found
+        figures["over_1_m"] = int((errors > OFF_M).sum())
+        figures["over_5_m"] = int((errors > FAR_OFF_M).sum())
+    return figures
 
 
 def _angles(rotation: Array) -> Array:

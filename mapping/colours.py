@@ -21,7 +21,7 @@ _LONG_SIDE_PX = 1000
 
 
 class PointColours:
-    """Sums of colours over the photographs of some models; each photograph is shown once."""
+    """Sums of colours over the photographs of some models; each photograph is added once."""
 
     def __init__(self, models: Sequence[pycolmap.Reconstruction]) -> None:
         self._models = list(models)
@@ -50,8 +50,7 @@ class PointColours:
             ids = np.array([point.point3D_id for point in seen], np.int64)
             rows = np.searchsorted(self._ids[place], ids)
             size = np.array([camera.width, camera.height], np.float64)
-            found = sample(pixels, xy / size)
-            np.add.at(self._sums[place], rows, found)
+            np.add.at(self._sums[place], rows, sample(pixels, xy / size))
             self._counts[place] += np.bincount(rows, minlength=len(self._ids[place]))
 
     def finish(self) -> int:

@@ -1,10 +1,10 @@
-"""Evidence: which images of a model are held by points that parallax has placed.
+"""Evidence: which images of a model see enough points whose depth parallax determines.
 
-A mapper registers an image on a handful of points, and a camera that only turns on its tripod gives
-matches without end and no depth: what the mapper then triangulates is made up. The angle between
-two rays of a model does not tell, for a rotation read as a translation has such angles too. What
-tells is whether the keypoints themselves need a translation: a pair whose rays one rotation brings
-together, at some focal length near the model's, shows no parallax, whatever the model says.
+A mapper registers an image on a handful of points. A camera that only turns on its tripod gives any
+number of matches but no depth, and the points that a mapper triangulates from them are arbitrary.
+The angles between rays of the model do not reveal this, since a rotation mistaken for a translation
+has such angles too. The keypoints do: if a single rotation aligns the rays of a pair, at some focal
+length near the model's, then the pair shows no parallax (see `mapping.pure_rotation`).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from vladmap.mapping.pure_rotation import explained_by_rotation
 MIN_POINTS = 15
 """Points with parallax that an image must see to be registered: as many as a verified pair."""
 
-# Two rays that meet at less are all but parallel: their point's depth is noise. COLMAP's own bound.
+# The depth of a point whose rays meet at a smaller angle is noise; this is COLMAP's bound too.
 _MIN_ANGLE = np.radians(1.5)
-# Of a long track so many observations, evenly spaced, are compared with each other.
+# Of a longer track only so many observations, evenly spaced, are compared with each other.
 _MAX_TRACK = 16
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Models that hold, most images first, and why each other image (its name) was taken out."""
+    """Models with evidence, largest first, and the reason for each image name that was removed."""
 
     models: list[pycolmap.Reconstruction]
     dropped: dict[str, str]
@@ -63,11 +63,12 @@ class _Pairs:
 
 
 def keep_evident(models: Sequence[pycolmap.Reconstruction], min_model_size: int) -> Kept:
-    """Take out of models, in place, the images without evidence, until all that remain have it.
+    """Remove the images without evidence from models, in place, until all that remain have it.
 
-    An image stays if it sees at least MIN_POINTS points within its error bound whose rays meet at a
-    real angle in a pair that is no mere rotation. What falls apart without the images taken out
-    becomes models of its own; one of fewer than `min_model_size` images is dropped.
+    An image has evidence if it sees at least MIN_POINTS points, within its error bound, whose rays
+    from two images meet at 1.5 degrees or more, where the pair of those images is not explained by
+    a pure rotation. A model that falls apart without the removed images becomes several; one of
+    fewer than `min_model_size` images is dropped.
     """
     kept: list[pycolmap.Reconstruction] = []
     dropped: dict[str, str] = {}
@@ -126,7 +127,7 @@ def _reason(count: int, claimed: int) -> str:
 def _only(
     model: pycolmap.Reconstruction, seen: _Observations, members: Bools
 ) -> pycolmap.Reconstruction:
-    """The model with `members` alone registered; the same one where these are all."""
+    """Return the model with only `members` registered: the same object if these are all."""
     if members.all():
         return model
     part = pycolmap.Reconstruction(model)
@@ -145,11 +146,11 @@ def _observations(model: pycolmap.Reconstruction) -> _Observations:
         camera = model.camera(image.camera_id)
         pose = image.cam_from_world()
         centres.append(pose.tgt_origin_in_src())
-        found = image.get_observation_points2D()
-        if len(found) == 0:
+        observed = image.get_observation_points2D()
+        if len(observed) == 0:
             continue
-        pixel = np.array([point.xy for point in found])
-        at = np.searchsorted(ids, [point.point3D_id for point in found])
+        pixel = np.array([point.xy for point in observed])
+        at = np.searchsorted(ids, [point.point3D_id for point in observed])
         in_camera = pose * places[at]
         error = np.linalg.norm(camera.img_from_cam(in_camera) - pixel, axis=1)
         fits = (error <= max_error_px(max(camera.width, camera.height))) & (
@@ -171,7 +172,7 @@ def _observations(model: pycolmap.Reconstruction) -> _Observations:
 
 
 def _meeting_pairs(seen: _Observations) -> _Pairs:
-    """Of each point, the pairs among its observations, or among _MAX_TRACK of many."""
+    """Return all pairs of observations of each point, or of _MAX_TRACK of its observations."""
     order = np.lexsort((seen.image, seen.point))
     _, start, length = np.unique(seen.point[order], return_index=True, return_counts=True)
     firsts, seconds = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
@@ -190,8 +191,10 @@ def _meeting_pairs(seen: _Observations) -> _Pairs:
 
 
 def _moved(model: pycolmap.Reconstruction, seen: _Observations, pairs: _Pairs) -> Bools:
-    """Which pairs of observations place their point: rays at a real angle, in two images between
-    which the camera moved."""
+    """Return which pairs of observations determine their point's depth, (m,).
+
+    Their rays meet at a sufficient angle, and the camera moved between the two images.
+    """
     to_a = seen.places[pairs.point] - seen.centres[pairs.image_a]
     to_b = seen.places[pairs.point] - seen.centres[pairs.image_b]
     angle = np.arctan2(
@@ -205,13 +208,13 @@ def _moved(model: pycolmap.Reconstruction, seen: _Observations, pairs: _Pairs) -
 
 
 def _evident_points(seen: _Observations, pairs: _Pairs, proven: Bools, alive: Bools) -> Indices:
-    """How many points each image sees that a proven pair of images still there has placed."""
+    """Return how many points each image sees whose depth a pair of remaining images determines."""
     evident = _evident(seen, pairs, proven, alive)
     return np.bincount(seen.image[evident], minlength=len(alive))
 
 
 def _evident(seen: _Observations, pairs: _Pairs, proven: Bools, alive: Bools) -> Bools:
-    """Which observations are of such points, by images still there."""
+    """Return which observations are of such points, by remaining images."""
     valid = proven & alive[pairs.image_a] & alive[pairs.image_b]
     placed = np.zeros(len(seen.places), bool)
     placed[pairs.point[valid]] = True
@@ -219,7 +222,7 @@ def _evident(seen: _Observations, pairs: _Pairs, proven: Bools, alive: Bools) ->
 
 
 def _components(seen: _Observations, pairs: _Pairs, proven: Bools, alive: Bools) -> Indices:
-    """Each image's component, of images that see a placed point together."""
+    """Return the component of each image; images that see such a point together are connected."""
     evident = _evident(seen, pairs, proven, alive)
     images = len(alive)
     nodes = images + len(seen.places)

@@ -1,4 +1,4 @@
-"""Where photographs lie whose GPS is missing or wrong: from their sequence, or their partners."""
+"""Positions of photographs whose GPS is missing or wrong, from their sequence or their partners."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ import numpy as np
 from vladmap.mapping.arrays import Array, Bools, Indices
 from vladmap.mapping.photographs import Pairs, Photographs
 
-# Distances are trusted where they are below this many standard deviations of both positions, and
-# this many metres: photographs of one scene differ by as much. Beyond `SCENE_M` they still may be
-# neighbours by so inexact a GPS, but their other partners must not speak against it.
 GPS_SIGMAS = 4.0
+"""The error of GPS explains distances of up to so many standard deviations of both positions."""
+
 SCENE_M = 25.0
-# A position is filled in from its sequence over at most so many places.
+"""The usual extent of a scene: the largest distance of photographs that see the same things."""
+
+# A missing position is interpolated from its sequence over at most so many photographs.
 _MAX_GAP = 10
-# A photograph this far from where four neighbours of its drive have it has a wrong position.
+# A position is a blunder if it is this far, beyond its error and the scatter, from the median of
+# the four neighbours in its sequence.
 _BLUNDER_M = 20.0
 
 
 def fill_positions(photographs: Photographs) -> tuple[Array, Array]:
-    """Positions and their sigma, blunders and what is missing filled in from the sequence."""
+    """Return positions (n, 3) and standard deviations (n,), completed from the sequences.
+
+    Blunders and missing positions are interpolated between the known positions before and after, or
+    take that of the only known side. NaN remains where neither is within ten photographs.
+    """
     position, sigma = photographs.position.copy(), photographs.sigma.copy()
     order = np.lexsort((photographs.index, photographs.sequence))
     order = order[photographs.sequence[order] >= 0]
@@ -34,7 +40,7 @@ def fill_positions(photographs: Photographs) -> tuple[Array, Array]:
     after = np.minimum.accumulate(np.where(known, number, len(order))[::-1])[::-1]
 
     def reach(at: Indices) -> Array:
-        """Places to the known one at `at` in the same sequence; infinite if there is none."""
+        """Return the steps to the known position at `at` in the same sequence, or infinity."""
         inside = (at >= 0) & (at < len(order))
         at = np.clip(at, 0, len(order) - 1)
         usable = inside & (sequence[at] == sequence) & known[at]
@@ -63,14 +69,14 @@ def fill_positions(photographs: Photographs) -> tuple[Array, Array]:
 
 
 def _median_step(position: Array, sequence: Indices) -> float:
-    """The usual distance of one photograph to the next."""
+    """Return the median distance from one photograph of a sequence to the next, in metres."""
     step = np.linalg.norm(np.diff(position, axis=0), axis=1)
     step = step[(np.diff(sequence) == 0) & np.isfinite(step)]
     return float(np.median(step)) if len(step) else 0.0
 
 
 def _blunders(position: Array, sigma: Array, sequence: Indices) -> Bools:
-    """Which positions of sequences, in order, lie off the four neighbours that agree."""
+    """Return which positions, ordered by sequence, are far from the median of four neighbours."""
     count = len(position)
     around = np.full((count, 4, 3), np.nan)
     for column, shift in enumerate((-2, -1, 1, 2)):
@@ -88,7 +94,11 @@ def _blunders(position: Array, sigma: Array, sequence: Indices) -> Bools:
 
 
 def positions_by_partners(position: Array, sigma: Array, pairs: Pairs) -> tuple[Array, Array]:
-    """Positions with those still missing taken from where most inliers of the partners lie."""
+    """Return positions and standard deviations with missing ones taken from partners.
+
+    Of the positions of a photograph's partners that one is taken which the most inliers support:
+    those of all partners within SCENE_M of it.
+    """
     missing = ~np.isfinite(position[:, 0])
     if not missing.any() or missing.all():
         return position, sigma
@@ -99,7 +109,7 @@ def positions_by_partners(position: Array, sigma: Array, pairs: Pairs) -> tuple[
     usable = missing[to] & ~missing[of]
     order = np.lexsort((of[usable], to[usable]))
     to, of, weight = to[usable][order], of[usable][order], weight[usable][order]
-    # All two partners of one image against each other.
+    # Every two partners of one image are compared.
     starts = np.searchsorted(to, to, "left")
     ends = np.searchsorted(to, to, "right")
     row = np.repeat(np.arange(len(to)), ends - starts)

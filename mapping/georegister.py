@@ -1,8 +1,8 @@
-"""Georegistration: the similarity that carries a model into the ENU frame, from noisy GPS.
+"""Georegistration: the similarity from a model's frame to an east-north-up frame, from noisy GPS.
 
-Weighted least squares over every position, with real covariances, made robust by reweighting. GPS
-says nothing of the roll of a straight street about itself and little of its slope; there, that
-photographs are taken about upright decides.
+It minimises the distances of all images from their GPS positions, weighted by the stated accuracies
+and robustly. The GPS positions of a straight street do not determine the model's rotation about the
+street, and its slope only weakly. There the assumption decides that cameras are held upright.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vladmap.mapping.gps import GpsPositions
 from vladmap.mapping.rotations import cross_matrices, rotation_matrix, rotation_to_z
 from vladmap.mapping.upright import CAUCHY_SIGMAS, vertical_of
 
-# The vertical error of GPS over its horizontal one.
+# The vertical error of GPS, divided by its horizontal error.
 VERTICAL_FACTOR = 2.0
 MIN_POSITIONS = 3
 _INLIER_SIGMAS = 3.0
@@ -49,10 +49,11 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Georegistration:
-    """A similarity from model to ENU and how well GPS bears it out.
+    """A similarity from a model's frame to an east-north-up frame, and its GPS residuals.
 
-    Distances from GPS in metres, each (n,): `horizontal` is NaN without a position, `spatial`, in
-    three dimensions, without an altitude too. `inliers` (n,) bool.
+    Residuals are distances from GPS in metres, each (n,): `horizontal` is NaN for an image without
+    a position; `spatial`, in three dimensions, is NaN for one without an altitude too. `inliers`
+    (n,) says which horizontal residuals are below three standard deviations.
     """
 
     enu_from_model: Similarity
@@ -61,10 +62,11 @@ class Georegistration:
     inliers: NDArray[np.bool_]
 
     def quality(self) -> dict[str, Any]:
-        """Return the figures that go into the report of a tile or a merge.
+        """Return the figures for the report of a tile or a merge.
 
-        `gps_residual_horizontal_*` is of `gps_positions` images, `gps_residual_3d_*` of those
-        `gps_altitudes` that have an altitude too; it is left out where none has.
+        `gps_residual_horizontal_*` are over the `gps_positions` images that have a position,
+        `gps_residual_3d_*` over the `gps_altitudes` images that have an altitude too; these are
+        left out if no image has one.
         """
         return {
             "gps_positions": int(np.isfinite(self.horizontal).sum()),
@@ -76,7 +78,7 @@ class Georegistration:
 
 
 def _spread(name: str, residuals: Array) -> dict[str, float]:
-    """Median, 95th percentile and maximum of the residuals that are known."""
+    """Return median, 95th percentile and maximum of the residuals that are not NaN."""
     known = residuals[np.isfinite(residuals)]
     if len(known) == 0:
         return {}
@@ -93,9 +95,10 @@ def georegister(
     """Return the similarity from a model's frame to ENU, or None where GPS cannot give one.
 
     `centres` (n, 3) are projection centres and `world_from_camera` (n, 3, 3) rotations in the
-    model's frame, camera axes right, down, forward. It takes MIN_POSITIONS places further apart
-    than their error, or that follow the model's own shape as noise would not: the GPS of a camera
-    that stands is no way travelled. Many images at one place count as one.
+    model's frame, camera axes right, down, forward. At least MIN_POSITIONS distinct positions are
+    needed that scatter more than their error, or that follow the shape of the model closer than
+    noise would: the GPS track of a camera that stands still is noise. All images at exactly one
+    position together have the weight of one image.
     """
     known = np.isfinite(gps.enu[:, 0])
     if known.sum() < MIN_POSITIONS or not _spread_enough(gps.enu[known, :2], gps.sigma[known]):
@@ -124,7 +127,10 @@ def georegister(
 
 
 def centres_and_rotations(model: pycolmap.Reconstruction) -> tuple[list[str], Array, Array]:
-    """Return names, centres (n, 3) and world_from_camera rotations (n, 3, 3), by image id."""
+    """Return the names, projection centres (n, 3) and world_from_camera rotations (n, 3, 3).
+
+    They are of the registered images of a model, in the order of their COLMAP ids.
+    """
     images = [model.image(number) for number in sorted(model.reg_image_ids())]
     poses = [image.cam_from_world() for image in images]
     rotations = np.array([pose.rotation.matrix().T for pose in poses]).reshape(-1, 3, 3)
@@ -141,11 +147,12 @@ def _spread_enough(places: Array, sigma: Array) -> bool:
 
 
 def _noise_alone(places: Array, residuals: Array, sigma: Array, weight: Array) -> bool:
-    """Whether one place and the error of GPS explain n positions (n, 2) as well as the model does.
+    """Return whether n positions (n, 2) may all be noisy measurements of a single place.
 
-    That they lie at one place is rejected where they scatter more than `sigma` allows (chi-square),
-    or where the model leaves so little of their scatter that chance would not (F test of the two
-    parameters that a similarity has more than a place); `residuals` (n,) are from the model.
+    `residuals` (n,) are the distances from the georegistered model. The hypothesis of a single
+    place is rejected if the positions scatter more than `sigma` allows (chi-square test), or if the
+    model explains significantly more of the scatter than a single place does (F test of the two
+    parameters that a similarity has in addition).
     """
     count = float(weight.sum())
     if count < MIN_POSITIONS - 1e-6:
@@ -162,7 +169,7 @@ def _noise_alone(places: Array, residuals: Array, sigma: Array, weight: Array) -
 
 
 def _independent(places: Array) -> Array:
-    """Return weights that let all images at one exact position count as a single one."""
+    """Return weights (n,) under which all images at exactly one position weigh as much as one."""
     key = np.round(np.nan_to_num(places), 2)
     _, group, count = np.unique(key, axis=0, return_inverse=True, return_counts=True)
     return 1.0 / count[group.reshape(-1)]

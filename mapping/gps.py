@@ -11,15 +11,16 @@ import numpy as np
 from vladmap.geodesy.wgs84 import ecef_on_ellipsoid, ecef_to_geodetic, geodetic_to_enu
 from vladmap.mapping.arrays import Array
 
-# Assumed of a position that states no accuracy: one sigma, horizontal, of a phone in a street.
 DEFAULT_ACCURACY_M = 5.0
+"""The horizontal standard deviation of positions that state none: that of a phone in a street."""
 
 
 @dataclass(frozen=True)
 class GpsPositions:
-    """GPS of n images in an ENU frame: `enu` (n, 3), one sigma horizontal `sigma` (n,), metres.
+    """GPS positions of n images in an east-north-up frame.
 
-    `enu` is NaN in all three columns without a position, in the last without an altitude.
+    `enu` (n, 3) are metres, all NaN for an image without a position, NaN in the last column for one
+    without an altitude. `sigma` (n,) is the horizontal standard deviation in metres.
     """
 
     enu: Array
@@ -27,10 +28,11 @@ class GpsPositions:
 
 
 def choose_origin(latitude: Array, longitude: Array, altitude: Array) -> tuple[float, float, float]:
-    """Return an ENU origin (degree, degree, m) amid positions, NaN for unknown; (0, 0, 0) if none.
+    """Return the origin of an east-north-up frame amid positions: degrees, degrees, metres.
 
-    The median in earth-centred coordinates, so that neither an outlier nor the antimeridian moves
-    it far, rounded to about a metre.
+    `latitude`, `longitude` and `altitude` (n,) are NaN where unknown. The origin is the median of
+    the positions in earth-centred coordinates, which neither outliers nor the antimeridian move
+    far, rounded to about a metre; it is (0, 0, 0) if no position is known.
     """
     known = np.isfinite(latitude) & np.isfinite(longitude)
     if not known.any():
@@ -47,9 +49,10 @@ def gps_positions(
     origin: tuple[float, float, float],
     default_sigma_m: float = DEFAULT_ACCURACY_M,
 ) -> GpsPositions:
-    """Return the GPS of rows with the IMAGES columns latitude ... gps_accuracy_m, in ENU.
+    """Return the GPS positions of rows of IMAGES in the east-north-up frame at `origin`.
 
-    A position without a stated accuracy has `default_sigma_m`.
+    A row has latitude, longitude, altitude and gps_accuracy_m, each None where unknown. A position
+    that states no accuracy has that of `default_sigma_m`.
     """
 
     def column(name: str) -> Array:

@@ -11,25 +11,30 @@ from vladmap.mapping.filled_positions import SCENE_M
 from vladmap.mapping.photographs import Pairs, Photographs, are_close_in_sequence
 
 MIN_DISTANCE_M = 10.0
+"""Photographs of one scene may lie so far apart, however exact their positions are."""
 
-# A stretch of a drive shares one offset: so many photographs, so many metres (one sigma) from
-# nothing, so many from the stretch before. Pairs further apart than any offset and any scene
-# allow do not take part in finding it.
+MAX_OFFSET_M = 30.0
+"""The largest offset that GPS is assumed to have."""
+
+# A stretch is so many photographs of a sequence. The offset of a stretch has a normal prior with
+# this standard deviation, in metres; its difference from that of the stretch before has this one.
 _STRETCH = 30
 _OFFSET_SIGMA_M = 10.0
 _OFFSET_STEP_M = 5.0
-MAX_OFFSET_M = 30.0
 _ROUNDS = 12
-# Pairs between two stretches err alike: together they weigh no more than so many.
+# The errors of pairs between the same two stretches are correlated: together they weigh no more
+# than so many independent pairs.
 _PAIRS_THAT_COUNT = 10.0
 
 
 def gps_offsets(photographs: Photographs, pairs: Pairs, position: Array, sigma: Array) -> Array:
-    """The (n, 3) offset that GPS has at each photograph, shared along a stretch of its drive.
+    """Return the (n, 3) offset of GPS at each photograph, the same along a stretch.
 
-    Pairs pull the stretches that they join together, a stretch holds to the one before it and to
-    where GPS has it. Robust by graduated non-convexity (Yang et al., RA-L 2020): the Geman-McClure
-    weight of a pair is that of a scale that shrinks from the largest offset to the size of a scene.
+    The offsets minimise the distances of the photographs of each pair, under priors that keep every
+    offset small and that of a stretch close to that of the stretch before. Pairs further apart than
+    an offset and a scene allow, and pairs close in a sequence, take no part. Wrong pairs are down-
+    weighted by graduated non-convexity (Yang et al., RA-L 2020): the scale of the Geman-McClure
+    weights shrinks over twelve rounds.
     """
     count = len(position)
     stretch, following = _stretches(photographs, position)
@@ -86,7 +91,7 @@ def gps_offsets(photographs: Photographs, pairs: Pairs, position: Array, sigma: 
 def _stretches(
     photographs: Photographs, position: Array
 ) -> tuple[Indices, tuple[Indices, Indices]]:
-    """The stretch of each photograph, -1 where none, and which stretch follows which."""
+    """Return the stretch of each photograph, -1 for none, and pairs of consecutive stretches."""
     stretch = np.full(len(position), -1, np.int64)
     order = np.lexsort((photographs.index, photographs.sequence))
     order = order[(photographs.sequence[order] >= 0) & np.isfinite(position[order, 0])]

@@ -1,13 +1,14 @@
-"""Which verified pairs are trusted: judged over the whole collection, before anything is cut.
+"""Which verified pairs are trusted.
 
-Two-view geometry cannot tell one of two identical facades from the other (perceptual aliasing),
-and one such pair folds a street onto itself. What can tell: where GPS puts the two, where their
-drives put them, what their other partners say, and how much two photographs so far apart could
-share. A part of a collection sees less of that evidence than the whole.
+Two-view geometry cannot distinguish two identical facades (perceptual aliasing), and a single pair
+of such photographs folds a street onto itself. Four kinds of evidence can expose it: the GPS
+positions, the places in the sequence, the pairs that both photographs have with others, and the
+number of inliers, which decreases with distance. Pairs are judged over the whole collection, before
+it is cut into tiles, because a tile sees only part of that evidence.
 
-GPS errs by an offset that a stretch of a drive shares (a street between high houses shifts every
-position in it by the same twenty metres) and by noise that each photograph has of its own. The
-offsets are found first, from the pairs, so that a drive that was shifted is not torn off.
+GPS has two errors: an offset that all positions along a stretch of a drive share (a street between
+high houses may shift them by the same twenty metres), and independent noise. The offsets are
+estimated first, so that pairs of a shifted drive are not taken for aliases.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ from vladmap.mapping.two_view import inlier_counts
 
 KEPT, FAR, ALIKE, TURNED = range(4)
 VERDICTS = ("kept", "far", "alike", "turned")
-"""The names of verdicts: trusted; too far apart by GPS and drives, with no third photograph that
-confirms the pair; more alike than photographs so far apart can be; turned against what the
-photographs that see both say."""
+"""The names of the verdicts. `kept`: the pair is trusted. `far`: GPS and sequences put the two too
+far apart, and no third photograph confirms the pair. `alike`: it has more inliers than pairs so far
+apart can have. `turned`: its rotation disagrees with those of the pairs around it."""
 
 JUDGED = pa.schema(
     [
@@ -54,21 +55,26 @@ JUDGED = pa.schema(
     ]
 )
 """Verified pairs with their verdict, one of VERDICTS, and Judgement's distance and limit."""
+
+# A near pair is rejected if at least so many cycles at it stay open and none closes.
 _MIN_CYCLES = 4
-# Of three photographs, a third that confirms a far pair must see both, and so many are needed.
+# So many third photographs must confirm a pair that is far apart.
 _MIN_WITNESSES = 2
-# A photograph with fewer trusted partners than this is believed about others in sight.
+# A photograph with fewer trusted pairs than this needs no confirmation for pairs within sight,
+# which is so many metres beyond the error of GPS.
 _FEW = 3
 _SIGHT_M = 40.0
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """`verdict` (m,) int8, of KEPT and the others; `distance` (m,) metres, NaN where unknown;
-    `limit` (m,) metres, what the errors of the two positions may make of none.
+    """The verdicts on m pairs of n photographs, and what they rest on.
 
-    `position` (n, 3) is where each photograph is taken to lie: its GPS without the offset of its
-    stretch, else by its sequence, else by its partners; `offset` (n, 3) what was taken off.
+    `verdict` (m,) is KEPT, FAR, ALIKE or TURNED; `distance` (m,) the distance in metres, NaN where
+    unknown; `limit` (m,) the distance that the errors of both positions explain. `position` (n, 3)
+    is the assumed position of each photograph, earth-centred: its GPS position less the GPS offset
+    of its stretch, or one interpolated in the sequence, or that of its partners. `offset` (n, 3) is
+    the offset that was subtracted.
     """
 
     verdict: NDArray[np.int8]
@@ -98,7 +104,7 @@ def judged_table(
 
 
 def judge_tables(images: pa.Table, two_views: pa.Table, gps_sigma_m: float) -> pa.Table:
-    """Judge the verified pairs of TWO_VIEWS between rows of IMAGES by themselves: JUDGED."""
+    """Judge the verified pairs of TWO_VIEWS among rows of IMAGES; return a table of JUDGED."""
     images = images.sort_by("image_id")
     ids = images["image_id"].to_pylist()
     known = pa.array(ids, pa.string())
@@ -113,33 +119,39 @@ def judge_tables(images: pa.Table, two_views: pa.Table, gps_sigma_m: float) -> p
 
 
 def trusted_only(judged: pa.Table) -> pa.Table:
-    """The rows of JUDGED that are kept."""
+    """Return the trusted rows of JUDGED."""
     return judged.filter(pc.equal(judged["verdict"], VERDICTS[KEPT]))
 
 
 def verdict_counts(judged: pa.Table) -> dict[str, int]:
-    """How many pairs of JUDGED have each verdict."""
-    found = {row["values"]: row["counts"] for row in judged["verdict"].value_counts().to_pylist()}
-    return {name: int(found.get(name, 0)) for name in VERDICTS}
+    """Return the number of pairs of JUDGED with each verdict, by its name."""
+    counts = {row["values"]: row["counts"] for row in judged["verdict"].value_counts().to_pylist()}
+    return {name: int(counts.get(name, 0)) for name in VERDICTS}
 
 
 def judge(photographs: Photographs, pairs: Pairs) -> Judgement:
     """Judge all verified pairs of a collection together.
 
-    A pair is trusted if GPS and drives put its photographs beside each other and no majority of
-    the rotations around three photographs speaks against it; one further apart if at least two
-    photographs between them, trusted partners of both, confirm its rotation, or if one of the two
-    has next to no other partner and the other is in sight; and if it has no more inliers than
-    nearer pairs of the two. Neighbours in a sequence are beside each other wherever GPS has them.
-    Without any position a pair is believed, unless rotations speak against it.
-    Time and memory grow with pairs and with partners of each photograph.
+    A cycle is three photographs with a pair between each two of them; it closes if the three
+    rotations multiply to the identity. A pair is near if the distance of its photographs is within
+    the error of their positions, or if they are close in one sequence. A near pair is trusted
+    unless its cycles stay open. A pair further apart is trusted only if
+
+    - at least two photographs that have trusted, shorter pairs with both of its photographs close
+      a cycle with it, or one of its photographs has hardly any other trusted pair and the distance
+      is within sight (`far` otherwise; `turned` for a pair whose distance the error of GPS still
+      explains, but most of whose cycles stay open), and
+    - it does not have more inliers than nearer pairs of the same photographs (`alike` otherwise).
+
+    A pair without positions counts as near. Time and memory grow with the number of pairs and with
+    the number of partners of each photograph.
     """
     position, sigma = fill_positions(photographs)
     offset = gps_offsets(photographs, pairs, position, sigma)
     position, sigma = positions_by_partners(position - offset, sigma, pairs)
     apart = position[pairs.first] - position[pairs.second]
     shift = offset[pairs.first] - offset[pairs.second]
-    # No offset is as large as that: pairs that say so are aliases.
+    # Offsets that differ by more come from aliases: for such pairs the distance by GPS counts.
     shift[np.linalg.norm(shift, axis=1) <= MAX_OFFSET_M] = 0.0
     apart += shift
     distance = np.linalg.norm(apart, axis=1)
@@ -147,7 +159,7 @@ def judge(photographs: Photographs, pairs: Pairs) -> Judgement:
     limit = np.maximum(GPS_SIGMAS * error, MIN_DISTANCE_M)
     beside = are_close_in_sequence(photographs, pairs)
 
-    # NaN compares as false: what nothing is known of is near.
+    # NaN compares as false: a pair of unknown distance counts as near.
     far = ~beside & (distance > limit)
     unsure = ~beside & (distance > np.minimum(limit, SCENE_M))
     graph = PairGraph(len(position), pairs)
@@ -159,7 +171,7 @@ def judge(photographs: Photographs, pairs: Pairs) -> Judgement:
     rows = np.flatnonzero(unsure)
     closed, open_ = graph.cycles(rows, trusted, distance)
     confirmed = np.asarray((closed >= _MIN_WITNESSES) & (closed >= open_), bool)
-    # Where photographs are few there is no third one to ask: those in sight are believed.
+    # Where photographs are sparse no third one can confirm a pair: being in sight is enough.
     lonely = graph.partners(trusted)[np.stack([pairs.first, pairs.second])[:, rows]].min(axis=0)
     in_sight = distance[rows] <= limit[rows] + _SIGHT_M
     confirmed |= (lonely < _FEW) & in_sight & (open_ <= closed)

@@ -175,7 +175,7 @@ def image_names(model: pycolmap.Reconstruction) -> list[str]:
 def bundle_adjust(
     model: pycolmap.Reconstruction, *, refine_focal: bool, refine_distortion: bool
 ) -> None:
-    """Refine poses and points of `model` in place, and the intrinsics as told."""
+    """Refine the poses and points of `model` in place, and those intrinsics that are asked for."""
     options = pycolmap.BundleAdjustmentOptions(
         refine_focal_length=refine_focal,
         refine_extra_params=refine_distortion,

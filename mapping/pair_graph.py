@@ -8,12 +8,12 @@ from scipy.spatial.transform import Rotation
 from vladmap.mapping.arrays import Array, Bools, Indices
 from vladmap.mapping.photographs import Pairs
 
-# Rotations around three photographs that see each other close to within this.
+# A cycle of three pairs closes if its rotations multiply to less than this many degrees.
 _CYCLE_DEG = 8.0
 
 
 class PairGraph:
-    """Pairs as a graph: the partners of each photograph, and the pair of two photographs."""
+    """Pairs as the edges of a graph of photographs; partners are photographs that share a pair."""
 
     def __init__(self, size: int, pairs: Pairs) -> None:
         self.size, self.pairs = size, pairs
@@ -33,7 +33,7 @@ class PairGraph:
         self.rotation = Rotation.from_quat(quaternions[:, [1, 2, 3, 0]])
 
     def around(self, images: Indices) -> tuple[Indices, Indices, Indices]:
-        """(row of `images`, partner, pair) of every pair of each image."""
+        """Return (row of `images`, partner, pair) of every pair of each image, as three arrays."""
         count = self.start[images + 1] - self.start[images]
         row = np.repeat(np.arange(len(images)), count)
         place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
@@ -41,22 +41,22 @@ class PairGraph:
         return row, self.partner[at], self.pair[at]
 
     def partners(self, trusted: Bools) -> Indices:
-        """How many trusted pairs each photograph has."""
+        """Return how many trusted pairs each photograph has, (n,)."""
         ends = np.concatenate([self.pairs.first[trusted], self.pairs.second[trusted]])
         return np.bincount(ends, minlength=self.size)
 
     def find(self, a: Indices, b: Indices) -> Indices:
-        """The pair of each two images, -1 where they have none."""
+        """Return the pair of each two images, -1 where they have none."""
         key = np.minimum(a, b) * self.size + np.maximum(a, b)
         at = np.searchsorted(self.keys, key)
         inside = np.flatnonzero(at < len(self.keys))
         inside = inside[self.keys[at[inside]] == key[inside]]
-        found = np.full(len(key), -1, np.int64)
-        found[inside] = self.by_key[at[inside]]
-        return found
+        pair = np.full(len(key), -1, np.int64)
+        pair[inside] = self.by_key[at[inside]]
+        return pair
 
     def _oriented(self, pair: Indices, start: Indices) -> Rotation:
-        """The rotation of each pair, from `start` to the other end."""
+        """Return the rotation of each pair, from `start` to the other end."""
         forward = self.pairs.first[pair] == start
         vectors = self.rotation[pair].as_rotvec()
         return Rotation.from_rotvec(np.where(forward[:, None], vectors, -vectors))
@@ -64,9 +64,10 @@ class PairGraph:
     def cycles(
         self, rows: Indices, trusted: Bools, distance: Array | None = None
     ) -> tuple[Indices, Indices]:
-        """How many rotations around three photographs close, and do not, at each pair of `rows`.
+        """Return how many cycles of three photographs close, and stay open, at each pair of `rows`.
 
-        The other two sides are trusted pairs; with `distance` both shorter than the pair itself.
+        The other two pairs of a cycle are trusted; with `distance` both are shorter than the pair
+        itself. A cycle closes if the product of its rotations is within 8 degrees of the identity.
         """
         first, second = self.pairs.first[rows], self.pairs.second[rows]
         row, third, side = self.around(first)
@@ -93,9 +94,10 @@ class PairGraph:
         )
 
     def more_alike_than_nearer(self, rows: Indices, distance: Array, trusted: Bools) -> Bools:
-        """Which pairs of `rows` have more inliers than the median of nearer ones at either end.
+        """Return which pairs of `rows` have more inliers than nearer pairs of their photographs.
 
-        What two photographs share falls with the distance between them.
+        The number of inliers decreases with the distance of two photographs. A pair is compared
+        with the median over the trusted pairs of either photograph that are less than half as long.
         """
         ends = np.concatenate([self.pairs.first[rows], self.pairs.second[rows]])
         row, _, pair = self.around(ends)

@@ -1,4 +1,4 @@
-"""A reconstruction calibrated, and carried by GPS into an east-north-up frame."""
+"""Calibration of a reconstruction, and its placement by GPS in an east-north-up frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vladmap.mapping.mapper import (
     model_score,
 )
 
-# Refined intrinsics may move a focal length by this share; further is drift, not calibration.
+# A focal length that changes by a larger share under refinement has drifted.
 _MAX_FOCAL_CHANGE = 0.1
 _MIN_IMAGES_TO_CALIBRATE = 10
 
@@ -32,18 +32,19 @@ def origin_of(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]:
 def place(
     model: pycolmap.Reconstruction, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
 ) -> dict[str, Any]:
-    """Carry `model`, in place, by GPS into the ENU frame at its own `origin`; return its figures.
+    """Transform `model`, in place, to the east-north-up frame at its own origin; return figures.
 
-    The origin is amid the GPS of the model's own images: the up of an ENU frame is that of its
-    origin alone, and leans by a degree for each 111 km from there. Without enough GPS the model
-    stays in its own frame and `georegistered` is false.
+    `by_name` gives each image name its row of IMAGES. The origin lies amid the GPS positions of the
+    model's own images: the vertical of an east-north-up frame is that of its origin, and is off by
+    one degree at a distance of 111 km. Without enough GPS the model stays in its own frame, and
+    `georegistered` of the figures is false.
     """
     names, centres, rotations = centres_and_rotations(model)
     rows = [by_name[name] for name in names]
     origin = origin_of(rows)
-    found = georegister(centres, rotations, gps_positions(rows, origin, gps_sigma_m))
-    if found is not None:
-        model.transform(found.enu_from_model.to_colmap())
+    registration = georegister(centres, rotations, gps_positions(rows, origin, gps_sigma_m))
+    if registration is not None:
+        model.transform(registration.enu_from_model.to_colmap())
     model.update_point_3d_errors()
     return {
         "images": model.num_reg_images(),
@@ -51,16 +52,17 @@ def place(
         "observations": model.compute_num_observations(),
         "mean_track_length": model.compute_mean_track_length(),
         "reprojection_error_px": model.compute_mean_reprojection_error(),
-        "georegistered": found is not None,
+        "georegistered": registration is not None,
         "origin": list(origin),
-        **(found.quality() if found is not None else {}),
+        **(registration.quality() if registration is not None else {}),
     }
 
 
 def calibrate(model: pycolmap.Reconstruction, long_side_px: int) -> pycolmap.Reconstruction:
-    """Return `model` with intrinsics, poses and points refined together, where that is safe.
+    """Return `model` after bundle adjustment of intrinsics, poses and points, where that helps.
 
-    With few images, or where a focal length runs off, the model is returned as it is.
+    The model is returned as it is if it has fewer than ten images, if a focal length changes by
+    more than 10 %, or if its score decreases.
     """
     if model.num_reg_images() < _MIN_IMAGES_TO_CALIBRATE:
         return model

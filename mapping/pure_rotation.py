@@ -14,15 +14,16 @@ from vladmap.mapping.arrays import Array, Bools, Indices
 from vladmap.mapping.camera import MAX_ERROR_LONG_SIDE_PX, Camera, max_error_px
 from vladmap.mapping.two_view import TwoView
 
-# A pair is a mere rotation if this share of its points lie this near, over the error that an
-# inlier may have, to where a rotation takes them; a pair of fewer points shows nothing. In small
-# pictures a way past a wall looks more like a turn, and keypoints err by fewer pixels.
+# A rotation explains a pair if it brings this share of its points closer together than this share
+# of the error bound of inliers. A pair of fewer than _MIN_ROWS points shows no depth either. In
+# small pictures a motion past a wall resembles a rotation more, and keypoints are off by fewer
+# pixels: there the bound is smaller, down to _SMALLEST_SHARE of it.
 _TURN_SHARE = 0.8
 _TURN_ERROR = 0.75
 _SMALLEST_SHARE = 0.5
 _MIN_ROWS = 8
 _MAX_ROWS = 48
-# Focal lengths over the model's: a rotation seen through a wrong one looks like a translation.
+# Focal lengths to try, over the model's: under a wrong one a rotation looks like a translation.
 _FOCAL_FACTORS = tuple(1.1**step for step in range(-5, 6))
 _FOCAL_HALVINGS = 4
 _FOCAL_PAIRS = 400
@@ -32,9 +33,9 @@ _ROUNDS = 4
 def turning_views(
     views: Sequence[TwoView], features: Mapping[str, LocalFeatures], cameras: Mapping[str, Camera]
 ) -> Bools:
-    """Which verified pairs, (n,) bool, one rotation explains: they show no depth.
+    """Return which verified pairs, (n,), a rotation of the camera explains: they show no depth.
 
-    `features` and `cameras` are by image id. A pair of few inliers shows none either.
+    `features` and `cameras` are by image id. A pair of fewer than eight inliers counts as such.
     """
     ids = sorted({image_id for view in views for image_id in (view.image_id_a, view.image_id_b)})
     row_of = {image_id: row for row, image_id in enumerate(ids)}
@@ -44,11 +45,11 @@ def turning_views(
     for side, name in enumerate(("image_id_a", "image_id_b")):
         images = [getattr(view, name) for view in views]
         ends.append(np.repeat([row_of[image_id] for image_id in images], size).astype(np.int64))
-        found = [
+        located = [
             features[image_id].keypoints[view.inliers[:, side], :2]
             for image_id, view in zip(images, views, strict=True)
         ]
-        pixels.append(np.concatenate([np.zeros((0, 2)), *found]).astype(np.float64))
+        pixels.append(np.concatenate([np.zeros((0, 2)), *located]).astype(np.float64))
     turns, of_pair = explained_by_rotation(
         [cameras[image_id].to_colmap() for image_id in ids], ends[0], ends[1], pixels[0], pixels[1]
     )
@@ -64,9 +65,10 @@ def explained_by_rotation(
     pixel_a: Array,
     pixel_b: Array,
 ) -> tuple[Bools, Indices]:
-    """Which pairs of images, by increasing rows, a rotation explains; the pair of each of n rows.
+    """Return which pairs of images a rotation explains, (m,), and the pair of each point, (n,).
 
-    `cameras` are of the images, the others of n points that two images see.
+    `cameras` are those of the images. The other arrays describe n points that two images see: the
+    rows of both images, and the pixels (n, 2) in both. Pairs are in the order of their rows.
     """
     _, of_pair, size = np.unique(
         image_a * len(cameras) + image_b, return_inverse=True, return_counts=True
@@ -77,7 +79,7 @@ def explained_by_rotation(
     kinds = _Kinds(cameras)
 
     def shares(factor: float, rows: Indices) -> Array:
-        """What share of its points a rotation explains at a focal length, of each pair in rows."""
+        """Return the share of its points that a rotation explains, of each pair in `rows`."""
         _, group, count = np.unique(of_pair[rows], return_inverse=True, return_counts=True)
         first, _ = kinds.rays(image_a[rows], pixel_a[rows], factor)
         second, bound = kinds.rays(image_b[rows], pixel_b[rows], factor)
@@ -85,7 +87,7 @@ def explained_by_rotation(
         near = (error <= _TURN_ERROR * bound).astype(np.float64)
         return np.bincount(group, near, len(count)) / count
 
-    # One focal length for all: the one under which most of what is seen is a rotation.
+    # One focal length for all pairs: the one under which rotations explain most of them.
     chosen = np.unique(np.linspace(0, len(size) - 1, _FOCAL_PAIRS).astype(np.int64))
     few = sample[np.isin(of_pair[sample], chosen)]
 
@@ -102,7 +104,7 @@ def explained_by_rotation(
 
 
 def _sample(of_pair: Indices, size: Indices) -> Indices:
-    """Rows, evenly spaced, of which no pair has more than _MAX_ROWS."""
+    """Return evenly spaced rows, at most _MAX_ROWS of each pair."""
     order = np.argsort(of_pair, kind="stable")
     rank = np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size)
     total = size[of_pair[order]]
@@ -111,7 +113,7 @@ def _sample(of_pair: Indices, size: Indices) -> Indices:
 
 
 class _Kinds:
-    """The cameras of images by rows, equal ones once."""
+    """The distinct cameras of images."""
 
     def __init__(self, cameras: Sequence[pycolmap.Camera]) -> None:
         known: dict[tuple[object, ...], int] = {}
@@ -126,8 +128,10 @@ class _Kinds:
         self._of_image = np.array(of_image, np.int64)
 
     def rays(self, image: Indices, pixel: Array, factor: float) -> tuple[Array, Array]:
-        """Unit rays (n, 3) of pixels in their images' cameras, the focal lengths times `factor`,
-        NaN where there is none; and the angle, in radians, by which a keypoint may err."""
+        """Return unit rays (n, 3) of pixels, and the angle in radians by which each may be off.
+
+        Focal lengths are multiplied by `factor`. A pixel without a ray gives NaN.
+        """
         rays = np.zeros((len(image), 3))
         bound = np.ones(len(rays))
         kind = self._of_image[image]
@@ -149,9 +153,10 @@ class _Kinds:
 def _rotation_errors(
     first: Array, second: Array, group: Indices, groups: int, scale: Array
 ) -> Array:
-    """Radians between rays `second` and those of `first` under the best rotation of each group.
+    """Return the angles (n,) in radians between `second` and `first` after the best rotation.
 
-    Kabsch's solution in the mean, reweighted by Cauchy's function of error over `scale`.
+    `group` (n,) is the pair of each ray. The rotation of a pair is Kabsch's least-squares solution
+    (Acta Cryst. A 32, 1976), iteratively reweighted by a Cauchy function of the error over `scale`.
     """
     known = np.asarray(np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1))
     products = np.where(known[:, None, None], second[:, :, None] * first[:, None, :], 0.0)
@@ -167,7 +172,7 @@ def _rotation_errors(
             axis=1,
         ).reshape(-1, 3, 3)
         u, _, vt = np.linalg.svd(covariance)
-        # A reflection brings them nearer still, but no camera turns into its mirror image.
+        # The best orthogonal matrix may be a reflection, which is no rotation of a camera.
         mirrored = np.flatnonzero(np.linalg.det(u @ vt) < 0)
         u[mirrored, :, 2] *= -1.0
         turned = np.einsum("nij,nj->ni", (u @ vt)[group], first)

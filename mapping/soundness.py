@@ -1,8 +1,8 @@
-"""Whether a model holds, by evidence that did not make it: one test for every mapper's models.
+"""Tests of a model, the same for the models of every mapper.
 
-The number of registered images says nothing of a map: folded ones register all. What can fail is
-asked here: does the model explain the matches of the pairs that it was made of, and do GPS and the
-drives bear out where it puts each photograph?
+The number of registered images is no measure of quality: a folded map registers all of them. Two
+tests can fail: whether the model explains the inliers of the pairs that it was made from, and
+whether GPS and the sequences agree with the place of each photograph.
 """
 
 from __future__ import annotations
@@ -23,29 +23,31 @@ from vladmap.mapping.georegister import centres_and_rotations
 from vladmap.mapping.gps import gps_positions
 from vladmap.mapping.photographs import Photographs
 
-# A pair is explained where half of its inliers lie within twice their threshold of the epipolar
-# lines of the model's poses; an image is, where half of its pairs are.
+# The model explains a pair if half of its inliers lie within twice their threshold of the epipolar
+# planes of the model's poses. It explains an image if it explains half of the image's pairs.
 _EXPLAINED_INLIERS = 0.5
 _EXPLAINED_PAIRS = 0.5
 _ERROR_FACTOR = 2.0
-# A photograph may lie this many standard deviations of its GPS, and these metres, from where GPS
-# and its drive have it. A stretch of a drive may share an offset of so many metres.
+# A photograph may lie so many standard deviations of its GPS, and at least so many metres, from the
+# position that GPS and its sequence give it. All photographs of a stretch may share an offset of so
+# many metres, judged over a window of so many photographs.
 _SIGMAS = 5.0
 _MIN_METRES = 10.0
 _MAX_OFFSET_M = 30.0
 _WINDOW = 5
-# A drive in the map goes on where a step is below so many usual ones.
+# A step along a drive is continuous in the map if it is below so many median steps.
 _USUAL_STEPS = 4.0
-# A model of which a larger share is contradicted is wrong as a whole.
+# A model is wrong as a whole if a larger share of its images is contradicted.
 _MAX_CONTRADICTED = 0.3
 
 
 @dataclass(frozen=True)
 class PairMatches:
-    """Inliers of m pairs: names of their images, and k rows of rays (k, 2), of the image plane.
+    """The inliers of m pairs: k matches in all.
 
-    `pair` (k,) is the row's pair; `limit` (m,) the largest angle, as its sine, off an epipolar
-    plane.
+    `names_a` and `names_b` are the names of the images of each pair. `pair` (k,) is the pair of
+    each match, `rays_a` and `rays_b` (k, 2) its coordinates in both image planes at depth 1.
+    `limit` (m,) is the sine of the largest angle that a ray may be off its epipolar plane.
     """
 
     names_a: list[str]
@@ -77,13 +79,13 @@ def read_pairs(database: Path) -> PairMatches:
             for a, b in ends
         ]
     every = np.concatenate([np.zeros((0, 2)), *rays])
-    found = np.concatenate([np.zeros((0, 2), np.int64), *matches])
+    rows = np.concatenate([np.zeros((0, 2), np.int64), *matches])
     return PairMatches(
         [names[a] for a, _ in ends],
         [names[b] for _, b in ends],
         np.repeat(np.arange(len(ends)), [len(part) for part in matches]).astype(np.int64),
-        every[found[:, 0]],
-        every[found[:, 1]],
+        every[rows[:, 0]],
+        every[rows[:, 1]],
         np.array(
             [_ERROR_FACTOR * max(error[a], error[b]) / min(focal[a], focal[b]) for a, b in ends],
             np.float64,
@@ -118,7 +120,7 @@ def _explained(
     inside: Bools,
     pairs: PairMatches,
 ) -> Array:
-    """The share of each pair's inliers that lie in the epipolar planes of two poses, (m,)."""
+    """Return the share of each pair's inliers in the epipolar planes of its poses, (m,)."""
     count = len(first)
     a, b = np.where(inside, first, 0), np.where(inside, second, 0)
     used = inside[pairs.pair]
@@ -148,10 +150,11 @@ def misplaced_images(
     origin: Origin,
     gps_sigma_m: float,
 ) -> list[str]:
-    """Return the images of a georegistered model that GPS and drives have elsewhere, sorted.
+    """Return the images of a georegistered model that GPS and sequences place elsewhere, sorted.
 
-    A drive, or a stretch of it, may share an offset of up to 30 m. Not the same: a photograph that
-    lies off its neighbours, and a part of a drive that lies off the rest of it.
+    An offset of up to 30 m that a drive, or a stretch of it, shares is an error of GPS and excuses
+    its images. It does not excuse a photograph that lies off its neighbours, nor a drive that the
+    map tears apart.
     """
     names, centres, _ = centres_and_rotations(model)
     rows = [by_name[name] for name in names]
@@ -172,10 +175,11 @@ def misplaced_images(
 
 
 def _bears_offset(place: Array, residual: Array, limit: Array) -> Bools:
-    """Which photographs of one drive, in order, have the offset that their stretch shares.
+    """Return which photographs of one drive, in order, have the offset that their stretch shares.
 
-    Where residuals jump and the drive in the map goes on, GPS has jumped; where the drive in the
-    map jumps as well, the map is torn or folded there, and an offset excuses nothing.
+    If the residuals jump between two photographs while the drive is continuous in the map, GPS has
+    jumped. If the drive in the map jumps as well, the map is torn or folded there, and no
+    photograph is excused.
     """
     before = _running_median(residual)
     after = _running_median(residual[::-1])[::-1]
@@ -196,7 +200,7 @@ def _bears_offset(place: Array, residual: Array, limit: Array) -> Bools:
 
 
 def _running_median(values: Array) -> Array:
-    """The median of each row and the four before it; of fewer at the start, (n, 2)."""
+    """Return the median (n, 2) of each row and the four before it, or of fewer at the start."""
     padded = np.vstack([np.full((_WINDOW - 1, 2), np.nan), values])
     windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW, axis=0)
     return np.asarray(np.nanmedian(windows, axis=2))
@@ -215,10 +219,10 @@ def sequences_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Indices, Indices]:
 def collapsed(
     model: pycolmap.Reconstruction, pairs: pa.Table, name_of: Mapping[str, str]
 ) -> list[tuple[str, str]]:
-    """Pairs of mapping.judging.JUDGED that a georegistered model puts together and GPS apart.
+    """Return the pairs of JUDGED whose images a georegistered model puts together and GPS apart.
 
-    Returned by the names of their images. Only this direction counts: of two true neighbours that
-    a fold tore apart, the map is wrong.
+    The pairs are image names. The opposite, images that the model puts apart and GPS together, is
+    not counted: there the map is wrong, not the pair.
     """
     names, centres, _ = centres_and_rotations(model)
     row_of = {name: row for row, name in enumerate(names)}
@@ -234,12 +238,12 @@ def collapsed(
 
 
 def contradicted(count: int, images: int) -> bool:
-    """Whether a model of `images` images is wrong as a whole, `count` of them being so."""
+    """Return whether a model of which `count` of `images` images are wrong is wrong as a whole."""
     return count > _MAX_CONTRADICTED * images
 
 
 def remove_images(model: pycolmap.Reconstruction, names: Sequence[str]) -> None:
-    """Take images out of a model, with the observations that they had."""
+    """Remove images, by name, from a model in place, with their observations."""
     unwanted = set(names)
     for number in sorted(model.reg_image_ids()):
         image = model.image(number)

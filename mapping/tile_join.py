@@ -194,10 +194,10 @@ def _gps_residuals(
         return {}
     names, centres, rotations = centres_and_rotations(tile.model)
     gps = gps_positions([by_name[name] for name in names], tile.origin, gps_sigma_m)
-    found = georegister(centres, rotations, gps)
-    if found is None:
+    registration = georegister(centres, rotations, gps)
+    if registration is None:
         return {}
-    known = zip(names, found.horizontal.tolist(), strict=True)
+    known = zip(names, registration.horizontal.tolist(), strict=True)
     return {name: residual for name, residual in known if np.isfinite(residual)}
 
 

@@ -141,8 +141,8 @@ def _mended(piece: Indices, first: Indices, second: Indices, bound: int, full: i
 
 
 def _counts(values: Indices) -> tuple[Indices, Indices]:
-    found, count = np.unique(values, return_counts=True)
-    return found, count.astype(np.int64)
+    distinct, count = np.unique(values, return_counts=True)
+    return distinct, count.astype(np.int64)
 
 
 def _names(

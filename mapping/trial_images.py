@@ -31,7 +31,10 @@ Pair = tuple[str, str]
 
 
 class Evidence:
-    """What pairs of images share, found once each; `matches` are all that were made."""
+    """Matches and inliers of pairs of images, each computed once.
+
+    `matches` holds those computed so far, `still` the pairs that show the same picture.
+    """
 
     def __init__(
         self,
@@ -66,13 +69,13 @@ class Evidence:
         """
         a, b = min(a, b), max(a, b)
         if (a, b) not in self._inliers:
-            found = self.match(a, b)
-            count = fundamental_inliers(self.features(a), self.features(b), found, self._error)
+            matches = self.match(a, b)
+            count = fundamental_inliers(self.features(a), self.features(b), matches, self._error)
             self._inliers[a, b] = count if count >= MIN_INLIERS else 0
             if count >= MIN_INLIERS:
                 moved = (
-                    self.features(a).keypoints[found[:, 0], :2]
-                    - self.features(b).keypoints[found[:, 1], :2]
+                    self.features(a).keypoints[matches[:, 0], :2]
+                    - self.features(b).keypoints[matches[:, 1], :2]
                 )
                 if np.median(np.hypot(moved[:, 0], moved[:, 1])) < self._still:
                     self.still.add((a, b))
@@ -108,7 +111,7 @@ def trial_images(
             break
         first = start[int(np.argmax(shared))]
         taken, weight = _grown([int(a[first]), int(b[first])], a, b, ids, evidence, max_images)
-        best = max(best, (len(taken), weight, taken), key=lambda found: found[:2])
+        best = max(best, (len(taken), weight, taken), key=lambda subset: subset[:2])
         if len(taken) >= max_images:
             break
         fresh[taken] = False
@@ -118,7 +121,10 @@ def trial_images(
 def _likeliest_first(
     a: Indices, b: Indices, similarity: NDArray[np.float64], images: int
 ) -> Indices:
-    """The order of pairs by their rank among those of each of their images, then by similarity."""
+    """Return the order of pairs by the worse of their ranks among their images' pairs.
+
+    Ties are in the order of similarity.
+    """
     order = np.argsort(-similarity, kind="stable")
     end = np.stack([a[order], b[order]], axis=1).ravel()
     by_image = np.argsort(end, kind="stable")
@@ -137,7 +143,7 @@ def _grown(
     evidence: Evidence,
     max_images: int,
 ) -> tuple[list[int], float]:
-    """The images taken with those that share most with them, and how much all share."""
+    """Return the images that grow from `taken`, and the sum of the inliers that they share."""
     weight = np.zeros(len(ids))
     seen = np.zeros(len(a), bool)
     barred = np.zeros(len(ids), bool)

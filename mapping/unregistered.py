@@ -117,14 +117,14 @@ def unregistered_table(
         counts = (pairs_per_image(untold, pairs).tolist() for pairs in (candidates, verified))
         by_pairs = map(_by_pairs, *counts)
         reasons = [next(by_pairs) if why is None else why for why in reasons]
-    found = [_row(image, why) for image, why in zip(missing, reasons, strict=True) if why]
+    rows = [_row(image, why) for image, why in zip(missing, reasons, strict=True) if why]
     read = set(name_of) | set(posed.to_pylist())
-    found += [
+    rows += [
         _row(reject, _rejected(reject))
         for image_id, reject in first_reject.items()
         if image_id not in read
     ]
-    return _table(sorted(found, key=lambda row: row["image_id"]))
+    return _table(sorted(rows, key=lambda row: row["image_id"]))
 
 
 def _rejected(reject: Mapping[str, Any]) -> Why:
@@ -147,18 +147,18 @@ def _by_pairs(candidates: int, verified: int) -> Why:
 def _tile_reasons(outcome: MapOutcome) -> dict[str, Why]:
     """What the tiles say of their images; of an image in several, the tile where it came furthest.
 
-    A tile that found no place for anything has failed, and that is the reason.
+    If a tile has failed, that is the reason for all of its images that have no other.
     """
-    found: dict[str, Why] = {}
+    reasons: dict[str, Why] = {}
     for name, report in sorted(outcome.tiles.items()):
         failure = report.get("failure")
         for image_id, words in report.get("unregistered", {}).items():
             reason, detail = _said(words, UnregisteredReason.LEFT_OUT_BY_MAPPER)
             if failure and reason is UnregisteredReason.LEFT_OUT_BY_MAPPER:
                 reason, detail = UnregisteredReason.TILE_FAILED, f"{name}: {failure}"
-            if image_id not in found or _ORDER[reason] > _ORDER[found[image_id][1]]:
-                found[image_id] = ("reconstruct", reason, detail)
-    return found
+            if image_id not in reasons or _ORDER[reason] > _ORDER[reasons[image_id][1]]:
+                reasons[image_id] = ("reconstruct", reason, detail)
+    return reasons
 
 
 def _said(words: str, otherwise: UnregisteredReason) -> tuple[UnregisteredReason, str]:
