@@ -10,12 +10,13 @@ from vladmap.models.kinds import MODEL_NAMES
 if TYPE_CHECKING:
     from vladmap.models.base import DescriptorModel, ModelSpec
     from vladmap.models.registry import load_model
-    from vladmap.weights.preprocessing import FixedSize, InputSize
+    from vladmap.weights.preprocessing import FixedSize, GivenSize, InputSize
 
 __all__ = [
     "MODEL_NAMES",
     "DescriptorModel",
     "FixedSize",
+    "GivenSize",
     "InputSize",
     "ModelSpec",
     "load_model",
@@ -24,6 +25,7 @@ __all__ = [
 _HOMES = {
     "DescriptorModel": "vladmap.models.base",
     "FixedSize": "vladmap.weights.preprocessing",
+    "GivenSize": "vladmap.weights.preprocessing",
     "InputSize": "vladmap.weights.preprocessing",
     "ModelSpec": "vladmap.models.base",
     "load_model": "vladmap.models.registry",

@@ -72,7 +72,7 @@ def named_children(state: Mapping[str, Tensor]) -> dict[str, str]:
     names = {}
     for name in state:
         number, _, rest = name.partition(".")
-        known = number.isdigit() and int(number) < len(_CHILDREN)
+        known = number.isdecimal() and int(number) < len(_CHILDREN)
         names[name] = f"{_CHILDREN[int(number)]}.{rest}" if known else name
     return names
 

@@ -16,6 +16,7 @@ from vladmap.models import load_model
 from vladmap.models.aggregations.cosplace import CosPlace
 from vladmap.models.backbones import resnet
 from vladmap.models.checkpoints.layouts import network, to_bytes
+from vladmap.models.training.trainable import trainable
 from vladmap.schemas.rejects import UserError
 from vladmap.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from vladmap.weights.reading import read_weights
@@ -139,3 +140,9 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(
 def test_gem_does_not_take_the_file_without_its_linear_layer() -> None:
     with pytest.raises(UserError, match="ends in CosPlace, gem needs GeM"):
         load_model("gem", save(published(vgg16_state(), 512, 64)))
+
+
+def test_it_is_not_trained_on() -> None:
+    net = network(read_weights(save(published(vgg16_state(), 512, 64))))
+    with pytest.raises(UserError, match="ends in CosPlace is not trained here: start from one of"):
+        trainable(net)
