@@ -8,7 +8,7 @@ from vladmap.pipeline.stages import STAGES
 
 _JOB = StageJob(
     "build",
-    list(STAGES),
+    STAGES,
     "Turn a collection of geotagged street-level photographs into an atlas.",
     [
         "vladmap build --images photos --atlas atlas",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from vladmap.console.results import print_json
@@ -30,7 +30,7 @@ class StageJob:
     """A job that brings the named stages of an atlas up to date."""
 
     name: str
-    stages: Sequence[str]
+    stages: Collection[str]
     text: str
     examples: Sequence[str]
 
@@ -50,7 +50,7 @@ class StageJob:
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Parse a command line and run the stages; returns the exit code."""
-        return _run(self.command_line(), self.stages, argv)
+        return _run(self.command_line(), list(self.stages), argv)
 
 
 def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | None) -> int:

@@ -30,8 +30,8 @@ def work(run: Run) -> None:
         layout.COVERAGE,
         COVERAGE.fingerprint(),
         reads=(
-            *((f"images/{shard}", entry.file.path) for shard, entry in images.items()),
-            *((f"rejects/{number}", path) for number, path in enumerate(reject_paths(run))),
+            *((layout.IMAGES, entry.file.path) for entry in images.values()),
+            *((layout.REJECTS, path) for path in reject_paths(run)),
             ("poses", layout.POSES),
         ),
         inputs=tuple(

@@ -147,7 +147,7 @@ def test_a_registered_stage_says_what_it_needs_and_estimates_its_work(
     assert main([*build, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "names       5 lines" in said
-    assert f"merge, names, report -> {ingested}" in said
+    assert f", names, report -> {ingested}" in said
     empty = AtlasStore.open(str(tmp_path / "empty"), create=True)
     empty.save()
     assert main(["names", "--atlas", empty.root]) == 2
