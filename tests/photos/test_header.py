@@ -1,48 +1,20 @@
-import dataclasses
+"""What a photograph says of itself in EXIF: place, time, focal length, orientation."""
+
 import math
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
 from tests.photos.bad_photos import (
-    bad_files,
     encode,
-    exif_block,
     gps_tags,
-    jpeg_bomb,
     texture,
-    write_bad_inputs,
-    write_odd_inputs,
 )
+from tests.photos.headers import B, G, header_with, packet
 from vladmap.photos.headers.header import DOP_TO_METRES, read_header
-from vladmap.photos.headers.xmp import read_xmp
 from vladmap.photos.positions import finite, valid_positions
-from vladmap.schemas.rejects import PhotoError, RejectReason
-
-B = ExifTags.Base
-G = ExifTags.GPS
-
-
-def header_with(*, base=None, details=None, gps=None, xmp=None, size=(192, 144), kind="JPEG"):
-    options = {"exif": exif_block(base=base, details=details, gps=gps)}
-    if xmp is not None:
-        options["xmp"] = xmp
-    return read_header(encode(texture(0, *size), kind, **options))
-
-
-def packet(properties: str, children: str = "") -> bytes:
-    return (
-        "<?xpacket begin='' id='W5M0MpCehiHzreSzNTczkc9d'?><x:xmpmeta xmlns:x='adobe:ns:meta/'>"
-        "<rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
-        "<rdf:Description rdf:about='' xmlns:exif='http://ns.adobe.com/exif/1.0/' "
-        "xmlns:tiff='http://ns.adobe.com/tiff/1.0/' "
-        "xmlns:GPano='http://ns.google.com/photos/1.0/panorama/' "
-        "xmlns:drone-dji='http://www.dji.com/drone-dji/1.0/' "
-        f"{properties}>{children}</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end='w'?>"
-    ).encode()
 
 
 class TestPosition:
@@ -281,142 +253,6 @@ class TestOrientation:
         assert header_with(base={B.Orientation: value}).orientation == 1
 
 
-class TestXmp:
-    @pytest.mark.parametrize(
-        ("latitude", "longitude", "expected"),
-        [
-            ("48,51.5N", "2,15.0E", (48 + 51.5 / 60, 2.25)),
-            ("48,51,30N", "2,15,0W", (48 + 51.5 / 60, -2.25)),
-            ("33,52.128S", "151,12.558E", (-33.8688, 151.2093)),
-            ("-33.8688", "+151.2093", (-33.8688, 151.2093)),
-            ("16,48.0S", "180,0.0W", (-16.8, -180.0)),
-        ],
-    )
-    def test_forms_of_coordinates(self, latitude, longitude, expected):
-        facts = read_xmp(packet(f'exif:GPSLatitude="{latitude}" exif:GPSLongitude="{longitude}"'))
-        assert facts.position == pytest.approx(expected, abs=1e-9)
-
-    @pytest.mark.parametrize("latitude", ["48,61N", "48,51.5E", "91,0N", "NaN", "inf", "x", "1/0"])
-    def test_coordinates_that_are_none(self, latitude):
-        facts = read_xmp(packet(f'exif:GPSLatitude="{latitude}" exif:GPSLongitude="2,15.0E"'))
-        assert facts.position is None
-        assert facts.position_invalid
-
-    def test_elements_count_like_attributes(self):
-        facts = read_xmp(
-            packet(
-                "",
-                "<exif:GPSLatitude>48,51.5N</exif:GPSLatitude>"
-                "<exif:GPSLongitude>2,15E</exif:GPSLongitude>"
-                "<exif:GPSAltitude>1234/100</exif:GPSAltitude>"
-                "<exif:GPSAltitudeRef>1</exif:GPSAltitudeRef>"
-                "<tiff:Make>Ricoh</tiff:Make>",
-            )
-        )
-        assert facts.position == pytest.approx((48 + 51.5 / 60, 2.25))
-        assert (facts.altitude, facts.altitude_reference) == (-12.34, "sea_level")
-        assert facts.make == "Ricoh"
-
-    def test_drone_dji(self):
-        facts = read_xmp(
-            packet(
-                'drone-dji:GpsLatitude="+46.5" drone-dji:GpsLongtitude="-6.25" '
-                'drone-dji:AbsoluteAltitude="+431.20" drone-dji:GimbalYawDegree="-90.0"'
-            )
-        )
-        assert facts.position == (46.5, -6.25)
-        assert facts.altitude == 431.2
-        assert facts.heading_deg == 270.0
-
-    def test_capture_time_with_and_without_a_zone(self):
-        zoned = read_xmp(packet('exif:DateTimeOriginal="2021-10-15T16:55:46.25+02:00"'))
-        assert zoned.captured_at == datetime(2021, 10, 15, 14, 55, 46, 250000, tzinfo=UTC)
-        plain = read_xmp(packet('exif:DateTimeOriginal="2021-10-15T16:55:46"'))
-        assert plain.captured_local == datetime(2021, 10, 15, 16, 55, 46)
-
-    def test_entities_are_never_expanded(self):
-        bomb = b"<!DOCTYPE a [<!ENTITY a 'aaaaaaaaaa'>" + b"".join(
-            b"<!ENTITY %c '%s'>" % (letter, b"&%c;" % (letter - 1) * 10) for letter in b"bcdefghi"
-        )
-        hostile = bomb + b"]><x xmlns:exif='http://ns.adobe.com/exif/1.0/' exif:GPSLatitude='&i;'/>"
-        assert read_xmp(hostile).notes == ("xmp_unreadable",)
-        external = b"<!DOCTYPE a SYSTEM 'file:///etc/passwd'><a/>"
-        assert read_xmp(external).notes == ("xmp_unreadable",)
-
-    @pytest.mark.parametrize(
-        "hostile",
-        [b"<x", b"\xff\xfe\x00", b"<a>" * 50_000, b"<?xml version='1.0' encoding='zz'?><a/>"],
-    )
-    def test_broken_packets_cost_a_note_only(self, hostile):
-        assert read_xmp(hostile).notes == ("xmp_unreadable",)
-
-    def test_a_packet_of_megabytes_is_not_parsed(self):
-        assert read_xmp(b"<a>" + b" " * 5_000_000 + b"</a>").notes == ("xmp_too_large",)
-
-    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
-    def test_each_format_carries_it(self, kind):
-        xmp = packet('exif:GPSLatitude="48,51.5N" exif:GPSLongitude="2,15.0E"')
-        if kind == "PNG":
-            from PIL.PngImagePlugin import PngInfo
-
-            info = PngInfo()
-            info.add_itxt("XML:com.adobe.xmp", xmp.decode())
-            header = read_header(encode(texture(0), kind, pnginfo=info))
-        elif kind == "TIFF":
-            header = read_header(encode(texture(0), kind, tiffinfo={700: xmp}))
-        else:
-            header = read_header(encode(texture(0), kind, xmp=xmp))
-        assert header.latitude == pytest.approx(48 + 51.5 / 60)
-
-
-class TestMapillary:
-    @staticmethod
-    def header(text: str):
-        return header_with(base={B.ImageDescription: text})
-
-    def test_everything_that_the_tools_write(self):
-        header = self.header(
-            '{"MAPLatitude": "-33.5", "MAPLongitude": 151.25, "MAPAltitude": "37.0", '
-            '"MAPCompassHeading": {"TrueHeading": 179.2, "MagneticHeading": 86.0}, '
-            '"MAPCaptureTime": "2014_06_07_10_24_05_656", "MAPGPSAccuracyMeters": "10.0", '
-            '"MAPSequenceUUID": "0F3F9BEF", "MAPDeviceMake": "Apple", '
-            '"MAPDeviceModel": "iPhone4,1"}'
-        )
-        assert (header.latitude, header.longitude, header.altitude) == (-33.5, 151.25, 37.0)
-        assert (header.heading_deg, header.gps_accuracy_m) == (179.2, 10.0)
-        assert header.captured_at == datetime(2014, 6, 7, 10, 24, 5, 656000, tzinfo=UTC)
-        assert (header.make, header.model, header.sequence) == ("Apple", "iPhone4,1", "0F3F9BEF")
-
-    def test_no_compass_and_no_position(self):
-        header = self.header(
-            '{"MAPLatitude": 0, "MAPLongitude": 0, "MAPCompassHeading": {"TrueHeading": -1}}'
-        )
-        assert (header.latitude, header.heading_deg) == (None, None)
-        assert header.notes == ("position_invalid",)
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "a street",
-            "[1, 2]",
-            '{"a": 1}',
-            "{",
-            '{"MAPLatitude": ' + "[" * 20_000,
-            '{"MAPAltitude": ' + "9" * 6_000 + "}",
-            '{"MAPCompassHeading": 5, "MAPCaptureTime": 5, "MAPSequenceUUID": {}}',
-        ],
-    )
-    def test_other_and_hostile_descriptions_say_nothing(self, text):
-        header = self.header(text)
-        nothing = dataclasses.asdict(read_header(encode(texture(0))))
-        assert dataclasses.asdict(header) == nothing
-
-    def test_nan_and_infinity_which_python_reads_in_json_are_no_position(self):
-        header = self.header('{"MAPLatitude": NaN, "MAPLongitude": Infinity, "MAPAltitude": NaN}')
-        assert (header.latitude, header.altitude) == (None, None)
-        assert header.notes == ("position_invalid",)
-
-
 class TestText:
     def test_padding_and_control_characters_are_taken_off(self):
         header = header_with(base={B.Make: "  NIKON \0\0junk", B.Model: "D\x01 7\n0"})
@@ -451,101 +287,3 @@ class TestText:
 )
 def test_a_number_is_finite_or_none(value, expected):
     assert finite(value) == expected
-
-
-class TestErrors:
-    @pytest.mark.parametrize("name", sorted(bad_files()))
-    def test_each_bad_file_for_its_reason(self, name):
-        data, reason = bad_files()[name]
-        with pytest.raises(PhotoError) as caught:
-            read_header(data)
-        assert caught.value.reason is reason
-        assert caught.value.detail
-        assert "\n" not in caught.value.detail
-
-    @pytest.mark.parametrize(
-        ("data", "words"),
-        [
-            (b"<!doctype html><p>404", "an HTML page"),
-            (b"\xef\xbb\xbf\n <html>", "an HTML page"),
-            (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML"),
-            (b'{"error": 404}', "JSON"),
-            (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
-            (b"hello world", "text that begins with 'hello world'"),
-            (b"BMW cars, a list of them all", "text that begins with"),
-            (b"GIF89a" + bytes(20), "GIF"),
-            (b"%PDF-1.4", "PDF"),
-            (b"\0\0\0\x18ftypheic" + bytes(9), "HEIC"),
-            (b"\0\0\0\x18ftypisom" + bytes(9), "video"),
-            (bytes(5_000), "zero bytes"),
-            (b"\x93\x12\xfe\xdc\x88" * 50, "unknown binary data"),
-        ],
-    )
-    def test_what_is_no_image_is_said_to_look_like_something(self, data, words):
-        with pytest.raises(PhotoError) as caught:
-            read_header(data)
-        assert caught.value.reason is RejectReason.NOT_AN_IMAGE
-        assert words in caught.value.detail
-
-    def test_too_many_pixels_names_the_limit_and_the_option(self):
-        with pytest.raises(PhotoError) as caught:
-            read_header(jpeg_bomb(), max_pixels=1_000_000)
-        assert "1,000,000" in caught.value.detail
-        assert "--max-pixels" in caught.value.detail
-
-    def test_the_limit_itself_is_allowed(self):
-        data = encode(texture(0))
-        assert read_header(data, max_pixels=192 * 144).width == 192
-        with pytest.raises(PhotoError):
-            read_header(data, max_pixels=192 * 144 - 1)
-
-    def test_sixteen_pixels_a_side_are_enough_and_fifteen_are_not(self):
-        assert read_header(encode(texture(0)[:16, :16])).width == 16
-        with pytest.raises(PhotoError) as caught:
-            read_header(encode(texture(0)[:15]))
-        assert caught.value.reason is RejectReason.TOO_SMALL
-        assert "16" in caught.value.detail
-
-    def test_the_name_plays_no_part_a_png_named_jpg_is_a_png(self):
-        assert read_header(encode(texture(0), "PNG")).format == "PNG"
-
-    def test_exif_that_does_not_parse_costs_the_exif_only(self):
-        exif = exif_block(base={B.Make: "Acme"}, gps=gps_tags(1.0, 2.0))
-        broken = exif.replace(b"MM\0*", b"XX\0*").replace(b"II*\0", b"XX*\0")
-        header = read_header(encode(texture(0), exif=broken))
-        assert (header.make, header.latitude) == (None, None)
-        assert header.notes == ("exif_unreadable",)
-
-
-def test_pillows_globals_are_neither_obeyed_nor_touched(monkeypatch, recwarn):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    for kind in ("JPEG", "PNG", "TIFF", "WEBP", "BMP"):
-        assert read_header(encode(texture(0), kind)).width == 192
-    assert Image.MAX_IMAGE_PIXELS == 100
-    assert not recwarn.list
-
-
-def test_bad_and_odd_inputs_are_as_their_dictionaries_say(tmp_path):
-    reasons = write_bad_inputs(tmp_path / "bad")
-    assert (tmp_path / "bad" / "folder.jpg").is_dir()
-    for name, reason in reasons.items():
-        if reason is not RejectReason.NOT_A_FILE:
-            with pytest.raises(PhotoError) as caught:
-                read_header((tmp_path / "bad" / name).read_bytes())
-            assert caught.value.reason is reason
-
-    odd = write_odd_inputs(tmp_path / "odd")
-    files = {path.relative_to(tmp_path / "odd").as_posix() for path in (tmp_path / "odd").rglob("*")
-             if path.is_file()}  # fmt: skip
-    assert files == set(odd)
-    contents = [(tmp_path / "odd" / name).read_bytes() for name in odd]
-    assert len(set(contents)) == len(contents)
-    for data, accepted in zip(contents, odd.values(), strict=True):
-        header = read_header(data)
-        assert (header.width, header.height) == (accepted.width, accepted.height)
-        assert ("position_invalid" in header.notes) is accepted.position_invalid
-        if accepted.position is None:
-            assert (header.latitude, header.longitude) == (None, None)
-        else:
-            found = (header.latitude, header.longitude)
-            assert found == pytest.approx(accepted.position, abs=1e-9)

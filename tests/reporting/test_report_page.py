@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.reporting.html_page import Page
 from tests.reporting.synthetic import HOSTILE, METRES_PER_DEGREE, loop_report
 from vladmap.reporting import atlas_map as atlas_map_module
 from vladmap.reporting.atlas_map import atlas_map, thinned
@@ -23,30 +24,6 @@ from vladmap.reporting.map_layers import places_of
 from vladmap.reporting.missing import shown
 from vladmap.reporting.report import render, write_report
 from vladmap.schemas import tables
-
-
-class Page(html.parser.HTMLParser):
-    """Text by element, and every attribute, of a page."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.attributes: list[tuple[str, str, str]] = []
-        self.scripts = 0
-        self.words: list[str] = []
-        self._raw = False
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, key, value or "") for key, value in attrs]
-        self.scripts += tag == "script"
-        self._raw = tag in ("script", "style")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._raw = False
-
-    def handle_data(self, data: str) -> None:
-        if not self._raw and data.strip():
-            self.words.append(data.strip())
 
 
 @pytest.fixture(scope="module")
