@@ -21,6 +21,8 @@ from vladmap.models.training.distillation import (
 from vladmap.models.training.trainable import TrainableModel, calibrate, learnt_aggregation
 from vladmap.schemas.rejects import UserError
 
+pytestmark = pytest.mark.medium
+
 SIZE = (96, 64)
 NONE = Scenes(np.empty((0, SIZE[1], SIZE[0], 3), np.uint8), [], [])
 

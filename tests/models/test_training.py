@@ -38,6 +38,8 @@ from vladmap.models.whitening import Whitening
 from vladmap.schemas.rejects import UserError
 from vladmap.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD, InputSize
 
+pytestmark = pytest.mark.medium
+
 QUICK = Recipe(
     epochs=2, tuples=4, hardest=2, optimiser="adamw", rate=1e-3, refresh=8, augmentation=1.0
 )

@@ -18,6 +18,8 @@ from vladmap.photos.decoding import jpeg
 from vladmap.photos.decoding.decode import decode_rgb, inspect
 from vladmap.schemas.rejects import PhotoError, RejectReason
 
+pytestmark = pytest.mark.medium
+
 CASES = Path(__file__).parents[1] / "cases" / "damaged"
 READERS: tuple[Callable[[bytes], object], ...] = (
     inspect,

@@ -14,6 +14,8 @@ from vladmap.simulation.render import depth_map
 from vladmap.simulation.things import visit
 from vladmap.simulation.worlds import build_world, name_of, origin_of, plan_visits, write_worlds
 
+pytestmark = pytest.mark.medium
+
 SMALL = (48, 36)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from vladmap.simulation.camera import Array, Camera, Poses, project
@@ -10,6 +11,8 @@ from vladmap.simulation.city import City, build_city
 from vladmap.simulation.conditions import Conditions
 from vladmap.simulation.render import depth_map, render
 from vladmap.simulation.route import drive
+
+pytestmark = pytest.mark.medium
 
 NOON = Conditions.at(12.0)
 SMALL = Camera(width=160, height=120, fx=106.25, fy=106.25, cx=80.0, cy=60.0)

@@ -16,6 +16,8 @@ from vladmap.schemas.rejects import UserError
 from vladmap.schemas.tables import TRUTH
 from vladmap.simulation.sample import ORIGIN, write_sample
 
+pytestmark = pytest.mark.medium
+
 IMAGES = 12
 
 

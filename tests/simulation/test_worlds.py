@@ -18,6 +18,8 @@ from vladmap.simulation.things import visit
 from vladmap.simulation.weather import draw_weather
 from vladmap.simulation.worlds import build_world, name_of, origin_of, plan_visits, write_worlds
 
+pytestmark = pytest.mark.medium
+
 SIZE = (64, 48)
 QUERIES = ("day", "night")
 

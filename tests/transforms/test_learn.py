@@ -25,6 +25,8 @@ from vladmap.photos.ids import content_hash, image_id
 from vladmap.schemas.records import NO_CELL, Task
 from vladmap.transforms.learn import LearnVocabulary, Reading
 
+pytestmark = pytest.mark.medium
+
 COUNT = LEAST_REDUCED + 10  # several parts of 16, the last one short
 
 

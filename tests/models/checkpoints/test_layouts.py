@@ -25,6 +25,8 @@ from vladmap.schemas.rejects import UserError
 from vladmap.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from vladmap.weights.reading import read_weights
 
+pytestmark = pytest.mark.medium
+
 CLUSTERS = 3
 
 
