@@ -48,18 +48,19 @@ def run(
     return job
 
 
+@pytest.mark.parametrize("page", ["localisation-team.md", "python.md"])
 def test_the_documented_snippets_run_beside_a_user_s_modules(
-    installed: Path, project: Path, built_atlas: Path
+    page: str, installed: Path, project: Path, rendered_city: Path, built_atlas: Path
 ) -> None:
     """Issue 20, 7: installed, vladmap took `models`, `jobs`, ... as top-level imports."""
-    page = (ROOT / "docs" / "localisation-team.md").read_text()
-    snippets = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    text = (ROOT / "docs" / page).read_text()
+    snippets = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
     assert any("vladmap" in snippet for snippet in snippets)
     (project / "atlas").symlink_to(built_atlas)
-    photograph = next((built_atlas.parents[1] / "shared-city").rglob("*.jpg"))
+    (project / "query.jpg").symlink_to(next(rendered_city.rglob("*.jpg")))
     program = [
         "import numpy, PIL.Image",
-        f"pixels = numpy.asarray(PIL.Image.open({str(photograph)!r}).convert('RGB'))",
+        "pixels = numpy.asarray(PIL.Image.open('query.jpg').convert('RGB'))",
         *snippets,
         "import vladmap",
         f"assert vladmap.__file__.startswith({str(installed)!r}), vladmap.__file__",
