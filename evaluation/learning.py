@@ -93,7 +93,7 @@ def prepare_model(choice: ModelChoice, database: Sequence[Path]) -> tuple[Descri
         descriptors_an_image=DESCRIPTORS_AN_IMAGE,
     )
     sample = sample_of(database, settings.sample_images)
-    vocabulary = learn(settings, _Reader(sample, run.threads), len(sample))
+    vocabulary = learn(settings, SampleReader(sample, run.threads), len(sample))
     model = load_model(name, to_bytes(vocabulary), run.device, run.precision)
     return model, min(settings.word_images, len(sample))
 
@@ -106,7 +106,7 @@ def sample_of(database: Sequence[Path], count: int) -> list[Path]:
     return [database[row] for row in lowest_digests(names, count)]
 
 
-class _Reader:
+class SampleReader:
     """Photographs of a sample in parts, as `models.learning.learn` asks for them."""
 
     def __init__(self, sample: Sequence[Path], threads: int) -> None:

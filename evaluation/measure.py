@@ -9,7 +9,8 @@ from vladmap.console.results import print_json
 from vladmap.evaluation import reranking
 from vladmap.evaluation.describing import Descriptors, RunSettings, describe
 from vladmap.evaluation.learning import ModelChoice, prepare_model
-from vladmap.evaluation.output import Measured, results_of, table, write
+from vladmap.evaluation.metrics import Measured, results_of
+from vladmap.evaluation.output import table, write
 from vladmap.evaluation.sets import read_set, smoothing_for
 from vladmap.evaluation.settings import EvaluationSettings, MethodSettings
 from vladmap.models import DescriptorModel

@@ -1,9 +1,8 @@
-"""What an evaluation says: results.json, queries.csv, curves, plots, pages, and the table."""
+"""What an evaluation writes: results.json, queries.csv, curves, plots, pages, and the table."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -11,178 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from vladmap.atlas.manifest import software_versions
-from vladmap.evaluation.describing import Descriptors
-from vladmap.evaluation.sets import Smoothing
-from vladmap.evaluation.settings import EvaluationSettings
-from vladmap.features.names import reranking_by
-from vladmap.models import DescriptorModel
-from vladmap.models.base import digest
-from vladmap.models.whitening import Whitening
-from vladmap.photos.layouts import EvaluationSet
+from vladmap.evaluation.metrics import Measured
 from vladmap.reporting.evaluation import Evaluation, Failure, RecallRow, write_evaluation
 from vladmap.reporting.evaluation_plots import plot_precision_recall, plot_recall
 from vladmap.reporting.number_formats import cell
-from vladmap.retrieval.names import BY_PATCHES
 from vladmap.retrieval.recall import (
     NEVER,
     RANKS,
-    Figures,
-    PrecisionRecall,
-    Ranking,
-    distances,
-    figures,
-    precision_recall,
-    ratio_scores,
 )
 from vladmap.schemas.rejects import UserError
-
-_UNKNOWN = "unknown"
-
-
-class Measured:
-    """A ranking with what follows from it for each query."""
-
-    def __init__(
-        self,
-        chosen: EvaluationSet,
-        ranking: Ranking,
-        database: Descriptors,
-        queries: Descriptors,
-        smoothing: Smoothing,
-    ) -> None:
-        self.chosen, self.ranking = chosen, ranking
-        self.database, self.queries, self.smoothing = database, queries, smoothing
-        self.best = ranking.rows[:, 0]
-        self.first = ranking.first()
-        self.positives = ranking.positives()
-        self.right = self.first == 0
-        self.distance = np.where(self.best >= 0, distances(ranking.similarity[:, 0]), np.nan)
-        self.ratio = ratio_scores(ranking, chosen.near(self.best, ranking.rows))
-        self.apart_m = np.full(len(self.best), np.nan)
-        asked = np.flatnonzero(self.best >= 0)
-        self.apart_m[asked] = chosen.distances_m(asked, self.best[asked])
-        with_positive = int((self.positives > 0).sum())
-        self.curves: dict[str, PrecisionRecall] = {
-            "distance": precision_recall(self.distance, self.right, with_positive),
-            "ratio": precision_recall(self.ratio, self.right, with_positive),
-        }
-        self.rows: dict[str, Figures] = {"all": figures(ranking)}
-        conditions = np.array([name or _UNKNOWN for name in chosen.queries.conditions])
-        if any(chosen.queries.conditions):
-            for name in np.unique(conditions).tolist():
-                self.rows[name] = figures(ranking, conditions == name)
-
-
-def results_of(
-    settings: EvaluationSettings,
-    measured: Measured,
-    model: DescriptorModel,
-    learnt_from: int,
-    whitening: Whitening | None,
-) -> dict[str, Any]:
-    """All that is needed to know what was measured; the same inputs give the same results."""
-    chosen, spec = measured.chosen, model.spec
-    every = measured.rows["all"]
-    return {
-        "set": {
-            "source": settings.photographs.source.as_posix(),
-            "layout": chosen.layout,
-            "split": settings.photographs.split if chosen.layout in ("utm", "msls") else None,
-            "protocol": chosen.protocol,
-            "positives_m": chosen.metres,
-            "frames_tolerance": chosen.frames,
-            "leave_one_out": chosen.leave_one_out,
-            "skipped": dict(chosen.skipped),
-        },
-        "model": {
-            "name": spec.name,
-            "fingerprint": spec.fingerprint,
-            "checkpoint": settings.checkpoint.name if settings.checkpoint else None,
-            "learnt_from_images": learnt_from,
-            "seed": settings.method.seed,
-            "device": settings.method.device,
-            "precision": settings.method.precision,
-        },
-        "dimension": settings.whiten or spec.dimension,
-        "whitening": None
-        if whitening is None
-        else {
-            "dimension": settings.whiten,
-            "split": settings.whiten_split or "the database searched",
-            "fingerprint": digest(
-                "whitening", {"weight": whitening.weight, "bias": whitening.bias}
-            ),
-        },
-        "search": settings.index or "exact",
-        "smoothing": dataclasses.asdict(measured.smoothing),
-        "rerank": _rerank(settings),
-        "counts": {
-            "database": len(chosen.database),
-            "database_unreadable": len(measured.database.unreadable),
-            "queries": every.queries,
-            "queries_unreadable": len(measured.queries.unreadable),
-            "queries_with_positive": every.with_positive,
-            "queries_without_positive": every.queries - every.with_positive,
-        },
-        "all": _figures(every),
-        "conditions": {name: _figures(row) for name, row in measured.rows.items() if name != "all"},
-        "precision_recall": {
-            name: {
-                "area": _number(curve.area),
-                "recall_at_full_precision": _number(curve.recall_at_full_precision),
-            }
-            for name, curve in measured.curves.items()
-        },
-        "software": software_versions(),
-    }
-
-
-def _rerank(settings: EvaluationSettings) -> dict[str, Any] | None:
-    """How candidates were re-ranked, None where they were not."""
-    if settings.rerank == "none":
-        return None
-    features = matcher = patch_size = None
-    if settings.rerank in BY_PATCHES:
-        patch_size = settings.method.patch_size
-    else:
-        features, matcher = reranking_by(settings.rerank, settings.method.features)
-    return {
-        "method": settings.rerank,
-        "candidates": settings.method.rerank_candidates,
-        "patch_size": patch_size,
-        "features": features,
-        "matcher": matcher,
-    }
-
-
-def _figures(row: Figures) -> dict[str, Any]:
-    return {
-        "queries": row.queries,
-        "queries_with_positive": row.with_positive,
-        "recall_over_all_queries": {str(k): _number(row.recall(k)) for k in RANKS},
-        "recall_over_queries_with_positive": {
-            str(k): _number(row.recall_with_positive(k)) for k in RANKS
-        },
-        "mean_average_precision": _number(row.mean_average_precision),
-    }
-
-
-def _number(value: float) -> float | None:
-    return round(value, 6) if math.isfinite(value) else None
 
 
 def table(measured: Measured, results: dict[str, Any]) -> str:
     """The table for the terminal."""
     model, counts = results["model"], results["counts"]
-    about = f"{model['name']}, {results['dimension']} numbers, {results['search']} search"
+    title = f"{model['name']}, {results['dimension']} numbers, {results['search']} search"
     if results["rerank"]:
         rerank = results["rerank"]
-        about += f", {rerank['candidates']} best re-ranked by {rerank['method']}"
+        title += f", {rerank['candidates']} best re-ranked by {rerank['method']}"
         if rerank["method"] == "features":
-            about += f" ({rerank['features']})"
+            title += f" ({rerank['features']})"
     lines = [
-        about,
+        title,
         f"{counts['queries']} queries in {counts['database']} photographs, right "
         f"{measured.chosen.protocol}; {measured.smoothing}",
         *_notes(measured),

@@ -132,3 +132,15 @@ def test_smoothing_chooses_the_candidates_where_it_has_no_part_in_their_order(
     mixed = cast(Smoothing, SimpleNamespace(of=lambda rows, places: smoothed))
     found, _ = reranking.ranked(queries, database, chosen, mixed, Unread(weighs), 1)
     assert found.rows[0, 0] == first
+
+
+@pytest.mark.parametrize(
+    ("way", "features", "kind"),
+    [("features", "sift", "sift"), ("features", "xfeat", "xfeat"), ("sift", "xfeat", "sift")],
+)
+def test_features_means_the_kind_that_is_chosen_as_in_a_build(
+    way: str, features: str, kind: str
+) -> None:
+    by = evidence(way, features)
+    assert isinstance(by, FeatureEvidence)
+    assert by.kind.name == kind

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.models.synthetic import photographs
 from vladmap.atlas import storage
 from vladmap.atlas.photographs import SHARD_ROWS
-from vladmap.evaluation.learning import _Reader, sample_of
+from vladmap.evaluation.learning import SampleReader, sample_of
 from vladmap.models.backbones.registry import installed
 from vladmap.models.checkpoints.vocabulary import from_bytes, to_bytes
 from vladmap.models.learning import LearningSettings, learn, lowest_digests
@@ -68,7 +68,7 @@ def learnt_by_a_build(settings: LearningSettings, collection: list[Path], root: 
 
 def learnt_by_an_evaluation(settings: LearningSettings, collection: list[Path]) -> bytes:
     sample = sample_of(collection[::-1], settings.sample_images)
-    return to_bytes(learn(settings, _Reader(sample, threads=2), len(sample)))
+    return to_bytes(learn(settings, SampleReader(sample, threads=2), len(sample)))
 
 
 @pytest.mark.parametrize(
