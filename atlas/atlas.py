@@ -43,6 +43,7 @@ _TABLES = {
     layout.TWO_VIEWS: (tables.TWO_VIEWS, "verify", layout.VERIFY_LEDGER),
     layout.POSES: (tables.POSES, "merge", layout.MERGE_LEDGER),
     layout.UNREGISTERED: (tables.UNREGISTERED, "merge", layout.MERGE_LEDGER),
+    layout.COVERAGE: (tables.COVERAGE, "coverage", "coverage"),
 }
 
 
@@ -127,6 +128,12 @@ class Atlas:
     ) -> geopandas.GeoDataFrame | pd.DataFrame:
         """One row a photograph that is not in the map, with the stage and reason."""
         return self._frame(layout.UNREGISTERED, columns)
+
+    def coverage(
+        self, columns: Iterable[str] | None = None
+    ) -> geopandas.GeoDataFrame | pd.DataFrame:
+        """One row an H3 cell: how many photographs, how many in the map; its outline."""
+        return self._frame(layout.COVERAGE, columns)
 
     def rejects(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
         """One row a photograph that a stage could not use, with the reason in a word and in words.

@@ -27,7 +27,7 @@ def test_the_tutorial_runs_and_shows_a_map_neighbours_and_a_model(
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
     text = "".join(str(output.get("data", {}).get("text/plain", "")) for output in outputs)
     assert f"<Atlas {built_atlas}" in text
-    assert any("num_reg_images" in output.get("text", "") for output in outputs)
+    assert any("num_points3D" in output.get("text", "") for output in outputs)
 
 
 def test_the_tutorial_is_kept_without_its_outputs() -> None:
