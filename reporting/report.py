@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -40,23 +39,12 @@ MAX_ROWS = 200
 _HERE = pathlib.Path(__file__).parent
 
 
-def write_report(data: ReportData, out: str | os.PathLike[str]) -> None:
-    """Write `index.html` into the folder `out`, which is made if it is not there.
-
-    The page is one file: script, style, data and pictures stand in it, and its content security
-    policy lets it reach nothing else. The same data give the same bytes. Raises OSError where the
-    folder cannot be written.
-    """
-    folder = pathlib.Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    # A reader, or a run that is killed, never finds half a page.
-    temporary = folder / ".index.html.tmp"
-    temporary.write_bytes(render(data).encode("utf-8", "replace"))
-    temporary.replace(folder / "index.html")
-
-
 def render(data: ReportData) -> str:
-    """The page as text."""
+    """The page as text: one file that opens from disk.
+
+    Script, style, data and pictures stand in it, and its content security policy lets it reach
+    nothing else. The same data give the same text.
+    """
     facts = facts_of(data)
     drawing = atlas_map(data, facts)
     # Raw code stands in the page, so that it needs no second file; each piece is a file of ours or

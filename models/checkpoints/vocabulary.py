@@ -58,14 +58,6 @@ class Vocabulary:
     idf: NDArray[np.float32] | None = None
 
 
-def whiten(vocabulary: Vocabulary, descriptors: Floats, dimension: int) -> Vocabulary:
-    """The vocabulary with PCA-whitening to `dimension`, fitted on (n, K * D) global descriptors.
-
-    Raises UserError below ten images a dimension: see `models.whitening.fit_whitening`.
-    """
-    return dataclasses.replace(vocabulary, whitening=fit_whitening(descriptors, dimension))
-
-
 def reduce(vocabulary: Vocabulary, descriptors: Floats, dimension: int) -> Vocabulary:
     """The vocabulary with the reduction to at most `dimension` numbers of `fit_reduction`.
 

@@ -11,7 +11,6 @@ from typing import TypeVar
 import numpy as np
 from PIL import ImageFile
 
-from vladmap.photos.decoding.opening import MAX_PIXELS, decoding_errors, open_photo
 from vladmap.photos.headers.clocks import ASSUMED_UTC, GPS, capture_time
 from vladmap.photos.headers.exif import FocalPlane, read_exif
 from vladmap.photos.headers.facts import Facts
@@ -79,20 +78,6 @@ class Header:
     sequence: str | None = None
     projection: str = PERSPECTIVE
     notes: tuple[str, ...] = ()
-
-
-def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """Header of a photograph from the bytes of its file.
-
-    Raises PhotoError: EMPTY_FILE, NOT_AN_IMAGE, TRUNCATED, TOO_MANY_PIXELS, TOO_SMALL,
-    DECODE_FAILED. It does not prove that the pixels decode: `photos.decoding.decode.inspect` does.
-    """
-    image = open_photo(data, max_pixels=max_pixels)
-    if image.format == "PNG":
-        # A PNG may keep its metadata behind the pixels.
-        with decoding_errors("PNG"):
-            image.load()
-    return header_of(image)
 
 
 def header_of(image: ImageFile.ImageFile) -> Header:

@@ -7,11 +7,21 @@ from tests.photos.bad_photos import (
     exif_block,
     texture,
 )
-from vladmap.photos.headers.header import read_header
+from vladmap.photos.decoding.opening import MAX_PIXELS, decoding_errors, open_photo
+from vladmap.photos.headers.header import Header, header_of
 
 B = ExifTags.Base
 
 G = ExifTags.GPS
+
+
+def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """The header alone, as ingest reads it before it proves that the pixels decode."""
+    image = open_photo(data, max_pixels=max_pixels)
+    if image.format == "PNG":  # its metadata may stand behind the pixels
+        with decoding_errors("PNG"):
+            image.load()
+    return header_of(image)
 
 
 def header_with(*, base=None, details=None, gps=None, xmp=None, size=(192, 144), kind="JPEG"):

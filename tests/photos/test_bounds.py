@@ -88,7 +88,7 @@ class TestEnded:
         data = hungry.png(64, 64, 8, 0, bytes(65 * 64), exif)
         assert bounds.decodes_apart("PNG", data)
         program = (
-            "import sys, resource\nfrom vladmap.photos import apart\n"
+            "import sys, resource\nfrom vladmap.photos.decoding import apart\n"
             "from vladmap.photos.decoding.decode import inspect\n"
             "inspect(sys.stdin.buffer.read())\napart._close_idle()\n"
             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
@@ -157,7 +157,7 @@ class TestApart:
 
     def test_the_process_ends_with_the_one_that_started_it(self) -> None:
         program = (
-            "import os, signal\nfrom vladmap.photos import apart\n"
+            "import os, signal\nfrom vladmap.photos.decoding import apart\n"
             "print(apart._Worker()._process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
         )
         done = subprocess.run(

@@ -11,8 +11,9 @@ import pytest
 from PIL import ExifTags
 
 from tests.photos.bad_photos import encode, exif_block, gps_tags, texture
+from tests.photos.headers import read_header
 from vladmap.photos.headers.clocks import capture_time, offsets_of_neighbours, zones_of_neighbours
-from vladmap.photos.headers.header import Header, read_header
+from vladmap.photos.headers.header import Header
 from vladmap.photos.headers.xmp import read_xmp
 
 CASES = Path(__file__).parents[1] / "cases" / "time"

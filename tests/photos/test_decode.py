@@ -18,8 +18,8 @@ from tests.photos.bad_photos import (
     texture,
     write_odd_inputs,
 )
+from tests.photos.headers import read_header
 from vladmap.photos.decoding.decode import decode_rgb, inspect, sharpness
-from vladmap.photos.headers.header import read_header
 from vladmap.schemas.rejects import PhotoError, RejectReason
 
 PHOTOS = Path(

@@ -12,8 +12,8 @@ from tests.photos.bad_photos import (
     gps_tags,
     texture,
 )
-from tests.photos.headers import B, G, header_with, packet
-from vladmap.photos.headers.header import DOP_TO_METRES, read_header
+from tests.photos.headers import B, G, header_with, packet, read_header
+from vladmap.photos.headers.header import DOP_TO_METRES
 from vladmap.photos.positions import finite, valid_positions
 
 

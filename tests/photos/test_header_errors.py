@@ -13,8 +13,7 @@ from tests.photos.bad_photos import (
     write_bad_inputs,
     write_odd_inputs,
 )
-from tests.photos.headers import B
-from vladmap.photos.headers.header import read_header
+from tests.photos.headers import B, read_header
 from vladmap.schemas.rejects import PhotoError, RejectReason
 
 

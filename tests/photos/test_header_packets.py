@@ -9,8 +9,7 @@ from tests.photos.bad_photos import (
     encode,
     texture,
 )
-from tests.photos.headers import B, header_with, packet
-from vladmap.photos.headers.header import read_header
+from tests.photos.headers import B, header_with, packet, read_header
 from vladmap.photos.headers.xmp import read_xmp
 
 

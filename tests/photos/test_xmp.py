@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.photos.bad_photos import encode, exif_block, gps_tags, png, texture
+from tests.photos.headers import read_header
 from vladmap.photos.headers.coordinates import read_position
-from vladmap.photos.headers.header import read_header
 from vladmap.photos.headers.xmp import read_xmp
 from vladmap.photos.headers.xmp_packet import MAX_BYTES, jpeg_packets
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,17 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from vladmap.reporting.data import TWO_VIEW_SUMMARY, Match, ReportData, Retrieval
+from vladmap.reporting.report import render
 from vladmap.schemas import tables
 
 METRES_PER_DEGREE = 111_195.08  # of latitude, on the sphere that the report measures on
 HOSTILE = "drive/<script>alert('uri')</script>\"'&{{7*7}}.jpg"
+
+
+def write_report(data: ReportData, folder: pathlib.Path) -> None:
+    """The page as `index.html` of a folder, as a build writes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "index.html").write_bytes(render(data).encode("utf-8", "replace"))
 
 
 def table(schema: pa.Schema, columns: dict[str, Any]) -> pa.Table:

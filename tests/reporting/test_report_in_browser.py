@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.reporting.synthetic import HOSTILE, loop_report
+from tests.reporting.synthetic import HOSTILE, loop_report, write_report
 from vladmap.reporting.data import ReportData
-from vladmap.reporting.report import write_report
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 ScrollOrigin = pytest.importorskip("selenium.webdriver.common.actions.wheel_input").ScrollOrigin

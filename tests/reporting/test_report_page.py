@@ -16,13 +16,13 @@ import pyarrow as pa
 import pytest
 
 from tests.reporting.html_page import Page
-from tests.reporting.synthetic import HOSTILE, METRES_PER_DEGREE, loop_report
+from tests.reporting.synthetic import HOSTILE, METRES_PER_DEGREE, loop_report, write_report
 from vladmap.reporting import atlas_map as atlas_map_module
 from vladmap.reporting.atlas_map import atlas_map, thinned
 from vladmap.reporting.facts import facts_of
 from vladmap.reporting.map_layers import places_of
 from vladmap.reporting.missing import shown
-from vladmap.reporting.report import render, write_report
+from vladmap.reporting.report import render
 from vladmap.schemas import tables
 
 

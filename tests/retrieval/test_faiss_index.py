@@ -45,7 +45,7 @@ def test_a_merged_index_is_byte_for_byte_a_single_build(factory: str) -> None:
 @pytest.mark.slow
 def test_training_gives_the_same_bytes_with_any_number_of_threads() -> None:
     program = (
-        "import sys, hashlib, numpy as np; from vladmap.retrieval import index as i;"
+        "import sys, hashlib, numpy as np; from vladmap.retrieval import faiss_index as i;"
         "x = np.random.default_rng(0).normal(size=(6000, 64)).astype(np.float32);"
         "x /= np.linalg.norm(x, axis=1, keepdims=True);"
         "t = i.train_index('IVF64,SQ8', 64, x);"

@@ -20,6 +20,7 @@ from vladmap.models.kinds import KINDS
 from vladmap.models.local import sample
 from vladmap.models.registry import default_clusters
 from vladmap.models.training.trainable import learnt_aggregation
+from vladmap.models.whitening import fit_whitening
 from vladmap.schemas.rejects import UserError
 
 
@@ -125,7 +126,7 @@ def test_fewer_descriptors_than_clusters_are_refused() -> None:
 
 def test_whitening_travels_in_the_vocabulary(learnt: Vocabulary) -> None:
     descriptors = np.random.default_rng(0).normal(size=(50, 16 * 112)).astype(np.float32)
-    whitened = vocabulary.whiten(learnt, descriptors, 5)
+    whitened = dataclasses.replace(learnt, whitening=fit_whitening(descriptors, 5))
     model = load_model("netvlad-lite", vocabulary.to_bytes(whitened))
     found = model.describe(photographs(2, 320, 240))
     assert found.shape == (2, 5)
