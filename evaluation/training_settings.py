@@ -1,4 +1,4 @@
-"""What training and distilling are told. It imports nothing slow."""
+"""Settings of training and of distillation. It imports nothing slow."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ _CHOICES = {"loss": LOSSES, "optimiser": OPTIMISERS, "schedule": SCHEDULES}
 
 
 def command_line() -> Parser:
-    """What the job can be told."""
+    """The command line of the job."""
     options = parser(
         "train",
         "Train a descriptor model, weakly supervised: GPS says which photographs may show one\n"

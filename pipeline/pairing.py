@@ -68,7 +68,7 @@ def pair_tasks(run: Run) -> list[Task]:
 
 
 def pair_settings(run: Run, rerank: RerankSettings) -> PairSettings:
-    """What the transform is told beside its tasks."""
+    """The settings of the transform PairImages, which are the same for all its tasks."""
     options = run.options
     descriptors = sorted(run.ledger(DESCRIBE).items())
     return PairSettings(

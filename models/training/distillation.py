@@ -102,7 +102,9 @@ class Distiller:
         advance: Callable[[int], object] = lambda count: None,
         student: Backbone | None = None,
     ) -> None:
-        """What the teacher makes of each scene is computed here; `advance` hears of scenes done.
+        """Computes the teacher's output for each scene.
+
+        `advance` is called with the number of scenes done since its last call.
 
         The student is a copy of the teacher, or another backbone of the same stride, which is then
         never blended with it.

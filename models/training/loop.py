@@ -44,7 +44,8 @@ _READ_AT_ONCE = 32
 
 Advance = Callable[[int], object]
 Watch = Callable[[str, int], Advance]
-"""Told of what begins and of how many steps it has; what it returns is told of steps done."""
+"""Called with the name of a phase and its number of steps when it begins. The function that it
+returns is called with the number of steps done since its last call."""
 
 
 def _unwatched(what: str, total: int) -> Advance:
@@ -118,11 +119,13 @@ class Trainer:
         }
 
     def run(
-        self, resume: bool = False, told: Callable[[dict[str, float]], object] = lambda _: None
+        self, resume: bool = False, on_row: Callable[[dict[str, float]], object] = lambda _: None
     ) -> Progress:
         """Train to the end, or go on from the last epoch that was finished.
 
-        `told` hears of each row of the curve, the first of which is the model before training.
+        `on_row` is called with each row of the curve after its validation; the first row is that of
+        the model before training.
+
         Raises UserError where the loss is no number any more, or a run cannot be resumed.
         """
         if resume:
@@ -132,12 +135,12 @@ class Trainer:
         else:
             nothing = np.full((len(self._training.queries), self.recipe.hardest), -1)
             progress = Progress(0, nothing)
-            self._finish(progress, {}, told)
+            self._finish(progress, {}, on_row)
         while progress.epoch < self.recipe.epochs and not self._exhausted(progress):
             rate = self.recipe.rate_at(progress.epoch, 0.0)
             loss = self._epoch(progress)
             progress.epoch += 1
-            self._finish(progress, {"loss": loss, "rate": rate}, told)
+            self._finish(progress, {"loss": loss, "rate": rate}, on_row)
         self._board.close()
         return progress
 
@@ -164,7 +167,7 @@ class Trainer:
         self,
         progress: Progress,
         figures: dict[str, float],
-        told: Callable[[dict[str, float]], object],
+        on_row: Callable[[dict[str, float]], object],
     ) -> None:
         """Measure, log and save the model as it is after an epoch."""
         row = {"epoch": progress.epoch, **figures, **self.recalls()}
@@ -176,7 +179,7 @@ class Trainer:
         write_curve(self.folder, progress.curve)
         save_state(self.folder, progress, self.model, self._optimiser, self._scaler, self.about())
         self._board.add({name: x for name, x in row.items() if name != "epoch"}, progress.epoch)
-        told(row)
+        on_row(row)
 
     def _epoch(self, progress: Progress) -> float:
         """Learn from every query once; returns the mean loss of a tuple."""

@@ -85,7 +85,7 @@ def header_of(image: ImageFile.ImageFile) -> Header:
 
     Each fact comes from the first source that has it: EXIF, XMP, Mapillary's JSON. EXIF leads
     because every camera writes it and every editor keeps it; for the time, a source that knows its
-    zone goes before one that does not.
+    zone takes precedence over one that does not.
     """
     exif = read_exif(image)
     sources = (exif.facts, *_xmp_facts(image), read_mapillary(exif.description))

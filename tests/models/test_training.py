@@ -165,9 +165,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(
 
     killed._watch = watch
     with pytest.raises(Killed):
-        killed.run(told=told)
+        killed.run(on_row=told)
     rows: list[dict[str, float]] = []
-    trainer(tmp_path / "killed", recipe, memory=memory).run(resume=True, told=rows.append)
+    trainer(tmp_path / "killed", recipe, memory=memory).run(resume=True, on_row=rows.append)
     assert [row["epoch"] for row in rows] == [2]
     for name in (CURVE, LAST, BEST):
         whole, resumed = (tmp_path / part / name for part in ("whole", "killed"))
