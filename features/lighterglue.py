@@ -33,7 +33,7 @@ class LighterGlue(Glue):
         "depth_confidence": -1,
         "width_confidence": -1,
     }
-    # Few of its matches are wrong where two images show the same place; elsewhere most are.
+    # The share that XFeat's nearest neighbours need; not measured for this matcher on its own.
     min_inlier_share = 0.4
     inliers_a_cosine = 250.0
 
