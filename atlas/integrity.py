@@ -107,13 +107,12 @@ def behind(atlas: AtlasStore) -> int:
 def _image_ids(atlas: AtlasStore) -> NDArray[np.str_]:
     """All image ids, sorted; of shards that can be read."""
     parts = [np.zeros(0, "U32")]
-    for entry in atlas.ledger("ingest").values():
-        if layout.top(entry.file.path) == layout.IMAGES:
-            try:
-                table = storage.read_table(atlas.path(entry.file.path), ["image_id"])
-            except OSError:
-                continue  # it is among the findings
-            parts.append(table["image_id"].to_numpy().astype("U32"))
+    for entry in atlas.image_shards().values():
+        try:
+            table = storage.read_table(atlas.path(entry.file.path), ["image_id"])
+        except OSError:
+            continue  # it is among the findings
+        parts.append(table["image_id"].to_numpy().astype("U32"))
     return np.sort(np.concatenate(parts))
 
 

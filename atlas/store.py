@@ -130,6 +130,17 @@ class AtlasStore:
         """Entries of a stage by shard that hold (LedgerReader.entries)."""
         return self.reader.entries(stage, refresh=refresh)
 
+    def image_shards(self) -> dict[str, LedgerEntry]:
+        """Committed shards of `images/`, in the order in which the collection grew.
+
+        The ledger of ingest has entries of rejects beside them.
+        """
+        return {
+            shard: entry
+            for shard, entry in sorted(self.ledger(layout.INGEST_LEDGER).items())
+            if layout.top(entry.file.path) == layout.IMAGES
+        }
+
     def digests(self) -> dict[str, str]:
         """Digest of every committed file of the stages that were asked for so far, by path."""
         return self.reader.digests()

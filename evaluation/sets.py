@@ -96,11 +96,9 @@ def smoothing_for(chosen: EvaluationSet, given: float | None) -> Smoothing:
 
 def _images(source: Path) -> pa.Table:
     atlas = AtlasStore.open(str(source), create=False)
-    entries = sorted(atlas.ledger("ingest").values(), key=lambda entry: entry.shard)
     parts = [
         storage.read_table(atlas.path(entry.file.path), _ATLAS_COLUMNS)
-        for entry in entries
-        if not entry.shard.startswith("rejects-")
+        for entry in atlas.image_shards().values()
     ]
     if not parts:
         raise UserError(f"{source} has no images yet: run `vladmap ingest` first")

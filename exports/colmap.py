@@ -105,11 +105,10 @@ def _rows(atlas: AtlasStore, names: list[str]) -> dict[str, dict[str, str]]:
     """Rows of `images/` by name."""
     wanted = pa.array(names, pa.string())
     rows: dict[str, dict[str, str]] = {}
-    for shard, entry in sorted(atlas.ledger("ingest").items()):
-        if not shard.startswith("rejects-"):
-            table = storage.read_table(atlas.path(entry.file.path), _COLUMNS)
-            chosen = table.filter(pc.is_in(table["name"], value_set=wanted)).to_pylist()
-            rows |= {row["name"]: row for row in chosen}
+    for entry in atlas.image_shards().values():
+        table = storage.read_table(atlas.path(entry.file.path), _COLUMNS)
+        chosen = table.filter(pc.is_in(table["name"], value_set=wanted)).to_pylist()
+        rows |= {row["name"]: row for row in chosen}
     return rows
 
 

@@ -88,17 +88,16 @@ def _require_its_photographs(atlas: AtlasStore, options: BuildOptions) -> None:
     """
     inside = options.images if os.path.isdir(options.images) else os.path.dirname(options.images)
     seen = 0
-    for entry in atlas.ledger("ingest").values():
-        if layout.top(entry.file.path) == layout.IMAGES:
-            table = storage.read_table(atlas.path(entry.file.path), ["uri", "content_hash"])
-            rows = np.linspace(0, table.num_rows - 1, min(_KNOWN, table.num_rows)).astype(int)
-            for row in table.take(rows).to_pylist():
-                if not row["uri"].startswith(inside.rstrip("/") + "/"):
-                    continue
-                try:
-                    seen += content_hash(storage.read_bytes(row["uri"])) == row["content_hash"]
-                except OSError:
-                    continue
+    for entry in atlas.image_shards().values():
+        table = storage.read_table(atlas.path(entry.file.path), ["uri", "content_hash"])
+        rows = np.linspace(0, table.num_rows - 1, min(_KNOWN, table.num_rows)).astype(int)
+        for row in table.take(rows).to_pylist():
+            if not row["uri"].startswith(inside.rstrip("/") + "/"):
+                continue
+            try:
+                seen += content_hash(storage.read_bytes(row["uri"])) == row["content_hash"]
+            except OSError:
+                continue
         if seen:
             return
     raise UserError(

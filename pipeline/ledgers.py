@@ -40,11 +40,7 @@ def identity(run: Run, name: str) -> str:
 
 def image_shards(run: Run) -> dict[str, LedgerEntry]:
     """Committed shards of `images/`, in the order in which the collection grew."""
-    return {
-        shard: entry
-        for shard, entry in sorted(run.ledger(INGEST).items())
-        if not shard.startswith("rejects-")
-    }
+    return run.atlas.image_shards()
 
 
 def reject_paths(run: Run) -> list[str]:

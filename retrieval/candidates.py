@@ -171,7 +171,9 @@ def merge_candidates(
     group = group.ravel()
     seen = np.zeros((len(keys), len(_SOURCES)), bool)
     seen[group, source] = True
-    ordered = {(min(pair), max(pair)): score for pair, score in (scores or {}).items()}
+    # Of two images that are each other's candidate the query with the greater id says the score:
+    # matching is not quite the same from both sides.
+    ordered = {(min(pair), max(pair)): score for pair, score in sorted((scores or {}).items())}
     best = np.full(len(keys), np.iinfo(np.int32).max, np.int64)
     np.minimum.at(best, group, rank)
     return pa.Table.from_arrays(

@@ -14,6 +14,7 @@ import pytest
 
 from tests.drives import write_drive
 from tests.pipeline import toy_stage
+from vladmap.atlas import layout
 from vladmap.atlas.store import AtlasStore
 from vladmap.jobs.main import load, main
 from vladmap.pipeline.build import kept_options, run_stages
@@ -23,6 +24,7 @@ from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stage import Stage
 from vladmap.pipeline.stages import STAGES
+from vladmap.pipeline.stages.describe import VOCABULARY
 
 NAMES = [option.name for option in fields(BuildOptions)]
 EVERYONES = {option.name for option in fields(BuildOptions) if option.metadata["everyones"]}
@@ -214,3 +216,20 @@ def test_a_declaration_does_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         STAGES["merge"].name = "join"  # type: ignore[misc]
     assert {type(stage) for stage in STAGES.values()} == {Stage}
+
+
+def test_readers_of_an_atlas_know_the_ledgers_by_the_names_that_the_stages_give_them() -> None:
+    """The door lies below the stages, so both name the ledgers."""
+    options = BuildOptions(model="vlad", features="xfeat")
+    by_readers = {
+        "ingest": layout.INGEST_LEDGER,
+        "describe": layout.describe_ledger("vlad"),
+        "index": layout.index_ledger("vlad"),
+        "pair": layout.PAIR_LEDGER,
+        "verify": layout.VERIFY_LEDGER,
+        "merge": layout.MERGE_LEDGER,
+    }
+    for stage, ledger in by_readers.items():
+        assert STAGES[stage].ledger_names(options)[-1] == ledger
+    assert layout.features_ledger("xfeat") in STAGES["verify"].ledger_names(options)
+    assert layout.weights_ledger("vlad") == VOCABULARY.ledger_name(options)

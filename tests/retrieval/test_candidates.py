@@ -160,6 +160,14 @@ def test_merging_nothing_is_an_empty_table() -> None:
     )
 
 
+def test_of_two_scores_of_a_pair_that_of_the_greater_query_counts_whatever_their_order() -> None:
+    """Matches differ a little from side to side; the order of a mapping may differ in each run."""
+    parts = [_found(GLOBAL, [("a", "b", 0.9), ("b", "a", 0.9)])]
+    scores = {("a", "b"): 37.0, ("b", "a"): 40.0}
+    for given in (scores, dict(reversed(scores.items()))):
+        assert merge_candidates(parts, 5, given)["patch_score"].to_pylist() == [40.0]
+
+
 def test_the_order_of_the_parts_does_not_matter() -> None:
     parts = [
         _found(NEAR, [("c", "a", 0.9), ("b", "a", 0.7)]),
