@@ -23,8 +23,8 @@ from vladmap.atlas.unregistered import read_unregistered
 from vladmap.console import counter as progress
 from vladmap.mapping.colours import colour_models, reduced_size
 from vladmap.mapping.mapper import image_names
-from vladmap.mapping.merge import IMAGE_COLUMNS, Merged, merge_tiles
 from vladmap.mapping.poses import poses_table
+from vladmap.mapping.tile_merge import IMAGE_COLUMNS, Merged, merge_tiles
 from vladmap.mapping.tile_model import read_tile_models
 from vladmap.mapping.unregistered import MapOutcome
 from vladmap.schemas.records import FileRef, LedgerEntry, Task

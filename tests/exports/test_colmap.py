@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.mapping import test_merge
+from tests.mapping import test_tile_merge
 from tests.photos.bad_photos import exif_block
 from tests.pipeline import test_unregistered
 from vladmap.features.colmap import pycolmap
@@ -55,10 +55,10 @@ def write_atlas(
 ) -> Path:
     """A model of eight portraits in every turned and mirrored way, merged and coloured."""
     places = uris or {}
-    for module in (test_merge, test_unregistered):
+    for module in (test_tile_merge, test_unregistered):
         monkeypatch.setattr(module, "name_of", named)
-    monkeypatch.setattr(test_merge, "WIDTH", WIDTH)
-    monkeypatch.setattr(test_merge, "HEIGHT", HEIGHT)
+    monkeypatch.setattr(test_tile_merge, "WIDTH", WIDTH)
+    monkeypatch.setattr(test_tile_merge, "HEIGHT", HEIGHT)
     photos = tmp_path / "photos"
     hashes = {}
     for number, (name, orientation) in NAMES.items():

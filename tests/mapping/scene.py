@@ -2,7 +2,7 @@
 
 Nothing is rendered: keypoints are projections of known points with half a pixel of noise, and each
 point has a descriptor of its own. The photographs are taken where those of
-tests/mapping/test_merge.py are, and look 35 degrees aside: COLMAP begins no map with two
+tests/mapping/test_tile_merge.py are, and look 35 degrees aside: COLMAP begins no map with two
 photographs of which one lies straight ahead of the other.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tests.mapping.test_merge import FOCAL, HEIGHT, IMAGES, ORIGIN, WIDTH, name_of, street
+from tests.mapping.test_tile_merge import FOCAL, HEIGHT, IMAGES, ORIGIN, WIDTH, name_of, street
 from vladmap.features.base import LocalFeatures
 from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.mapping.camera import Camera

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from tests.mapping.scene import CAMERA, features_of, id_of, images_of, views_of
-from tests.mapping.test_merge import FOCAL, HEIGHT, WIDTH
+from tests.mapping.test_tile_merge import FOCAL, HEIGHT, WIDTH
 from vladmap.features.base import LocalFeatures
 from vladmap.features.rootsift import KIND
 from vladmap.features.table import feature_table

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.mapping.test_merge import HEIGHT, WIDTH, model_of, name_of
+from tests.mapping.test_tile_merge import HEIGHT, WIDTH, model_of, name_of
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping.colours import PointColours, sample
 

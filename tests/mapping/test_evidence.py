@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from tests.mapping.test_merge import model_of, name_of
+from tests.mapping.test_tile_merge import model_of, name_of
 from vladmap.features.base import LocalFeatures
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping.camera import Camera

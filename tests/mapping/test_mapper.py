@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.mapping.scene import CAMERA, features_of, id_of, views_of
-from tests.mapping.test_merge import WIDTH, model_of, name_of, street
+from tests.mapping.test_tile_merge import WIDTH, model_of, name_of, street
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping.camera import Camera
 from vladmap.mapping.check import best_similarity

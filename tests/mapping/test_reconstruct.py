@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from tests.mapping.scene import CAMERA, features_of, id_of, images_of, views_of
-from tests.mapping.test_merge import ORIGIN, name_of, street
+from tests.mapping.test_tile_merge import ORIGIN, name_of, street
 from vladmap.features.colmap import pycolmap
 from vladmap.geodesy.wgs84 import enu_to_geodetic, geodetic_to_enu
 from vladmap.mapping.camera_keys import camera_keys

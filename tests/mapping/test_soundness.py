@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tests.mapping.test_merge import FOCAL, HEIGHT, ORIGIN, WIDTH, model_of, name_of, rows, street
+from tests.mapping.test_tile_merge import (
+    FOCAL,
+    HEIGHT,
+    ORIGIN,
+    WIDTH,
+    model_of,
+    name_of,
+    rows,
+    street,
+)
 from vladmap.features.colmap import pycolmap
 from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.mapping.judging import JUDGED

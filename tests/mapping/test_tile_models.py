@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.mapping.test_merge import model_of, name_of
 from tests.mapping.test_soundness import COUNT, along_drives, move, pairs_of
+from tests.mapping.test_tile_merge import model_of, name_of
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping import sound_models, tile_mapping
 from vladmap.mapping.judging import JUDGED

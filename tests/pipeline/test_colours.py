@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.mapping.test_colours import picture
-from tests.mapping.test_merge import name_of
+from tests.mapping.test_tile_merge import name_of
 from tests.photos.bad_photos import exif_block
 from tests.pipeline.test_unregistered import made
 from vladmap.features.colmap import pycolmap

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.mapping.test_merge import IMAGES, name_of
+from tests.mapping.test_tile_merge import IMAGES, name_of
 from tests.pipeline.test_unregistered import SHARDS, ends, entry, made
 from vladmap.atlas import storage
 from vladmap.pipeline.report_data import gather

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.mapping import test_merge
-from tests.mapping.test_merge import IMAGES, ORIGIN, model_of, name_of, rows
+from tests.mapping import test_tile_merge
+from tests.mapping.test_tile_merge import IMAGES, ORIGIN, model_of, name_of, rows
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry, commit_shard, reject_row
 from vladmap.atlas.store import AtlasStore
@@ -231,7 +231,7 @@ def test_a_map_without_any_gps_is_drawn_in_its_own_coordinates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Issue 19, 13: the positions that such a drawing needs were never filled in."""
-    monkeypatch.setitem(globals(), "rows", test_merge.without_gps)
+    monkeypatch.setitem(globals(), "rows", test_tile_merge.without_gps)
     tiles: dict[str, Any] = {
         "left": (range(8), {"unregistered": {}, "model": {"georegistered": False}})
     }
@@ -243,6 +243,6 @@ def test_a_map_without_any_gps_is_drawn_in_its_own_coordinates(
     assert {layer.name: layer.drawn for layer in drawn.layers}["registered"] == 8
     found = {row["image_id"]: [row[axis] for axis in "xyz"]
              for row in data.model_positions.to_pylist()}  # fmt: skip
-    centres = test_merge.street()[0]
+    centres = test_tile_merge.street()[0]
     # In the model's own frame, which here is the street's.
     np.testing.assert_allclose(found[f"id-{name_of(5)}"], centres[5], atol=1e-6)

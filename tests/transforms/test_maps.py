@@ -17,7 +17,7 @@ import pytest
 from apache_beam.testing import test_pipeline
 
 from tests.mapping.scene import CAMERA, features_of, id_of, images_of, views_of
-from tests.mapping.test_merge import ORIGIN, model_of, name_of, street
+from tests.mapping.test_tile_merge import ORIGIN, model_of, name_of, street
 from vladmap.atlas import storage
 from vladmap.atlas.ledger import LedgerReader
 from vladmap.features.rootsift import KIND

@@ -16,9 +16,9 @@ import shapely
 from vladmap.features.colmap import pycolmap
 from vladmap.geodesy.wgs84 import enu_to_geodetic, geodetic_to_enu, great_circle_m
 from vladmap.mapping.georegister import centres_and_rotations
-from vladmap.mapping.merge import merge_tiles
 from vladmap.mapping.placement import place
 from vladmap.mapping.poses import poses_table
+from vladmap.mapping.tile_merge import merge_tiles
 from vladmap.mapping.tile_model import TileModel
 from vladmap.mapping.track_join import common_points, join_models
 from vladmap.schemas import tables
