@@ -104,7 +104,13 @@ def _measured(
 ) -> MethodRow:
     choice = model_choice(settings, method.model, method.checkpoint, method.rerank)
     model, _ = prepare_model(choice, chosen.database.paths)
-    by = reranking.computed_evidence(method.rerank, settings.features, model, settings.patch_size)
+    by = reranking.computed_evidence(
+        method.rerank,
+        settings.features,
+        model,
+        settings.patch_size,
+        device=settings.device,
+    )
     database = describe(model, chosen.database.paths, choice.run, "database")
     queries = database
     if not chosen.leave_one_out:

@@ -105,10 +105,13 @@ class PatchEvidence(Evidence[StoredPatches]):
         return np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
 
 
-def evidence(way: str, features: str, threads: int = 1) -> FeatureEvidence | PatchEvidence | None:
+def evidence(
+    way: str, features: str, threads: int = 1, device: str = "cpu"
+) -> FeatureEvidence | PatchEvidence | None:
     """What the way to re-rank called `way` compares by; None where the order by descriptor stands.
 
-    `features` is the kind of local features that `features.names.reranking_by` chooses by. Raises
+    `features` is the kind of local features that `features.names.reranking_by` chooses by; a
+    network that matches them runs on `device`. Raises
     UserError where a package is missing, ValueError for a way that is not known.
     """
     if way == "none":
@@ -120,7 +123,7 @@ def evidence(way: str, features: str, threads: int = 1) -> FeatureEvidence | Pat
     kind, matcher = reranking_by(way, features)
     if matcher != NEAREST:
         one_thread_a_call()  # sums, and so matches, do not depend on how many threads there are
-    return FeatureEvidence(feature_kind(kind), load_matcher(kind, matcher), threads)
+    return FeatureEvidence(feature_kind(kind), load_matcher(kind, matcher, device), threads)
 
 
 def _error_px(features: LocalFeatures) -> float:

@@ -69,7 +69,7 @@ def evaluate(settings: EvaluationSettings) -> None:
     )
     model, learnt_from = prepare_model(choice, chosen.database.paths)
     by = reranking.computed_evidence(
-        settings.rerank, method.features, model, method.patch_size, cores
+        settings.rerank, method.features, model, method.patch_size, cores, method.device
     )
     database = describe(model, chosen.database.paths, choice.run, "database")
     queries = database

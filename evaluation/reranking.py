@@ -23,6 +23,7 @@ from vladmap.evaluation.evidence import (
 )
 from vladmap.evaluation.sets import Smoothing
 from vladmap.features.base import LocalFeatures
+from vladmap.features.registry import load_extractor
 from vladmap.models import DescriptorModel, InputSize
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.photos.layouts import EvaluationSet
@@ -78,17 +79,23 @@ class ComputedEvidence:
 
 
 def computed_evidence(
-    way: str, features: str, model: DescriptorModel, patch_size: int, threads: int = 1
+    way: str,
+    features: str,
+    model: DescriptorModel,
+    patch_size: int,
+    threads: int = 1,
+    device: str = "cpu",
 ) -> ComputedEvidence | None:
     """What the way to re-rank called `way` orders by (`evaluation.evidence.evidence`); None where
     the order by descriptor stands.
 
-    Patches of `patch_size` cells are those of `model`. Raises UserError where a package is missing.
+    Patches of `patch_size` cells are those of `model`. Networks that extract or match features run
+    on `device`. Raises UserError where a package is missing.
     """
-    chosen = evidence(way, features, threads)
+    chosen = evidence(way, features, threads, device)
     if isinstance(chosen, FeatureEvidence):
-        extractor = chosen.kind.extractor(
-            max_features=FEATURES_COMPARED, max_image_size=_FEATURE_SIZE.largest
+        extractor = load_extractor(
+            chosen.kind.name, FEATURES_COMPARED, _FEATURE_SIZE.largest, device
         )
 
         def extract(pixels: Pixels) -> tuple[LocalFeatures, int]:

@@ -11,17 +11,18 @@ from PIL import Image
 from vladmap.features.base import FeatureKind, LocalFeatures, shrink
 from vladmap.features.nearest import MinCosine, rounded
 from vladmap.features.network import NetworkExtractor
+from vladmap.weights.devices import CPU, DEVICES, convolutions
 
 _NETWORK = "aliked-n16"
 
 
 class Aliked(NetworkExtractor):
-    """Keypoints and 128 numbers each, of at most `max_features` places per image.
+    """At most `max_features` keypoints an image, each with a descriptor of 128 numbers.
 
     An image whose long side exceeds `max_image_size` is shrunk to it first: at 1024 pixels an image
-    takes 3 s on one core and 1.4 GB. Places whose score is below `detection_threshold` are no
-    features; the authors' threshold is 0.2. Keypoints have the scale of the network's working image
-    and no orientation (0).
+    takes 3 s on one core and 1.4 GB. Keypoints whose score is not above `detection_threshold` are
+    left out; the authors' threshold is 0.2. A keypoint's scale is one pixel of the network's input
+    image; its orientation is 0.
     """
 
     title = "ALIKED features"
@@ -35,8 +36,9 @@ class Aliked(NetworkExtractor):
         max_features: int = 1024,
         max_image_size: int = 1024,
         detection_threshold: float = 0.2,
+        device: str = CPU,
     ) -> None:
-        super().__init__(max_features, max_image_size, detection_threshold)
+        super().__init__(max_features, max_image_size, detection_threshold, device)
 
     @torch.inference_mode()
     def extract(self, rgb: NDArray[np.uint8]) -> LocalFeatures:
@@ -45,20 +47,20 @@ class Aliked(NetworkExtractor):
         small, factor = shrink(Image.fromarray(rgb), self.max_image_size)
         if min(small.size) < self.smallest:
             return KIND.none((width, height))
-        image = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255.0
-        (detected,) = self._load()(image)
+        with convolutions(exact=True):
+            (detected,) = self._load()(self._tensor(small))
 
-        # Of an image without a place above the threshold the network returns weaker ones.
-        scores = detected.keypoint_scores
+        # Where no score exceeds the threshold the network still returns weaker keypoints.
+        scores = detected.keypoint_scores.cpu()
         order = torch.argsort(scores, descending=True, stable=True)
         order = order[scores[order] > self.detection_threshold][: self.max_features]
         keypoints = np.zeros((len(order), 4), np.float32)
-        # Its origin is the centre of the first pixel.
-        keypoints[:, :2] = (detected.keypoints[order].numpy() + 0.5) * np.asarray(factor)
+        # The network's origin is the centre of the first pixel.
+        places = detected.keypoints.cpu()[order].numpy() + 0.5
+        keypoints[:, :2] = places * np.asarray(factor)
         keypoints[:, 2] = np.sqrt(factor[0] * factor[1])
-        return LocalFeatures(
-            keypoints, rounded(detected.descriptors[order].numpy()), (width, height)
-        )
+        descriptors = detected.descriptors.cpu()[order].numpy()
+        return LocalFeatures(keypoints, rounded(descriptors), (width, height))
 
     def _make(self) -> torch.nn.Module:
         from kornia.feature import ALIKED
@@ -74,4 +76,5 @@ KIND = FeatureKind(
     nearest=MinCosine(min_cosine=0.75, min_inlier_share=0.4),
     parallelism="threads",
     order="first",
+    devices=DEVICES,
 )

@@ -1,4 +1,4 @@
-"""What all local features have in common: their form, and who makes and who matches them.
+"""What all local features have in common: their form, the interfaces of extractors and matchers.
 
 Keypoints are in pixels of the full-size upright image with COLMAP's origin, the upper-left corner
 of the upper-left pixel.
@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from vladmap.weights.devices import CPU, DEVICES
 
 Matches = NDArray[np.uint32]
 """(m, 2) rows of one image's features and of another's that show the same points."""
@@ -40,40 +42,43 @@ class LocalFeatures:
 
 
 class LocalFeatureExtractor(Protocol):
-    """Detects and describes local features; `extract` gives the same bytes for the same pixels."""
+    """Detects and describes local features; on one device, equal pixels give equal bytes."""
 
     def extract(self, rgb: NDArray[np.uint8]) -> LocalFeatures:
-        """The features of an (H, W, 3) uint8 image, none where it shows nothing."""
+        """The features of an (H, W, 3) uint8 image; none where nothing is detected."""
 
 
 class Matcher(Protocol):
-    """Matches the features of two images of one kind. It can be pickled, and called from several
-    threads."""
+    """Matches the features of two images, both of one kind.
+
+    It can be pickled, and called from several threads at once.
+    """
 
     @property
     def min_inlier_share(self) -> float:
-        """The share of a pair's matches that its geometry must explain to be believed."""
+        """The least share of a pair's matches that must be inliers for the pair to be verified."""
 
     @property
     def inliers_a_cosine(self) -> float:
-        """Inliers that weigh as much as a cosine of 1 where candidates are re-ranked."""
+        """Inliers that count as much as a cosine of 1 when candidates are re-ranked."""
 
     def match(self, a: LocalFeatures, b: LocalFeatures) -> Matches:
-        """The (m, 2) rows of `a` and `b` that show the same point, one to one, by rising row of a.
+        """The (m, 2) rows of `a` and `b` that show the same point, one to one, by row of `a`.
 
-        Raises ValueError for descriptors that it does not know.
+        Raises ValueError for descriptors of another kind.
         """
 
 
 @dataclass(frozen=True)
 class FeatureKind:
-    """One kind of local features: who extracts them, in which form, and how they are matched.
+    """One kind of local features: how they are extracted, their form, and how they are matched.
 
-    `extractor(max_features=..., max_image_size=...)` makes an extractor; both have defaults.
-    `dtype` and `dimension` are of a descriptor's numbers. `nearest` matches by nearest neighbours.
-    `parallelism` says what may extract beside each other: `processes` where the library keeps the
-    interpreter's lock, else `threads`, each image on one of them. `order` says which features an
-    image is best reduced to: the `largest`, or the `first`, where the most reliable come first.
+    `extractor(max_features=..., max_image_size=...)` makes an extractor; both have defaults. Where
+    `devices` has more than the CPU, it takes `device` too. `dtype` and `dimension` are those of a
+    descriptor. `nearest` matches by nearest neighbours, on the CPU. `parallelism` says how several
+    images are extracted at once: in `processes` where the library holds the interpreter's lock,
+    else in `threads`, one image each. `order` says which features to keep where only some can be:
+    the `largest`, or the `first`, where the extractor returns the most reliable first.
     """
 
     name: str
@@ -83,6 +88,16 @@ class FeatureKind:
     nearest: Matcher
     parallelism: Literal["processes", "threads"]
     order: Literal["largest", "first"]
+    devices: tuple[str, ...]
+
+    def device(self, wanted: str) -> str:
+        """The device that extracts them where the user chose `wanted`: the CPU where only that can.
+
+        Raises ValueError for a name that is no device.
+        """
+        if wanted not in DEVICES:
+            raise ValueError(f"unknown device {wanted!r}; known are {', '.join(DEVICES)}")
+        return wanted if wanted in self.devices else CPU
 
     def none(self, size: tuple[int, int] | None = None) -> LocalFeatures:
         """The features of an image that has none."""
@@ -91,7 +106,7 @@ class FeatureKind:
         )
 
     def strongest(self, features: LocalFeatures, count: int) -> LocalFeatures:
-        """The `count` features to keep where fewer must do, in the order that they had."""
+        """The `count` best features according to `order`, in their original order."""
         if self.order == "first":
             return features.rows(np.arange(min(len(features), count)))
         by_scale = np.argsort(-features.keypoints[:, 2], kind="stable")

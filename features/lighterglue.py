@@ -17,7 +17,7 @@ _LAYER = re.compile(r"^(self_attn|cross_attn)\.(\d+)\.")
 
 
 class LighterGlue(Glue):
-    """Matches of XFeat's features: 0.1 s a pair on one core for 512 each, 0.3 s for 1,024."""
+    """Matches XFeat's features: 0.1 s a pair on one core for 512 features each, 0.3 s for 1,024."""
 
     name = "LighterGlue"
     features = "xfeat"
@@ -46,11 +46,11 @@ class LighterGlue(Glue):
         }
 
     def _extent(self, features: LocalFeatures) -> tuple[float, float]:
-        # That of the features, whatever the image's: so what its inliers are worth was measured.
+        # Always the extent of the keypoints: `inliers_a_cosine` was measured with that.
         return super()._extent(LocalFeatures(features.keypoints, features.descriptors))
 
 
-def matcher(features: str) -> LighterGlue:
-    """The matcher of the `features`, which are XFeat's."""
+def matcher(features: str, device: str) -> LighterGlue:
+    """The matcher on `device` of the local features called `features`, which must be XFeat's."""
     assert features == LighterGlue.features
-    return LighterGlue()
+    return LighterGlue(device)

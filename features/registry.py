@@ -1,4 +1,4 @@
-"""Local features and matchers by name. A network is imported where it is asked for."""
+"""Local features and matchers by name. The module of a network is imported on its first use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 from vladmap.features.base import FeatureKind, LocalFeatureExtractor, Matcher
 from vladmap.features.names import FEATURE_NAMES, MATCHER_NAMES, NEAREST, misfit
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.devices import CPU
 
 _KINDS = {
     "sift": "vladmap.features.rootsift",
@@ -19,13 +20,13 @@ _NETWORKS = {
     "lighterglue": "vladmap.features.lighterglue",
     "lightglue": "vladmap.features.lightglue",
 }
-"""Modules of matchers other than nearest neighbours; `matcher(features)` makes one."""
+"""Modules of matchers other than nearest neighbours; `matcher(features, device)` makes one."""
 
 
 def feature_kind(name: str) -> FeatureKind:
     """The kind of local features called `name`.
 
-    Raises ValueError where there is none of that name.
+    Raises ValueError for an unknown name.
     """
     if name not in _KINDS:
         raise ValueError(f"unknown local features {name!r}; known are {', '.join(FEATURE_NAMES)}")
@@ -34,28 +35,49 @@ def feature_kind(name: str) -> FeatureKind:
 
 
 def load_extractor(
-    name: str, max_features: int | None = None, max_image_size: int | None = None
+    name: str,
+    max_features: int | None = None,
+    max_image_size: int | None = None,
+    device: str = CPU,
 ) -> LocalFeatureExtractor:
     """The extractor of the features called `name`.
 
     It keeps at most `max_features` an image, and shrinks an image whose long side exceeds
-    `max_image_size` pixels to it first; by default what suits the kind.
+    `max_image_size` pixels to it first; None stands for the kind's own default. A network runs on
+    `device`, `cpu` or `cuda`; a kind that only the CPU extracts is extracted there.
 
     Raises:
-        ValueError: there are no features of that name.
-        UserError: the package that brings its network is not installed.
+        ValueError: there are no features, or no device, of that name.
+        UserError: the package with its network is not installed, or there is no GPU.
     """
-    settings = {"max_features": max_features, "max_image_size": max_image_size}
-    given = {key: value for key, value in settings.items() if value is not None}
-    return feature_kind(name).extractor(**given)
+    kind = feature_kind(name)
+    settings: dict[str, int | str] = {}
+    if max_features is not None:
+        settings["max_features"] = max_features
+    if max_image_size is not None:
+        settings["max_image_size"] = max_image_size
+    if (chosen := kind.device(device)) != CPU:
+        settings["device"] = chosen
+    return kind.extractor(**settings)
 
 
-def load_matcher(features: str, matcher: str = NEAREST) -> Matcher:
+def matching_device(matcher: str, wanted: str) -> str:
+    """The device of the matcher called `matcher` where the user chose `wanted`.
+
+    Networks run there, nearest neighbours are computed on the CPU.
+    """
+    return CPU if matcher == NEAREST else wanted
+
+
+def load_matcher(features: str, matcher: str = NEAREST, device: str = CPU) -> Matcher:
     """The matcher called `matcher` for the local features called `features`.
+
+    A network runs on `device`, `cpu` or `cuda`.
 
     Raises:
         ValueError: there are no features, or no matcher, of that name.
-        UserError: it does not match such features, or its packages are not installed.
+        UserError: it does not match such features, its packages are not installed, or there is no
+            such device.
     """
     kind = feature_kind(features)
     if matcher not in MATCHER_NAMES:
@@ -64,5 +86,5 @@ def load_matcher(features: str, matcher: str = NEAREST) -> Matcher:
         raise UserError(why)
     if matcher == NEAREST:
         return kind.nearest
-    network: Matcher = importlib.import_module(_NETWORKS[matcher]).matcher(features)
+    network: Matcher = importlib.import_module(_NETWORKS[matcher]).matcher(features, device)
     return network

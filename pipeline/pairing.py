@@ -144,4 +144,5 @@ def rerank_settings(run: Run) -> RerankSettings:
         options.features,
         step.ledger_name(options),
         evidence,
+        options.device,
     )

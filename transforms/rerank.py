@@ -24,7 +24,8 @@ from vladmap.models.patch_table import read_patches
 class RerankSettings:
     """How each query's best `candidates` are put in order: a way of `evaluation.evidence`.
 
-    `features` are the kind of local features, where their matches order. `evidence` is every shard
+    `features` are the kind of local features, where their matches order; a network that matches
+    them runs on `device`. `evidence` is every shard
     that has patches or features, as (name, path, identity), and `stage` the ledger it stands in.
     """
 
@@ -33,6 +34,7 @@ class RerankSettings:
     features: str = ""
     stage: str = ""
     evidence: tuple[tuple[str, str, str], ...] = ()
+    device: str = "cpu"
 
 
 class StoredEvidence:
@@ -93,5 +95,5 @@ class StoredEvidence:
 
 def stored_evidence(root: str, settings: RerankSettings) -> StoredEvidence | None:
     """The evidence that `settings` ask for; None where the order by descriptor stands."""
-    compare = evidence(settings.method, settings.features)
+    compare = evidence(settings.method, settings.features, device=settings.device)
     return None if compare is None else StoredEvidence(root, settings, compare)

@@ -42,8 +42,8 @@ STAGE = "verify"
 class ExtractFeatures(beam.PTransform):
     """Tasks of image shards -> ledger entries of `features/`.
 
-    `workers` extract beside each other, as processes or threads: what the kind of features says. A
-    single process is the worker itself.
+    `workers` extract at the same time, as processes or threads: the kind of features says which. A
+    single process is the worker itself. Networks run on `device`.
     """
 
     root: str
@@ -51,10 +51,13 @@ class ExtractFeatures(beam.PTransform):
     detector: str
     max_pixels: int
     workers: int
+    device: str = "cpu"
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
         return tasks | beam.ParDo(
-            _Extract(self.root, self.stage, self.detector, self.max_pixels, self.workers)
+            _Extract(
+                self.root, self.stage, self.detector, self.max_pixels, self.workers, self.device
+            )
         )
 
 
@@ -62,16 +65,18 @@ Extracted = tuple[dict[str, Any], LocalFeatures | None, PhotoError | None]
 
 
 @lru_cache(maxsize=2)
-def _extractor(detector: str) -> LocalFeatureExtractor:
-    return load_extractor(detector)
+def _extractor(detector: str, device: str) -> LocalFeatureExtractor:
+    return load_extractor(detector, device=device)
 
 
-def extract_photo(row: dict[str, Any], detector: str, max_pixels: int) -> Extracted:
+def extract_photo(
+    row: dict[str, Any], detector: str, max_pixels: int, device: str = "cpu"
+) -> Extracted:
     """Features of one row of `images/`, or why there are none. It may run in another process."""
     photo: Photo = load_photo(row, max_pixels)
     if photo.pixels is None:
         return row, None, photo.error
-    features = _extractor(detector).extract(photo.pixels)
+    features = _extractor(detector, device).extract(photo.pixels)
     if len(features) == 0:
         return row, None, PhotoError(RejectReason.NO_FEATURES, "no local feature in it")
     return row, features, None
@@ -88,9 +93,17 @@ def _panorama(row: dict[str, Any]) -> PhotoError:
 
 
 class _Extract(beam.DoFn):
-    def __init__(self, root: str, stage: str, detector: str, max_pixels: int, workers: int) -> None:
+    def __init__(
+        self,
+        root: str,
+        stage: str,
+        detector: str,
+        max_pixels: int,
+        workers: int,
+        device: str = "cpu",
+    ) -> None:
         self._root, self._stage, self._detector = root, stage, detector
-        self._max_pixels, self._workers = max_pixels, workers
+        self._max_pixels, self._workers, self._device = max_pixels, workers, device
 
     def setup(self) -> None:
         self._pool: WorkerPool | ThreadPoolExecutor | None = None
@@ -108,7 +121,12 @@ class _Extract(beam.DoFn):
 
     def _outcomes(self, rows: list[dict[str, Any]]) -> Iterable[Extracted | WorkerDied]:
         """The outcome of each row of `images/`, in their order."""
-        extract = partial(extract_photo, detector=self._detector, max_pixels=self._max_pixels)
+        extract = partial(
+            extract_photo,
+            detector=self._detector,
+            max_pixels=self._max_pixels,
+            device=self._device,
+        )
         return map(extract, rows) if self._pool is None else self._pool.map(extract, rows)
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
@@ -151,28 +169,33 @@ class _Extract(beam.DoFn):
 class VerifyPairs(beam.PTransform):
     """Tasks of pair shards -> ledger entries of `two_views/`; `matcher` matches the `features`.
 
-    A task reads `pairs`, and `images` and `features` of every shard that its pairs
-    touch.
+    A network that matches runs on `device`. A task reads `pairs`, and `images` and `features` of
+    every shard that its pairs touch.
     """
 
     root: str
     threads: int
     features: str
     matcher: str = NEAREST
+    device: str = "cpu"
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        return tasks | beam.ParDo(_Verify(self.root, self.threads, self.features, self.matcher))
+        return tasks | beam.ParDo(
+            _Verify(self.root, self.threads, self.features, self.matcher, self.device)
+        )
 
 
 class _Verify(beam.DoFn):
-    def __init__(self, root: str, threads: int, features: str, matcher: str) -> None:
-        self._root, self._threads = root, threads
+    def __init__(
+        self, root: str, threads: int, features: str, matcher: str, device: str = "cpu"
+    ) -> None:
+        self._root, self._threads, self._device = root, threads, device
         self._features, self._matcher_name = features, matcher
 
     def setup(self) -> None:
         if self._matcher_name != NEAREST:
             one_thread_a_call()  # a network's sums do not depend on the number of cores
-        self._matcher = load_matcher(self._features, self._matcher_name)
+        self._matcher = load_matcher(self._features, self._matcher_name, self._device)
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         pairs = storage.read_table(

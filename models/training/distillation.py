@@ -32,8 +32,8 @@ from vladmap.models.base import Pixels
 from vladmap.models.training.augment import augment, moved
 from vladmap.models.training.files import load_optimiser, optimiser_tensors
 from vladmap.models.training.recipe import Distillation
-from vladmap.models.training.trainable import exact_convolutions
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.devices import convolutions
 from vladmap.weights.preprocessing import Preprocessing
 from vladmap.weights.reading import part_of
 
@@ -143,7 +143,7 @@ class Distiller:
             group["lr"] = settings.rate_at(number)
         total = 0.0
         for x, wanted in zip(pictures.split(_AT_ONCE), targets.split(_AT_ONCE), strict=True):
-            with exact_convolutions():
+            with convolutions(exact=True):
                 found = _rows(_maps(self.student, x, self._backbone.preprocessing))
                 own = self._known is None
                 loss = relational_loss(found, _rows(wanted), settings.temperature, own)

@@ -35,9 +35,10 @@ from vladmap.models.training.mining import Cache, Rows, Tuples, draw_negatives, 
 from vladmap.models.training.pictures import Images, ahead, in_chunks
 from vladmap.models.training.recipe import Recipe
 from vladmap.models.training.steps import AS_IT_IS, Key, Steps, TrainingSet, ValidationSet
-from vladmap.models.training.trainable import TrainableModel, exact_convolutions
+from vladmap.models.training.trainable import TrainableModel
 from vladmap.retrieval.recall import rank
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.devices import convolutions
 
 _MOMENTUM = 0.9
 _READ_AT_ONCE = 32
@@ -194,7 +195,7 @@ class Trainer:
             passes = [*_passes(tuples, recipe)]
             read = ahead(passes, lambda item: self._steps.read(item[0], epoch))
             for (part, share, last), batch in zip(passes, read, strict=True):
-                with exact_convolutions():
+                with convolutions(exact=True):
                     loss = self._steps.loss(batch)
                     self._scaler.scale(loss * share).backward()
                 value = loss.item()
@@ -262,7 +263,7 @@ class Trainer:
 
         self.model.eval()
         for keys, pixels in ahead(in_chunks(rows, _READ_AT_ONCE), read):
-            with exact_convolutions():
+            with convolutions(exact=True):
                 parts.append(self._describer.describe(keys, pixels, size).cpu().numpy())
             advance(len(keys))
         return np.concatenate(parts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -19,9 +18,10 @@ from vladmap.models.base import Floats, Pixels, batches
 from vladmap.models.checkpoints.layouts import Network, to_bytes
 from vladmap.models.kinds import TRAINABLE
 from vladmap.models.learning import learn_centres
-from vladmap.models.local import PRECISIONS, sample, torch_device
+from vladmap.models.local import PRECISIONS, sample
 from vladmap.models.whitening import Whitening, fit_whitening
 from vladmap.schemas.rejects import UserError
+from vladmap.weights.devices import convolutions, torch_device
 from vladmap.weights.entries import Entries
 from vladmap.weights.preprocessing import Size
 
@@ -144,7 +144,7 @@ class TrainableModel(nn.Module):
         learning = self.training
         self.eval()
         described = np.empty((len(images), self.dimension), np.float32)
-        with exact_convolutions():
+        with convolutions(exact=True):
             for positions, stack in batches(images, self.size, self.at_once):
                 pixels = torch.from_numpy(stack).to(self.device)
                 described[positions] = self(pixels).cpu().numpy()
@@ -273,13 +273,6 @@ def with_parameters(aggregation: Aggregation) -> Aggregation:
         delattr(aggregation, name)
         aggregation.register_parameter(name, nn.Parameter(buffer.detach().clone()))
     return aggregation
-
-
-def exact_convolutions() -> AbstractContextManager[None]:
-    """A block in which a GPU computes convolutions in full and the same way each time."""
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
 
 
 def _with_buffers(aggregation: Aggregation, channels: int) -> Aggregation:

@@ -47,6 +47,7 @@ STAGE = Stage(
         "max_pixels",
         "max_reject_rate",
         "model",
+        "device",
         "threads",
         "factory",
         "near",

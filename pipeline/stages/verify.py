@@ -21,6 +21,7 @@ def work(run: Run) -> None:
     """
     from vladmap.atlas import layout
     from vladmap.features.names import NEAREST
+    from vladmap.features.registry import matching_device
     from vladmap.mapping.camera_keys import camera_name
     from vladmap.pipeline.cameras import choose_cameras
     from vladmap.pipeline.ledgers import image_shards, inputs_of
@@ -70,18 +71,23 @@ def work(run: Run) -> None:
             worker_threads(options, run.in_process),
             options.features,
             options.matcher,
+            options.device,
         ),
         count=lambda task: pairs[task.shard].file.rows,
+        device=matching_device(options.matcher, options.device),
     )
 
 
 def estimate(run: Run, images: int) -> list[str]:
-    """How much room the local features take on disk."""
+    """Where the local features are extracted, and how much room they take on disk."""
     from vladmap.console.numbers import human_bytes
+    from vladmap.features.registry import feature_kind
 
+    options = run.options
     # Measured: some 3,000 keypoints of 144 bytes an image, 4 kB a pair.
     size = human_bytes(images * 3000 * 144)
-    return [f"verify      {run.options.features} features, about {size} on disk"]
+    device = feature_kind(options.features).device(options.device)
+    return [f"verify      {options.features} features on {device}, about {size} on disk"]
 
 
 STAGE = Stage(
@@ -92,7 +98,7 @@ STAGE = Stage(
     estimate=estimate,
     steps=(FEATURES, CAMERAS, VERIFY),
     needs=("ingest", "pair"),
-    options=("max_pixels", "max_reject_rate", "threads", "features", "matcher"),
+    options=("max_pixels", "max_reject_rate", "device", "threads", "features", "matcher"),
     group="local features and matches (verify)",
     examples=("vladmap verify --atlas atlas --features xfeat --matcher lighterglue",),
 )

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from vladmap.features.base import FeatureKind, LocalFeatures, Matcher, shrink
-from vladmap.features.registry import feature_kind, load_extractor, load_matcher
+from vladmap.features.registry import feature_kind, load_extractor, load_matcher, matching_device
+from vladmap.schemas.rejects import UserError
 
 HEIGHT, WIDTH = 256, 320
 SHIFT = np.array([40.0, 24.0])
@@ -55,6 +57,36 @@ def moved(kind: str) -> tuple[LocalFeatures, LocalFeatures]:
     windows = image[:HEIGHT, :WIDTH], image[y:, x:]
     first, second = (extractor.extract(np.ascontiguousarray(window)) for window in windows)
     return first, second
+
+
+class _Gpu:
+    """Stands for a GPU, which the machine that runs the tests may lack."""
+
+    type = "cuda"
+
+
+class MovedToGpu:
+    """What was moved to the GPU: names of networks' classes, and `Tensor`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.names: list[str] = []
+        gpu = _Gpu()
+        for module in ("network", "glue"):
+            monkeypatch.setattr(f"vladmap.features.{module}.torch_device", lambda name: gpu)
+        for owner in (torch.nn.Module, torch.Tensor):
+            monkeypatch.setattr(owner, "to", self._moving(owner.to, gpu))
+
+    def _moving(self, original: Any, gpu: _Gpu) -> Any:
+        """`original`, the method `to` of a network or a tensor, which stays where it is if it is
+        to go to the GPU."""
+
+        def to(moved: Any, *args: Any, **options: Any) -> Any:
+            if args == (gpu,):
+                self.names.append(type(moved).__name__)
+                return moved
+            return original(moved, *args, **options)
+
+        return to
 
 
 class _Contract:
@@ -173,6 +205,33 @@ class FeatureKindContract(_Contract):
         else:
             assert few.keypoints[:, 2].min() >= np.median(extracted(self.kind).keypoints[:, 2])
 
+    def test_it_is_extracted_on_the_device_that_was_asked_for_or_on_the_only_one(
+        self, form: FeatureKind, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        moved = MovedToGpu(monkeypatch)
+        extractor = load_extractor(self.kind, device="cuda")
+        same(extractor.extract(rectangles()), extracted(self.kind))
+        if form.devices == ("cpu",):
+            assert form.device("cuda") == "cpu"
+            assert moved.names == []
+            return
+        assert form.devices == ("cpu", "cuda")
+        assert form.device("cuda") == "cuda"
+        assert extractor.device.type == "cuda"  # type: ignore[attr-defined]
+        assert type(extractor._load()).__name__ in moved.names  # type: ignore[attr-defined]
+        assert "Tensor" in moved.names
+        assert pickle.loads(pickle.dumps(extractor)).device.type == "cuda"
+
+    def test_an_unknown_or_missing_device_is_refused(
+        self, form: FeatureKind, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(ValueError, match="unknown device 'tpu'; known are cpu, cuda"):
+            load_extractor(self.kind, device="tpu")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        if "cuda" in form.devices:
+            with pytest.raises(UserError, match="a GPU was asked for"):
+                load_extractor(self.kind, device="cuda")
+
     def test_nonsense_is_refused(self) -> None:
         for settings in ({"max_features": 0}, {"max_image_size": 0}):
             with pytest.raises(ValueError, match="at least"):
@@ -244,6 +303,22 @@ class MatcherContract(_Contract):
         other = LocalFeatures(np.zeros((3, 4), np.float32), np.zeros((3, 17), np.float16))
         with pytest.raises(ValueError, match=r"kinds|matches"):
             match(extracted(self.features), other)
+
+    def test_a_network_matches_on_the_device_that_was_asked_for(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        a, b = moved(self.features)
+        expected = load_matcher(self.features, self.matcher).match(a, b)
+        gpu = MovedToGpu(monkeypatch)
+        matcher: Any = load_matcher(self.features, self.matcher, "cuda")
+        np.testing.assert_array_equal(matcher.match(a, b), expected)
+        if matching_device(self.matcher, "cuda") == "cpu":
+            assert gpu.names == []
+            return
+        assert matcher.device.type == "cuda"
+        assert type(matcher._load()).__name__ in gpu.names
+        assert gpu.names.count("Tensor") >= 6  # keypoints, descriptors and size of two images
+        assert pickle.loads(pickle.dumps(matcher)).device.type == "cuda"
 
     def test_what_its_matches_are_worth_is_known(self) -> None:
         matcher: Matcher = load_matcher(self.features, self.matcher)
