@@ -58,11 +58,9 @@ def measure(
     for seed in range(seeds):
         descriptor = _learnt(model, checkpoint, precision, database, seed, dimension)
         started = time.perf_counter()
-        described = descriptor.describe(database + queries)
+        rows = descriptor.describe(database + queries)
         seconds += time.perf_counter() - started
-        recalls.append(
-            recall_at(described[len(database) :], described[: len(database)], TOLERANCES[name])
-        )
+        recalls.append(recall_at(rows[len(database) :], rows[: len(database)], TOLERANCES[name]))
     means = "  ".join(f"{np.mean([recall[k] for recall in recalls]):5.1f}" for k in RANKS)
     firsts = " ".join(f"{recall[RANKS[0]]:.1f}" for recall in recalls)
     rate = seeds * (len(database) + len(queries)) / seconds
@@ -81,11 +79,11 @@ def _learnt(
         model, checkpoint, images, LOCAL_DESCRIPTORS_PER_IMAGE, seed
     )
     learnt = learning.fit(model, checkpoint, sampled, seed=seed)
-    found = load_model(model, vocabulary.to_bytes(learnt), precision=precision)
+    measured = load_model(model, vocabulary.to_bytes(learnt), precision=precision)
     if dimension:
-        learnt = vocabulary.reduce(learnt, found.describe(images), dimension)
-        found = load_model(model, vocabulary.to_bytes(learnt), precision=precision)
-    return found
+        learnt = vocabulary.reduce(learnt, measured.describe(images), dimension)
+        measured = load_model(model, vocabulary.to_bytes(learnt), precision=precision)
+    return measured
 
 
 def _images(folder: Path) -> list[NDArray[np.uint8]]:

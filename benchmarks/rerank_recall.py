@@ -92,7 +92,7 @@ def _model(database: Images, dimension: int) -> AggregatedModel:
     generator = np.random.default_rng(0)
     sample = []
     for image in database:
-        rows = np.concatenate([found[0] for found in plain.describe_patches([image]).descriptors])
+        rows = np.concatenate([each[0] for each in plain.describe_patches([image]).descriptors])
         sample.append(rows[generator.permutation(len(rows))[:per_image]])
     learnt = vocabulary.whiten_patches(learnt, np.concatenate(sample), dimension)
     model = load_model("netvlad-lite", vocabulary.to_bytes(learnt))
@@ -119,13 +119,13 @@ def _raw(
 
 
 def _features(extractor: LocalFeatureExtractor, images: Images) -> list[LocalFeatures]:
-    found = []
+    features = []
     for image in images:
         ratio = _FEATURE_LONG_SIDE / max(image.shape[:2])
         size = (round(image.shape[1] * ratio), round(image.shape[0] * ratio))
         resized = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
-        found.append(extractor.extract(np.asarray(resized)))
-    return found
+        features.append(extractor.extract(np.asarray(resized)))
+    return features
 
 
 def _inliers(matcher: Matcher, a: LocalFeatures, b: LocalFeatures) -> int:
@@ -138,9 +138,9 @@ def table(
     """Print the lines of one set; of local features those of `ways`."""
     database, queries, right = _city(city) if name == "city" else _frames(folder, name)
     model = _model(database, dimension)
-    described, database_patches = _described(model, database)
+    descriptors, database_patches = _described(model, database)
     asked, query_patches = _described(model, queries)
-    cosines = asked @ described.T
+    cosines = asked @ descriptors.T
     best = np.argsort(-cosines, axis=1, kind="stable")[:, :candidates]
     similarity = np.take_along_axis(cosines, best, axis=1)
     centroids = [
@@ -159,14 +159,14 @@ def table(
 
     def by_patches(method: str, **options: object) -> Callable[[int], NDArray[np.int64]]:
         def order(q: int) -> NDArray[np.int64]:
-            found = [database_patches[row] for row in best[q]]
-            return np.argsort(-fuse(_raw(query_patches[q], found, method, **options)))
+            patches = [database_patches[row] for row in best[q]]
+            return np.argsort(-fuse(_raw(query_patches[q], patches, method, **options)))
 
         return order
 
     def by_int8(q: int) -> NDArray[np.int64]:
-        found = [database_patches[row] for row in best[q]]
-        return np.argsort(-fuse(_raw(stored(query_patches[q]), found, "rapid")))
+        patches = [database_patches[row] for row in best[q]]
+        return np.argsort(-fuse(_raw(stored(query_patches[q]), patches, "rapid")))
 
     line("rapid", by_patches("rapid"))
     line("rapid int8", by_int8)

@@ -66,7 +66,7 @@ def distil(settings: DistillationSettings) -> None:
         total=len(scenes) + len(photographs), desc="look", unit=" scenes", disable=hidden()
     ) as bar:
         distiller = Distiller(teacher, scenes, photographs, recipe, bar.update, student)
-    about = {
+    record = {
         "options": dict(settings.options),
         "recipe": dataclasses.asdict(recipe),
         "scenes": len(scenes),
@@ -74,9 +74,9 @@ def distil(settings: DistillationSettings) -> None:
     }
     write_file(
         settings.output / "distillation.json",
-        (json.dumps(about, indent=1, sort_keys=True) + "\n").encode(),
+        (json.dumps(record, indent=1, sort_keys=True) + "\n").encode(),
     )
-    best = _learn(settings, distiller, about)
+    best = _learn(settings, distiller, record)
     both = [*_sample(scenes), *_sample(photographs)]
     for name, learnt in {BEST: best, LAST: distiller.learnt()}.items():
         net = _finished(settings, learnt, both, recipe.seed)
@@ -87,7 +87,7 @@ def distil(settings: DistillationSettings) -> None:
 
 
 def _learn(
-    settings: DistillationSettings, distiller: Distiller, about: Mapping[str, Any]
+    settings: DistillationSettings, distiller: Distiller, record: Mapping[str, Any]
 ) -> Backbone:
     """The student at its best on the validation set; the last one where there is none."""
     steps = distiller.settings.steps
@@ -107,15 +107,17 @@ def _learn(
         if curve[_best(curve)] is row:
             best = student
         write_curve(settings.output, curve, _COLUMNS)
-        kept = {f"best.{name}": tensor for name, tensor in best.network.state_dict().items()}
-        content = {"about": about, "curve": curve}
-        write_state(settings.output, step, distiller.state() | kept, content)
+        tensors_of_best = {
+            f"best.{name}": tensor for name, tensor in best.network.state_dict().items()
+        }
+        content = {"about": record, "curve": curve}
+        write_state(settings.output, step, distiller.state() | tensors_of_best, content)
         tqdm.write("  ".join(f"{name} {value:g}" for name, value in row.items()))
         sys.stdout.flush()
         losses.clear()
 
     if settings.resume:
-        content, tensors = read_state(settings.output, about)
+        content, tensors = read_state(settings.output, record)
         curve += content["curve"]
         distiller.restore(tensors)
         best = distiller.backbone(part_of(tensors, "best."))
@@ -159,7 +161,7 @@ class _Judge:
         ]
         asked = np.array([len(rows) > 0 for rows in self._set.positives])
         drawn = lowest_digests([path.name for path in self._set.database.paths], WORD_IMAGES)
-        found = []
+        first_ranks = []
         for seed in range(self._seed, self._seed + _VOCABULARIES):
             parts = (sides[0].read(part) for part in in_chunks(np.array(drawn), 32))
             aggregation = learnt_aggregation(
@@ -178,8 +180,8 @@ class _Judge:
             reduction = fit_reduction(database, DEFAULT_DIMENSION[_AS])
             if reduction is not None:
                 database, queries = (whitened(rows, reduction) for rows in (database, queries))
-            found.append(rank(queries, database, self._set.positives).first()[asked])
-        one, five = (round(100 * float((np.stack(found) < k).mean()), 2) for k in (1, 5))
+            first_ranks.append(rank(queries, database, self._set.positives).first()[asked])
+        one, five = (round(100 * float((np.stack(first_ranks) < k).mean()), 2) for k in (1, 5))
         return one, five
 
 
@@ -206,11 +208,11 @@ def _scenes(settings: DistillationSettings) -> Scenes:
     size = settings.size
     if settings.worlds is None:
         return _none(size)
-    found = aligned_scenes(settings.worlds, settings.clear)
-    paths = [path for scene in found for path in scene.paths]
+    aligned = aligned_scenes(settings.worlds, settings.clear)
+    paths = [path for scene in aligned for path in scene.paths]
     pictures = [_read(path, size) for path in tqdm(paths, desc="read worlds", disable=hidden())]
     views, clear, start = [], [], 0
-    for scene in found:
+    for scene in aligned:
         views.append(np.arange(start, start + len(scene.paths)))
         clear.append(start + np.array(scene.clear))
         start += len(scene.paths)
@@ -263,6 +265,6 @@ def _finished(
     parts = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
     aggregation = learnt_aggregation("netvlad", learnt, parts, settings.clusters, seed)
     model = TrainableModel(learnt, aggregation)
-    described = [model.describe(part) for part in tqdm(parts, desc="reduce", disable=hidden())]
-    reduction = fit_reduction(np.concatenate(described), settings.project)
+    descriptors = [model.describe(part) for part in tqdm(parts, desc="reduce", disable=hidden())]
+    reduction = fit_reduction(np.concatenate(descriptors), settings.project)
     return Network(FORMAT, learnt, model.network().aggregation, reduction)

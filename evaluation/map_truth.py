@@ -99,7 +99,7 @@ def _recall(images: pa.Table, places: Places, descriptors: _Descriptors) -> dict
         "queries_with_positive": recall.with_positive,
         "queries_unreadable": int((~descriptors.rows.any(axis=1)).sum()),
         "queries_without_heading": int(np.isnan(places.headings).sum()),
-        "found": {str(k): recall.found[k] for k in RECALL_AT},
+        "found": {str(k): recall.hits[k] for k in RECALL_AT},
         "recall_over_all_queries": {str(k): recall.recall(k) for k in RECALL_AT},
         "recall_over_queries_with_positive": {
             str(k): recall.recall_with_positive(k) for k in RECALL_AT

@@ -136,7 +136,7 @@ def _write_queries(path: Path, source: Path, measured: Measured) -> None:
                 "note",
             ]
         )
-        found = measured.first < NEVER
+        has_match = measured.first < NEVER
         for query, best in enumerate(measured.best):
             match = chosen.database.paths[best] if best >= 0 else None
             writer.writerow(
@@ -147,7 +147,7 @@ def _write_queries(path: Path, source: Path, measured: Measured) -> None:
                     _cell(measured.apart_m[query], 2),
                     str(bool(measured.right[query])).lower(),
                     measured.positives[query],
-                    measured.first[query] + 1 if found[query] else "",
+                    measured.first[query] + 1 if has_match[query] else "",
                     _cell(ranking.similarity[query, 0], 6),
                     _cell(measured.distance[query], 6),
                     _cell(measured.ratio[query], 6),

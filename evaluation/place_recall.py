@@ -27,12 +27,12 @@ def right_matches(places: Places, beside: Sequence[Rows]) -> list[Rows]:
     known agrees with any), and are not among the rows that it is `beside`.
     """
     near = within(places, places, RIGHT_M)
-    found = []
+    matches_of_each = []
     for row, (others, same) in enumerate(zip(near, beside, strict=True)):
         apart = (places.headings[others] - places.headings[row] + 180.0) % 360.0 - 180.0
         alike = ~(np.abs(apart) > RIGHT_DEG)
-        found.append(np.setdiff1d(others[alike], np.append(same, row)))
-    return found
+        matches_of_each.append(np.setdiff1d(others[alike], np.append(same, row)))
+    return matches_of_each
 
 
 def recall_of_places(

@@ -27,7 +27,7 @@ from vladmap.features.registry import load_extractor
 from vladmap.models import DescriptorModel, InputSize
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.photos.layouts import EvaluationSet
-from vladmap.retrieval.recall import KEPT, Ranking, rank, reordered
+from vladmap.retrieval.recall import RANKING_LENGTH, Ranking, rank, reordered
 from vladmap.retrieval.stored_patches import StoredPatches, bytes_an_image, stored
 from vladmap.schemas.rejects import PhotoError
 
@@ -99,8 +99,8 @@ def computed_evidence(
         )
 
         def extract(pixels: Pixels) -> tuple[LocalFeatures, int]:
-            found = extractor.extract(pixels)
-            return found, found.keypoints.nbytes + found.descriptors.nbytes
+            extracted = extractor.extract(pixels)
+            return extracted, extracted.keypoints.nbytes + extracted.descriptors.nbytes
 
         return ComputedEvidence(chosen, _FEATURE_SIZE.target, extract)
     if isinstance(chosen, PatchEvidence):
@@ -136,7 +136,7 @@ def ranked(
         # where it weighs in the candidates' order, they are those of the descriptors themselves.
         database if by is not None and by.evidence.weighs_cosines else searched,
         chosen.positives,
-        keep=max(KEPT, candidates),
+        keep=max(RANKING_LENGTH, candidates),
         factory=factory,
         leave_one_out=chosen.leave_one_out,
     )

@@ -46,7 +46,7 @@ def train(settings: TrainingSettings) -> None:
     begun = (settings.output / STATE).exists()
     if begun and not settings.resume:
         raise UserError(f"{settings.output} holds a run: go on by --resume, or name another folder")
-    # cuBLAS adds up in the same order each time only where it is told to.
+    # Without this setting cuBLAS adds up in an order that differs from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with tqdm(disable=hidden(), leave=False, unit=" images") as bar:
 
@@ -78,14 +78,14 @@ def train(settings: TrainingSettings) -> None:
             "validation database": len(validation.database),
         }
         tqdm.write(", ".join(f"{name}: {count}" for name, count in counts.items()))
-        about = {
+        record = {
             "options": dict(settings.options),
             "recipe": dataclasses.asdict(recipe),
             "counts": counts,
         }
         write_file(
             settings.output / "training.json",
-            (json.dumps(about, indent=1, sort_keys=True) + "\n").encode(),
+            (json.dumps(record, indent=1, sort_keys=True) + "\n").encode(),
         )
         trainer = Trainer(
             model,
@@ -118,24 +118,24 @@ def _foundation(settings: TrainingSettings) -> tuple[Network, bytes]:
         file = read_weights(path)
         if is_vocabulary(file):
             raise UserError(f"{path} is a vocabulary: train from its backbone instead")
-        found, source = network(file), path.read_bytes()
+        foundation, source = network(file), path.read_bytes()
         if settings.init is None:
-            found = Network(FORMAT, found.backbone)
-        elif found.aggregation is None:
+            foundation = Network(FORMAT, foundation.backbone)
+        elif foundation.aggregation is None:
             raise UserError(f"--init {path} is a backbone alone: name it by --backbone")
     elif settings.backbone == LITE:
-        found = Network(FORMAT, installed())
+        foundation = Network(FORMAT, installed())
     else:
-        found = Network(FORMAT, backbone(GHOST, ghost.initial_state(settings.recipe.seed)))
+        foundation = Network(FORMAT, backbone(GHOST, ghost.initial_state(settings.recipe.seed)))
     if not settings.recipe.long_sides:
-        return found, source
+        return foundation, source
     smallest, largest = settings.recipe.long_sides[0], settings.recipe.long_sides[-1]
     size: Size = InputSize(smallest, largest)
-    if isinstance(found.backbone.preprocessing.size, FixedSize):
+    if isinstance(foundation.backbone.preprocessing.size, FixedSize):
         size = FixedSize(largest, largest)
-    preprocessing = dataclasses.replace(found.backbone.preprocessing, size=size)
-    own = dataclasses.replace(found.backbone, preprocessing=preprocessing)
-    return dataclasses.replace(found, backbone=own), source
+    preprocessing = dataclasses.replace(foundation.backbone.preprocessing, size=size)
+    own = dataclasses.replace(foundation.backbone, preprocessing=preprocessing)
+    return dataclasses.replace(foundation, backbone=own), source
 
 
 def _start(settings: TrainingSettings, net: Network, source: bytes, images: Images) -> bytes:

@@ -27,25 +27,25 @@ def read_data(
 ) -> tuple[TrainingSet, ValidationSet]:
     """What to learn from and what to validate on, without the photographs that do not decode."""
     sets = [read_set(data.set_of(source, data.layout, data.split)) for source in data.sources]
-    for source, found in zip(data.sources, sets, strict=True):
-        if found.metres is None:
+    for source, each in zip(data.sources, sets, strict=True):
+        if each.metres is None:
             raise UserError(f"--data {source} has no positions to learn from; it can --validate")
-    if len({found.leave_one_out for found in sets}) > 1:
+    if len({each.leave_one_out for each in sets}) > 1:
         raise UserError("--data: a CSV without sides cannot be mixed with sources that have them")
     same = sets[0].leave_one_out
-    database = _joined([found.database for found in sets])
-    queries = database if same else _joined([found.queries for found in sets])
+    database = _joined([each.database for each in sets])
+    queries = database if same else _joined([each.queries for each in sets])
     judged = _validation(data)
     if judged is None:
         out = hold_out(database, queries, data.validate_share, seed)
         rows = [np.flatnonzero(part) for part in out]
-        kept = [np.flatnonzero(~part) for part in out]
+        remaining = [np.flatnonzero(~part) for part in out]
         apart = database.take(rows[0]), queries.take(rows[1])
         judged = EvaluationSet("areas", *apart, within(apart[1], apart[0], _RIGHT_M), _RIGHT_M)
         if same:
             positives = [rows[rows != n] for n, rows in enumerate(judged.positives)]
             judged = EvaluationSet("areas", *apart, positives, _RIGHT_M, leave_one_out=True)
-        database, queries = database.take(kept[0]), queries.take(kept[1])
+        database, queries = database.take(remaining[0]), queries.take(remaining[1])
     return (
         _training(data, database, queries, same, size, watch),
         _judging(data, judged, size, watch),
@@ -111,11 +111,11 @@ def _readable(
         "%d of %d photographs cannot be read and are left out, first %s: %s",
         len(bad), len(places), places.paths[first], bad[first],
     )  # fmt: skip
-    kept = np.setdiff1d(np.arange(len(places)), list(bad))
-    if not len(kept):
+    readable = np.setdiff1d(np.arange(len(places)), list(bad))
+    if not len(readable):
         raise UserError(f"none of the {len(places)} photographs can be read")
-    paths = [places.paths[row] for row in kept]
-    return kept, Pictures(paths, size, data.threads, memory)
+    paths = [places.paths[row] for row in readable]
+    return readable, Pictures(paths, size, data.threads, memory)
 
 
 def _joined(parts: Sequence[Places]) -> Places:

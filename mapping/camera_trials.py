@@ -357,12 +357,12 @@ def _most_matched(
     for (a, b), pair_matches in matches.items():
         votes[a][pair_matches[:, 0]] += 1
         votes[b][pair_matches[:, 1]] += 1
-    kept = {}
+    selected = {}
     for image_id, count in votes.items():
-        kept[image_id] = np.zeros(len(count), bool)
-        kept[image_id][np.argsort(-count, kind="stable")[:TRIAL_KEYPOINTS]] = True
+        selected[image_id] = np.zeros(len(count), bool)
+        selected[image_id][np.argsort(-count, kind="stable")[:TRIAL_KEYPOINTS]] = True
     return {
-        (a, b): pair_matches[kept[a][pair_matches[:, 0]] & kept[b][pair_matches[:, 1]]]
+        (a, b): pair_matches[selected[a][pair_matches[:, 0]] & selected[b][pair_matches[:, 1]]]
         for (a, b), pair_matches in matches.items()
     }
 

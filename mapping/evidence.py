@@ -31,7 +31,7 @@ _MAX_TRACK = 16
 
 
 @dataclass(frozen=True)
-class Kept:
+class EvidentModels:
     """Models with evidence, largest first, and the reason for each image name that was removed."""
 
     models: list[pycolmap.Reconstruction]
@@ -62,7 +62,7 @@ class _Pairs:
     point: Indices
 
 
-def keep_evident(models: Sequence[pycolmap.Reconstruction], min_model_size: int) -> Kept:
+def keep_evident(models: Sequence[pycolmap.Reconstruction], min_model_size: int) -> EvidentModels:
     """Remove the images without evidence from models, in place, until all that remain have it.
 
     An image has evidence if it sees at least MIN_POINTS points, within its error bound, whose rays
@@ -70,17 +70,17 @@ def keep_evident(models: Sequence[pycolmap.Reconstruction], min_model_size: int)
     a pure rotation. A model that falls apart without the removed images becomes several; one of
     fewer than `min_model_size` images is dropped.
     """
-    kept: list[pycolmap.Reconstruction] = []
+    evident: list[pycolmap.Reconstruction] = []
     dropped: dict[str, str] = {}
     for model in models:
         parts, reasons = _evident_parts(model, min_model_size)
-        kept.extend(parts)
+        evident.extend(parts)
         dropped |= reasons
-    for model in kept:
+    for model in evident:
         for number in model.reg_image_ids():
             dropped.pop(model.image(number).name, None)
-    kept.sort(key=lambda model: -model.num_reg_images())
-    return Kept(kept, dict(sorted(dropped.items())))
+    evident.sort(key=lambda model: -model.num_reg_images())
+    return EvidentModels(evident, dict(sorted(dropped.items())))
 
 
 def _evident_parts(

@@ -141,8 +141,8 @@ def map_globally(
     settings.mapper.bundle_adjustment.refine_extra_params = False
     pycolmap.set_random_seed(SEED)
     models = pycolmap.global_mapping(database, work, _output(work), settings)
-    kept = largest_first(models.values(), options.min_model_size)
-    return [_triangulated(model, database, work, long_side_px) for model in kept]
+    large_enough = largest_first(models.values(), options.min_model_size)
+    return [_triangulated(model, database, work, long_side_px) for model in large_enough]
 
 
 def _triangulated(
@@ -163,8 +163,10 @@ def largest_first(
     models: Iterable[pycolmap.Reconstruction], min_model_size: int
 ) -> list[pycolmap.Reconstruction]:
     """Return the models of at least `min_model_size` images; equal sizes by their first names."""
-    kept = [model for model in models if model.num_reg_images() >= min_model_size]
-    return sorted(kept, key=lambda model: (-model.num_reg_images(), sorted(image_names(model))))
+    large_enough = [model for model in models if model.num_reg_images() >= min_model_size]
+    return sorted(
+        large_enough, key=lambda model: (-model.num_reg_images(), sorted(image_names(model)))
+    )
 
 
 def image_names(model: pycolmap.Reconstruction) -> list[str]:

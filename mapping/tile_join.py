@@ -103,11 +103,11 @@ def join_tiles(
     objection = overlap.objection()
     if objection is not None:
         return None, {**decision, "reason": objection}
-    kept = pycolmap.Reconstruction(base.model)
+    settled = pycolmap.Reconstruction(base.model)
     far = overlap.differs(_FAR)
     differing = {overlap.names[row]: bool(far[row]) for row in np.flatnonzero(overlap.differs())}
-    dropped = _settle(differing, kept, aligned)
-    model = join_models(kept, aligned)
+    dropped = _settle(differing, settled, aligned)
+    model = join_models(settled, aligned)
     joined = TileModel(base.name, model, base.origin, base.georegistered)
     joined.dropped = base.dropped | other.dropped | dropped
     joined.parts = base.parts + other.parts

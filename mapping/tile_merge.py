@@ -117,7 +117,7 @@ def _evident(
     min_model_size: int,
 ) -> tuple[list[TileModel], dict[str, str]]:
     """Return the models without the images that have no evidence, and the reasons by image name."""
-    kept: list[TileModel] = []
+    evident: list[TileModel] = []
     dropped: dict[str, str] = {}
     for tile in tiles:
         images = tile.model.num_reg_images()
@@ -128,8 +128,8 @@ def _evident(
             part = TileModel(name, model, tile.origin, tile.georegistered)
             if model.num_reg_images() < images:
                 place_tile(part, by_name, gps_sigma_m)
-            kept.append(part)
-    return kept, dropped
+            evident.append(part)
+    return evident, dropped
 
 
 def _best_partner(
@@ -184,11 +184,11 @@ def _adjust(tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma
 
 def _without_subsets(tiles: list[TileModel]) -> list[TileModel]:
     """Return the models without those whose images are all in one larger model."""
-    kept: list[TileModel] = []
+    largest: list[TileModel] = []
     for tile in sorted(tiles, key=_largest_first):
-        if not any(names_of(tile) <= names_of(other) for other in kept):
-            kept.append(tile)
-    return kept
+        if not any(names_of(tile) <= names_of(other) for other in largest):
+            largest.append(tile)
+    return largest
 
 
 def _report(

@@ -75,15 +75,15 @@ def join_models(
     """
     joined = pycolmap.Reconstruction(base)
     number_of = _add_images(joined, other)
-    for kept, added in _tracks_that_meet(base, other):
+    for own, added in _tracks_that_meet(base, other):
         free = [
             pycolmap.TrackElement(number_of[name], index)
             for name, index in (key for number in added for key in _keys(other, number))
             if not joined.image(number_of[name]).points2D[index].has_point3D()
         ]
-        if kept:
-            target = kept[0]
-            for further in kept[1:]:
+        if own:
+            target = own[0]
+            for further in own[1:]:
                 target = joined.merge_points3D(target, further)
             for element in free:
                 joined.add_observation(target, element)

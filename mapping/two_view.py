@@ -123,12 +123,12 @@ def fundamental_inliers(
         return 0
     options = pycolmap.RANSACOptions(max_error=max_error_px, max_num_trials=2000, random_seed=SEED)
     pycolmap.set_random_seed(SEED)
-    found = pycolmap.estimate_fundamental_matrix(
+    estimate = pycolmap.estimate_fundamental_matrix(
         np.ascontiguousarray(a.keypoints[matches[:, 0], :2], np.float64),
         np.ascontiguousarray(b.keypoints[matches[:, 1], :2], np.float64),
         options,
     )
-    return 0 if found is None else int(found["num_inliers"])
+    return 0 if estimate is None else int(estimate["num_inliers"])
 
 
 def to_colmap_geometry(view: TwoView) -> pycolmap.TwoViewGeometry:

@@ -101,7 +101,7 @@ def unregistered_table(
             detail = f"same bytes as {name_of.get(twin, twin)}"
             return "ingest", UnregisteredReason.DUPLICATE, detail
         if image_id in outcome.merge:
-            return "merge", *_said(outcome.merge[image_id], UnregisteredReason.MODEL_LEFT_OUT)
+            return "merge", *_reason_in(outcome.merge[image_id], UnregisteredReason.MODEL_LEFT_OUT)
         if image_id in outcome.in_models:
             detail = f"the map has no place for model {outcome.in_models[image_id]}"
             return "merge", UnregisteredReason.MODEL_LEFT_OUT, detail
@@ -153,7 +153,7 @@ def _tile_reasons(outcome: MapOutcome) -> dict[str, Why]:
     for name, report in sorted(outcome.tiles.items()):
         failure = report.get("failure")
         for image_id, words in report.get("unregistered", {}).items():
-            reason, detail = _said(words, UnregisteredReason.LEFT_OUT_BY_MAPPER)
+            reason, detail = _reason_in(words, UnregisteredReason.LEFT_OUT_BY_MAPPER)
             if failure and reason is UnregisteredReason.LEFT_OUT_BY_MAPPER:
                 reason, detail = UnregisteredReason.TILE_FAILED, f"{name}: {failure}"
             if image_id not in reasons or _ORDER[reason] > _ORDER[reasons[image_id][1]]:
@@ -161,7 +161,7 @@ def _tile_reasons(outcome: MapOutcome) -> dict[str, Why]:
     return reasons
 
 
-def _said(words: str, otherwise: UnregisteredReason) -> tuple[UnregisteredReason, str]:
+def _reason_in(words: str, otherwise: UnregisteredReason) -> tuple[UnregisteredReason, str]:
     return reason_of(words) or otherwise, words
 
 

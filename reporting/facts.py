@@ -41,10 +41,10 @@ def strings(table: pa.Table, name: str) -> Strings:
 
 def rows_of(ids: pa.Array | pa.ChunkedArray, among: pa.Array) -> NDArray[np.int64]:
     """Row of each id in `among`, -1 where it is not there."""
-    found = pc.index_in(ids, value_set=among)
-    if isinstance(found, pa.ChunkedArray):
-        found = found.combine_chunks()
-    return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
+    indices = pc.index_in(ids, value_set=among)
+    if isinstance(indices, pa.ChunkedArray):
+        indices = indices.combine_chunks()
+    return np.asarray(indices.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -84,8 +84,8 @@ def _figures(data: ReportData, facts: Facts) -> list[str]:
 
 def _failures(data: ReportData) -> list[str]:
     """What failed tiles say of themselves, each once, with how many say it; most often first."""
-    said = Counter(str(tile["failure"]) for tile in data.tiles if tile.get("failure"))
-    most = sorted(said.items(), key=lambda item: (-item[1], item[0]))[:3]
+    reasons = Counter(str(tile["failure"]) for tile in data.tiles if tile.get("failure"))
+    most = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
     return [text + (f" ({count:,} tiles)" if count > 1 else "") for text, count in most]
 
 

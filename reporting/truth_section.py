@@ -25,7 +25,7 @@ class RecallAt:
     """Queries that find a right match among their `rank` best; shares are NaN of no queries."""
 
     rank: int
-    found: int
+    hits: int
     of_all: float
     of_those: float
 
@@ -54,84 +54,88 @@ def truth_section(figures: TruthFigures | None) -> TruthSection | None:
     """The section; None without a comparison."""
     if figures is None:
         return None
-    about, found = figures["map"], figures["retrieval"]
+    of_map, retrieval = figures["map"], figures["retrieval"]
     if not figures["current"]:
         return TruthSection(False, {}, ())
-    section = TruthSection(True, {name: about.get(name) for name in _MAP}, _errors(about))
-    if found is None:
+    section = TruthSection(True, {name: of_map.get(name) for name in _MAP}, _errors(of_map))
+    if retrieval is None:
         return section
     return dataclasses.replace(
         section,
-        model=found["model"],
-        dimension=found["dimension"],
-        queries=found["queries"],
-        with_positive=found["queries_with_positive"],
-        recalls=recalls(found),
-        notes=notes(found),
+        model=retrieval["model"],
+        dimension=retrieval["dimension"],
+        queries=retrieval["queries"],
+        with_positive=retrieval["queries_with_positive"],
+        recalls=recalls(retrieval),
+        notes=notes(retrieval),
     )
 
 
-def recalls(found: dict[str, Any]) -> list[RecallAt]:
+def recalls(retrieval: dict[str, Any]) -> list[RecallAt]:
     """The recalls of `retrieval`, by rank."""
-    shares = [found[f"recall_over_{of}"] for of in ("all_queries", "queries_with_positive")]
+    shares = [retrieval[f"recall_over_{of}"] for of in ("all_queries", "queries_with_positive")]
     return [
-        RecallAt(rank, found["found"][str(rank)], *(_share(each[str(rank)]) for each in shares))
-        for rank in sorted(int(key) for key in found["found"])
+        RecallAt(rank, retrieval["found"][str(rank)], *(_share(each[str(rank)]) for each in shares))
+        for rank in sorted(int(key) for key in retrieval["found"])
     ]
 
 
-def notes(found: dict[str, Any]) -> list[str]:
+def notes(retrieval: dict[str, Any]) -> list[str]:
     """What a reader must know of how the recalls of `retrieval` were measured, as sentences."""
-    queries, unturned = found["queries"], found["queries_without_heading"]
-    turned = f" and {found['right_deg']:g} degrees of its heading" if unturned < queries else ""
-    said = [
-        f"A match is right within {found['right_m']:g} m of the query{turned}.",
-        f"Images of its sequence within {found['beside']:g} s of the query (where times are "
-        f"missing, within {found['beside']:g} places) are left out.",
+    queries, unturned = retrieval["queries"], retrieval["queries_without_heading"]
+    turned = f" and {retrieval['right_deg']:g} degrees of its heading" if unturned < queries else ""
+    sentences = [
+        f"A match is right within {retrieval['right_m']:g} m of the query{turned}.",
+        f"Images of its sequence within {retrieval['beside']:g} s of the query (where times are "
+        f"missing, within {retrieval['beside']:g} places) are left out.",
     ]
     if unturned:
         whom = f"{unturned:,} images have" if turned else "The truth has"
-        said.append(f"{whom} no heading: there the position alone counts.")
-    without = queries - found["queries_with_positive"]
+        sentences.append(f"{whom} no heading: there the position alone counts.")
+    without = queries - retrieval["queries_with_positive"]
     if without:
-        said.append(f"{without:,} queries have no right match, and count among all as misses.")
-    if found["queries_unreadable"]:
-        said.append(
-            f"{found['queries_unreadable']:,} images have no descriptor: they are not found, and "
-            "as queries they are misses."
+        sentences.append(f"{without:,} queries have no right match, and count among all as misses.")
+    if retrieval["queries_unreadable"]:
+        sentences.append(
+            f"{retrieval['queries_unreadable']:,} images have no descriptor: they are not found, "
+            "and as queries they are misses."
         )
-    return said
+    return sentences
 
 
-def recall_lines(found: dict[str, Any] | None, model: str) -> str:
+def recall_lines(retrieval: dict[str, Any] | None, model: str) -> str:
     """The recalls in words, a line a figure; `model` is the one that was asked for."""
-    if found is None:
+    if retrieval is None:
         return f"{'retrieval':<{_TITLE}}not known: the atlas has no descriptors of {model}"
-    rows = recalls(found)
+    rows = recalls(retrieval)
     lines = [
-        f"{'retrieval':<{_TITLE}}{found['model']}, {found['dimension']} dimensions",
-        *notes(found),
+        f"{'retrieval':<{_TITLE}}{retrieval['model']}, {retrieval['dimension']} dimensions",
+        *notes(retrieval),
         f"{'recall, %':<{_TITLE}}{'queries':>8}" + "".join(f"{f'@{row.rank}':>8}" for row in rows),
     ]
     for title, queries, shares in (
-        ("all", found["queries"], [row.of_all for row in rows]),
-        ("  with a right match", found["queries_with_positive"], [row.of_those for row in rows]),
+        ("all", retrieval["queries"], [row.of_all for row in rows]),
+        (
+            "  with a right match",
+            retrieval["queries_with_positive"],
+            [row.of_those for row in rows],
+        ),
     ):
         lines.append(f"{title:<{_TITLE}}{queries:>8}" + "".join(map(_percent, shares)))
     return "\n".join(lines)
 
 
-def _errors(about: dict[str, Any]) -> list[tuple[str, list[str]]]:
+def _errors(errors: dict[str, Any]) -> list[tuple[str, list[str]]]:
     """Rows of the table of the map's errors: a name; its median, 95 % and max; how many images
     are over 1 m and over 5 m off (none of a rotation's), of how many."""
     return [
         (
             name,
-            [write(about[key][figure]) for figure in ("median", "p95", "max")]
-            + [f"{about[key][count]:,}" if count in about[key] else "" for count in _COUNTS],
+            [write(errors[key][figure]) for figure in ("median", "p95", "max")]
+            + [f"{errors[key][count]:,}" if count in errors[key] else "" for count in _COUNTS],
         )
         for key, name, write in _ERRORS
-        if key in about
+        if key in errors
     ]
 
 

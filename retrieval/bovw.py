@@ -11,20 +11,21 @@ from numpy.typing import NDArray
 
 
 def word_counts(descriptors: NDArray[np.float32], words: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(n, d) local descriptors and (K, d) words -> how many are nearest to each word (K,)."""
+    """Count the (n, d) local descriptors nearest to each of the (K, d) words, (K,)."""
     nearest = np.argmin(np.square(words).sum(axis=1) - 2 * (descriptors @ words.T), axis=1)
     return np.bincount(nearest, minlength=len(words))
 
 
 def inverse_document_frequency(images_with: NDArray[np.int64], images: int) -> NDArray[np.float32]:
-    """ln(N / N_i) of the N `images`, N_i of them having word i; a word of none counts as of one."""
+    """ln(N / N_i) for each word i, which N_i of N `images` contain; N_i = 0 is taken as 1."""
     return np.log(images / np.maximum(images_with, 1)).astype(np.float32)
 
 
 def bag_of_words(counts: NDArray[np.int64], idf: NDArray[np.float32]) -> NDArray[np.float32]:
-    """tf-idf (K,) of unit L2 norm: a word's share of the image's words, times its weight.
+    """tf-idf (K,) of unit L2 norm: the share of each word among the image's words, times its idf.
 
-    An image without words, or with none but those that every image has, has the zero vector.
+    The result is the zero vector for an image that has no words, or only words that every image
+    has (their idf is 0).
     """
     weighted = counts / max(1, counts.sum()) * idf
     norm = np.linalg.norm(weighted)

@@ -1,7 +1,7 @@
 """Candidate pairs of images: near by GPS and alike, alike anywhere, and neighbours in a sequence.
 
-All functions work on whole arrays. A query is always the later image of a pair, or of the same
-shard; merging makes each unordered pair one row.
+All functions work on whole arrays. The query of a candidate pair is the image in the later shard;
+in one shard either image may be the query. `merge_candidates` makes one row of each unordered pair.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _SOURCES = (GLOBAL, NEAR, SEQUENCE)
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images that can be paired: ids (N,) sorted, unit descriptors (N, D), degrees and metres (N,).
+    """N images that can be paired.
 
-    Positions are NaN where there is none; `accuracy_m` is one sigma.
+    `ids` (N,) are sorted, `vectors` (N, D) are unit descriptors, `latitude` and `longitude` (N,)
+    are in degrees, NaN without a position; `accuracy_m` (N,) is one standard deviation of GPS.
     """
 
     ids: NDArray[np.str_]
@@ -42,10 +43,10 @@ class Gallery:
     def of(
         descriptors: pa.Table | None, images: pa.Table | None, default_accuracy_m: float
     ) -> Gallery:
-        """A shard of `descriptors/` with the positions of its images (a shard of `images/`).
+        """The gallery of a shard of `descriptors/` and the shard of `images/` that it belongs to.
 
-        `default_accuracy_m` is taken where a photograph states no accuracy of its GPS. Without
-        tables the gallery is empty.
+        `default_accuracy_m` is used for photographs that state no accuracy of their GPS. If either
+        table is None the gallery is empty.
         """
         if descriptors is None or images is None:
             empty = np.zeros(0)
@@ -62,7 +63,7 @@ class Gallery:
         )
 
     def rows(self, images: Sequence[str]) -> NDArray[np.int64]:
-        """Rows of images by id, -1 for those that are not there."""
+        """The row of each image id, -1 for an id that is not in the gallery."""
         wanted = np.array(images, dtype=self.ids.dtype if len(self.ids) else "U32")
         if len(self.ids) == 0:
             return np.full(len(wanted), -1)
@@ -72,7 +73,11 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Candidates:
-    """n directed candidates of one source: a query's and another image's id, and what is known."""
+    """n candidate pairs of one `source`: the ids of query and other image, (n,).
+
+    `similarity` (n,) is the cosine of their descriptors, `distance_m` (n,) their great-circle
+    distance in metres, NaN if either image has no position.
+    """
 
     source: str
     query: NDArray[np.str_]
@@ -91,10 +96,10 @@ def distances_m(
 
 
 def near_candidates(query: Gallery, other: Gallery, reach_m: float, k: int) -> Candidates:
-    """For each query the k most alike of the other images within reach of its GPS.
+    """For each query, the k most similar of the other images that are near it by GPS.
 
-    Reach is `reach_m` plus twice the two GPS errors combined. The search is exact: (Q, N) scores
-    and distances are in memory, never descriptors of pairs.
+    Near means within `reach_m` plus twice the combined GPS error of the two images. The search is
+    exact; memory holds (Q, N) scores and distances, but no descriptors per pair.
     """
     all_query = np.arange(len(query.ids))[:, None]
     all_other = np.arange(len(other.ids))[None, :]
@@ -104,18 +109,18 @@ def near_candidates(query: Gallery, other: Gallery, reach_m: float, k: int) -> C
     within &= query.ids[:, None] != other.ids[None, :]
     similarity = np.where(within, query.vectors @ other.vectors.T, -np.inf).astype(np.float32)
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-    found = np.isfinite(np.take_along_axis(similarity, order, axis=1))
-    rows_a = np.broadcast_to(all_query, order.shape)[found]
-    rows_b = order[found]
+    finite = np.isfinite(np.take_along_axis(similarity, order, axis=1))
+    rows_a = np.broadcast_to(all_query, order.shape)[finite]
+    rows_b = order[finite]
     return _candidates(NEAR, query, other, rows_a, rows_b, distance[rows_a, rows_b])
 
 
 def known_candidates(
     source: str, query: Gallery, other: Gallery, pairs: Sequence[tuple[str, str]]
 ) -> Candidates:
-    """Pairs (image of `query`, image of `other`) that were found by other means, completed.
+    """Candidates of given pairs (image of `query`, image of `other`), with cosine and distance.
 
-    Pairs of which an image has no descriptor fall away.
+    Pairs with an image that has no descriptor are left out.
     """
     rows_a = query.rows([a for a, _ in pairs])
     rows_b = other.rows([b for _, b in pairs])
@@ -139,23 +144,23 @@ def _candidates(
 
 
 def merge_candidates(
-    found: Sequence[Candidates],
+    candidates: Sequence[Candidates],
     near: int,
     scores: Mapping[tuple[str, str], float] | None = None,
 ) -> pa.Table:
     """Candidates of one shard's queries as unique unordered pairs, schemas.tables.PAIRS.
 
-    Of the near ones, which come from several galleries, each query keeps its `near` best. A pair's
-    rank is its best place among one query's candidates of one source by descriptor. `scores` are
-    those of re-ranked (query, other) pairs.
+    Near candidates come from several galleries; of all of them each query keeps the `near` most
+    similar. The rank of a pair is the best one that it has among a query's candidates of one
+    source, ordered by similarity. `scores` holds the scores of re-ranked (query, other) pairs.
     """
-    if not any(len(part.query) for part in found):
+    if not any(len(part.query) for part in candidates):
         return tables.PAIRS.empty_table()
     source = np.concatenate(
-        [np.full(len(part.query), _SOURCES.index(part.source)) for part in found]
+        [np.full(len(part.query), _SOURCES.index(part.source)) for part in candidates]
     )
     query, other, similarity, distance = (
-        np.concatenate([getattr(part, name) for part in found])
+        np.concatenate([getattr(part, name) for part in candidates])
         for name in ("query", "other", "similarity", "distance_m")
     )
     rank = _ranks(source, query, other, similarity)
@@ -171,8 +176,8 @@ def merge_candidates(
     group = group.ravel()
     seen = np.zeros((len(keys), len(_SOURCES)), bool)
     seen[group, source] = True
-    # Of two images that are each other's candidate the query with the greater id says the score:
-    # matching is not quite the same from both sides.
+    # Matching a to b and b to a may give different scores. If both were computed, the score of the
+    # query with the greater id is taken, so that the result does not depend on the order of input.
     ordered = {(min(pair), max(pair)): score for pair, score in sorted((scores or {}).items())}
     best = np.full(len(keys), np.iinfo(np.int32).max, np.int64)
     np.minimum.at(best, group, rank)
@@ -199,7 +204,7 @@ def _ranks(
     other: NDArray[np.str_],
     similarity: NDArray[np.float32],
 ) -> NDArray[np.int64]:
-    """Place of each candidate among those of its query and source, most alike first."""
+    """Rank, from 0, of each candidate among those of its query and source, most similar first."""
     order = np.lexsort((other, -similarity, query, source))
     starts = np.ones(len(order), bool)
     starts[1:] = (source[order][1:] != source[order][:-1]) | (query[order][1:] != query[order][:-1])

@@ -41,5 +41,8 @@ def image_columns(
 
 
 def fair_sample(ids: Sequence[str], count: int) -> NDArray[np.int64]:
-    """Rows, ascending, of the `count` lowest image ids: ids are digests, so the sample is fair."""
+    """Rows, ascending, of the `count` lowest image ids.
+
+    Image ids are digests, so the lowest ones are a random sample that is the same in every run.
+    """
     return np.sort(np.argsort(np.array(ids), kind="stable")[:count])

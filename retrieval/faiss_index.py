@@ -25,10 +25,11 @@ _HNSW_FROM = 1_000_000
 
 
 def choose_factory(count: int, dimension: int) -> str:
-    """The factory string for `count` vectors: FAISS's own guidelines by collection size.
+    """The FAISS factory string for `count` vectors, by FAISS's guidelines for each collection size.
 
-    Exact below FLAT_BELOW. Then inverted lists, about 8 sqrt(N) of them below a million and the
-    published sizes above; long vectors are kept in 8 bits a number.
+    Below FLAT_BELOW vectors search is exact. Above, an index has inverted lists: about 8 sqrt(N)
+    below a million vectors, the numbers of FAISS's guidelines beyond. Vectors of 1024 dimensions or
+    more are quantised to 8 bits per number.
     """
     if count < FLAT_BELOW:
         return "Flat"
@@ -82,9 +83,9 @@ def add_shard(trained: faiss.Index, vectors: Matrix) -> faiss.Index:
 
 
 def merge(parts: Iterable[faiss.Index]) -> faiss.Index:
-    """One index of all parts; ids count on from part to part.
+    """One index of all parts, which are numbered consecutively in their order.
 
-    Holds the whole index in memory, and one part more. Raises ValueError without parts, and
+    Memory holds the whole index and one part. Raises ValueError without parts, and
     UserError for a kind of index that FAISS cannot merge.
     """
     merged: faiss.Index | None = None
@@ -179,9 +180,9 @@ def self_recall(
         )
         order = np.argsort(-scores, axis=1, kind="stable")[:, : k + 1]
         best, exact = (np.take_along_axis(values, order, axis=1) for values in (scores, ids))
-    _, found = search(index, queries, k + 1)
+    _, approximate = search(index, queries, k + 1)
     others = _without_self(exact, rows, k)
-    hits = (_without_self(found, rows, k)[:, :, None] == others[:, None, :]).any(axis=2)
+    hits = (_without_self(approximate, rows, k)[:, :, None] == others[:, None, :]).any(axis=2)
     return {
         "recall": round(float(hits.mean()), 6),
         "recall_at": k,
@@ -192,6 +193,7 @@ def self_recall(
 def _without_self(ids: NDArray[np.int64], rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
     """The first k ids of each row that are not the query itself."""
     own = ids == rows[:, None]
-    # A query that is not among its own neighbours (a duplicate took its place) loses its last.
+    # If a query is not among its own k + 1 neighbours (duplicates came first), its last neighbour
+    # is removed instead, so that every row has k.
     own[~own.any(axis=1), -1] = True
     return ids[~own].reshape(len(ids), -1)[:, :k]

@@ -13,11 +13,11 @@ _ITERATIONS = 25
 
 
 def kmeans(points: NDArray[np.float32], clusters: int, seed: int = 0) -> NDArray[np.float32]:
-    """(n, d) points -> (clusters, d) centres that minimise squared distances, as Lloyd's steps do.
+    """(n, d) points -> (clusters, d) centres by Lloyd's algorithm.
 
-    Points are put into one order first and one thread does the work: sums of float32 depend on
-    both. Raises UserError where there are fewer points than clusters, ValueError where a number is
-    not finite.
+    The points are sorted first and one thread computes, because sums of float32 depend on the
+    order of their terms. Raises UserError if there are fewer points than clusters, ValueError if a
+    number is not finite.
     """
     if len(points) < clusters:
         raise UserError(
@@ -32,7 +32,7 @@ def kmeans(points: NDArray[np.float32], clusters: int, seed: int = 0) -> NDArray
         clusters,
         niter=_ITERATIONS,
         seed=seed,
-        # the caller bounds the sample; nothing of it is dropped, few points are not warned about
+        # By default FAISS drops points beyond 256 a cluster and warns below 39 a cluster.
         max_points_per_centroid=len(ordered),
         min_points_per_centroid=1,
     )

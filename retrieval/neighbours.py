@@ -1,7 +1,7 @@
-"""Pairs of images that follow each other in a sequence, by the shard that makes the pair.
+"""Pairs of images that follow each other in a sequence, grouped by shard.
 
-A sequence may cross shards. The shard of a pair is the later one of its two images' shards, by
-name, so that a collection that grows adds pairs without touching the shards it has.
+A sequence may cross shards. A pair belongs to the later of its two images' shards, in the order of
+their names, so that a growing collection adds pairs without changing those of older shards.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Stop(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """A pair of images of one sequence: `image_id` lies in the shard that makes the pair."""
+    """A pair of images of one sequence: `image_id` lies in the shard that the pair belongs to."""
 
     image_id: str
     other: str
@@ -35,7 +35,7 @@ class Neighbour(NamedTuple):
 
 
 def stops_in_sequences(images: pa.Table, shard: str) -> Iterator[tuple[str, Stop]]:
-    """(sequence_id, stop) of a shard's images (STOP_COLUMNS), but for exact duplicates."""
+    """(sequence_id, stop) of each image of a shard (STOP_COLUMNS) that is no exact duplicate."""
     for row in images.filter(_in_sequence(images)).to_pylist():
         yield row["sequence_id"], Stop(row["sequence_index"], shard, row["image_id"])
 

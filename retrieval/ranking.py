@@ -17,7 +17,10 @@ Pair = tuple[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class RankedCandidates:
-    """One query's n candidates, the most similar first: image ids, shards and cosines (n,)."""
+    """The n candidates of one query, most similar first.
+
+    `images` are their ids, `shards` the shards that they lie in, `similarity` (n,) their cosines.
+    """
 
     query: str
     images: list[str]
@@ -25,7 +28,7 @@ class RankedCandidates:
     similarity: NDArray[np.float32]
 
     def at(self, positions: NDArray[np.int64]) -> RankedCandidates:
-        """Those at some positions."""
+        """The candidates at some positions of the list."""
         images, shards = (
             [values[at] for at in positions.tolist()] for values in (self.images, self.shards)
         )
@@ -36,7 +39,8 @@ class RankedCandidates:
 class Collection:
     """The global index of N images: the id of each row, and the shards that the rows came from.
 
-    `shards` are in the order of the rows, (S,); `ends` has the row behind the last of each, (S,).
+    `shards` (S,) are in the order of the index's rows; `ends` (S,) is, for each shard, the number
+    of rows up to and including it.
     """
 
     index: Index
@@ -45,10 +49,10 @@ class Collection:
     ends: NDArray[np.int64]
 
     def nearest(self, query: Gallery, shard: str, count: int) -> list[RankedCandidates]:
-        """The `count` nearest of each image of `query`, the gallery of `shard`, itself excluded.
+        """The `count` nearest images of each image of `query`, the gallery of `shard`.
 
-        Only images of `shard` and of those before it are candidates: each pair is found once, by
-        its later image.
+        An image is not its own candidate. Candidates lie in `shard` or in shards before it, so that
+        a pair in two shards is proposed once, by the image in the later one.
         """
         end = int(self.ends[list(self.shards).index(shard)])
         own_rows = np.arange(end - len(query.ids), end)
@@ -88,9 +92,9 @@ def rerank(
 ) -> tuple[list[RankedCandidates], dict[Pair, float]]:
     """The `count` best candidates of each query by evidence, and the scores of those pairs.
 
-    `score` gives the scores of pairs whose candidates lie in one shard. `order` gives the positions
-    of a query's candidates, best first, from their scores (n,) and cosines (n,). The candidates
-    that stay remain in the order of their cosines.
+    `score` returns the scores of pairs whose candidates all lie in one shard. `order` returns the
+    positions of a query's candidates, best first, from their scores (n,) and cosines (n,). The
+    selected candidates are returned in the order of their cosines.
     """
     scores: dict[Pair, float] = {}
     for shard, pairs in sorted(pairs_by_shard(ranked).items()):

@@ -1,7 +1,8 @@
 """How well descriptors find places: recall at rank, mean average precision, precision and recall.
 
-A row of the database is right for a query where it is one of its positives. A row or a query that
-could not be described finds nothing and is not found; it counts all the same.
+The positives of a query are the rows of the database that show its place. An image without a
+descriptor is a zero vector: as a query it has no matches, as a row it is no query's match. It still
+counts in every denominator.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 from vladmap.retrieval.faiss_index import search, train_index
 
 RANKS = (1, 5, 10, 20, 100)
-KEPT = 100
-"""Rows that a ranking keeps of each query: as many as the last of RANKS looks at."""
+RANKING_LENGTH = 100
+"""Rows of the database in a ranking, for each query: the largest of RANKS."""
 
 NEVER = np.iinfo(np.int64).max
-"""The rank of a positive that is not found."""
+"""The rank of a positive that is not in the ranking."""
 
 _SCORES_AT_ONCE = 1 << 24
 
@@ -29,11 +30,11 @@ Scores = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The best rows of the database for Q queries, and where their positives came.
+    """The best rows of the database for Q queries, and the ranks of their positives.
 
-    `rows` and `similarity` (Q, K) are best first, -1 and -inf where there are fewer. The query
-    `query[i]` has the row `positive[i]` of the database for a positive, at the place `rank[i]` from
-    0, or NEVER; all (P,), the queries ascending.
+    `rows` and `similarity` (Q, K) are best first, padded with -1 and -inf. `query`, `positive` and
+    `rank` (P,) list all positives, by ascending query: row `positive[i]` of the database is a
+    positive of query `query[i]` and has rank `rank[i]`, from 0, or NEVER.
     """
 
     rows: Rows
@@ -43,13 +44,13 @@ class Ranking:
     rank: Rows
 
     def first(self) -> Rows:
-        """The place (Q,) of each query's best positive, NEVER where none is found."""
+        """The rank (Q,) of each query's best positive, NEVER if it has none in the ranking."""
         best = np.full(len(self.rows), NEVER)
         np.minimum.at(best, self.query, self.rank)
         return best
 
     def best_positive(self) -> Rows:
-        """The row (Q,) of the positive that each query finds first, -1 without any."""
+        """The row (Q,) of each query's best positive, -1 if it has none in the ranking."""
         order = np.lexsort((self.rank, self.query))
         asked, starts = np.unique(self.query[order], return_index=True)
         best = np.full(len(self.rows), -1)
@@ -66,18 +67,19 @@ def rank(
     database: Scores,
     positives: Sequence[Rows],
     *,
-    keep: int = KEPT,
+    keep: int = RANKING_LENGTH,
     factory: str = "",
     leave_one_out: bool = False,
     left_out: Sequence[Rows] = (),
 ) -> Ranking:
-    """Look for (Q, D) queries in an (N, D) database by inner product.
+    """Rank the rows of an (N, D) database for (Q, D) queries by inner product.
 
-    Exact over all rows, equal scores in their order, and in blocks, so that memory does not grow
-    with Q times N; with a FAISS `factory` only the `keep` rows that the index gives are ranked.
-    Zero vectors were not described. With `leave_one_out` query i is row i and does not find itself.
-    `left_out`, where given, holds for each query rows of the database that it is not ranked with;
-    a positive among them is not found. Raises ValueError for it together with a `factory`.
+    The search is exact over all rows; rows of equal score stay in their order. It proceeds in
+    blocks of queries, so that memory does not grow with Q times N. With a FAISS `factory`, only
+    the `keep` rows that the index returns are ranked. Zero vectors stand for images without a
+    descriptor. With `leave_one_out`, query i is row i and is not ranked for itself. `left_out`,
+    if given, lists for each query rows of the database that are not ranked for it; a positive
+    among them has rank NEVER. Raises ValueError for `left_out` together with a `factory`.
     """
     if factory and len(left_out):
         raise ValueError("rows are left out of exact search alone")
@@ -97,9 +99,9 @@ def rank(
 
 
 def reordered(ranking: Ranking, order: Rows) -> Ranking:
-    """The ranking with the first C rows of each query in the order (Q, C) that re-ranking gives.
+    """The ranking with the first C rows of each query in another order, as re-ranking gives it.
 
-    `order` holds their places before, best first.
+    `order` (Q, C) holds their positions in the given ranking, best first.
     """
     head = order.shape[1]
     rows, similarity = ranking.rows.copy(), ranking.similarity.copy()
@@ -115,24 +117,24 @@ def reordered(ranking: Ranking, order: Rows) -> Ranking:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a ranking is worth over `queries`, of which `with_positive` have one to be found.
+    """Figures of a ranking over `queries` queries, of which `with_positive` have a positive.
 
-    `found[k]` counts queries with a positive among their k best. `mean_average_precision` is over
-    the queries with a positive, NaN without any.
+    `hits[k]` counts the queries that have a positive among their k best. `mean_average_precision`
+    is over the queries with a positive, NaN if there are none.
     """
 
     queries: int
     with_positive: int
-    found: dict[int, int]
+    hits: dict[int, int]
     mean_average_precision: float
 
     def recall(self, k: int) -> float:
-        """Share of all queries; one without a positive is never found. NaN of no queries."""
-        return self.found[k] / self.queries if self.queries else float("nan")
+        """Share of hits among all queries, those without a positive included; NaN of no queries."""
+        return self.hits[k] / self.queries if self.queries else float("nan")
 
     def recall_with_positive(self, k: int) -> float:
-        """Share of the queries with a positive; NaN without any."""
-        return self.found[k] / self.with_positive if self.with_positive else float("nan")
+        """Share of hits among the queries with a positive; NaN if there are none."""
+        return self.hits[k] / self.with_positive if self.with_positive else float("nan")
 
 
 def figures(ranking: Ranking, chosen: NDArray[np.bool_] | None = None) -> Figures:
@@ -144,15 +146,15 @@ def figures(ranking: Ranking, chosen: NDArray[np.bool_] | None = None) -> Figure
     return Figures(
         queries=int(counted.sum()),
         with_positive=int(asked.sum()),
-        found={k: int((first[asked] < k).sum()) for k in RANKS},
+        hits={k: int((first[asked] < k).sum()) for k in RANKS},
         mean_average_precision=float(precision.mean()) if len(precision) else float("nan"),
     )
 
 
 def average_precision(ranking: Ranking) -> NDArray[np.float64]:
-    """(Q,): the mean, over a query's positives, of the precision where each is found.
+    """(Q,): the mean, over a query's positives, of the precision at the rank of each.
 
-    One that is not found counts 0; NaN for a query without positives.
+    A positive that is not in the ranking counts 0. NaN for a query without positives.
     """
     order = np.lexsort((ranking.rank, ranking.query))
     query, place = ranking.query[order], ranking.rank[order]
@@ -170,11 +172,12 @@ def distances(similarity: Scores) -> NDArray[np.float64]:
 
 
 def ratio_scores(ranking: Ranking, near: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(Q,): distance of the best match over that of the best one elsewhere; small is certain.
+    """(Q,): the distance of the best match over that of the best match at another place.
 
-    The perceptual aliasing score of Zaffar et al., "On the Estimation of Image-matching Uncertainty
-    in Visual Place Recognition" (CVPR 2024). `near` (Q, K) are the rows at the place of the best
-    one. Where all K are, the last stands in for what lies beyond them. NaN without any row.
+    A small ratio means a certain match: the perceptual aliasing score of Zaffar et al., "On the
+    Estimation of Image-matching Uncertainty in Visual Place Recognition" (CVPR 2024). `near` (Q, K)
+    marks the rows at the place of the best match. If all K rows are there, the last of them is used
+    as the match elsewhere. NaN for a query without rows.
     """
     known = ranking.rows >= 0
     elsewhere = np.where(known & ~near, ranking.similarity, -np.inf).max(axis=1, initial=-np.inf)
@@ -187,10 +190,10 @@ def ratio_scores(ranking: Ranking, near: NDArray[np.bool_]) -> NDArray[np.float6
 
 @dataclass(frozen=True, eq=False)
 class PrecisionRecall:
-    """Matches accepted up to falling confidence: at each `threshold` (T,), the worst accepted.
+    """The precision-recall curve: at each `threshold` (T,), matches of at most that score count.
 
-    `precision` is the share of the accepted matches that are right, `recall` that of the queries
-    with a positive whose match is right and accepted.
+    `precision` (T,) is the share of right ones among the accepted matches, `recall` (T,) the share
+    of the queries with a positive whose match is accepted and right.
     """
 
     threshold: NDArray[np.float64]
@@ -199,21 +202,21 @@ class PrecisionRecall:
 
     @property
     def area(self) -> float:
-        """Under the curve: the sum of precision times the gain in recall."""
+        """The area under the curve: the sum of precision times the increase in recall."""
         return float(np.sum(self.precision * np.diff(self.recall, prepend=0.0)))
 
     @property
     def recall_at_full_precision(self) -> float:
-        """The most recall before the first wrong match is accepted."""
+        """The largest recall at a precision of 1."""
         return float(self.recall[self.precision >= 1.0].max(initial=0.0))
 
 
 def precision_recall(
     score: NDArray[np.float64], right: NDArray[np.bool_], with_positive: int
 ) -> PrecisionRecall:
-    """The curve of Q best matches, of which the lower `score` is the more certain.
+    """The curve of the best matches of Q queries; a lower `score` (Q,) is more certain.
 
-    Matches of one score are accepted together. Those of NaN are none and never accepted.
+    Matches of equal score are accepted together. A score of NaN means that there is no match.
     """
     known = np.flatnonzero(~np.isnan(score))
     order = known[np.argsort(score[known], kind="stable")]
@@ -260,9 +263,9 @@ def _exact(
         scores[_flat(left_out[start : start + step])] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")
         best = order[:, :keep]
-        found = np.take_along_axis(scores, best, axis=1)
-        rows[start : start + step] = np.where(np.isfinite(found), best, -1)
-        similarity[start : start + step] = found
+        best_scores = np.take_along_axis(scores, best, axis=1)
+        rows[start : start + step] = np.where(np.isfinite(best_scores), best, -1)
+        similarity[start : start + step] = best_scores
         places = np.empty_like(order)
         np.put_along_axis(places, order, np.broadcast_to(np.arange(count), order.shape), axis=1)
         part = slice(*np.searchsorted(flat[0], [start, start + step]))
@@ -292,7 +295,7 @@ def _by_index(
 
 
 def _places_in(rows: Rows, flat: tuple[Rows, Rows]) -> Rows:
-    """The place of each positive among its query's `rows` (Q, K), or NEVER."""
+    """The rank of each positive in its query's `rows` (Q, K), or NEVER."""
     query, place = np.nonzero(rows >= 0)
     count = max(int(rows.max(initial=0)), int(flat[1].max(initial=0))) + 1
     keys = query * count + rows[query, place]

@@ -23,16 +23,17 @@ _PUBLISHED_WEIGHTS = {3: (0.45, 0.15, 0.40)}  # of sizes 2, 5 and 8
 _INLIER_CELLS = 1.5  # a homography's inliers, in cells of the feature map
 _HYPOTHESES = 512
 _LEAST_MUTUAL = 4  # a homography has eight unknowns
-# Cosines in memory together. On a CPU they stay in its caches: three times as fast as ten times as
-# many; a GPU wants more.
+# Cosines that are computed at once. On a CPU so many fit into its caches, which is three times as
+# fast as ten times as many; a GPU needs more to be busy.
 _AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 27}
 
 
 class Reranked(NamedTuple):
-    """Candidates by falling score: `order` (C,) are their positions as they were given.
+    """The result of re-ranking C candidates.
 
-    `scores` (C,) are fused over the patch sizes and only comparable within this list; `raw` (C, S)
-    are those of each size, larger being better, as published but for the sign.
+    `order` (C,) holds the candidates' positions in the input, best first. `scores` (C,), in input
+    order, are fused over the patch sizes and comparable only within this list. `raw` (C, S) are the
+    scores at each patch size, larger being better: the published ones with the sign reversed.
     """
 
     order: NDArray[np.int64]
@@ -66,7 +67,7 @@ def rerank(
 def fuse(raw: NDArray[np.float64], weights: Sequence[float] | None = None) -> NDArray[np.float64]:
     """(C, S) raw scores -> (C,): z-scored over the candidates, then the weighted sum of sizes.
 
-    A size whose scores are all alike says nothing and counts 0.
+    A size at which all candidates have the same score contributes 0.
     """
     sizes = raw.shape[1]
     if weights is None:
@@ -111,14 +112,15 @@ def raw_scores(
 def scores_of_each(
     query: StoredPatches, candidates: Sequence[StoredPatches], method: str
 ) -> NDArray[np.float64]:
-    """(C,) scores of candidates, N = 1 each, of one patch size, whose grids may differ.
+    """(C,) scores of candidates whose grids of patches may differ.
 
-    Those of one grid are scored together by `raw_scores`.
+    Each candidate holds one image (N = 1) at one patch size. Candidates with the same grid are
+    scored together by `raw_scores`.
     """
     by_grid: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for place, one in enumerate(candidates):
         by_grid[*one.descriptors[0].shape, *one.centres[0].max(axis=0).tolist()].append(place)
-    found = np.zeros(len(candidates))
+    scores = np.zeros(len(candidates))
     for places in by_grid.values():
         members = [candidates[place] for place in places]
         together = StoredPatches(
@@ -126,20 +128,20 @@ def scores_of_each(
             members[0].centres,
             [np.concatenate([one.scales[0] for one in members])],
         )
-        found[places] = raw_scores(query, together, method)[:, 0]
-    return found
+        scores[places] = raw_scores(query, together, method)[:, 0]
+    return scores
 
 
 def by_inliers(
     inliers: NDArray[np.int64], similarity: NDArray[np.floating], inliers_a_cosine: float
 ) -> NDArray[np.int64]:
-    """The order (C,) of candidates, best first, by the `inliers` (C,) of their local features and
-    the cosines `similarity` (C,) of their descriptors; `inliers_a_cosine` weigh as much as a cosine
-    of 1. Measured for each matcher: docs/performance.md.
+    """The order (C,) of candidates, best first, by similarity + inliers / inliers_a_cosine.
 
-    Both are evidence, and they are added up: a few dozen inliers are found between any two streets,
-    and must not outweigh descriptors that are clearly more alike. Equals keep the order in which
-    they were given.
+    `inliers` (C,) are those of their local features, `similarity` (C,) the cosines of their
+    descriptors. `inliers_a_cosine` is the number of inliers that weighs as much as a cosine of 1,
+    measured for each matcher (docs/performance.md). The two are added because any two streets have
+    a few dozen inliers, which must not outweigh a clear difference of cosines. Candidates of equal
+    score keep their order.
     """
     return np.argsort(-(similarity + inliers / inliers_a_cosine), kind="stable")
 
@@ -172,7 +174,7 @@ class _Side(NamedTuple):
 
 
 def _tensor(array: NDArray[np.generic]) -> Tensor:
-    """Of an array that may lie in a file's read-only memory."""
+    """A tensor of an array, copied if the array is read-only (a memory-mapped file)."""
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
@@ -191,7 +193,7 @@ def _scores(
 
 
 def _mutual(query: _Side, candidates: _Side) -> tuple[Tensor, Tensor]:
-    """For each candidate's patch the query's nearest (N, P), and whether each is the other's."""
+    """(N, P) nearest patch of the query to each candidate patch, and whether they are mutual."""
     count, patches = candidates.rows.shape[:2]
     device = candidates.rows.device
     step = max(1, _AT_ONCE[device.type] // max(1, patches * query.rows.shape[1]))
@@ -203,7 +205,7 @@ def _mutual(query: _Side, candidates: _Side) -> tuple[Tensor, Tensor]:
         nearest[part] = _argmax(similarity)
         best = similarity.gather(2, nearest[part][..., None])[..., 0]
         mutual[part] = best == similarity.amax(1).gather(1, nearest[part])
-    # Of equal patches, as a plain sky has them, the first alone is the nearest.
+    # Equal patches occur, in a plain sky for instance: only the first counts as the nearest.
     places = torch.arange(patches, device=device).expand_as(nearest)
     first = torch.full((count, query.rows.shape[1]), patches, device=device)
     first.scatter_reduce_(1, nearest, places.where(mutual, places.new_tensor(patches)), "amin")
@@ -217,7 +219,10 @@ def _argmax(similarity: Tensor) -> Tensor:
 
 
 def _similarity(query: _Side, candidates: _Side) -> Tensor:
-    """Cosines (N, P candidates', P query's); of stored patches, products of whole numbers."""
+    """Cosines (N, P, Q) of the candidates' P patches and the query's Q patches.
+
+    Those of int8 patches are computed from exact integer products.
+    """
     count, patches, dimension = candidates.rows.shape
     if candidates.scales is None or query.scales is None:
         floats = candidates.floats().reshape(-1, dimension) @ query.floats()[0].T
@@ -226,15 +231,15 @@ def _similarity(query: _Side, candidates: _Side) -> Tensor:
     if rows.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512":
         products = torch._int_mm(rows, columns)
     else:
-        # Sums of products of int8 stay below 2^24 up to a thousand dimensions: float32 is exact.
-        # A CPU without AVX-512 takes thirty times as long for whole numbers (measured).
+        # Up to a thousand dimensions sums of int8 products stay below 2^24, so float32 holds them
+        # exactly. A CPU without AVX-512 takes thirty times as long in integers (measured).
         products = rows.float() @ columns.float()
     scaled = products.view(count, patches, -1) * query.scales[0]
     return scaled.mul_(candidates.scales[..., None])
 
 
 def _step(centres: Tensor) -> float:
-    """Pixels from a patch to the next; 1 where there is one patch alone."""
+    """The distance in pixels between adjacent patches; 1 if there is only one patch."""
     steps = [float(axis.unique().diff().amin()) for axis in centres.T if len(axis.unique()) > 1]
     return min(steps, default=1.0)
 
@@ -242,9 +247,10 @@ def _step(centres: Tensor) -> float:
 def _rapid(
     query: _Side, candidates: _Side, nearest: Tensor, mutual: Tensor, weights: Tensor
 ) -> Tensor:
-    """Sum over matches of (extent - |shift - mean shift|)^2 in x and y, over the patch count (N,).
+    """Rapid spatial scores (N,): the sum over matches of (extent - |shift - mean shift|)^2.
 
-    Shifts and extents are in cells; `weights` (N, P) of the matches are 1 as published.
+    The sum is over x and y, and is divided by the number of patches. Shifts and extents are in
+    cells; `weights` (N, P) of the matches are 1 in the published score.
     """
     step, start = _step(query.centres), query.centres.amin(0)
     ours = (query.centres - start) / step
@@ -259,25 +265,26 @@ def _rapid(
 def _homography_inliers(
     query: _Side, candidates: _Side, nearest: Tensor, mutual: Tensor, seed: int
 ) -> Tensor:
-    """The most inliers (N,) that any of 512 homographies from four matches finds.
+    """The largest number of inliers (N,) among 512 homographies, each from four random matches.
 
-    A match is an inlier where the homography takes the candidate's patch to within 1.5 cells of the
-    query's. Candidates with fewer than four matches have none.
+    A match is an inlier if the homography maps the candidate's patch to within 1.5 cells of the
+    query's. Candidates with fewer than four matches score 0.
     """
     counts = mutual.sum(1)
     most = int(counts.max()) if len(counts) else 0
-    found = torch.zeros(len(mutual), device=mutual.device)
+    most_inliers = torch.zeros(len(mutual), device=mutual.device)
     if most < _LEAST_MUTUAL:
-        return found
+        return most_inliers
     scale = query.centres.amax().clamp(min=1)
     threshold = _INLIER_CELLS * _step(query.centres) / scale
-    # Each candidate's matches first, in their order; what is left over fills up and never counts.
+    # Each candidate's matches come first, in their order; patches without a match pad the rows to
+    # one length and are masked out below.
     order = mutual.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
     source = _homogeneous(candidates.centres / scale)[order]  # (N, M, 3)
     target = _homogeneous(query.centres / scale)[nearest.gather(1, order)]
     match = torch.arange(most, device=mutual.device) < counts[:, None]
     generator = torch.Generator().manual_seed(seed)
-    # One draw for all, so that a candidate's score does not depend on its place in the list.
+    # One random draw for all candidates: a score does not depend on the position in the list.
     draws = torch.rand(_HYPOTHESES, 4, generator=generator).to(mutual.device)
     picks = (draws * counts[:, None, None]).long()  # (N, H, 4)
     step = max(1, _AT_ONCE[mutual.device.type] // (_HYPOTHESES * most))
@@ -292,8 +299,8 @@ def _homography_inliers(
         u, v = target[part, None, :, :2].float().unbind(3)
         error = (x - w * u).square_().add_((y - w * v).square_())
         inliers = (error <= (w * threshold).square()).logical_and_(w.abs() > 1e-6)
-        found[part] = inliers.logical_and_(match[part, None]).sum(2).amax(1).float()
-    return found.where(counts >= _LEAST_MUTUAL, found.new_tensor(0.0))
+        most_inliers[part] = inliers.logical_and_(match[part, None]).sum(2).amax(1).float()
+    return most_inliers.where(counts >= _LEAST_MUTUAL, most_inliers.new_tensor(0.0))
 
 
 def _homogeneous(points: Tensor) -> Tensor:
@@ -301,9 +308,10 @@ def _homogeneous(points: Tensor) -> Tensor:
 
 
 def _from_four(source: Tensor, target: Tensor) -> Tensor:
-    """(H, 4, 3) points and where they go -> homographies (H, 3, 3); zero where three are in line.
+    """Homographies (H, 3, 3) that map (H, 4, 3) source points to target points.
 
-    Each four points are a projective basis: the map between two bases needs no linear solver.
+    Four points are a projective basis, so that the map between two bases has a closed form. The
+    result is zero where three of the points are collinear.
     """
     to_source, to_target = _basis(source), _basis(target)
     homographies = to_target @ _adjugate(to_source)
@@ -314,7 +322,7 @@ def _from_four(source: Tensor, target: Tensor) -> Tensor:
 
 
 def _basis(points: Tensor) -> Tensor:
-    """(H, 4, 3) -> the matrices that take the unit basis and (1, 1, 1) to the four points."""
+    """(H, 4, 3) points -> matrices (H, 3, 3) that map the unit vectors and (1, 1, 1) to them."""
     three = points[:, :3].transpose(1, 2)
     return three * (_adjugate(three) @ points[:, 3:].transpose(1, 2)).transpose(1, 2)
 
@@ -326,11 +334,11 @@ def _adjugate(m: Tensor) -> Tensor:
 
 
 def contextual_weights(rows: Tensor, centres: Tensor, centroids: Tensor) -> Tensor:
-    """How much a match of each patch is worth (N, P), 1 on average over an image.
+    """Weights (N, P) of the patches' matches, with a mean of 1 in each image.
 
-    After Contextual Patch-NetVLAD (Sensors 24(3):855): a patch counts more the farther it is from
-    the centroids (M, d) of the database's patches (rarity), and the less alike the patches beside
-    it are (saliency). Both are cosine distances; the paper's own scaling of them is not public.
+    After Contextual Patch-NetVLAD (Sensors 24(3):855): a patch weighs more the farther it is from
+    the centroids (M, d) of the database's patches (rarity), and the more it differs from adjacent
+    patches (saliency). Both are cosine distances; the paper's scaling of them is not public.
     """
     rarity = 1 - (rows @ centroids.T).amax(2)
     xs, ys = centres[:, 0].unique(), centres[:, 1].unique()

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours of each query among candidates of its own."""
+"""Exact nearest neighbours of each query within a list of candidates that is its own."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def nearest_among(
     """The `k` candidates of each query that are most similar to it, best first.
 
     `queries` (Q, D) and `database` (N, D) are unit vectors, `candidates` Q lists of database rows.
-    Returns cosines and rows, (Q, k); a query with fewer candidates has row -1 and cosine -inf
-    behind them.
+    Returns cosines and rows, (Q, k), padded with cosine -inf and row -1 for a query that has fewer
+    candidates.
     """
     similarity = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
@@ -34,6 +34,6 @@ def nearest_among(
                 continue
             selector = faiss.IDSelectorBatch(np.ascontiguousarray(allowed, np.int64))
             parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-            found = index.search(queries[n : n + 1], wanted, params=parameters)
-            similarity[n, :wanted], rows[n, :wanted] = found[0][0], found[1][0]
+            nearest = index.search(queries[n : n + 1], wanted, params=parameters)
+            similarity[n, :wanted], rows[n, :wanted] = nearest[0][0], nearest[1][0]
     return similarity, rows

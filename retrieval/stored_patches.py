@@ -1,4 +1,4 @@
-"""Patch descriptors as they are handed on and stored: float32, float16 or int8."""
+"""Patch descriptors in memory (float32) and as an atlas stores them (int8)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Patches(NamedTuple):
 
 
 class StoredPatches(NamedTuple):
-    """`Patches` in int8: a row's numbers times its entry in `scales[s]` (N, P) float32."""
+    """`Patches` quantised to int8: a row times its entry of `scales[s]` (N, P) gives the floats."""
 
     descriptors: list[NDArray[np.int8]]
     centres: list[NDArray[np.float32]]
@@ -31,9 +31,10 @@ class StoredPatches(NamedTuple):
 
 
 def quantise(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """(..., d) -> int8 of the same shape and a scale (...) a row: rows are about int8 * scale.
+    """Quantise rows (..., d) to int8 (..., d) with a scale (...) for each: row ~ int8 * scale.
 
-    The largest number of a row becomes 127, so that a row errs by at most half a 127th of it.
+    The number of largest magnitude in a row becomes 127 or -127, so that the error of each number
+    is at most 1/254 of that magnitude.
     """
     largest = np.abs(rows).max(axis=-1)
     scale = np.where(largest > 0, largest / _LARGEST, 1).astype(np.float32)
@@ -41,7 +42,7 @@ def quantise(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.fl
 
 
 def stored(patches: Patches) -> StoredPatches:
-    """The patches in a quarter of the bytes."""
+    """The patches quantised to int8, which take a quarter of the bytes."""
     pairs = [quantise(rows) for rows in patches.descriptors]
     return StoredPatches([rows for rows, _ in pairs], patches.centres, [s for _, s in pairs])
 

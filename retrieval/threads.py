@@ -1,4 +1,4 @@
-"""How many threads FAISS computes on."""
+"""The number of threads that FAISS uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import faiss
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """FAISS and its matrix products compute on one thread within the block."""
+    """Restrict FAISS and its matrix products to one thread within the block."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:

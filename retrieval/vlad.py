@@ -18,8 +18,9 @@ def vlad(
 ) -> NDArray[np.float32]:
     """(n, d) local descriptors and (K, d) centres -> (K * d) of unit L2 norm, cluster-major.
 
-    The signed square root is taken of the residual sums, before intra-normalisation. An image
-    without local descriptors, or with none off its centre, has the zero vector.
+    With `signed_square_root`, sums of residuals are replaced by sign(x) sqrt(|x|) before the
+    intra-normalisation. Without local descriptors, or if all residuals are zero, the result is the
+    zero vector.
     """
     products = descriptors @ centres.T
     nearest = np.argmin(np.square(centres).sum(axis=1) - 2 * products, axis=1)

@@ -25,6 +25,6 @@ def test_reduced_descriptors_and_patches_of_a_collection_go_together(tmp_path: P
     assert isinstance(model, AggregatedModel)
     assert learnt_from == len(paths)
     assert model.spec.dimension <= LEAST_REDUCED - 1
-    found, patches = model.describe_with_patches(photographs(1, 96, 72), (5,))
-    assert found.shape == (1, model.spec.dimension)
+    descriptors, patches = model.describe_with_patches(photographs(1, 96, 72), (5,))
+    assert descriptors.shape == (1, model.spec.dimension)
     assert patches.descriptors[0].shape[2] == 8

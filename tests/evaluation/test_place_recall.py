@@ -55,29 +55,29 @@ def test_recall_of_four_images_is_the_hand_worked_one() -> None:
 
     So the best match is right for image 2 alone, the second best for 0 and 1; 3 has no right match.
     """
-    found = recall_of_places(directions(0, 10, 50, 30), on_a_line(0, 10, 20, 100), BESIDE)
-    assert (found.queries, found.with_positive) == (4, 3)
-    assert (found.found[1], found.found[5]) == (1, 3)
-    assert found.recall(1) == pytest.approx(1 / 4)
-    assert found.recall_with_positive(1) == pytest.approx(1 / 3)
-    assert found.recall_with_positive(5) == 1.0
+    recall = recall_of_places(directions(0, 10, 50, 30), on_a_line(0, 10, 20, 100), BESIDE)
+    assert (recall.queries, recall.with_positive) == (4, 3)
+    assert (recall.hits[1], recall.hits[5]) == (1, 3)
+    assert recall.recall(1) == pytest.approx(1 / 4)
+    assert recall.recall_with_positive(1) == pytest.approx(1 / 3)
+    assert recall.recall_with_positive(5) == 1.0
 
 
 def test_without_a_drive_to_leave_out_its_next_frame_counts() -> None:
     """0 and 1 find each other, 2 finds 3, 80 m on."""
-    found = recall_of_places(directions(0, 10, 50, 30), on_a_line(0, 10, 20, 100), ALONE)
-    assert (found.found[1], found.with_positive) == (2, 3)
+    recall = recall_of_places(directions(0, 10, 50, 30), on_a_line(0, 10, 20, 100), ALONE)
+    assert (recall.hits[1], recall.with_positive) == (2, 3)
 
 
 def test_an_image_without_a_descriptor_finds_nothing_and_is_not_found() -> None:
     descriptors = directions(0, 10, 50, 30)
     descriptors[2] = 0
-    found = recall_of_places(descriptors, on_a_line(0, 10, 20, 100), BESIDE)
-    assert (found.queries, found.with_positive, found.found[20]) == (4, 3, 0)
+    recall = recall_of_places(descriptors, on_a_line(0, 10, 20, 100), BESIDE)
+    assert (recall.queries, recall.with_positive, recall.hits[20]) == (4, 3, 0)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_image_or_none_has_nothing_to_find(count: int) -> None:
     places = on_a_line(*[0.0] * count, headings=(0.0,) * count)
-    found = recall_of_places(np.ones((count, 2), np.float32), places, ALONE[:count])
-    assert (found.queries, found.with_positive, found.found[1]) == (count, 0, 0)
+    recall = recall_of_places(np.ones((count, 2), np.float32), places, ALONE[:count])
+    assert (recall.queries, recall.with_positive, recall.hits[1]) == (count, 0, 0)

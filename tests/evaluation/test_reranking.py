@@ -130,8 +130,8 @@ def test_smoothing_chooses_the_candidates_where_it_has_no_part_in_their_order(
         ),
     )
     mixed = cast(Smoothing, SimpleNamespace(of=lambda rows, places: smoothed))
-    found, _ = reranking.ranked(queries, database, chosen, mixed, Unread(weighs), 1)
-    assert found.rows[0, 0] == first
+    ranking, _ = reranking.ranked(queries, database, chosen, mixed, Unread(weighs), 1)
+    assert ranking.rows[0, 0] == first
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,9 @@ def test_every_photograph_of_every_model_counts_and_those_far_off_are_named() ->
     assert (result["by_gps_m"]["over_1_m"], result["by_gps_m"]["over_5_m"]) == (1, 1)
     assert result["aligned_m"]["over_5_m"] >= 1, "one of five bends the model's alignment"
     assert result["worst"][0]["model"] == 1
-    said = format_check(result)
-    assert "1 over 5 m" in said
-    assert "far off" in said
+    text = format_check(result)
+    assert "1 over 5 m" in text
+    assert "far off" in text
 
 
 def test_a_truth_of_another_collection_is_refused() -> None:

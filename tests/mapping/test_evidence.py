@@ -104,9 +104,9 @@ def mapped(features: dict[str, LocalFeatures], views: list[TwoView], of: Any, fo
 
 def test_all_images_of_a_sound_model_stay() -> None:
     model = model_of(range(12))
-    kept = keep_evident([model], 3)
-    assert [part.num_reg_images() for part in kept.models] == [12]
-    assert kept.dropped == {}
+    evident = keep_evident([model], 3)
+    assert [part.num_reg_images() for part in evident.models] == [12]
+    assert evident.dropped == {}
 
 
 def test_an_image_that_sees_too_few_points_is_taken_out_and_the_reason_told() -> None:
@@ -115,10 +115,10 @@ def test_an_image_that_sees_too_few_points_is_taken_out_and_the_reason_told() ->
     seen = [index for index, point in enumerate(poor.points2D) if point.has_point3D()]
     for index in seen[MIN_POINTS - 1 :]:
         model.delete_observation(5, index)
-    kept = keep_evident([model], 3)
-    assert [part.num_reg_images() for part in kept.models] == [11]
-    assert list(kept.dropped) == [name_of(4)]
-    assert f"14 points with parallax, {MIN_POINTS} are needed" in kept.dropped[name_of(4)]
+    evident = keep_evident([model], 3)
+    assert [part.num_reg_images() for part in evident.models] == [11]
+    assert list(evident.dropped) == [name_of(4)]
+    assert f"14 points with parallax, {MIN_POINTS} are needed" in evident.dropped[name_of(4)]
 
 
 def test_points_that_an_image_taken_out_had_placed_are_none_for_the_others() -> None:
@@ -134,21 +134,21 @@ def test_points_that_an_image_taken_out_had_placed_are_none_for_the_others() -> 
         if {element.image_id for element in model.point3D(number).track.elements} == {3, 4}
     ]
     assert len(shared) > MIN_POINTS
-    kept = keep_evident([pycolmap.Reconstruction(model)], 2)
-    assert [image_names(part) for part in kept.models] == [
+    evident = keep_evident([pycolmap.Reconstruction(model)], 2)
+    assert [image_names(part) for part in evident.models] == [
         [name_of(0), name_of(1)], [name_of(2), name_of(3)],
     ]  # fmt: skip
     for number in shared[MIN_POINTS - 1 :]:
         model.delete_point3D(number)
-    kept = keep_evident([model], 2)
-    assert [image_names(part) for part in kept.models] == [[name_of(0), name_of(1)]]
-    assert list(kept.dropped) == [name_of(2), name_of(3)]
+    evident = keep_evident([model], 2)
+    assert [image_names(part) for part in evident.models] == [[name_of(0), name_of(1)]]
+    assert list(evident.dropped) == [name_of(2), name_of(3)]
 
 
 def test_a_model_left_too_small_is_none() -> None:
-    kept = keep_evident([model_of(range(2))], 3)
-    assert kept.models == []
-    assert "left with 2 of the 3 images that it takes" in kept.dropped[name_of(0)]
+    evident = keep_evident([model_of(range(2))], 3)
+    assert evident.models == []
+    assert "left with 2 of the 3 images that it takes" in evident.dropped[name_of(0)]
 
 
 def test_observations_that_miss_their_keypoint_are_no_evidence() -> None:
@@ -191,11 +191,11 @@ def test_a_model_made_of_a_turn_alone_does_not_stand(tmp_path: Path) -> None:
     model.add_camera_with_trivial_rig(made)
     depth, half = 20.0, np.radians(0.75)
     for frame in range(FRAMES):
-        about = half * (frame - FRAMES / 2)
+        angle = half * (frame - FRAMES / 2)
         turn = np.array(
-            [[np.cos(about), 0, -np.sin(about)], [0, 1, 0], [np.sin(about), 0, np.cos(about)]]
+            [[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]]
         )
-        centre = np.array([depth * about, 0.0, 0.0])
+        centre = np.array([depth * angle, 0.0, 0.0])
         image = pycolmap.Image(
             name=f"{frame}.jpg", keypoints=features[f"id{frame}"].keypoints[:, :2].astype(float),
             camera_id=1, image_id=frame + 1,
@@ -217,9 +217,9 @@ def test_a_model_made_of_a_turn_alone_does_not_stand(tmp_path: Path) -> None:
     model.update_point_3d_errors()
     assert model.num_points3D() > 100
     assert model.compute_mean_reprojection_error() < 2.0
-    kept = keep_evident([model], 2)
-    assert kept.models == []
-    assert "a turn on the spot explains" in kept.dropped["1.jpg"]
+    evident = keep_evident([model], 2)
+    assert evident.models == []
+    assert "a turn on the spot explains" in evident.dropped["1.jpg"]
 
 
 def test_a_camera_that_moves_is_mapped_and_nothing_of_it_lost(tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ def disguised(centres: Array, rotations: Array) -> tuple[Array, Array]:
 
 
 def error_after(centres: Array, rotations: Array, gps: GpsPositions) -> Array:
-    found = georegister(*disguised(centres, rotations), gps)
-    assert found is not None
-    carried = found.enu_from_model.apply(disguised(centres, rotations)[0])
+    georegistration = georegister(*disguised(centres, rotations), gps)
+    assert georegistration is not None
+    carried = georegistration.enu_from_model.apply(disguised(centres, rotations)[0])
     return np.linalg.norm(carried - centres, axis=1)
 
 
@@ -66,19 +66,19 @@ def test_a_quarter_of_blunders_does_not_move_the_map() -> None:
     centres, rotations = drive(120, loop=True)
     gps = noisy(centres, 3.0)
     gps.enu[::4] += [400.0, -250.0, 90.0]
-    found = georegister(*disguised(centres, rotations), gps)
-    assert found is not None
+    georegistration = georegister(*disguised(centres, rotations), gps)
+    assert georegistration is not None
     assert np.median(error_after(centres, rotations, gps)) < 1.5
-    assert not found.inliers[::4].any()
-    assert found.inliers.sum() > 80
+    assert not georegistration.inliers[::4].any()
+    assert georegistration.inliers.sum() > 80
 
 
 def test_a_straight_street_stays_upright() -> None:
     centres, rotations = drive(60, loop=False)
     gps = noisy(centres, 4.0)
-    found = georegister(*disguised(centres, rotations), gps)
-    assert found is not None
-    up = found.enu_from_model.rotation @ disguised(centres, rotations)[1]
+    georegistration = georegister(*disguised(centres, rotations), gps)
+    assert georegistration is not None
+    up = georegistration.enu_from_model.rotation @ disguised(centres, rotations)[1]
     tilt = np.degrees(np.arccos(np.clip(-up[:, 2, 1], -1, 1)))
     assert tilt.max() < 3.0
 
@@ -88,13 +88,13 @@ def test_images_without_position_or_altitude_take_part_as_they_can() -> None:
     gps = noisy(centres, 1.0)
     gps.enu[::3] = np.nan
     gps.enu[1::3, 2] = np.nan
-    found = georegister(*disguised(centres, rotations), gps)
-    assert found is not None
-    assert np.isnan(found.horizontal[::3]).all()
-    assert not found.inliers[::3].any()
-    assert np.isfinite(found.horizontal[1::3]).all()
-    assert np.isnan(found.spatial[1::3]).all()
-    assert np.isfinite(found.spatial[2::3]).all()
+    georegistration = georegister(*disguised(centres, rotations), gps)
+    assert georegistration is not None
+    assert np.isnan(georegistration.horizontal[::3]).all()
+    assert not georegistration.inliers[::3].any()
+    assert np.isfinite(georegistration.horizontal[1::3]).all()
+    assert np.isnan(georegistration.spatial[1::3]).all()
+    assert np.isfinite(georegistration.spatial[2::3]).all()
     assert error_after(centres, rotations, gps).max() < 2.0
 
 
@@ -102,9 +102,9 @@ def test_without_any_altitude_the_map_lies_level_at_the_origin() -> None:
     centres, rotations = drive(60, loop=True)
     gps = noisy(centres, 1.0)
     gps.enu[:, 2] = np.nan
-    found = georegister(*disguised(centres, rotations), gps)
-    assert found is not None
-    height = found.enu_from_model.apply(disguised(centres, rotations)[0])[:, 2]
+    georegistration = georegister(*disguised(centres, rotations), gps)
+    assert georegistration is not None
+    height = georegistration.enu_from_model.apply(disguised(centres, rotations)[0])[:, 2]
     assert np.abs(height).max() < 1.0
 
 
@@ -171,11 +171,11 @@ def test_residuals_are_named_by_their_dimensions() -> None:
 def test_a_georegistration_has_both_residuals() -> None:
     centres, rotations = drive(60, loop=True)
     gps = noisy(centres, 1.0)
-    found = georegister(centres, rotations, gps)
-    assert found is not None
-    offset = found.enu_from_model.apply(centres) - gps.enu
-    np.testing.assert_allclose(found.horizontal, np.linalg.norm(offset[:, :2], axis=1))
-    np.testing.assert_allclose(found.spatial, np.linalg.norm(offset, axis=1))
+    georegistration = georegister(centres, rotations, gps)
+    assert georegistration is not None
+    offset = georegistration.enu_from_model.apply(centres) - gps.enu
+    np.testing.assert_allclose(georegistration.horizontal, np.linalg.norm(offset[:, :2], axis=1))
+    np.testing.assert_allclose(georegistration.spatial, np.linalg.norm(offset, axis=1))
 
 
 def test_the_noise_of_a_receiver_that_stands_is_no_place_for_a_model() -> None:

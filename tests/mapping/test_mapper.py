@@ -104,8 +104,8 @@ def test_either_mapper_finds_the_known_places_and_the_same_ones_again(
     runs = []
     for folder in ("one", "two"):
         (model,) = mapper(path, tmp_path / folder, WIDTH, MapperOptions())  # type: ignore[operator]
-        found, centres, _ = centres_and_rotations(model)
-        assert found == [name_of(number) for number in NUMBERS]
+        registered, centres, _ = centres_and_rotations(model)
+        assert registered == [name_of(number) for number in NUMBERS]
         runs.append(centres)
         # COLMAP's intrinsics stay as they were given.
         assert Camera.from_colmap(model.camera(1)) == CAMERA

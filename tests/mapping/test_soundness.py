@@ -67,15 +67,15 @@ TURN = pycolmap.Rigid3d(
 
 def along_drives(shift: dict[int, list[float]] | None = None) -> dict[str, dict[str, Any]]:
     """Rows of the street as one drive, the GPS of some photographs shifted."""
-    found = rows()
+    by_name = rows()
     for number in range(COUNT):
         place = street()[0][number] + np.array((shift or {}).get(number, [0.0, 0.0, 0.0]))
         latitude, longitude, altitude = enu_to_geodetic(place[None], ORIGIN)[0].tolist()
-        found[name_of(number)] |= {
+        by_name[name_of(number)] |= {
             "latitude": latitude, "longitude": longitude, "altitude": altitude,
             "sequence_id": "drive", "sequence_index": number,
         }  # fmt: skip
-    return found
+    return by_name
 
 
 def test_an_exact_model_explains_all_its_pairs() -> None:

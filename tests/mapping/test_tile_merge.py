@@ -122,9 +122,9 @@ def shape_error(model: pycolmap.Reconstruction) -> float:
     """How far centres are from the street's after the best alignment, in metres at most."""
     names, centres, _ = centres_and_rotations(model)
     truth = street()[0][[int(name[:3]) for name in names]]
-    found = pycolmap.estimate_sim3d(centres, truth)
-    assert found is not None
-    return float(np.linalg.norm(found * centres - truth, axis=1).max())
+    similarity = pycolmap.estimate_sim3d(centres, truth)
+    assert similarity is not None
+    return float(np.linalg.norm(similarity * centres - truth, axis=1).max())
 
 
 def keys(model: pycolmap.Reconstruction, number: int) -> list[tuple[str, int]]:
@@ -242,8 +242,8 @@ def test_a_model_far_from_its_tile_stands_upright_about_an_origin_of_its_own(joi
     down_here = rotations[:, :, 1]
     np.testing.assert_allclose(down_here, np.tile([0.0, 0.0, -1.0], (len(names), 1)), atol=2e-3)
     table = poses_table(merged.models, ours)
-    found = np.array([table[name].to_numpy() for name in ("latitude", "longitude")]).T
-    np.testing.assert_allclose(found, enu_to_geodetic(street()[0], far)[:, :2], atol=2e-6)
+    positions = np.array([table[name].to_numpy() for name in ("latitude", "longitude")]).T
+    np.testing.assert_allclose(positions, enu_to_geodetic(street()[0], far)[:, :2], atol=2e-6)
 
 
 def test_a_chain_of_three_tiles_becomes_one_whatever_their_order() -> None:

@@ -35,20 +35,20 @@ def street(
     side = rng.choice([-8.0, 8.0], count) + rng.normal(0, 0.8, count)
     points = np.stack([side, rng.uniform(-6, 2, count), rng.uniform(0, 80, count)], axis=1)
     descriptors = rng.integers(0, 70, (count, 128), dtype=np.uint8)
-    found = {}
+    features = {}
     for number, place in enumerate(places):
         turn = np.radians(rng.normal(0, 3))
-        about = np.array(
+        rotation = np.array(
             [[np.cos(turn), 0, -np.sin(turn)], [0, 1, 0], [np.sin(turn), 0, np.cos(turn)]]
         )
-        local = (points - [rng.normal(0, 0.5), 0.0, place]) @ about.T
+        local = (points - [rng.normal(0, 0.5), 0.0, place]) @ rotation.T
         ahead = np.flatnonzero((local[:, 2] > 1.0) & (local[:, 2] < 40.0))
         pixel = camera.to_colmap().img_from_cam(local[ahead])
         inside = (pixel > 0).all(axis=1) & (pixel < [WIDTH, HEIGHT]).all(axis=1)
         keypoints = np.zeros((int(inside.sum()), 4), np.float32)
         keypoints[:, :2] = pixel[inside] + rng.normal(0, 0.3, (len(keypoints), 2))
-        found[f"{name}{number:02d}"] = LocalFeatures(keypoints, descriptors[ahead[inside]])
-    return found
+        features[f"{name}{number:02d}"] = LocalFeatures(keypoints, descriptors[ahead[inside]])
+    return features
 
 
 def every_pair(features: dict[str, LocalFeatures]) -> tuple[list[str], list[str]]:

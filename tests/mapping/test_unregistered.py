@@ -44,12 +44,12 @@ def images(names: str, **twins: str) -> pa.Table:
 
 def rejects(*rows: tuple[str, str, str]) -> pa.Table:
     """Of (image, stage, reason)."""
-    found = [
+    records = [
         {"uri": f"/photos/{name}.jpg", "image_id": name, "stage": stage, "reason": reason,
          "detail": "because"}
         for name, stage, reason in rows
     ]  # fmt: skip
-    table = pa.Table.from_pylist(found, schema=tables.REJECTS)
+    table = pa.Table.from_pylist(records, schema=tables.REJECTS)
     return table.append_column("name", pa.array([f"{row[0]}.jpg" for row in rows], pa.string()))
 
 
@@ -109,7 +109,7 @@ def test_the_table_is_geoparquet_of_its_schema_with_null_places_where_there_is_n
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("words", "reason"),
     [
         (why.NOT_PLACED, "left_out_by_mapper"),
         ("something new", "left_out_by_mapper"),
@@ -125,10 +125,10 @@ def test_the_table_is_geoparquet_of_its_schema_with_null_places_where_there_is_n
         (f"{why.MODEL_BY_GPS}: 5 of 9 images lie elsewhere", "model_left_out"),
     ],
 )
-def test_what_a_tile_says_of_an_image_is_its_detail(said: str, reason: str) -> None:
+def test_what_a_tile_says_of_an_image_is_its_detail(words: str, reason: str) -> None:
     """Issue 19, 13: the mapper's reasons reach the table."""
-    found = of(MapOutcome(tiles={"t": {"failure": None, "unregistered": {"b": said}}}))
-    assert found["b"] == ("reconstruct", reason, said)
+    by_image = of(MapOutcome(tiles={"t": {"failure": None, "unregistered": {"b": words}}}))
+    assert by_image["b"] == ("reconstruct", reason, words)
 
 
 def test_every_sentence_has_a_reason() -> None:
@@ -152,16 +152,16 @@ def test_a_failed_tile_is_the_reason_of_its_images() -> None:
         "failure": failed,
         "unregistered": {"a": failed, "b": why.NOT_PLACED, "c": why.NO_PARALLAX},
     }
-    found = of(MapOutcome(tiles={"t0": report}))
+    by_image = of(MapOutcome(tiles={"t0": report}))
     for image in "ab":
-        assert found[image] == ("reconstruct", "tile_failed", f"t0: {failed}")
-    assert found["c"][1] == "too_few_points"
+        assert by_image[image] == ("reconstruct", "tile_failed", f"t0: {failed}")
+    assert by_image["c"][1] == "too_few_points"
 
 
 def test_of_two_tiles_the_one_where_an_image_came_further_gives_the_reason() -> None:
     few, none = f"{why.FEW_POINTS}: 3 points", why.NOT_PLACED
     for order in ((few, none), (none, few)):
-        tiles = {f"t{n}": {"unregistered": {"a": said}} for n, said in enumerate(order)}
+        tiles = {f"t{n}": {"unregistered": {"a": words}} for n, words in enumerate(order)}
         assert of(MapOutcome(tiles=tiles))["a"][1] == "too_few_points"
 
 
@@ -171,10 +171,10 @@ def test_what_merging_leaves_out_is_the_merges_doing() -> None:
         in_models={"a": "t/0", "b": "t/1", "c": "u/0"},
         merge={"a": "too little evidence: 3 points"},
     )
-    found = of(outcome)
-    assert found["a"] == ("merge", "too_few_points", "too little evidence: 3 points")
-    assert found["b"] == ("merge", "model_left_out", "the map has no place for model t/1")
-    assert found["c"][1] == "model_left_out", "one tile mapped it"
+    by_image = of(outcome)
+    assert by_image["a"] == ("merge", "too_few_points", "too little evidence: 3 points")
+    assert by_image["b"] == ("merge", "model_left_out", "the map has no place for model t/1")
+    assert by_image["c"][1] == "model_left_out", "one tile mapped it"
 
 
 def test_pairs_are_counted_at_both_ends_and_strangers_are_passed_over() -> None:

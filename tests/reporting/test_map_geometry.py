@@ -57,8 +57,8 @@ def test_heading_of_a_level_camera(heading: float) -> None:
     ahead = np.array([np.sin(turn), np.cos(turn), 0])
     down = np.array([0, 0, -1])
     camera_from_enu = np.stack([np.cross(down, ahead), down, ahead])
-    found = heading_of_rotation(quaternion_of(camera_from_enu)[None])
-    assert found[0] == pytest.approx(heading, abs=1e-9)
+    headings = heading_of_rotation(quaternion_of(camera_from_enu)[None])
+    assert headings[0] == pytest.approx(heading, abs=1e-9)
 
 
 def test_a_camera_that_looks_straight_down_has_no_heading() -> None:

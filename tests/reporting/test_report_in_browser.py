@@ -224,9 +224,9 @@ def test_the_wheel_zooms_and_the_map_keeps_its_proportions(
 
 def settled(page: Opened, script: str) -> Any:
     """What the script says once it says the same for a third of a second."""
-    said = None
+    last = None
     until = time.monotonic() + WAIT_S
-    while (now := page.run(script)) != said and time.monotonic() < until:
-        said = now
+    while (now := page.run(script)) != last and time.monotonic() < until:
+        last = now
         time.sleep(0.35)
-    return said
+    return last

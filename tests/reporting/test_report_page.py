@@ -166,8 +166,8 @@ def columns(page: str, label: str) -> dict[str, list[str]]:
 def test_no_column_of_a_table_is_empty_in_every_row(label: str) -> None:
     """Issue 19, 13: a figure that nothing fills is no column."""
     for data in (loop_report(), with_altitudes(loop_report())):
-        found = columns(render(data), label)
-        assert not [name for name, cells in found.items() if set(cells) <= {"—", ""}]
+        shown_columns = columns(render(data), label)
+        assert not [name for name, cells in shown_columns.items() if set(cells) <= {"—", ""}]
 
 
 def test_residuals_of_the_models_are_named_horizontal_and_3d() -> None:
@@ -176,8 +176,11 @@ def test_residuals_of_the_models_are_named_horizontal_and_3d() -> None:
         "GPS horizontal, median", "GPS horizontal, max",
     ]  # fmt: skip
     data = with_altitudes(loop_report())
-    found = columns(render(data), "Models")
-    assert [name for name in found if "GPS" in name][2:] == ["GPS 3-D, median", "GPS 3-D, max"]
+    shown_columns = columns(render(data), "Models")
+    assert [name for name in shown_columns if "GPS" in name][2:] == [
+        "GPS 3-D, median",
+        "GPS 3-D, max",
+    ]
     facts = facts_of(data)
     known = np.isfinite(facts.gps_residual_3d_m)
     assert known.sum() == 112
@@ -210,9 +213,9 @@ def test_photographs_that_are_not_registered_count_without_gps_too() -> None:
     for name in ("latitude", "longitude"):
         at = data.images.column_names.index(name)
         values = data.images[name].to_pylist()
-        kept = pa.array([None if row in lost else v for row, v in enumerate(values)], pa.float64())
+        cut = pa.array([None if row in lost else v for row, v in enumerate(values)], pa.float64())
         data = dataclasses.replace(
-            data, images=data.images.set_column(at, data.images.schema.field(at), kept)
+            data, images=data.images.set_column(at, data.images.schema.field(at), cut)
         )
     drawn = atlas_map(data, facts_of(data))
     [layer] = [layer for layer in drawn.layers if layer.name == "unregistered"]
@@ -230,12 +233,12 @@ def test_photographs_that_are_not_registered_count_without_gps_too() -> None:
 
 def _renderers(item: Any) -> list[Any]:
     """The renderers with a name, wherever Bokeh has put them."""
-    found = []
+    renderers = []
 
     def walk(node: Any) -> None:
         if isinstance(node, dict):
             if node.get("name") == "GlyphRenderer" and "attributes" in node:
-                found.append(node)
+                renderers.append(node)
             for value in node.values():
                 walk(value)
         elif isinstance(node, list):
@@ -243,7 +246,7 @@ def _renderers(item: Any) -> list[Any]:
                 walk(value)
 
     walk(item)
-    return found
+    return renderers
 
 
 def test_registered_images_that_gps_could_not_place_are_drawn_where_their_gps_is() -> None:

@@ -15,23 +15,23 @@ from vladmap.reporting.summary import terminal_summary
 
 def test_the_summary_says_what_was_done_and_where_the_report_is() -> None:
     lines = terminal_summary(loop_report(), "atlas/report/index.html").splitlines()
-    said = {line.split("  ")[0].strip(): line for line in lines if line.strip()}
-    assert said["images"].split(maxsplit=1)[1] == "120 (1 without GPS)"
-    assert said["rejected"].split()[1] == "5"
+    by_title = {line.split("  ")[0].strip(): line for line in lines if line.strip()}
+    assert by_title["images"].split(maxsplit=1)[1] == "120 (1 without GPS)"
+    assert by_title["rejected"].split()[1] == "5"
     reasons = [line.split() for line in lines if line.startswith("  ")]
     assert reasons == [
         ["no_features", "3"], ["empty_file", "1"], ["not_an_image", "1"],
         ["rejected", "5"], ["left_out_by_mapper", "4"],
     ]  # fmt: skip
     # Issue 19, 13: 113 are registered, and 9 more were offered.
-    assert said["not in the map"].split(maxsplit=4)[4] == "9 of 122 photographs"
-    assert said["registered"].endswith("113 of 120 (94.2 %)")
-    assert said["models"].endswith("2 (images: 90, 23)")
-    residual = said["GPS residual"].split(maxsplit=2)[2]
+    assert by_title["not in the map"].split(maxsplit=4)[4] == "9 of 122 photographs"
+    assert by_title["registered"].endswith("113 of 120 (94.2 %)")
+    assert by_title["models"].endswith("2 (images: 90, 23)")
+    residual = by_title["GPS residual"].split(maxsplit=2)[2]
     assert re.fullmatch(r"\d\.\d\d m horizontal \(median\)", residual), "issue 19, 13"
-    assert said["tiles failed"].endswith("1 of 2: 8b1f1-000")
-    assert said["because"].endswith("  no model within 600 s"), "issue 19, 1"
-    assert said["verify"].split()[1:4] == ["1", "min", "06"]
+    assert by_title["tiles failed"].endswith("1 of 2: 8b1f1-000")
+    assert by_title["because"].endswith("  no model within 600 s"), "issue 19, 1"
+    assert by_title["verify"].split()[1:4] == ["1", "min", "06"]
     assert lines[-1] == "Report: atlas/report/index.html"
 
 

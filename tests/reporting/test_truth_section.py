@@ -62,17 +62,21 @@ def test_without_a_truth_there_is_no_section_and_no_link_to_it() -> None:
 
 def test_the_section_states_recalls_with_both_denominators_and_the_errors_of_the_map() -> None:
     text = page(figures())
-    said = words(text)
+    text_of_page = words(text)
     assert 'href="#truth"' in text
-    assert "Descriptors of 4,096 dimensions by netvlad-lite: each of 4 images" in said
-    assert "recall@1 1 25.0 % 33.3 %" in said
-    assert "recall@5 2 50.0 % 66.7 %" in said
-    assert said.index("recall@5 ") < said.index("recall@10 ") < said.index("recall@20 ")
+    assert "Descriptors of 4,096 dimensions by netvlad-lite: each of 4 images" in text_of_page
+    assert "recall@1 1 25.0 % 33.3 %" in text_of_page
+    assert "recall@5 2 50.0 % 66.7 %" in text_of_page
+    assert (
+        text_of_page.index("recall@5 ")
+        < text_of_page.index("recall@10 ")
+        < text_of_page.index("recall@20 ")
+    )
     assert 'style="width: 66.67%"' in text
-    assert "3 of 4 images of the truth are registered (75.0 %)" in said
-    assert "Position, as placed by GPS 0.50 m 1.25 m 2.00 m 2 0 3" in said
-    assert "Position, aligned to the truth 0.50 m 1.25 m 2.00 m 1 0 3" in said
-    assert "Rotation, aligned to the truth 0.50° 1.25° 2.00° 3" in said
+    assert "3 of 4 images of the truth are registered (75.0 %)" in text_of_page
+    assert "Position, as placed by GPS 0.50 m 1.25 m 2.00 m 2 0 3" in text_of_page
+    assert "Position, aligned to the truth 0.50 m 1.25 m 2.00 m 1 0 3" in text_of_page
+    assert "Rotation, aligned to the truth 0.50° 1.25° 2.00° 3" in text_of_page
     assert "against the truth, of 3 queries" in text.split("<nav")[0]
 
 
@@ -84,26 +88,35 @@ def test_a_comparison_with_an_earlier_atlas_is_named_and_shows_no_figure() -> No
 
 
 def test_without_descriptors_the_section_has_the_map_alone() -> None:
-    said = words(page(figures(None)))
-    assert "Recall is not known" in said
-    assert "Position, aligned to the truth" in said
+    text_of_page = words(page(figures(None)))
+    assert "Recall is not known" in text_of_page
+    assert "Position, aligned to the truth" in text_of_page
     assert "no descriptors of gem" in recall_lines(None, "gem")
 
 
 def test_a_map_that_has_no_place_has_no_errors() -> None:
     bare = {key: value for key, value in MAP.items() if not isinstance(value, dict)}
-    said = words(page(TruthFigures(current=True, map=bare, retrieval=RETRIEVAL)))
-    assert "no model has a place on Earth" in said
+    text_of_page = words(page(TruthFigures(current=True, map=bare, retrieval=RETRIEVAL)))
+    assert "no model has a place on Earth" in text_of_page
 
 
 def test_shares_of_no_queries_are_not_known() -> None:
     none = dict.fromkeys(RETRIEVAL["found"])
-    found = RETRIEVAL | {"queries_with_positive": 0, "recall_over_queries_with_positive": none}
-    section = truth_section(figures(found))
+    without_positives = RETRIEVAL | {
+        "queries_with_positive": 0,
+        "recall_over_queries_with_positive": none,
+    }
+    section = truth_section(figures(without_positives))
     assert section is not None
     assert section.recalls[0].width == "0.00"
-    assert "recall@1 1 25.0 % — " in words(page(figures(found)))
-    assert recall_lines(found, "").splitlines()[-1].split()[-5:] == ["0", "-", "-", "-", "-"]
+    assert "recall@1 1 25.0 % — " in words(page(figures(without_positives)))
+    assert recall_lines(without_positives, "").splitlines()[-1].split()[-5:] == [
+        "0",
+        "-",
+        "-",
+        "-",
+        "-",
+    ]
 
 
 def test_notes_say_what_was_left_out_and_what_could_not_be_told() -> None:

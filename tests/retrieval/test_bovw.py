@@ -28,13 +28,15 @@ def test_tf_idf_is_its_definition_in_loops() -> None:
     ]
     counts = [word_counts(image, words) for image in images]
     idf = inverse_document_frequency(np.sum([c > 0 for c in counts], axis=0), len(images))
-    for one, found in zip(nearest, counts, strict=True):
+    for one, histogram in zip(nearest, counts, strict=True):
         expected = []
         for k in range(7):
             having = sum(k in other for other in nearest)
             expected.append(one.count(k) / len(one) * math.log(4 / max(having, 1)))
         length = math.sqrt(sum(v * v for v in expected))
-        assert bag_of_words(found, idf) == pytest.approx([v / length for v in expected], rel=1e-5)
+        assert bag_of_words(histogram, idf) == pytest.approx(
+            [v / length for v in expected], rel=1e-5
+        )
 
 
 def test_a_word_that_every_image_has_says_nothing() -> None:
@@ -56,8 +58,8 @@ def test_the_model_counts_the_words_of_an_images_rootsift() -> None:
         load_model("bovw", vocabulary.to_bytes(learnt))
     parts = [learning.images_with_words(learnt, [one]) for one in local]
     learnt = learning.weigh_words(learnt, np.sum(parts, axis=0))
-    found = load_model("bovw", vocabulary.to_bytes(learnt)).describe([*images, images[0] * 0])
+    vectors = load_model("bovw", vocabulary.to_bytes(learnt)).describe([*images, images[0] * 0])
     assert learnt.idf is not None
-    for row, one in zip(found, local, strict=False):
+    for row, one in zip(vectors, local, strict=False):
         assert row == pytest.approx(bag_of_words(word_counts(one, learnt.centres), learnt.idf))
-    assert not found[3].any()
+    assert not vectors[3].any()

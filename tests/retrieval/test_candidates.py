@@ -42,8 +42,8 @@ def _gallery(
     )
 
 
-def _pairs(found: Candidates) -> list[tuple[str, str]]:
-    return list(zip(found.query.tolist(), found.other.tolist(), strict=True))
+def _pairs(candidates: Candidates) -> list[tuple[str, str]]:
+    return list(zip(candidates.query.tolist(), candidates.other.tolist(), strict=True))
 
 
 def test_near_candidates_are_those_of_a_loop_over_all_pairs() -> None:
@@ -54,7 +54,7 @@ def test_near_candidates_are_those_of_a_loop_over_all_pairs() -> None:
         (48 + 0.002 * generator.random(26)).tolist(),
         (11 + 0.003 * generator.random(26)).tolist(),
     )
-    found = near_candidates(gallery, gallery, 80.0, 3)
+    near = near_candidates(gallery, gallery, 80.0, 3)
     expected = []
     for i in range(26):
         scored = []
@@ -65,16 +65,16 @@ def test_near_candidates_are_those_of_a_loop_over_all_pairs() -> None:
             if i != j and 6_371_008.8 * math.hypot(north, east) <= 80.0:
                 scored.append((-float(gallery.vectors[i] @ gallery.vectors[j]), j))
         expected += [(names[i], names[j]) for _, j in sorted(scored)[:3]]
-    assert sorted(_pairs(found)) == sorted(expected)
+    assert sorted(_pairs(near)) == sorted(expected)
     assert len(expected) > 20
 
 
 def test_reach_crosses_the_antimeridian_and_the_date_line_has_no_width() -> None:
     gallery = _gallery("ab", [-17.0, -17.0], [179.9999, -179.9999])
-    found = near_candidates(gallery, gallery, 50.0, 5)
-    assert _pairs(found) == [("a", "b"), ("b", "a")]
+    near = near_candidates(gallery, gallery, 50.0, 5)
+    assert _pairs(near) == [("a", "b"), ("b", "a")]
     expected = 0.0002 * DEGREE_M * math.cos(math.radians(17))
-    assert found.distance_m == pytest.approx([expected, expected], rel=1e-3)
+    assert near.distance_m == pytest.approx([expected, expected], rel=1e-3)
 
 
 def test_an_image_without_a_position_is_near_nothing() -> None:
@@ -107,12 +107,12 @@ def test_an_empty_gallery_has_no_candidates() -> None:
 
 def test_known_pairs_lose_those_without_a_descriptor() -> None:
     gallery = _gallery("ac", [0.0, 0.0], [0.0, 0.0])
-    found = known_candidates(SEQUENCE, gallery, gallery, [("a", "b"), ("a", "c"), ("z", "a")])
-    assert _pairs(found) == [("a", "c")]
-    assert found.similarity[0] == pytest.approx(float(gallery.vectors[0] @ gallery.vectors[1]))
+    known = known_candidates(SEQUENCE, gallery, gallery, [("a", "b"), ("a", "c"), ("z", "a")])
+    assert _pairs(known) == [("a", "c")]
+    assert known.similarity[0] == pytest.approx(float(gallery.vectors[0] @ gallery.vectors[1]))
 
 
-def _found(source: str, rows: list[tuple[str, str, float]]) -> Candidates:
+def candidates_of(source: str, rows: list[tuple[str, str, float]]) -> Candidates:
     query, other, similarity = zip(*rows, strict=True)
     return Candidates(
         source,
@@ -126,9 +126,9 @@ def _found(source: str, rows: list[tuple[str, str, float]]) -> Candidates:
 def test_merging_keeps_every_source_and_the_best_rank_of_an_unordered_pair() -> None:
     table = merge_candidates(
         [
-            _found(NEAR, [("c", "a", 0.9), ("c", "b", 0.8), ("b", "c", 0.8)]),
-            _found(GLOBAL, [("c", "d", 0.95), ("c", "b", 0.8)]),
-            _found(SEQUENCE, [("c", "b", 0.8), ("a", "b", 0.1)]),
+            candidates_of(NEAR, [("c", "a", 0.9), ("c", "b", 0.8), ("b", "c", 0.8)]),
+            candidates_of(GLOBAL, [("c", "d", 0.95), ("c", "b", 0.8)]),
+            candidates_of(SEQUENCE, [("c", "b", 0.8), ("a", "b", 0.1)]),
         ],
         near=5,
     )
@@ -147,7 +147,10 @@ def test_merging_keeps_every_source_and_the_best_rank_of_an_unordered_pair() -> 
 
 def test_merging_keeps_the_best_near_ones_of_several_galleries() -> None:
     table = merge_candidates(
-        [_found(NEAR, [("q", "a", 0.5), ("q", "b", 0.4)]), _found(NEAR, [("q", "c", 0.45)])],
+        [
+            candidates_of(NEAR, [("q", "a", 0.5), ("q", "b", 0.4)]),
+            candidates_of(NEAR, [("q", "c", 0.45)]),
+        ],
         near=2,
     )
     assert table["image_id_a"].to_pylist() == ["a", "c"]
@@ -162,7 +165,7 @@ def test_merging_nothing_is_an_empty_table() -> None:
 
 def test_of_two_scores_of_a_pair_that_of_the_greater_query_counts_whatever_their_order() -> None:
     """Matches differ a little from side to side; the order of a mapping may differ in each run."""
-    parts = [_found(GLOBAL, [("a", "b", 0.9), ("b", "a", 0.9)])]
+    parts = [candidates_of(GLOBAL, [("a", "b", 0.9), ("b", "a", 0.9)])]
     scores = {("a", "b"): 37.0, ("b", "a"): 40.0}
     for given in (scores, dict(reversed(scores.items()))):
         assert merge_candidates(parts, 5, given)["patch_score"].to_pylist() == [40.0]
@@ -170,7 +173,7 @@ def test_of_two_scores_of_a_pair_that_of_the_greater_query_counts_whatever_their
 
 def test_the_order_of_the_parts_does_not_matter() -> None:
     parts = [
-        _found(NEAR, [("c", "a", 0.9), ("b", "a", 0.7)]),
-        _found(GLOBAL, [("c", "a", 0.9), ("d", "a", 0.2)]),
+        candidates_of(NEAR, [("c", "a", 0.9), ("b", "a", 0.7)]),
+        candidates_of(GLOBAL, [("c", "a", 0.9), ("d", "a", 0.2)]),
     ]
     assert merge_candidates(parts, 3).equals(merge_candidates(parts[::-1], 3))

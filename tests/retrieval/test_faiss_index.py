@@ -97,8 +97,8 @@ def test_an_exact_index_recalls_everything() -> None:
     vectors = _unit(500)
     rows = np.arange(0, 500, 25)
     index = _merged("Flat", vectors, [100])
-    found = faiss_index.self_recall(index, _blocks(vectors, 130), vectors[rows], rows, k=10)
-    assert found == {"recall": 1.0, "recall_at": 10, "recall_queries": 20}
+    recall = faiss_index.self_recall(index, _blocks(vectors, 130), vectors[rows], rows, k=10)
+    assert recall == {"recall": 1.0, "recall_at": 10, "recall_queries": 20}
 
 
 def test_recall_is_the_share_of_exact_neighbours_that_the_index_holds() -> None:
@@ -107,16 +107,16 @@ def test_recall_is_the_share_of_exact_neighbours_that_the_index_holds() -> None:
     vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     index = _merged("Flat", vectors[:3], [])
     rows = np.array([0, 2])
-    found = faiss_index.self_recall(index, _blocks(vectors, 2), vectors[rows], rows, k=2)
+    recall = faiss_index.self_recall(index, _blocks(vectors, 2), vectors[rows], rows, k=2)
     # of image 0: 1 and 2, both there; of image 2: 1 and 3, one of them there
-    assert found["recall"] == 0.75
+    assert recall["recall"] == 0.75
 
 
 def test_one_image_has_no_neighbours_to_miss() -> None:
     vectors = _unit(1)
     index = _merged("Flat", vectors, [])
-    found = faiss_index.self_recall(index, _blocks(vectors, 1), vectors, np.array([0]))
-    assert found["recall"] == 1.0
+    recall = faiss_index.self_recall(index, _blocks(vectors, 1), vectors, np.array([0]))
+    assert recall["recall"] == 1.0
 
 
 @pytest.mark.parametrize("count", [20_000, 100_000, 999_999])

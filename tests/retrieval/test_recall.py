@@ -45,13 +45,13 @@ def test_order_and_places_of_positives_are_those_counted_by_hand() -> None:
 
 def test_both_denominators_are_given() -> None:
     """Three queries, one without a positive; the best match is right for one of them."""
-    found = figures(rank(QUERIES, DATABASE, rows([1, 3], [], [1])))
-    assert (found.queries, found.with_positive) == (3, 2)
-    assert found.found == {1: 1, 5: 2, 10: 2, 20: 2, 100: 2}
-    assert found.recall(1) == pytest.approx(1 / 3)
-    assert found.recall_with_positive(1) == pytest.approx(1 / 2)
-    assert found.recall(5) == pytest.approx(2 / 3)
-    assert found.recall_with_positive(5) == 1.0
+    result = figures(rank(QUERIES, DATABASE, rows([1, 3], [], [1])))
+    assert (result.queries, result.with_positive) == (3, 2)
+    assert result.hits == {1: 1, 5: 2, 10: 2, 20: 2, 100: 2}
+    assert result.recall(1) == pytest.approx(1 / 3)
+    assert result.recall_with_positive(1) == pytest.approx(1 / 2)
+    assert result.recall(5) == pytest.approx(2 / 3)
+    assert result.recall_with_positive(5) == 1.0
 
 
 def test_average_precision_is_the_hand_worked_one() -> None:
@@ -66,7 +66,7 @@ def test_average_precision_is_the_hand_worked_one() -> None:
 def test_a_condition_is_measured_on_its_own_queries() -> None:
     ranking = rank(QUERIES, DATABASE, rows([1, 3], [], [1]))
     night = figures(ranking, np.array([True, True, False]))
-    assert (night.queries, night.with_positive, night.found[1]) == (2, 1, 0)
+    assert (night.queries, night.with_positive, night.hits[1]) == (2, 1, 0)
     assert night.mean_average_precision == 0.5
     none = figures(ranking, np.zeros(3, bool))
     assert np.isnan(none.recall(1))
@@ -86,7 +86,7 @@ def test_recall_and_places_equal_a_plain_count_on_random_descriptors() -> None:
         best = min((order.index(row) for row in right), default=None)
         for k in counts:
             counts[k] += best is not None and best < k
-    assert figures(ranking).found == counts
+    assert figures(ranking).hits == counts
 
 
 def test_blocks_do_not_change_a_ranking(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +107,9 @@ def test_what_was_not_described_neither_finds_nor_is_found() -> None:
     ranking = rank(queries, database, rows([1, 3], [], [1]))
     assert ranking.rows.tolist() == [[0, 2, 3, -1], [3, 2, 0, -1], [-1, -1, -1, -1]]
     assert ranking.rank.tolist() == [NEVER, 2, NEVER]
-    found = figures(ranking)
-    assert (found.queries, found.with_positive, found.found[5]) == (3, 2, 1)
-    assert found.mean_average_precision == pytest.approx((1 / 3 / 2 + 0) / 2)
+    result = figures(ranking)
+    assert (result.queries, result.with_positive, result.hits[5]) == (3, 2, 1)
+    assert result.mean_average_precision == pytest.approx((1 / 3 / 2 + 0) / 2)
 
 
 @pytest.mark.parametrize("factory", ["", "Flat"])

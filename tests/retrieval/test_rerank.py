@@ -44,12 +44,12 @@ def seeded(count: int, sizes: tuple[int, ...] = (2, 5), seed: int = 0, d: int = 
 
 def mutual_by_loops(q: NDArray[np.float64], c: NDArray[np.float64]) -> list[tuple[int, int]]:
     """(candidate's patch, query's patch) that are each other's nearest."""
-    found = []
+    mutual = []
     for j in range(len(c)):
         i = min(range(len(q)), key=lambda i: float(((q[i] - c[j]) ** 2).sum()))
         if min(range(len(c)), key=lambda k: float(((q[i] - c[k]) ** 2).sum())) == j:
-            found.append((j, i))
-    return found
+            mutual.append((j, i))
+    return mutual
 
 
 def rapid_by_loops(
@@ -70,7 +70,7 @@ def rapid_by_loops(
 
 def test_the_rapid_score_is_its_published_definition_in_loops() -> None:
     query, candidates = seeded(1, seed=1), seeded(6, seed=2)
-    found = raw_scores(query, candidates, "rapid")
+    scores = raw_scores(query, candidates, "rapid")
     for s, size in enumerate((2, 5)):
         across = WIDTH - size + 1
         cells = [(p % across, p // across) for p in range(len(centres(size)))]
@@ -78,7 +78,7 @@ def test_the_rapid_score_is_its_published_definition_in_loops() -> None:
         expected = [
             rapid_by_loops(q, one.astype(np.float64), cells) for one in candidates.descriptors[s]
         ]
-        assert found[:, s] == pytest.approx(expected, rel=1e-5)
+        assert scores[:, s] == pytest.approx(expected, rel=1e-5)
 
 
 def test_sizes_are_fused_by_their_z_scores_over_the_candidates() -> None:

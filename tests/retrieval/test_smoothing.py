@@ -22,11 +22,11 @@ def line(*metres: float) -> NDArray[np.float64]:
 
 
 def test_a_neighbour_weighs_by_its_distance_and_one_beyond_two_sigmas_nothing() -> None:
-    found = smooth(np.eye(3, dtype=np.float32), line(0.0, 6.0, 18.5), np.zeros(3), 6.0)
+    smoothed = smooth(np.eye(3, dtype=np.float32), line(0.0, 6.0, 18.5), np.zeros(3), 6.0)
     near = math.exp(-0.5)  # one sigma away
     length = math.hypot(1, near)
     wanted = np.array([[1 / length, near / length, 0], [near / length, 1 / length, 0], [0, 0, 1]])
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    np.testing.assert_allclose(smoothed, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_photographs_that_look_another_way_are_not_mixed(
     headings: tuple[float, float], mixed: bool
 ) -> None:
     same = np.array([[1, 0], [0.8, 0.6]], np.float32)
-    found = smooth(same, line(0.0, 1.0), np.array(headings), 6.0)
-    assert (not np.array_equal(found, same)) == mixed
+    smoothed = smooth(same, line(0.0, 1.0), np.array(headings), 6.0)
+    assert (not np.array_equal(smoothed, same)) == mixed
 
 
 @pytest.mark.parametrize(("cosine", "share"), [(-0.2, 0.0), (0.0, 0.0), (0.06, 0.4), (0.5, 1.0)])
@@ -48,10 +48,10 @@ def test_without_a_heading_descriptors_tell_who_looks_the_same_way(
     ours = np.array([1.0, 0.0])
     theirs = np.array([cosine, math.sqrt(1 - cosine**2)])
     mixed = ours + share * theirs  # at no distance
-    found = smooth(
+    smoothed = smooth(
         np.stack([ours, theirs]).astype(np.float32), line(5.0, 5.0), np.array([90.0, np.nan]), 6.0
     )
-    np.testing.assert_allclose(found[0], mixed / np.linalg.norm(mixed), atol=1e-6)
+    np.testing.assert_allclose(smoothed[0], mixed / np.linalg.norm(mixed), atol=1e-6)
 
 
 def test_it_is_its_definition_whatever_is_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,10 +79,12 @@ def test_what_has_no_descriptor_or_no_position_neither_gives_nor_takes() -> None
     rows = unit_rows(4, 8)
     rows[1] = 0
     positions = line(0.0, 0.0, np.nan, 0.0)
-    found = smooth(rows, positions, np.zeros(4), 6.0)
-    assert not found[1].any()
-    np.testing.assert_array_equal(found[2], rows[2])
-    np.testing.assert_array_equal(found[[0, 3]], smooth(rows[[0, 3]], line(0, 0), np.zeros(2), 6.0))
+    smoothed = smooth(rows, positions, np.zeros(4), 6.0)
+    assert not smoothed[1].any()
+    np.testing.assert_array_equal(smoothed[2], rows[2])
+    np.testing.assert_array_equal(
+        smoothed[[0, 3]], smooth(rows[[0, 3]], line(0, 0), np.zeros(2), 6.0)
+    )
     np.testing.assert_array_equal(rows, smooth(rows, np.full((4, 1), np.nan), np.zeros(4), 6.0))
 
 
@@ -95,13 +97,15 @@ def test_a_crowd_that_states_one_position_is_mixed_within_bounds_and_never_twice
     None
 ):
     rows = np.eye(200, dtype=np.float32)
-    found = smooth(rows, np.zeros((200, 2)), np.zeros(200), 6.0)
-    assert np.isfinite(found).all()
-    mixed_in = (found > 0).sum(axis=1)
+    smoothed = smooth(rows, np.zeros((200, 2)), np.zeros(200), 6.0)
+    assert np.isfinite(smoothed).all()
+    mixed_in = (smoothed > 0).sum(axis=1)
     assert mixed_in.min() > 1
     assert mixed_in.max() <= 65  # itself and at most 64 others
-    assert (np.diag(found) == found.max(axis=1)).all()
-    np.testing.assert_allclose(np.diag(found) ** 2 * mixed_in, 1, rtol=1e-5)  # all weigh the same
+    assert (np.diag(smoothed) == smoothed.max(axis=1)).all()
+    np.testing.assert_allclose(
+        np.diag(smoothed) ** 2 * mixed_in, 1, rtol=1e-5
+    )  # all weigh the same
 
 
 def test_places_are_found_more_often_where_photographs_share_them() -> None:

@@ -33,12 +33,12 @@ def test_vlad_is_its_definition_in_loops(signed_square_root: bool) -> None:
     generator = np.random.default_rng(0)
     descriptors = generator.normal(size=(60, 8)).astype(np.float32)
     centres = generator.normal(size=(5, 8)).astype(np.float32)
-    found = vlad(descriptors, centres, signed_square_root=signed_square_root)
+    vector = vlad(descriptors, centres, signed_square_root=signed_square_root)
     expected = _by_loops(
         descriptors, centres.astype(np.float64), signed_square_root=signed_square_root
     )
-    assert found.dtype == np.float32
-    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    assert vector.dtype == np.float32
+    assert np.abs(vector - expected).max() < 1e-5 * np.abs(expected).max()
 
 
 def test_a_cluster_without_members_is_zero_and_the_others_share_the_norm() -> None:
