@@ -14,6 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(_name, "1")
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run files with slow tests first: a long test that starts last leaves the other cores idle."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Where a collected test has imported Beam, let it look at the same things once only."""
+    if "apache_beam" in sys.modules:
+        from tests import beam_memo
+
+        beam_memo.install()
 
 
 @pytest.fixture(scope="session")

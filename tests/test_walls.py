@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 from pathlib import Path
 
@@ -39,9 +40,16 @@ HOMES = {
 }
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file, which most tests here look at."""
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imports(path: Path) -> list[tuple[str, bool]]:
     """(top-level package, whether it is imported when the module is) of each import in a file."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     lazy = {
         id(node)
         for function in ast.walk(tree)
@@ -191,7 +199,7 @@ def test_rooms_are_imported_under_the_one_name_alone() -> None:
     folders = [*BELOW, "vladmap", "tests", "benchmarks"]
     paths = [ROOT / "setup.py", *(path for each in folders for path in (ROOT / each).rglob("*.py"))]
     for path in paths:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             names: list[str] = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]

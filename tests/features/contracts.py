@@ -168,6 +168,7 @@ class FeatureKindContract(_Contract):
         again = pickle.loads(pickle.dumps(load_extractor(self.kind)))
         same(again.extract(rectangles()), extracted(self.kind))
 
+    @pytest.mark.medium
     def test_images_beside_each_other_have_the_features_that_each_has_alone(
         self, form: FeatureKind
     ) -> None:
@@ -275,6 +276,7 @@ class MatcherContract(_Contract):
         a, b = moved(self.features)
         assert len(match(a, extracted(self.features, 1))) < 0.3 * len(match(a, b))
 
+    @pytest.mark.medium
     def test_the_same_features_have_the_same_matches_in_every_thread(self, match: Any) -> None:
         a, b = moved(self.features)
         alone = match(a, b)

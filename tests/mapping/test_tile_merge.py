@@ -320,6 +320,7 @@ def shift_images(model: pycolmap.Reconstruction, numbers: Sequence[int], metres:
             image.frame.rig_from_world = moved
 
 
+@pytest.mark.medium
 def test_one_common_image_that_two_tiles_place_apart_does_not_end_their_join() -> None:
     """Issue 19, 0: it stays where it sees more, or in neither; the others are joined."""
     left, right = tile("left", range(16)), tile("right", range(8, 24))

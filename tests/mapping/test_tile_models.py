@@ -51,6 +51,7 @@ def test_a_global_model_that_fails_the_test_does_not_win_by_its_number(
     assert [each["images"] for each in report["models"]] == [10]
 
 
+@pytest.mark.medium
 def test_a_global_model_that_passes_has_its_place(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ class TestSeenBeforehand:
         bounds.require_memory(name, mode, False, size, data, bounds.MAX_PIXELS)
 
 
+@pytest.mark.medium
 class TestEnded:
     @pytest.mark.parametrize("name", hungry.ENDED)
     def test_a_decoder_that_takes_too_long_is_ended(self, name, monkeypatch) -> None:

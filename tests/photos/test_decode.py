@@ -313,6 +313,7 @@ def test_threads_do_not_disturb_each_other_nor_pillows_globals(monkeypatch, recw
     assert not recwarn.list
 
 
+@pytest.mark.medium
 def test_no_mutation_of_a_photograph_raises_anything_but_a_photo_error():
     xmp = (
         b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-"

@@ -36,6 +36,7 @@ def pool() -> Iterator[WorkerPool]:
     made.close()
 
 
+@pytest.mark.medium
 def test_a_killed_worker_is_tried_again_and_what_kills_twice_is_left_out(
     pool: WorkerPool, tmp_path: Path
 ) -> None:

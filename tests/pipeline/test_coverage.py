@@ -7,10 +7,13 @@ from pathlib import Path
 
 import geopandas
 import pyarrow.parquet as pq
+import pytest
 
 from vladmap.atlas.integrity import check_atlas
 from vladmap.atlas.store import AtlasStore
 from vladmap.pipeline.build import kept_options, run_stages
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_cells_of_an_atlas_hold_all_its_photographs_and_poses(built_atlas: Path) -> None:

@@ -54,6 +54,7 @@ def test_the_direct_runners_services_listen_on_loopback_alone(tmp_path: Path) ->
     assert set(addresses) <= _LOOPBACK
 
 
+@pytest.mark.medium
 def test_the_pool_of_workers_listens_on_loopback_alone() -> None:
     """Issue 19, 19: whoever reached Beam's pool could run code on its machine."""
     with socket.socket() as free:

@@ -157,6 +157,7 @@ def test_a_registered_stage_says_what_it_needs_and_estimates_its_work(
     assert "run `vladmap ingest` first" in said
 
 
+@pytest.mark.medium
 @pytest.mark.usefixtures("registered")
 def test_a_registered_stage_is_kept_resumed_and_stale_by_its_inputs_settings_and_version(
     ingested: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -200,6 +201,7 @@ def test_a_registered_stage_is_kept_resumed_and_stale_by_its_inputs_settings_and
     assert done(seed=3) == 0
 
 
+@pytest.mark.medium
 @pytest.mark.usefixtures("registered")
 def test_the_report_lists_a_registered_stage_in_its_place(ingested: Path) -> None:
     from vladmap.pipeline.report_data import gather

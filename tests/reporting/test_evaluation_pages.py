@@ -4,6 +4,8 @@ import csv
 import math
 from pathlib import Path
 
+import pytest
+
 from tests.photos.bad_photos import encode, texture
 from vladmap.reporting.evaluation import (
     MAX_FAILURES,
@@ -87,6 +89,7 @@ def test_recall_by_condition_is_a_table_of_its_own(tmp_path: Path) -> None:
     assert (first["recall_1_night"], second["recall_1_night"]) == ("0.25", "")
 
 
+@pytest.mark.medium
 def test_equal_plots_are_equal_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         folder = tmp_path / name

@@ -202,7 +202,7 @@ def test_the_legend_hides_and_shows_a_layer_from_the_keyboard(
     assert page.run(visible) is True
 
 
-@pytest.mark.parametrize("images", [1, 120])
+@pytest.mark.parametrize("images", [1, pytest.param(120, marks=pytest.mark.medium)])
 def test_the_wheel_zooms_and_the_map_keeps_its_proportions(
     browser: Any, tmp_path: pathlib.Path, images: int
 ) -> None:

@@ -69,7 +69,9 @@ SIZES = ((700, 90), (83, 61), (40, 40))
 
 
 @pytest.mark.parametrize("name", ["cosplace", "eigenplaces"])
-@pytest.mark.parametrize(("depth", "dimension"), [(18, 32), (50, 128)])
+@pytest.mark.parametrize(
+    ("depth", "dimension"), [(18, 32), pytest.param(50, 128, marks=pytest.mark.medium)]
+)
 def test_a_resnets_file_gives_the_descriptors_of_its_definition(
     name: str, depth: int, dimension: int
 ) -> None:

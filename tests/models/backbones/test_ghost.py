@@ -106,6 +106,7 @@ def test_operations_and_parameters_are_counted_as_by_hand() -> None:
     assert parameters == 14_714_688 + 2 * 64 * 512 + 64
 
 
+@pytest.mark.medium
 def test_ghost_dil_netvlad_keeps_within_the_published_budget(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
