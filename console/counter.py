@@ -1,7 +1,7 @@
-"""How far the work in this process has come, for the bar on the terminal.
+"""A count of the elements that this process has finished, for the progress bar.
 
-Only a run whose workers live in the driver's process moves it between shards; on other runners
-the bar counts the ledger's lines instead. Nothing but the bar reads it.
+It is used where the workers run in the driver's process; with other runners the bar counts the
+ledger's entries instead.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Numbers on a command line: what is out of range is said before anything begins."""
+"""Types of numbers for `argparse`: a value out of range is refused before the run begins."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 MOST_SEED = 2**31 - 1
-"""FAISS and COLMAP keep a seed in 32 bits with a sign."""
+"""The largest seed: FAISS and COLMAP store it as a signed 32-bit integer."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """From `low` to `high`; `above` where `low` itself is too little."""
+    """The numbers from `low` to `high`, both included; with `above`, `low` is excluded."""
 
     low: float
     high: float = math.inf
@@ -33,7 +33,7 @@ class Range:
 
 
 def whole(low: int, high: float = math.inf) -> Callable[[str], int]:
-    """A whole number in a range, as `argparse` wants its types."""
+    """The `type` of an `argparse` option that takes an integer from `low` to `high`."""
 
     def number(text: str) -> int:
         return _within(int(text), text, Range(low, high))
@@ -43,7 +43,7 @@ def whole(low: int, high: float = math.inf) -> Callable[[str], int]:
 
 
 def real(low: float, high: float = math.inf, above: bool = False) -> Callable[[str], float]:
-    """A finite number in a range, as `argparse` wants its types."""
+    """The `type` of an `argparse` option that takes a finite number in a range."""
 
     def number(text: str) -> float:
         return _within(float(text), text, Range(low, high, above))
@@ -53,7 +53,8 @@ def real(low: float, high: float = math.inf, above: bool = False) -> Callable[[s
 
 
 def not_negative(default: int | float) -> Callable[[str], int | float]:
-    """A number of the default's kind, not below 0 and small enough for a seed where it is whole."""
+    """The `type` of an option that takes numbers of the default's type, not below 0; integers are
+    at most MOST_SEED."""
     return whole(0, MOST_SEED) if isinstance(default, int) else real(0)
 
 
@@ -67,7 +68,7 @@ def _within(value: Number, text: str, allowed: Range) -> Number:
 
 
 def human_bytes(count: float) -> str:
-    """A number of bytes as people read it."""
+    """A number of bytes with a decimal unit, such as `1.5 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

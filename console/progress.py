@@ -1,4 +1,4 @@
-"""A bar a stage on a terminal, a plain line now and then in a log."""
+"""The progress of a stage: a bar on a terminal, a line every half minute in a log."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def counted(number: int, unit: str) -> str:
     return f"{number} {_SINGULARS.get(unit, unit.removesuffix('s')) if number == 1 else unit}"
 
 
-def left(done: int, total: int, seconds: float) -> str:
-    """`, about 3 min left` of a stage at its rate so far; nothing before anything is done."""
+def time_left(done: int, total: int, seconds: float) -> str:
+    """`, about 3 min left`, extrapolated from the `seconds` so far; empty while nothing is done."""
     if not 0 < done <= total:
         return ""
-    rest = seconds * (total - done) / done
-    if rest < 90:
-        return f", about {rest:.0f} s left"
-    return (
-        f", about {rest / 60:.0f} min left" if rest < 5400 else f", about {rest / 3600:.1f} h left"
-    )
+    left_s = seconds * (total - done) / done
+    if left_s < 90:
+        return f", about {left_s:.0f} s left"
+    if left_s < 5400:
+        return f", about {left_s / 60:.0f} min left"
+    return f", about {left_s / 3600:.1f} h left"
 
 
 class Bar:
-    """Shows how far a stage has come while its pipeline runs in the `with` block.
+    """Shows the progress of a stage while its pipeline runs in the `with` block.
 
-    `committed` counts elements from the ledger where the workers are in other processes; without
-    it the counter of this process is read. `stage` is (n, N) of the run's stages.
+    `committed` counts elements by the ledger, for workers in other processes; without it the
+    counter of this process is read. `stage` is (n, N): the n-th of the run's N stages.
     """
 
     def __init__(
@@ -103,5 +103,5 @@ class Bar:
                 self._total,
                 self._unit,
                 seconds,
-                left(done, self._total, seconds),
+                time_left(done, self._total, seconds),
             )

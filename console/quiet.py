@@ -1,4 +1,4 @@
-"""Whether a run shows how far it has come: `--quiet`."""
+"""Whether a run shows its progress: the option `--quiet`."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def set_quiet(quiet: bool) -> None:
 
 
 def hidden() -> bool | None:
-    """The `disable` of a bar of tqdm's: always under `--quiet`, else where there is no terminal."""
+    """The argument `disable` of a tqdm bar: True with `--quiet`, else None: by the terminal."""
     return True if _quiet else None

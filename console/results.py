@@ -1,4 +1,4 @@
-"""What a job says to programs."""
+"""Output of a command for other programs: JSON on stdout."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from typing import Any
 
 
 def print_json(content: Mapping[str, Any]) -> None:
-    """One object on stdout, and nothing else there; NaN, which JSON has not, is an error."""
+    """Print one JSON object; ValueError for NaN and infinity, which JSON cannot represent."""
     print(json.dumps(content, indent=1, sort_keys=True, allow_nan=False))

@@ -1,4 +1,4 @@
-"""The name that somebody meant: for words that nothing knows."""
+"""Suggestions for names and options that were mistyped."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import difflib
 from collections.abc import Iterable
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name most like a word, None where none is like it. `-`, `_` and case are alike.
+def nearest(word: str, names: Iterable[str]) -> str | None:
+    """The name most similar to `word`, None where none is similar. `-`, `_` and case do not count.
 
-    Of equally good names the first is taken: what is nearer to the reader goes first.
+    Of equally similar names the first is returned, so the caller lists likely names first.
     """
-    names: dict[str, str] = {}
-    for name in known:
-        names.setdefault(_plain(name), name)
-    wanted = _plain(word)
-    # A word cut short is what `difflib` sees least: `--max-reject` is `--max-reject-rate`.
-    begun = [plain for plain in names if wanted and plain.startswith(wanted)]
-    close = begun if len(begun) == 1 else difflib.get_close_matches(wanted, names, n=1)
-    return names[close[0]] if close else None
+    by_plain: dict[str, str] = {}
+    for name in names:
+        by_plain.setdefault(_plain(name), name)
+    plain_word = _plain(word)
+    # `difflib` misses shortened words, such as `--max-reject` for `--max-reject-rate`.
+    longer = [plain for plain in by_plain if plain_word and plain.startswith(plain_word)]
+    close = longer if len(longer) == 1 else difflib.get_close_matches(plain_word, by_plain, n=1)
+    return by_plain[close[0]] if close else None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean NAME?`, or nothing."""
-    name = nearest(word, known)
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """`; did you mean NAME?`, or nothing where no name is similar."""
+    name = nearest(word, names)
     return f"; did you mean {name}?" if name else ""
 
 
 def unknown(word: str, options: Iterable[str]) -> str:
-    """What to say of a word that no option has taken."""
+    """The error message for a word of a command line that no option takes."""
     if not word.startswith("-"):
         return f"unexpected word {word!r}: no option before it takes it"
     flag = word.partition("=")[0]

@@ -1,1 +1,1 @@
-"""An atlas for other people's tools: one module a kind, listed in `exports.kinds`."""
+"""Exports of an atlas for other tools: one module for each kind, listed in `exports.kinds`."""

@@ -1,4 +1,4 @@
-"""What every kind of export is given, and what it gives back."""
+"""The base class of all exporters, their settings and their result."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from vladmap.schemas.rejects import UserError
 class Settings:
     """What to export and how.
 
-    `model` is the number of the model. `images` is where the collection lies now, if it has moved;
-    `copy` copies photographs that are otherwise linked, `text` writes text files in place of binary
-    ones. A kind of export reads those that its `ExportKind` names.
+    `model` is the number of the model. `images` is the collection's present folder, if it has
+    moved; `copy` copies photographs that are otherwise linked; `text` writes text files instead of
+    binary ones. A kind of export uses the settings that its `ExportKind` names.
     """
 
     output: Path
@@ -38,8 +38,8 @@ class Settings:
 class Outcome:
     """What an export wrote.
 
-    `lines` say it to people. `total` photographs should be in it, `missing` are (name, reason) of
-    those that are not.
+    `lines` report it to the user. Of the `total` photographs of the model, `missing` has (name,
+    reason) of those that could not be exported.
     """
 
     lines: tuple[str, ...]
@@ -51,7 +51,7 @@ class Exporter(ABC):
     """One kind of export."""
 
     def count(self, atlas: AtlasStore, settings: Settings) -> int:
-        """How many photographs `export` goes through, for a progress bar.
+        """The number of photographs that `export` handles, for a progress bar.
 
         Raises UserError where the atlas has no such model.
         """
@@ -67,16 +67,16 @@ class Exporter(ABC):
     ) -> Outcome:
         """Write the export into the new folder `settings.output`.
 
-        `progress` is called once a photograph. Raises UserError where the atlas has no such model
-        or is damaged, and where the folder cannot be written.
+        `progress` is called after each photograph. Raises UserError where the atlas has no such
+        model or is damaged, and where the folder cannot be written.
         """
 
 
 @contextlib.contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
-    """The folder of an export, made if need be.
+    """The folder of an export, created if it does not exist.
 
-    Raises UserError where it holds files, and where something in the block cannot be written.
+    Raises UserError where it holds files, and for any OSError in the block.
     """
     try:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -88,10 +88,10 @@ def new_folder(output: Path) -> Iterator[Path]:
 
 
 def model_facts(atlas: AtlasStore, model: int) -> dict[str, Any]:
-    """What `model/merge.json` says of a model. Raises UserError where the atlas has no such one."""
+    """The entry of a model in `model/merge.json`. Raises UserError where there is no such model."""
     try:
-        listed = json.loads(storage.read_bytes(atlas.path(layout.MERGE_REPORT)))["models"]
-        models = [facts for facts in listed if isinstance(facts, dict)]
+        entries = json.loads(storage.read_bytes(atlas.path(layout.MERGE_REPORT)))["models"]
+        models = [facts for facts in entries if isinstance(facts, dict)]
     except (OSError, ValueError, KeyError, TypeError):
         models = []
     if not models:

@@ -1,4 +1,4 @@
-"""A model of an atlas beside photographs that fit it, for COLMAP and the tools that follow it."""
+"""Exports a model with photographs that match it pixel for pixel, for COLMAP and similar tools."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _COLUMNS = ["image_id", "name", "uri", "content_hash"]
 
 @dataclass(frozen=True)
 class Exported:
-    """One photograph of the export: its file, and how it came there (linked, copied, upright).
+    """One photograph of the export: its `file`, and `how` that was made (linked, copied, upright).
 
-    `missing` says why there is no file; the model keeps the image.
+    `missing` is the reason why there is no file; the model keeps the image.
     """
 
     name: str
@@ -51,9 +51,10 @@ class ColmapExporter(Exporter):
     ) -> Outcome:
         """See Exporter.export.
 
-        A photograph that any program reads as vladmap does is linked or copied as it is; any other
-        is written upright. Every size is checked against the camera's. A name that would not stay
-        in the folder is replaced, in the model too.
+        A photograph whose stored pixels are upright, in a format that every program reads, is
+        linked or copied unchanged; any other is written anew, upright. Each photograph's size is
+        compared with its camera's. A name that would lead out of the folder is replaced, in the
+        model too.
         """
         atlas.require(("ingest", "merge"))
         facts = model_facts(atlas, settings.model)
@@ -61,10 +62,10 @@ class ColmapExporter(Exporter):
             (output / "images").mkdir()
             model = _read_model(atlas, settings.model)
             sizes = image_sizes(model)
-            work = _Work(settings, _rows(atlas, list(sizes)), sizes)
+            writer = _PhotographWriter(settings, _rows(atlas, list(sizes)), sizes)
             with ThreadPoolExecutor(settings.threads) as pool:
                 exported = []
-                for item in pool.map(work.export, sorted(sizes)):
+                for item in pool.map(writer.export, sorted(sizes)):
                     exported.append(item)
                     progress()
             names = {item.name: item.file for item in exported}
@@ -92,9 +93,8 @@ def _read_model(atlas: AtlasStore, model: int) -> pycolmap.Reconstruction:
 
 def _lines(exported: Sequence[Exported], output: Path) -> Iterator[str]:
     counts = Counter(item.how for item in exported if item.how)
-    kinds = [how for how in ("linked", "copied", "upright") if counts[how]]
-    hows = ", ".join(f"{counts[how]} {how}" for how in kinds)
-    yield f"{sum(counts.values())} photographs in {output / 'images'}: {hows or 'none'}"
+    parts = [f"{counts[how]} {how}" for how in ("linked", "copied", "upright") if counts[how]]
+    yield f"{sum(counts.values())} photographs in {output / 'images'}: {', '.join(parts) or 'none'}"
     renamed = sum(item.name != item.file for item in exported)
     if renamed:
         yield f"{renamed} have another name than in the atlas: export.json has both"
@@ -112,7 +112,9 @@ def _rows(atlas: AtlasStore, names: list[str]) -> dict[str, dict[str, str]]:
     return rows
 
 
-class _Work:
+class _PhotographWriter:
+    """Writes the photographs of one export."""
+
     def __init__(
         self, settings: Settings, rows: Mapping[str, dict[str, str]], sizes: Mapping[str, Size]
     ) -> None:
@@ -138,23 +140,23 @@ class _Work:
         if self._settings.images and plain_name(name, "") == name:
             source = f"{self._settings.images.rstrip('/')}/{name}"
         data = _read(source, row["content_hash"])
-        made, upright, size = upright_file(data, plain, max_pixels=self._settings.max_pixels)
-        while made != plain and made in self._sizes:
-            made = f"{made}.jpg"
+        file_name, upright, size = upright_file(data, plain, max_pixels=self._settings.max_pixels)
+        while file_name != plain and file_name in self._sizes:
+            file_name = f"{file_name}.jpg"
         if size != self._sizes[name]:
             raise PhotoError(
                 RejectReason.CHANGED,
                 "it has {}x{} pixels, the model's camera {}x{}".format(*size, *self._sizes[name]),
             )
-        target = self._settings.output / "images" / made
+        target = self._settings.output / "images" / file_name
         target.parent.mkdir(parents=True, exist_ok=True)
         if upright is None and not self._settings.copy and storage.is_local(source):
             target.symlink_to(os.path.abspath(source))
-            return made, "linked"
-        # Never through a link that stands there: names and addresses come from an atlas.
+            return file_name, "linked"
+        # "x" does not follow an existing link: names come from the atlas, which may be hostile.
         with target.open("xb") as file:
             file.write(data if upright is None else upright)
-        return made, "copied" if upright is None else "upright"
+        return file_name, "copied" if upright is None else "upright"
 
 
 def _read(source: str, expected: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Where each photograph was taken and which way it looks, as GeoJSON (RFC 7946)."""
+"""Exports the position and the viewing direction of each photograph as GeoJSON (RFC 7946)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DIGITS = 8
 
 
 class GeoJsonExporter(Exporter):
-    """One file, `poses.geojson`: a point for each photograph of the model that GPS places."""
+    """One file, `poses.geojson`: a point for each photograph of the model with a known position."""
 
     def export(
         self,
@@ -52,10 +52,10 @@ EXPORTER = GeoJsonExporter()
 
 
 def heading_deg(quaternion: tuple[float, float, float, float]) -> float | None:
-    """The compass direction that a camera looks in: 0 is north, 90 is east, in degrees.
+    """The compass direction of a camera's optical axis in degrees: 0 is north, 90 is east.
 
-    `quaternion` (w, x, y, z) is the rotation camera_from_enu of `poses.parquet`. None for a camera
-    that looks straight up or down.
+    `quaternion` (w, x, y, z) is the rotation camera_from_enu of `poses.parquet`. None where the
+    axis points straight up or down.
     """
     w, x, y, z = quaternion
     east, north, _ = Rotation.from_quat([x, y, z, w]).inv().apply(np.array([0.0, 0.0, 1.0]))

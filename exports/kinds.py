@@ -1,4 +1,4 @@
-"""The kinds of export, by the names that `--to` takes. It imports nothing that is slow."""
+"""The kinds of export, the values of `--to`. This module imports nothing that is slow."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class ExportKind:
     """One value of `--to`.
 
-    `title` is its line in the help. `options` are those of `vladmap export` that it reads beside
-    `--atlas`, `--output` and `--model`; any other is refused. The module `vladmap.exports.<name>`
-    holds the `EXPORTER`.
+    `title` is its line in the help. `options` are the options of `vladmap export` that it takes
+    besides `--atlas`, `--output` and `--model`; any other is refused. The module
+    `vladmap.exports.<name>` has its `EXPORTER`.
     """
 
     name: str
@@ -24,7 +24,7 @@ class ExportKind:
     options: tuple[str, ...] = ()
 
     def load(self) -> Exporter:
-        """The exporter; imports what it needs."""
+        """The exporter; its module is imported by this call."""
         exporter: Exporter = importlib.import_module(f"vladmap.exports.{self.name}").EXPORTER
         return exporter
 
@@ -37,7 +37,7 @@ EXPORTS = (
     ),
     ExportKind("geojson", "where each photograph was taken and which way it looks, for web maps"),
 )
-"""In the order of the help; the first is the default."""
+"""All kinds in the order of the help; the first is the default."""
 
 
 def export_kind(name: str) -> ExportKind:

@@ -116,7 +116,7 @@ class FeatureKind:
 def shrink(image: Image.Image, long_side: int) -> tuple[Image.Image, tuple[float, float]]:
     """Return `image` with its long side at most `long_side`, and (x, y) factors back to full size.
 
-    Each target pixel averages its whole footprint, so that fine texture does not alias.
+    Each pixel of the result averages the pixels that it covers, so that texture does not alias.
     """
     width, height = image.size
     ratio = long_side / max(width, height)

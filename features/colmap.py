@@ -1,4 +1,4 @@
-"""pycolmap with its log turned down, for every room that uses it."""
+"""pycolmap, its log reduced to errors, for every room that uses it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def _signal_kept(number: int) -> Iterator[None]:
-    """Put back what the C library did on a signal before the block, in whatever thread.
+    """Restore the process's handler of a signal after the block; works in any thread.
 
-    `struct sigaction` is copied unread: nowhere is it as large as the buffer.
+    `struct sigaction` is copied as bytes; the buffer is larger than it is on any platform.
     """
     library, action = ctypes.CDLL(None), ctypes.create_string_buffer(1024)
     library.sigaction(number, None, action)
@@ -22,11 +22,11 @@ def _signal_kept(number: int) -> Iterator[None]:
         library.sigaction(number, action, None)
 
 
-# pycolmap's own handler answers a plain request to end with a stack trace, and hides Python's.
+# As it is imported, pycolmap replaces Python's SIGTERM handler by one that prints a stack trace.
 with _signal_kept(signal.SIGTERM):
     import pycolmap
 
-# COLMAP narrates each registered image on stderr; what matters is in the results.
+# COLMAP logs each registered image on stderr; all that vladmap needs is in the results.
 pycolmap.logging.minloglevel = int(pycolmap.logging.Level.ERROR)
 pycolmap.logging.stderrthreshold = int(pycolmap.logging.Level.ERROR)
 

@@ -1,4 +1,4 @@
-"""Names of local features and of their matchers. It imports nothing that is slow."""
+"""Names of local features and of their matchers. This module imports nothing that is slow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FITTING: dict[str, tuple[str, ...]] = {
     "lighterglue": ("xfeat",),
     "lightglue": ("aliked",),
 }
-"""Each matcher, and the local features that it matches."""
+"""Each matcher, with the local features that it can match."""
 
 MATCHER_NAMES = tuple(FITTING)
 
@@ -21,10 +21,10 @@ RERANKING_BY_FEATURES = ("features", *FEATURE_NAMES, *NETWORK_MATCHERS)
 
 
 def reranking_by(way: str, features: str) -> tuple[str, str]:
-    """The local features and the matcher of a way to re-rank, one of RERANKING_BY_FEATURES.
+    """(local features, matcher) that `way`, one of RERANKING_BY_FEATURES, re-ranks by.
 
-    `features` are those that the way `features` means; the name of a matcher means them too, where
-    it matches them.
+    `features` is the user's choice of local features. The way `features`, and the name of a matcher
+    that can match them, use these; a matcher that cannot uses the first that it can match.
     """
     if way == "features":
         return features, NEAREST
@@ -34,10 +34,10 @@ def reranking_by(way: str, features: str) -> tuple[str, str]:
 
 
 def misfit(features: str, matcher: str) -> str | None:
-    """Why `matcher` cannot match `features`, and what would; None where it can."""
+    """The error where `matcher` cannot match `features`, naming those that can; else None."""
     if features in FITTING[matcher]:
         return None
-    fitting = [name for name, known in FITTING.items() if features in known]
+    fitting = [name for name, matched in FITTING.items() if features in matched]
     return (
         f"the matcher {matcher} is for the features {_listed(FITTING[matcher])}; "
         f"{features} is matched by {_listed(fitting)}"

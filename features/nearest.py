@@ -1,9 +1,9 @@
 """Matches by mutual nearest neighbours of descriptors.
 
-Both matchers are functions of their arguments alone and safe to call from several threads: their
-time is spent in BLAS and numpy, outside the interpreter's lock. Descriptors are small whole numbers
-over a power of two, so that float32 products and sums are exact and do not depend on how BLAS
-splits the work.
+Both matchers depend on their arguments alone and are safe to call from several threads: their time
+is spent in BLAS and numpy, outside the interpreter's lock. The numbers of a descriptor are small
+integers divided by a power of two, so that their products and sums are exact in float32 and do not
+depend on how BLAS splits the work.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ _STEPS = 1024.0
 
 
 def rounded(unit: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Numbers of magnitude 1 or less, rounded to 1/1024: float16 holds them exactly, a sum of
-    products of them is exact in float32, and matches then do not depend on the order of adding."""
+    """Numbers of magnitude 1 or less, rounded to multiples of 1/1024.
+
+    float16 holds these exactly, and a sum of products of them is exact in float32, so that matches
+    do not depend on the order of summation.
+    """
     return (np.round(unit * _STEPS) / _STEPS).astype(np.float16)
 
 
@@ -29,8 +32,8 @@ def rounded(unit: NDArray[np.float32]) -> NDArray[np.float16]:
 class RatioTest:
     """Mutual nearest neighbours of RootSIFT that pass Lowe's ratio test in both directions.
 
-    Thresholds of Lowe (IJCV 2004) as COLMAP has them, on the angle between descriptors, whose
-    numbers are `unit` each.
+    The test of Lowe (IJCV 2004) with COLMAP's thresholds, on the angle between descriptors in
+    radians. Descriptors are stored as integers; times `unit` they have unit length.
     """
 
     max_ratio: float = 0.8
@@ -65,7 +68,7 @@ class RatioTest:
         column: NDArray[np.intp],
         best: NDArray[np.float32],
     ) -> NDArray[np.bool_]:
-        """Whether the matches (row, column) pass the ratio test from the columns' side as well."""
+        """(m,): whether the matches (`row`, `column`) also pass the ratio test from b to a."""
         if len(rows) == 1:
             return np.ones(len(row), bool)
         cosine = columns[column] @ rows.T
@@ -106,13 +109,15 @@ def _mutual(
     best: NDArray[np.float32],
     column_best: NDArray[np.float32],
 ) -> NDArray[np.intp]:
-    """Rows that pass and are their nearest column's nearest row. Cosines are exact, so that the
-    best of a row that equals the best of its column is mutual."""
+    """Rows that pass and are the nearest row of their nearest column.
+
+    Cosines are exact: where a row's best cosine equals that of its column, the match is mutual.
+    """
     return np.flatnonzero(passes & (best == column_best[nearest]))
 
 
 def _one_to_one(index: NDArray[np.intp], nearest: NDArray[np.intp]) -> Matches:
-    """Matches of the rows `index`; of identical rows that claim one column the first has it."""
+    """Matches of the rows `index`; where identical rows match one column, the first is kept."""
     _, first = np.unique(nearest[index], return_index=True)
     index = index[np.sort(first)]
     return np.stack([index, nearest[index]], axis=1).astype(np.uint32)
@@ -121,7 +126,7 @@ def _one_to_one(index: NDArray[np.intp], nearest: NDArray[np.intp]) -> Matches:
 def _nearest(
     rows: NDArray[np.float32], columns: NDArray[np.float32], *, with_second: bool
 ) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return each row's nearest column, its cosine and the next one's, and each column's best."""
+    """(nearest column, its cosine, second-best cosine) of each row; best cosine of each column."""
     nearest = np.empty(len(rows), np.intp)
     best = np.empty(len(rows), np.float32)
     second = np.full(len(rows), -1.0, np.float32)

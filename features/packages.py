@@ -1,4 +1,4 @@
-"""Optional packages that bring the trained weights of a network: the extra `learned` has them."""
+"""Optional packages that contain a network's trained weights: those of the extra `learned`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def need(module: str, purpose: str) -> None:
 
 
 def packaged_weights(module: str, file: str) -> dict[str, torch.Tensor]:
-    """The tensors of a file of weights inside an installed package, which is not imported."""
+    """The tensors of a file of weights inside an installed package; its code is not imported."""
     package = importlib.util.find_spec(module)
     assert package is not None
     assert package.origin is not None
@@ -32,9 +32,9 @@ def packaged_weights(module: str, file: str) -> dict[str, torch.Tensor]:
 def load_weights(
     network: torch.nn.Module, weights: dict[str, torch.Tensor], computed: Set[str], purpose: str
 ) -> None:
-    """Give a network its weights; the buffers that it has `computed` itself are in no file.
+    """Load weights into a network; only the buffers `computed` by the network may be missing.
 
-    Raises a UserError where they are not of this network, as of another release of a package.
+    Raises UserError where the names do not match, as with another release of a package.
     """
     keys = network.load_state_dict(weights, strict=False)
     if set(keys.missing_keys) - computed or keys.unexpected_keys:

@@ -23,21 +23,21 @@ def feature_table(
     ordered = sorted(rows, key=lambda row: row[0])
     dtype = pa.from_numpy_dtype(kind.dtype)
     schema = tables.features(kind.name, kind.dimension, dtype)
-    found = [row[3] for row in ordered]
+    features = [row[3] for row in ordered]
     return pa.Table.from_arrays(
         [
             pa.array([row[0] for row in ordered], pa.string()),
             pa.array([row[1] for row in ordered], pa.int32()),
             pa.array([row[2] for row in ordered], pa.int32()),
-            _nested([item.keypoints for item in found], pa.float32(), 4),
-            _nested([item.descriptors for item in found], dtype, kind.dimension),
+            _nested([item.keypoints for item in features], pa.float32(), 4),
+            _nested([item.descriptors for item in features], dtype, kind.dimension),
         ],
         schema=schema,
     )
 
 
 def _nested(blocks: list[NDArray[np.generic]], dtype: pa.DataType, width: int) -> pa.ListArray:
-    """Blocks of (n, width) numbers as one list of rows each."""
+    """A list column with one block of (n, `width`) numbers in each row."""
     offsets = np.cumsum([0, *(len(block) for block in blocks)]).astype(np.int32)
     flat = np.concatenate([block.ravel() for block in blocks]) if blocks else np.zeros(0)
     rows = pa.FixedSizeListArray.from_arrays(pa.array(flat.astype(dtype.to_pandas_dtype())), width)
@@ -45,10 +45,10 @@ def _nested(blocks: list[NDArray[np.generic]], dtype: pa.DataType, width: int) -
 
 
 def read_features(table: pa.Table, wanted: set[str] | None = None) -> dict[str, LocalFeatures]:
-    """Features by image_id of the `wanted` rows, or of all.
+    """Features by image_id, of the images `wanted`, or of all.
 
-    A table that was read without its descriptors gives features without them, one without width
-    and height features of an image of unknown size.
+    Where the table was read without its column of descriptors, the features have none; without
+    width and height, their size is None.
     """
     keypoints = _Blocks(table["keypoints"])
     descriptors = _Blocks(table["descriptors"]) if "descriptors" in table.column_names else None
@@ -67,7 +67,7 @@ def read_features(table: pa.Table, wanted: set[str] | None = None) -> dict[str, 
 
 
 class _Blocks:
-    """Random access to the (n, width) blocks of a nested column, without copying it."""
+    """Random access to the (n, width) block of each row of a nested column, without copies."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         joined = column.combine_chunks()

@@ -7,8 +7,8 @@ import pyproj
 from numpy.typing import ArrayLike, NDArray
 
 BANDS = "CDEFGHJKLMNPQRSTUVWX"
-"""Letters of the latitude bands, 8 degrees each from 80 degrees south on. I and O are left out:
-they look like digits. From N on a band lies in the northern hemisphere."""
+"""Letters of the latitude bands, from 80 degrees south to north, 8 degrees each. I and O are not
+used, since they look like digits. The bands from N on lie in the northern hemisphere."""
 
 Array = NDArray[np.float64]
 
@@ -35,7 +35,7 @@ def to_utm(latitude: ArrayLike, longitude: ArrayLike, zone: int) -> tuple[Array,
 def from_utm(east: ArrayLike, north: ArrayLike, zone: int) -> tuple[Array, Array]:
     """Return (latitude, longitude) in degrees; `zone` is negative in the southern hemisphere.
 
-    What lies outside of the projection comes out as infinite.
+    Points outside the projection's domain give infinity.
     """
     longitude, latitude = _projection(zone)(east, north, inverse=True)
     return latitude, longitude

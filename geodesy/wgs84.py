@@ -41,9 +41,9 @@ def geodetic_to_ecef(points: ArrayLike) -> Array:
 def ecef_to_geodetic(points: ArrayLike) -> Array:
     """Return the geodetic coordinates, (..., 3), of ECEF `points`; longitude in (-180, 180].
 
-    Bowring's iteration (Survey Review 23, 1976) on the parametric latitude, in a form without
-    divisions that vanish at the poles. Good to well under a micrometre from the deepest mine to
-    satellite heights; near the centre of the earth latitude has no meaning.
+    Bowring's iteration (Survey Review 23, 1976) on the parametric latitude, in a form that does not
+    divide by zero at the poles. Accurate to well under a micrometre from the deepest mine to
+    satellite heights; near the centre of the earth latitude is undefined.
     """
     points = np.asarray(points, np.float64)
     x, y, z = points[..., 0], points[..., 1], points[..., 2]
@@ -92,7 +92,7 @@ def geodetic_to_enu(points: ArrayLike, origin: ArrayLike) -> Array:
 
 
 def enu_to_geodetic(points: ArrayLike, origin: ArrayLike) -> Array:
-    """Return ENU `points` (..., 3) of the frame at the geodetic `origin` (3,) as geodetic."""
+    """Return ENU `points` (..., 3), of the frame at the geodetic `origin` (3,), as geodetic."""
     origin = np.asarray(origin, np.float64)
     rotation = enu_from_ecef_rotation(origin[0], origin[1])
     return ecef_to_geodetic(np.asarray(points, np.float64) @ rotation + geodetic_to_ecef(origin))
@@ -104,7 +104,7 @@ def great_circle_m(
     """Return great-circle distances in metres between places in degrees, broadcast.
 
     The haversine formula on the sphere of the earth's mean radius: within 0.6 % of the geodesic on
-    the ellipsoid. A place that is NaN has a distance of NaN.
+    the ellipsoid. NaN coordinates give NaN.
     """
     phi_a, phi_b = np.radians(latitude_a), np.radians(latitude_b)
     half_phi = (phi_b - phi_a) / 2.0

@@ -20,10 +20,10 @@ from vladmap.weights.devices import convolutions
 
 
 class AggregatedModel(DescriptorModel):
-    """`features`, summed up by `aggregation` and whitened where the model has a whitening.
+    """Local `features`, aggregated by `aggregation`, and whitened where there is a `whitening`.
 
-    With `patch_sizes`, in cells, of an aggregation that has patches, it gives their descriptors,
-    too, whitened by `patch_whitening`, or as the global one is.
+    Where the aggregation has patches, `patch_sizes` (in cells of the feature map) are those that it
+    describes; `patch_whitening` whitens these descriptors, `whitening` where it is None.
     """
 
     def __init__(
@@ -50,22 +50,22 @@ class AggregatedModel(DescriptorModel):
         self._whiten = _layer(whitening, features.device)
         self._whiten_patches = _layer(patch_whitening or whitening, features.device)
         if self._whiten_patches:
-            # Of all that follows the backbone this alone costs as much as it.
+            # This product alone takes about as long as the backbone.
             self._whiten_patches.weight = self._whiten_patches.weight.to(features.precision)
 
     def compile(self) -> None:
-        """Let torch.compile speed up the backbone, for each of the first sizes that it meets.
+        """Compile the backbone by torch.compile, anew for each input size.
 
-        Needs a C++ compiler, on a GPU Triton too. Descriptors may change in their last digits.
+        Needs a C++ compiler, and on a GPU Triton. Descriptors may change in their last digits.
         """
         self._features.compile()
 
     @torch.inference_mode()
     def describe(self, images: Sequence[Pixels]) -> Floats:
-        described = np.empty((len(images), self.spec.dimension), np.float32)
+        descriptors = np.empty((len(images), self.spec.dimension), np.float32)
         for positions, pixels in self._batches(images):
-            described[positions] = self._pooled(*self._features.outputs(pixels)).cpu().numpy()
-        return described
+            descriptors[positions] = self._pooled(*self._features.outputs(pixels)).cpu().numpy()
+        return descriptors
 
     def describe_patches(self, images: Sequence[Pixels]) -> Patches:
         return self.describe_with_patches(images)[1]
@@ -74,17 +74,17 @@ class AggregatedModel(DescriptorModel):
     def describe_with_patches(
         self, images: Sequence[Pixels], patch_sizes: tuple[int, ...] | None = None
     ) -> tuple[Floats, Patches]:
-        """`describe` and `describe_patches` of one forward pass.
+        """The results of `describe` and `describe_patches` from one forward pass.
 
-        `patch_sizes`, in cells, are the model's own by default. Raises ValueError as
+        `patch_sizes`, in cells, are by default the model's own. Raises ValueError as
         `describe_patches` does, and where there are no images.
         """
         sizes = self.spec.patch_sizes if patch_sizes is None else patch_sizes
         aggregation = self._aggregation
         if not sizes or not aggregation.has_patches:
             raise ValueError(f"the model {self.spec.name} has no patch descriptors")
-        described = np.empty((len(images), self.spec.dimension), np.float32)
-        found: list[list[Floats]] = [[] for _ in sizes]
+        descriptors = np.empty((len(images), self.spec.dimension), np.float32)
+        patch_rows: list[list[Floats]] = [[] for _ in sizes]
         cells: set[tuple[int, int]] = set()
         layer = self._whiten_patches
         weight, bias = (layer.weight, layer.bias) if layer else (None, None)
@@ -94,38 +94,38 @@ class AggregatedModel(DescriptorModel):
             cells.add((maps.shape[2], maps.shape[3]))
             if len(cells) > 1:
                 raise ValueError("patch descriptors need images of one size: group them by size")
-            described[positions] = self._pooled(*outputs).cpu().numpy()
+            descriptors[positions] = self._pooled(*outputs).cpu().numpy()
             patches = aggregation.patches(maps, sizes, weight, bias)
-            for rows, part in zip(found, patches, strict=True):
+            for rows, part in zip(patch_rows, patches, strict=True):
                 rows.append(part.cpu().numpy())
         if not cells:
             raise ValueError("there are no images to describe patches of")
         height, width = cells.pop()
         centres = [patch_centres(height, width, size, self._features.stride) for size in sizes]
-        return described, Patches(
-            [np.concatenate(rows) for rows in found], [centre.numpy() for centre in centres]
+        return descriptors, Patches(
+            [np.concatenate(rows) for rows in patch_rows], [centre.numpy() for centre in centres]
         )
 
     def describe_each(
         self, images: Sequence[Pixels], patch_sizes: tuple[int, ...]
     ) -> list[tuple[Floats, Patches]]:
-        """(D,) and the patches, N = 1, of each image; the images may have any sizes."""
+        """The descriptor (D,) and the patches (N = 1) of each image; images may differ in size."""
         by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
         for position, image in enumerate(images):
-            by_size[self.spec.input_size.taken(image.shape[1], image.shape[0])].append(position)
-        found: dict[int, tuple[Floats, Patches]] = {}
+            by_size[self.spec.input_size.resized(image.shape[1], image.shape[0])].append(position)
+        by_position: dict[int, tuple[Floats, Patches]] = {}
         for positions in by_size.values():
             rows, patches = self.describe_with_patches(
                 [images[position] for position in positions], patch_sizes
             )
             for n, position in enumerate(positions):
                 one = [part[n : n + 1] for part in patches.descriptors]
-                found[position] = rows[n], Patches(one, patches.centres)
-        return [found[position] for position in range(len(images))]
+                by_position[position] = rows[n], Patches(one, patches.centres)
+        return [by_position[position] for position in range(len(images))]
 
     @property
     def stride(self) -> int:
-        """Pixels from a cell of the feature map to the next."""
+        """Pixels between neighbouring cells of the feature map."""
         return self._features.stride
 
     def _batches(self, images: Sequence[Pixels]) -> Iterator[tuple[list[int], Pixels]]:

@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 
 
 class Description(NamedTuple):
-    """An image's global descriptor (D,), and its patch descriptors where they are wanted."""
+    """An image's global descriptor (D,), and its patch descriptors or None."""
 
     descriptor: NDArray[np.float32]
     patches: StoredPatches | None
@@ -40,8 +40,8 @@ AnyPicture = TypeVar("AnyPicture", bound=Picture)
 class BatchDescriber:
     """Describes photographs with one model.
 
-    `lanes` threads compute a batch each. `patch_size` (in cells of the feature map) is that of the
-    patch descriptors, 0 for none; they come from the same pass through the network.
+    `lanes` threads compute one batch each at the same time. `patch_size` (in cells of the feature
+    map) is that of the patch descriptors, 0 for none; they come from the same forward pass.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class BatchDescriber:
         # A batch that once did not fit the GPU's memory is not tried again.
         self._limit = batch_size
         self.latencies: deque[tuple[int, int]] = deque()
-        """(images, microseconds) of each batch computed, for the caller to take."""
+        """(images, microseconds) of each batch computed; the caller removes the entries."""
 
     def describe(
         self, pictures: Iterable[AnyPicture]
@@ -74,7 +74,7 @@ class BatchDescriber:
     def _timed(self, images: Sequence[NDArray[np.uint8]]) -> list[Description]:
         started = time.monotonic()
         descriptions, batch_size = within_memory(self._compute, images, self._limit)
-        self._limit = min(self._limit, batch_size)  # another lane may know of less memory
+        self._limit = min(self._limit, batch_size)  # another lane may have lowered it further
         self.latencies.append((len(images), int(1e6 * (time.monotonic() - started))))
         return descriptions
 
@@ -83,7 +83,7 @@ class BatchDescriber:
         if not size:
             return (Description(row, None) for row in model.describe(images))
         assert isinstance(model, AggregatedModel)  # the build's options allow no other
-        # As int8 at once: a shard's patches wait in memory until its table is written.
+        # Converted to int8 at once: a shard's patches stay in memory until its table is written.
         return (
             Description(row, stored(patches))
             for row, patches in model.describe_each(images, (size,))

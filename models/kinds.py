@@ -1,6 +1,6 @@
-"""The names of the descriptor models and what each promises, for a command line to show.
+"""The names and properties of the descriptor models, for the command line and its help.
 
-It imports nothing: help does not wait for torch.
+This module does not import torch, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ _PATCH_SIZES = (2, 5, 8)  # published, with the weights 0.45, 0.15, 0.40
 
 @dataclass(frozen=True)
 class Kind:
-    """What a model's name promises: its aggregation, and which backbones it may stand on.
+    """The properties of a model name: its aggregation, and the backbones that it may have.
 
-    `aggregation` is a name in `models.aggregations.registry`. `ships` says which backbone's
-    weights need no file of the user's, INSTALLED or TRAINED; `backbones` are the first words of
-    their names. `learns`: it can be made of visual words learnt from a collection. `dimension` is
-    what a descriptor is reduced to where its words are learnt from a collection, 0 for nothing.
+    `aggregation` is a name in `models.aggregations.registry`. `backbones` are prefixes of the names
+    of backbones. `ships` is INSTALLED or TRAINED where the backbone's weights come with a package
+    or with vladmap, empty where the user brings a `checkpoint`. `text` is the model's line in the
+    help. `learns`: its visual words can be learnt from a collection. `dimension`: the length that
+    descriptors are reduced to where words are learnt, 0 for no reduction.
     """
 
     aggregation: str
@@ -129,13 +130,12 @@ CLUSTERS = dict.fromkeys(MODEL_NAMES, 64) | {"supervlad": 4, "bovw": 1024}
 DEFAULT_DIMENSION = {name: kind.dimension for name, kind in KINDS.items()} | dict.fromkeys(
     CLASSICAL, 0
 )
-"""Numbers that descriptors are reduced to where the words are learnt, by `fit_reduction`; 0: none.
-"""
+"""The length to which `fit_reduction` reduces descriptors where words are learnt; 0: not at all."""
 
 SHIPPED = (*(name for name, kind in KINDS.items() if kind.ships), *CLASSICAL)
-"""Models that need no file of the user's."""
+"""Models that need no checkpoint from the user."""
 
 LEARN_NOTHING = tuple(name for name, kind in KINDS.items() if not kind.learns)
-"""Models that are as their weights make them, whatever the collection."""
+"""Models that depend on their weights alone, not on the collection."""
 
 WITH_PATCHES = tuple(name for name, kind in KINDS.items() if kind.patch_sizes)

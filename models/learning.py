@@ -1,10 +1,10 @@
 """What a model learns from a collection's own photographs: visual words, and projections by PCA.
 
-This is the one implementation, for builds (`transforms.learn` distributes the steps below over
-workers), for evaluations (`learn` takes the steps in one process) and for training. All draw by the
-same rule: the photographs whose names have the lowest digests (`lowest_digests`), and of each of
-the first of them as many local descriptors as `LearningSettings` says, chosen by the seed and the
-photograph's pixels.
+Builds (`transforms.learn` distributes the steps below over workers), evaluations (`learn` runs the
+steps in one process) and training share this implementation. All sample by the same rule: the
+photographs whose names have the lowest digests (`lowest_digests`), and from each of the first of
+these as many local descriptors as `LearningSettings` says, drawn by the seed and the photograph's
+pixels.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ WORD_IMAGES = 256
 """Photographs that visual words are learnt from."""
 
 DESCRIPTORS_AN_IMAGE = 256
-"""Local descriptors of each of them."""
+"""Local descriptors that are drawn from each of them."""
 
 PART_IMAGES = 16
-"""Photographs of a sample that are computed together. What is drawn of an image's patches depends
-on its place in its part, so it is the same number everywhere."""
+"""Photographs of a sample that are computed together. The patches drawn from an image depend on its
+place in the part, so this number is the same everywhere."""
 
 Target = Callable[[int, int], tuple[int, int]]
-"""(width, height) of a photograph -> the size at which a model wants it."""
+"""(width, height) of a photograph -> the (width, height) at which to decode it for a model."""
 
 Part = tuple[int, list[Pixels]]
 """A part of a sample: the place of its first photograph, and the pixels of those that can be read.
@@ -64,14 +64,14 @@ Part = tuple[int, list[Pixels]]
 
 @dataclass(frozen=True)
 class LearningSettings:
-    """What is learnt for the model `model`, and from how much.
+    """What is learnt for the model `model`, and from how many photographs.
 
-    `clusters` words, 0 for as many as the model wants, from the first `word_images` photographs of
-    the sample, rounded up to whole parts, and `descriptors_an_image` local descriptors of each.
-    From the whole sample, where the number is not 0: `whiten`, the dimension of PCA-whitened
-    descriptors; `dimension`, the numbers that descriptors are reduced to by `fit_reduction`;
-    `patch_dimension`, that of PCA-whitened patches of `patch_size` cells. The backbone is that of
-    `checkpoint`, or the one that ships with vladmap.
+    `clusters` words (0: the model's default) are learnt from `descriptors_an_image` local
+    descriptors of each of the first `word_images` photographs of the sample, rounded up to whole
+    parts. The following are learnt from the whole sample, where not 0: `whiten`, the dimension of
+    PCA-whitened descriptors; `dimension`, to which `fit_reduction` reduces descriptors;
+    `patch_dimension`, the dimension of PCA-whitened patches of `patch_size` cells. The backbone is
+    that of `checkpoint`, or the one that ships with vladmap.
     """
 
     model: str
@@ -89,13 +89,13 @@ class LearningSettings:
 
     @property
     def words(self) -> int:
-        """The number of visual words; descriptors that are shortened afterwards bear more."""
+        """The number of visual words; it may be larger where descriptors are reduced afterwards."""
         shortened = (self.dimension > 0 or self.whiten > 0) and not self.patch_size
         return self.clusters or default_clusters(self.model, shortened)
 
     @property
     def sample_images(self) -> int:
-        """Photographs of the sample, if the collection has as many."""
+        """The number of photographs in the sample, if the collection has as many."""
         return max(
             self.word_images,
             IMAGES_PER_DIMENSION * self.whiten,
@@ -103,7 +103,7 @@ class LearningSettings:
         )
 
     def patches_an_image(self, images: int) -> int:
-        """Patches to draw of each of `images` photographs, for the whitening of patches."""
+        """The number of patches to draw from each of `images` photographs for their whitening."""
         # A fifth more than needed: some photographs cannot be read.
         return -(-IMAGES_PER_DIMENSION * 6 * self.patch_dimension // (5 * images))
 
@@ -111,7 +111,7 @@ class LearningSettings:
 def lowest_digests(names: Sequence[str], count: int) -> list[int]:
     """Rows of the `count` names whose digests (`photos.ids.image_id`) are lowest, by rising digest.
 
-    Digests are as good as random, so this is a fair sample, and the same one in every run.
+    Digests are pseudo-random, so this is a random sample, and the same one in every run.
     """
     return sorted(range(len(names)), key=lambda row: image_id(names[row]))[:count]
 
@@ -119,10 +119,10 @@ def lowest_digests(names: Sequence[str], count: int) -> list[int]:
 def complete_weights(
     name: str, checkpoint: CheckpointSource | None, learn: bool = False
 ) -> bytes | None:
-    """The file that makes the model `name` as it is; None where words have to be learnt first.
+    """The file of the whole model `name`; None where its words must be learnt first.
 
-    `learn` says that they are to be learnt although the checkpoint has some. Raises UserError where
-    `checkpoint` is none for this model.
+    `learn`: learn words even if the checkpoint has some. Raises UserError where `checkpoint` does
+    not fit the model.
     """
     if checkpoint is None:
         return shipped_weights(name)
@@ -140,7 +140,7 @@ class Centres(NamedTuple):
 
 
 def learn_centres(descriptors: Floats, count: int, seed: int) -> Centres:
-    """`count` centres by k-means on (M, D) local descriptors, in whatever order their rows are.
+    """`count` centres by k-means on (M, D) local descriptors; the order of rows does not matter.
 
     Raises UserError where there are fewer rows than centres.
     """
@@ -148,7 +148,7 @@ def learn_centres(descriptors: Floats, count: int, seed: int) -> Centres:
     if count == 1:
         return Centres(centres, 0.0)
     alpha = initial_alpha(torch.from_numpy(descriptors), torch.from_numpy(centres))
-    # A sum over the rows in whatever order they come: its last digits depend on that order.
+    # The last digits of this sum over the rows depend on their order: they are rounded off.
     return Centres(centres, float(np.float32(alpha)))
 
 
@@ -178,9 +178,8 @@ def fit(
 ) -> Vocabulary:
     """Centres by k-means on (M, D) local descriptors that `sample_local_descriptors` drew.
 
-    `clusters` are as many as `default_clusters` says where none are given. The order of the
-    rows does not matter. Raises UserError where there are fewer rows than clusters, or for a model
-    that is made of none.
+    `clusters` is by default that of `default_clusters`. The order of the rows does not matter.
+    Raises UserError where there are fewer rows than clusters, or for a model without words.
     """
     check_learns(model_name)
     source = local_descriptors(model_name, checkpoint)
@@ -189,8 +188,8 @@ def fit(
             f"{model_name} has local descriptors of {source.features.dimension} numbers, "
             f"got {descriptors.shape[1]}"
         )
-    wanted = (clusters or default_clusters(model_name)) + spare_clusters(model_name)
-    centres = learn_centres(descriptors, wanted, seed)
+    count = (clusters or default_clusters(model_name)) + spare_clusters(model_name)
+    centres = learn_centres(descriptors, count, seed)
     own = source.own
     return Vocabulary(
         model_name,
@@ -204,9 +203,10 @@ def fit(
 
 
 def images_with_words(vocabulary: Vocabulary, local: Iterable[Floats]) -> NDArray[np.int64]:
-    """(1 + K,): how many images there are in `local`, each (n, d), and how many have each word.
+    """(1 + K,): the number of images, and for each word the number of images that contain it.
 
-    Such counts of parts of a collection add up to those of the whole.
+    `local` has the (n, d) local descriptors of each image. The counts of parts of a collection add
+    up to those of the whole.
     """
     total = np.zeros(1 + len(vocabulary.centres), np.int64)
     for descriptors in local:
@@ -217,7 +217,7 @@ def images_with_words(vocabulary: Vocabulary, local: Iterable[Floats]) -> NDArra
 
 
 def weigh_words(vocabulary: Vocabulary, counts: NDArray[np.int64]) -> Vocabulary:
-    """The vocabulary of a bag of words with its weights, from the sum of `images_with_words`."""
+    """The vocabulary with its idf weights, from the sum of `images_with_words`."""
     idf = inverse_document_frequency(counts[1:], int(counts[0]))
     return dataclasses.replace(vocabulary, idf=idf)
 
@@ -230,8 +230,10 @@ def draw_patches(
     seed: int,
     start: int = 0,
 ) -> Floats:
-    """(M, K * D) patches of `size` cells, `each` of every image, drawn by the seed and the image's
-    place in the sample, which counts from `start`."""
+    """(M, K * D) descriptors of patches of `size` cells, `each` from every image.
+
+    They are drawn by the seed and the image's place in the sample, where the first is at `start`.
+    """
     assert isinstance(model, AggregatedModel)
     drawn = []
     for place, (_, patches) in enumerate(model.describe_each(images, (size,))):
@@ -244,11 +246,12 @@ def draw_patches(
 def learn(
     settings: LearningSettings, read: Callable[[int, Target, str], Iterator[Part]], images: int
 ) -> Vocabulary:
-    """Take every step in this process: words, their weights, whitenings, the reduction.
+    """Learn words, their weights, whitenings and the reduction in this process.
 
-    `read(count, target, what)` gives the first `count` photographs of the sample in parts of
-    PART_IMAGES; `images` is their number. The result is that of `transforms.learn`, to the last
-    bit. Raises UserError where no photograph can be read or too few to learn from.
+    `read(count, target, what)` yields the first `count` photographs of the sample in parts of
+    PART_IMAGES, decoded at `target`; `what` names the step for a progress bar. `images` is the size
+    of the sample. The result equals that of `transforms.learn` to the last bit. Raises UserError
+    where no photograph can be read, or there are too few to learn from.
     """
     source = local_descriptors(settings.model, settings.checkpoint, settings.device)
     vocabulary = _learn_words(settings, source.features, read)
@@ -301,7 +304,7 @@ def _describe(
     read: Callable[[int, Target, str], Iterator[Part]],
     images: int,
 ) -> list[Floats]:
-    """Global descriptors (n, D) of each part of the sample, by the model as learnt so far."""
+    """Global descriptors (n, D) of each part of the sample, by the model learnt so far."""
     model = _load(settings, vocabulary)
     parts = read(images, model.input_long_side, "learn the projection")
     return [model.describe(pixels) for _, pixels in parts]

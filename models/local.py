@@ -1,4 +1,4 @@
-"""Local descriptors of an image, which vocabularies are learnt from and aggregations sum up."""
+"""Local descriptors of images: vocabularies are learnt from them, aggregations combine them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vladmap.weights.preprocessing import InputSize, Preprocessing, Size
 
 PRECISIONS: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISION_NAMES}
 
-# Measured on two cores: more images at a time overflow the caches and halve the rate.
+# Measured on two cores: larger batches exceed the caches and halve the rate.
 _CPU_BATCH = 2
 
 
 class LocalDescriptors(Protocol):
-    """Where the local descriptors of a model come from; `digest` is of all that they depend on."""
+    """A source of local descriptors; `digest` covers everything that their values depend on."""
 
     dimension: int
     input_size: Size
@@ -36,14 +36,14 @@ class LocalDescriptors(Protocol):
 
 
 class ConvolutionalFeatures:
-    """The feature map of a backbone, one local descriptor a cell.
+    """The feature map of a backbone; each cell is one local descriptor.
 
-    `network` maps (N, 3, H, W), normalised as `preprocessing` says and then resized by `resampling`
-    where there is one, to (N, `channels`, h, w) at its `stride`, or to that and a class token.
-    `precision` is that of its weights and activations, where a network's own `lower` does not keep
-    the most delicate of its layers in float32; what follows it is float32. A CPU has no
-    float16 arithmetic worth the name: there float16 rounds the weights and computes in float32.
-    In float32 a GPU's TF32 shortcut is off.
+    `network` maps (N, 3, H, W) images, normalised as `preprocessing` says and then resized by
+    `resampling` if there is one, to (N, `channels`, h, w) at its `stride`, possibly with a class
+    token. `precision` is that of its weights and activations; a network with a method `lower` keeps
+    its most sensitive layers in float32, and the output is converted to float32. CPUs have no fast
+    float16 arithmetic: on a CPU, float16 rounds the weights and computes in float32. In float32,
+    TF32 is switched off on a GPU.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ConvolutionalFeatures:
         precision: str = "float32",
         resampling: Resampling | None = None,
     ) -> None:
-        """`weights` are those that the network was built from, as the digest counts them."""
+        """`weights` are those that the network was built from; the digest is computed from them."""
         if precision not in PRECISIONS:
             raise UserError(f"unknown precision {precision!r}: choose one of {[*PRECISIONS]}")
         self.device = torch_device(device)
@@ -83,13 +83,13 @@ class ConvolutionalFeatures:
 
     @property
     def batch_size(self) -> int:
-        """Images in one forward pass; on a GPU whatever the caller hands over."""
+        """Images in one forward pass; on a GPU the number is not limited."""
         return _CPU_BATCH if self.device.type == "cpu" else 1 << 30
 
     def compile(self) -> None:
-        """Compile the network for each size of batch that it meets; after eight it goes on without.
+        """Compile the network for each shape of its input, up to torch's limit of eight.
 
-        Not once for all sizes: for sizes left open, compiling was measured not to end.
+        Shapes are not left variable: compiling for variable shapes did not end when it was tried.
         """
         self._network.compile(dynamic=False)
 
@@ -100,7 +100,7 @@ class ConvolutionalFeatures:
 
     @torch.inference_mode()
     def outputs(self, pixels: Pixels) -> tuple[Tensor, ...]:
-        """`maps`, and where the network gives a class token (B, D) that, too."""
+        """(maps,), or (maps, class tokens (B, D)) where the network has a class token."""
         stack = self._moved(torch.from_numpy(np.require(pixels, requirements=["C", "W"])))
         x = (stack.permute(0, 3, 1, 2).float() - self._mean) * self._scale
         if self._resampling is not None:
@@ -112,7 +112,7 @@ class ConvolutionalFeatures:
         )
 
     def _moved(self, stack: Tensor) -> Tensor:
-        """On the device: a GPU copies from pinned memory while it computes for another thread."""
+        """`stack` on the device; a GPU copies pinned memory while it computes for other threads."""
         if self._copies is None:
             return stack
         with self._copies:
@@ -150,7 +150,7 @@ class RootSiftFeatures:
         for image in images:
             size = self.input_size.target(image.shape[1], image.shape[0])
             rows = self._extractor.extract(resize(image, size)).descriptors.astype(np.float32)
-            # Stored as 512 times the square root, rounded: the rounding is normalised away.
+            # COLMAP stores 512 times the square roots, rounded: bring rows back to unit length.
             norms = np.linalg.norm(rows, axis=1, keepdims=True)
             extracted.append(rows / np.maximum(norms, np.float32(1e-12)))
         return extracted
@@ -161,8 +161,8 @@ def sample(
 ) -> Floats:
     """At most `per_image` local descriptors of each image, drawn without replacement: (M, D).
 
-    The draw depends on the seed and on the image's own pixels, not on its neighbours, so that a
-    sample gathered by many workers is the sample that one would have gathered.
+    The draw depends on the seed and the image's pixels alone, so that many workers together draw
+    the same sample as one.
     """
     drawn = [np.empty((0, features.dimension), np.float32)]
     for image, rows in zip(images, features.extract(images), strict=True):

@@ -1,4 +1,4 @@
-"""Running a model within the memory and the cores that there are."""
+"""Runs a model within the available memory, on one core a call."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ import torch
 
 from vladmap.models.base import Pixels
 
-Described = TypeVar("Described")
+Result = TypeVar("Result")
 
 
 def within_memory(
-    describe: Callable[[Sequence[Pixels]], Iterable[Described]],
+    describe: Callable[[Sequence[Pixels]], Iterable[Result]],
     images: Sequence[Pixels],
     limit: int,
-) -> tuple[list[Described], int]:
-    """What `describe` says of each (H, W, 3) uint8 image, and the batch size that fitted.
+) -> tuple[list[Result], int]:
+    """(results of `describe` for each (H, W, 3) uint8 image, the batch size that fitted).
 
-    A batch that does not fit the GPU's memory is halved and tried again. Raises
+    A batch that does not fit into the GPU's memory is halved and tried again. Raises
     torch.OutOfMemoryError where a single image does not fit.
     """
-    found: list[Described] = []
-    while len(found) < len(images):
-        start = len(found)
+    results: list[Result] = []
+    while len(results) < len(images):
+        start = len(results)
         try:
-            found.extend(describe(images[start : start + limit]))
+            results.extend(describe(images[start : start + limit]))
         except torch.OutOfMemoryError:
             if limit == 1:
                 raise
             limit = (limit + 1) // 2
             torch.cuda.empty_cache()
-    return found, limit
+    return results, limit
 
 
 def one_thread_a_call() -> None:
     """Let torch compute each call on one thread; calls from several threads use several cores.
 
-    Sums over more threads differ in their last bits: one thread gives the same bytes on machines
-    of any number of cores, and calls beside each other are faster than one call that is split.
+    The last bits of a sum depend on the number of threads; with one thread, results are the same on
+    any machine. Parallel calls are also faster than one call on several threads.
     """
     torch.set_num_threads(1)

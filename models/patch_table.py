@@ -1,4 +1,4 @@
-"""Patch descriptors as a table of `patches/`, and back: one row an image, int8."""
+"""Converts patch descriptors to and from tables of `patches/`: one row an image, int8."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def patch_table(
 
 
 def read_patches(table: pa.Table) -> PatchTable:
-    """Patches by image_id, N = 1 each."""
+    """The patches (N = 1) of each image, by image_id."""
     metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     dimension, size, stride = (
         int(metadata[f"vladmap:{key}"]) for key in ("dimension", "patch_size", "stride_px")

@@ -42,7 +42,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def _trained() -> Backbone:
-    """EfficientNet-Lite0 taught to see through weather by `vladmap distil`."""
+    """EfficientNet-Lite0, made robust to light and weather by `vladmap distil`."""
     return network(read_weights(WEIGHTS / "netvlad-lite.safetensors")).backbone
 
 
@@ -50,12 +50,13 @@ _BACKBONES: dict[str, Callable[[], Backbone]] = {INSTALLED: installed, TRAINED: 
 
 
 def default_clusters(name: str, reduced: bool = True) -> int:
-    """Words that a model learns from a collection, unless told otherwise.
+    """The default number of visual words that a model learns from a collection.
 
-    As published, and for a bag of words as many as a sample of a few hundred photographs can teach;
-    GeM learns none. Twice as many for a model that is reduced by default, where it is `reduced` and
-    so no longer for it: on rendered cities in other weather recall@1 rises by 1 to 4 points, on a
-    walk past shops by 1. Not where patches are described, too: each is projected from full length.
+    It is that of the publication; for a bag of words, as many as can be learnt from a sample of a
+    few hundred photographs. It is doubled for a model that is reduced by default, where descriptors
+    are `reduced` and so do not get longer by it: recall@1 rises by 1 to 4 points on rendered cities
+    in other weather, and by 1 on a walk past shops. Callers do not pass `reduced` where patches are
+    described as well: each of these is projected from its full length.
     """
     return CLUSTERS[name] * (2 if DEFAULT_DIMENSION[name] and reduced else 1)
 
@@ -66,7 +67,7 @@ def aggregation_of(name: str) -> type[Aggregation]:
 
 
 def catalogue() -> dict[str, str]:
-    """Every model's name with a line on what it is and what it needs."""
+    """Every model's name with a line on what it is and whether it needs a file."""
     lines = {
         name: f"{kind.text} (needs {kind.checkpoint})"
         if not kind.ships
@@ -77,7 +78,7 @@ def catalogue() -> dict[str, str]:
 
 
 def spare_clusters(name: str) -> int:
-    """Clusters learnt beside those that a descriptor is made of: SuperVLAD's ghost."""
+    """The number of clusters that are learnt but left out of the descriptor: SuperVLAD's ghosts."""
     return aggregation_of(name).spare_words if name in KINDS else 0
 
 
@@ -143,12 +144,12 @@ def local_descriptors(
 
 
 def shipped_weights(name: str) -> bytes | None:
-    """The file of a model that needs neither a file of the user's nor learning, else None."""
+    """The file of a model that needs neither a checkpoint nor learning, else None."""
     return to_bytes(Network("installed", installed()), b"") if _ships_whole(name) else None
 
 
 def is_complete(name: str, checkpoint: CheckpointSource | None) -> bool:
-    """Whether `checkpoint` alone makes the model: nothing is left to be learnt.
+    """Whether `checkpoint` has all of the model, so that nothing must be learnt.
 
     Raises UserError where it is no checkpoint for `name`.
     """
@@ -159,12 +160,12 @@ def is_complete(name: str, checkpoint: CheckpointSource | None) -> bool:
         return True
     if name not in KINDS:
         raise UserError(f"{file.label} is not a vocabulary for {name}")
-    found = _fitting(name, file, whole=not _learns(name))
-    return found.aggregation is not None or aggregation_of(name).needs_no_weights
+    net = _fitting(name, file, whole=not _learns(name))
+    return net.aggregation is not None or aggregation_of(name).needs_no_weights
 
 
 def patch_dimension(name: str, checkpoint: CheckpointSource | None) -> int | None:
-    """Numbers in a patch descriptor by the file's own PCA; None where it is still to be learnt.
+    """Length of a patch descriptor by the file's own PCA; None where that must be learnt first.
 
     Raises UserError for a complete model without a PCA for its patches: at K * D numbers each, the
     patches of one image would take tens of megabytes.
@@ -196,7 +197,7 @@ def _learns(name: str) -> bool:
 
 
 def _ships_whole(name: str) -> bool:
-    """Whether the model is whole without a file of the user's and without learning."""
+    """Whether the model needs neither a checkpoint nor learning."""
     return name in KINDS and bool(KINDS[name].ships) and aggregation_of(name).needs_no_weights
 
 
@@ -206,41 +207,41 @@ def _check(name: str) -> None:
 
 
 def _fitting(name: str, file: WeightFile, whole: bool = True) -> Network:
-    """The network in a file; UserError where it is not what the model's name promises.
+    """The network in a file; UserError where it does not fit the model's name.
 
-    `whole` where it must have its aggregation.
+    `whole`: it must include its aggregation.
     """
     _backbone_of(name, file)
-    found, wanted = network(file), aggregation_of(name)
-    aggregation = found.aggregation
-    if aggregation is None and whole and not wanted.needs_no_weights:
+    net, expected = network(file), aggregation_of(name)
+    aggregation = net.aggregation
+    if aggregation is None and whole and not expected.needs_no_weights:
         way_out = (
             f"learn the clusters of {name} from the collection first"
-            if wanted.learns_words
+            if expected.learns_words
             else f"{name} needs {KINDS[name].checkpoint}"
         )
-        raise UserError(f"{file.label} holds {found.backbone.name} alone: {way_out}")
-    if aggregation is not None and not isinstance(aggregation, wanted):
+        raise UserError(f"{file.label} holds {net.backbone.name} alone: {way_out}")
+    if aggregation is not None and not isinstance(aggregation, expected):
         raise UserError(
-            f"{file.label} ends in {type(aggregation).__name__}, {name} needs {wanted.__name__}"
+            f"{file.label} ends in {type(aggregation).__name__}, {name} needs {expected.__name__}"
         )
-    return found
+    return net
 
 
 def _backbone_of(name: str, file: WeightFile) -> Backbone:
-    """The backbone in a file, whatever comes after it; UserError where it is not the model's."""
-    found = network(file).backbone
-    if not found.name.startswith(KINDS[name].backbones):
-        raise UserError(f"{file.label} holds {found.name}, which is not {name}'s backbone")
-    return found
+    """The backbone in a file; UserError where it is none of the model's backbones."""
+    backbone = network(file).backbone
+    if not backbone.name.startswith(KINDS[name].backbones):
+        raise UserError(f"{file.label} holds {backbone.name}, which is not {name}'s backbone")
+    return backbone
 
 
-def _assembled(name: str, found: Network, device: str, precision: str) -> AggregatedModel:
-    features = found.backbone.features(device, precision)
-    aggregation = found.aggregation
+def _assembled(name: str, net: Network, device: str, precision: str) -> AggregatedModel:
+    features = net.backbone.features(device, precision)
+    aggregation = net.aggregation
     if aggregation is None:
         aggregation = aggregation_of(name).on_backbone(features.dimension)
-    return AggregatedModel(name, features, aggregation, found.whitening, KINDS[name].patch_sizes)
+    return AggregatedModel(name, features, aggregation, net.whitening, KINDS[name].patch_sizes)
 
 
 def _carries_backbone(file: WeightFile) -> bool:
@@ -248,7 +249,7 @@ def _carries_backbone(file: WeightFile) -> bool:
 
 
 def _carried(file: WeightFile) -> Backbone:
-    """The backbone that a vocabulary carries because no installed package does."""
+    """The backbone that is stored in a vocabulary because no installed package has it."""
     vocabulary = parse(file)
     entries = Entries(file.label, vocabulary.backbone, BACKBONE_PREFIX)
     return backbone_of(entries, vocabulary.preprocessing)

@@ -2,8 +2,8 @@
 
 Jegou & Chum, "Negative evidences and co-occurences in image retrieval" (ECCV 2012).
 
-The fit never holds the descriptors together. It passes over parts of them some times, and all that
-it keeps of a pass are sums that have as many numbers as the whitening. The passes are those of the
+The fit does not hold all descriptors in memory. It makes several passes over parts of them, and
+each pass keeps only sums, which are as large as the whitening. The passes are those of the
 randomised subspace iteration of Halko, Martinsson & Tropp, "Finding structure with randomness"
 (SIAM Review 53(2), 2011), algorithm 4.4: each multiplies a basis by the covariance.
 """
@@ -26,10 +26,10 @@ from vladmap.schemas.rejects import UserError
 IMAGES_PER_DIMENSION = 10
 PASSES = 4
 
-# Descriptors this short have a covariance small enough to be had whole.
+# The largest length of descriptors whose whole covariance matrix is computed.
 _EXACT = 2048
 
-# Of unit vectors a hundred million fit in 64 bits.
+# The unit of fixed-point sums: sums of a hundred million unit vectors fit into 64 bits.
 _UNIT = 2.0**-36
 
 _NIL = 1e-10
@@ -38,9 +38,9 @@ LEAST_REDUCED = 100
 """Images below which `fit_reduction` leaves descriptors as long as they are."""
 
 IMAGES_PER_REDUCED = 2
-"""Images to a number that a reduction is best learnt from; fewer give fewer numbers."""
+"""Images in the sample for each dimension of a reduction; with fewer, it has fewer dimensions."""
 
-_LEAST_SHARE = 1e-6  # of the largest variance, that an axis needs to be kept
+_LEAST_SHARE = 1e-6  # axes with less than this share of the largest variance are dropped
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Whitening:
 
 @dataclass(frozen=True)
 class Sums:
-    """What one pass keeps of `count` descriptors x: the sums of x (D) and of x (x . basis) (D, l).
+    """The sums of one pass over `count` descriptors x: of x (D) and of x (x . basis) (D, l).
 
-    They are in fixed point, integers of `_UNIT`: in whatever order the parts of a collection are
-    added up, the sums are the same to the last bit.
+    They are fixed-point numbers, integer multiples of `_UNIT`, so that they do not depend on the
+    order in which the parts of a collection are added.
     """
 
     count: int
@@ -70,9 +70,9 @@ class Sums:
 
 
 def first_basis(full: int, dimension: int, seed: int = 0) -> NDArray[np.float64]:
-    """(D, l) to begin with: all axes of descriptors short enough, else random directions.
+    """The (D, l) initial basis: all axes for short descriptors, else random directions.
 
-    Some more directions than the `dimension` asked for: they catch what the last of them miss.
+    There are more random directions than `dimension` (oversampling), for accuracy.
     """
     if full <= _EXACT:
         return np.eye(full)
@@ -88,7 +88,7 @@ def add_up(descriptors: NDArray[np.float32], basis: NDArray[np.float64]) -> Sums
 
 
 def next_basis(sums: Sums, basis: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(D, l) orthonormal, nearer to the leading eigenvectors of the covariance."""
+    """The (D, l) orthonormal basis after one more iteration towards the leading eigenvectors."""
     return np.linalg.qr(_covariance_times(sums, basis))[0]
 
 
@@ -97,12 +97,13 @@ def whitening_from(
 ) -> Whitening:
     """PCA-whitening to `dimension` numbers from the sums of the last pass.
 
-    Whatever the basis, the descriptors are projected to uncorrelated numbers of unit variance. It
-    is orthonormal and its span is invariant where it has all axes; a random one comes close.
+    The projected numbers are uncorrelated and of unit variance with any basis. A basis of all axes
+    gives exact PCA, a random one approximates it.
 
-    Raises UserError where there are fewer than ten times `dimension` descriptors: whitening divides
-    by the small eigenvalues, which few images leave to chance (measured: recall@1 from 98 to 15 %
-    with 250 images), or where they span fewer dimensions than asked for.
+    `of` names what the descriptors are of, for errors. Raises UserError for fewer than ten times
+    `dimension` descriptors: whitening divides by the small eigenvalues, which few images determine
+    poorly (measured with 250 images: recall@1 fell from 98 to 15 %); and where the descriptors span
+    fewer dimensions than asked for.
     """
     if sums.count < IMAGES_PER_DIMENSION * dimension:
         raise UserError(
@@ -125,7 +126,7 @@ def whitening_from(
 def fit_whitening(
     descriptors: NDArray[np.float32], dimension: int, of: str = "images", seed: int = 0
 ) -> Whitening:
-    """PCA-whitening of (n, D) descriptors in memory: the same passes over one part.
+    """PCA-whitening of (n, D) descriptors in memory, by the same passes over one part.
 
     Raises UserError as `whitening_from` does.
     """
@@ -135,9 +136,9 @@ def fit_whitening(
 def fit_whitening_of_parts(
     parts: Sequence[NDArray[np.float32]], dimension: int, of: str = "images", seed: int = 0
 ) -> Whitening:
-    """PCA-whitening of descriptors in parts (n, D), at least one, in whatever order they are.
+    """PCA-whitening of descriptors in one or more parts (n, D), whose order does not matter.
 
-    `transforms.whitening` fits the same to the last bit where its parts are the same. Raises
+    The result equals that of `transforms.whitening` with the same parts to the last bit. Raises
     UserError as `whitening_from` does.
     """
     basis = first_basis(parts[0].shape[1], dimension, seed)
@@ -154,14 +155,14 @@ def fit_reduction(descriptors: NDArray[np.float32], dimension: int) -> Whitening
     """PCA of (n, D) descriptors to at most `dimension` numbers, whitened by half.
 
     Each axis is divided by the fourth root of its variance, where whitening divides by the square
-    root: frequent structure counts less, and yet the small variances, which few images leave to
-    chance, are not blown up. So it bears few images, and gives at most one number less than there
-    are images. Recall@1 with 128 words of a backbone distilled with all lights alike, descriptors
-    whole, whitened by half and in full: on 303 places in another season or hour 78, 81 and 83 %; on
-    a walk of 200 frames, where neighbours show one place, 94, 92 and 91 %; in rendered cities in
-    snow 74, 72 and 62 %.
+    root. Frequent structure counts less, while the small variances, which few images determine
+    poorly, are not amplified as much; so the reduction works with few images, and has at most one
+    dimension fewer than there are images. Recall@1 with 128 words of a backbone distilled with all
+    lights alike, for whole, half-whitened and whitened descriptors: on 303 places in another season
+    or hour 78, 81 and 83 %; on a walk of 200 frames, where neighbours show one place, 94, 92 and
+    91 %; in rendered cities in snow 74, 72 and 62 %.
 
-    None below `LEAST_REDUCED` images. The same rows in the same order give the same numbers.
+    None below `LEAST_REDUCED` images. Equal rows in the same order give equal numbers.
     """
     count, full = descriptors.shape
     if count < LEAST_REDUCED:
@@ -169,21 +170,22 @@ def fit_reduction(descriptors: NDArray[np.float32], dimension: int) -> Whitening
     x = descriptors.astype(np.float64)
     mean = x.mean(axis=0)
     x -= mean
-    # Of the two products whichever is smaller; their eigenvalues other than 0 are the same.
+    # The smaller of x x^T and x^T x: both have the same eigenvalues other than 0.
     by_image = count <= full
     eigenvalues, vectors = np.linalg.eigh(x @ x.T if by_image else x.T @ x)
     eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
-    kept = min(dimension, int((eigenvalues > eigenvalues[0] * _LEAST_SHARE).sum()))
+    length = min(dimension, int((eigenvalues > eigenvalues[0] * _LEAST_SHARE).sum()))
     if eigenvalues[0] <= count * _NIL:
         return None
-    eigenvalues, vectors = eigenvalues[:kept], vectors[:, :kept]
+    eigenvalues, vectors = eigenvalues[:length], vectors[:, :length]
     axes = ((x.T @ vectors) / np.sqrt(eigenvalues) if by_image else vectors).T
     weight = _with_signs(axes) * (eigenvalues[0] / eigenvalues)[:, None] ** 0.25
     return Whitening(weight.astype(np.float32), (-weight @ mean).astype(np.float32))
 
 
 def _with_signs(axes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """An eigenvector's sign is arbitrary; a fixed one keeps fits on equal data equal."""
+    """The axes with fixed signs: an eigenvector's own is arbitrary, and equal data must give equal
+    results."""
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
     signed: NDArray[np.float64] = axes * np.sign(largest)
     return signed
@@ -200,15 +202,15 @@ def _fixed(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def whitened(descriptors: NDArray[np.float32], whitening: Whitening) -> NDArray[np.float32]:
-    """(N, D) descriptors -> (N, d) of unit norm; rows of zeros, which stand for none, stay so."""
-    found = descriptors @ whitening.weight.T + whitening.bias
-    found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-    found[~np.asarray(descriptors.any(axis=1))] = 0
-    return found
+    """(N, D) descriptors -> (N, d) of unit norm; zero rows (no local features) stay zero."""
+    rows = descriptors @ whitening.weight.T + whitening.bias
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    rows[~np.asarray(descriptors.any(axis=1))] = 0
+    return rows
 
 
 class WhiteningLayer(nn.Module):
-    """(N, D) -> (N, d) of unit norm, as published checkpoints end in."""
+    """(N, D) -> (N, d) of unit norm: the last layer of published checkpoints with a PCA."""
 
     weight: Tensor
     bias: Tensor

@@ -1,4 +1,4 @@
-"""H3 cells: where an image is kept, and which cells are near."""
+"""H3 cells: the cell of an image, neighbouring cells, outlines."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def ring(cell: str, k: int = 1) -> list[str]:
 def cell_outlines(cells: Sequence[str]) -> list[shapely.Geometry | None]:
     """The outline of each H3 cell in OGC:CRS84, None for `none`.
 
-    Of a cell that lies across the antimeridian there are two parts, one on each side of it, as
-    GeoJSON wants it (RFC 7946, section 3.1.9). A cell with a pole in it has no such outline.
+    The outline of a cell that crosses the antimeridian has two parts, one on each side, as GeoJSON
+    requires (RFC 7946, section 3.1.9). Cells that contain a pole are not supported.
     """
     return [None if cell == NO_CELL else _outline(cell) for cell in cells]
 

@@ -1,4 +1,4 @@
-"""The bytes of a file that may be anything: a pipe, a device, larger than memory."""
+"""Reads files safely, even if a path is a pipe, a device or a file larger than memory."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def read_regular(path: str | Path, at_most: int | None = None) -> bytes:
 
 
 def open_regular(path: str, flags: int) -> int:
-    """A descriptor of a regular file. A pipe would keep its reader waiting, a device has no end."""
-    found = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(found).st_mode
+    """A file descriptor of a regular file: a pipe may block its reader, a device may not end."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
-        return found
-    os.close(found)
+        return descriptor
+    os.close(descriptor)
     number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
     raise OSError(number, _NOT_REGULAR, path)
 

@@ -33,8 +33,8 @@ def points_wkb(latitude: Column, longitude: Column, altitude: Column | None = No
     solid = valid & np.isfinite(high)
     flat = valid & ~solid
     wkb = np.full(lat.shape, None, dtype=object)
-    # Little-endian on every machine: the same atlas has the same bytes. ISO's numbers of types with
-    # a z, as GeoParquet asks.
+    # Little-endian on every machine, so that an atlas has the same bytes; ISO's type codes for
+    # points with z, as GeoParquet requires.
     for chosen, points in (
         (flat, shapely.points(lon[flat], lat[flat])),
         (solid, shapely.points(lon[solid], lat[solid], high[solid])),
@@ -60,8 +60,8 @@ def boxes(latitude: Column, longitude: Column) -> pa.Array:
 def bounding_box(longitude: np.ndarray, latitude: np.ndarray) -> list[float] | None:
     """[west, south, east, north] in degrees of n positions, None for none.
 
-    The narrowest box that holds them: where it spans the antimeridian, west > east, as GeoParquet
-    and GeoJSON (RFC 7946, section 5.2) have it.
+    It is the narrowest box that contains them; where it crosses the antimeridian, west > east, as
+    in GeoParquet and GeoJSON (RFC 7946, section 5.2).
     """
     if longitude.size == 0:
         return None
@@ -89,17 +89,17 @@ def geo_metadata(
     its geometries, `covering` the column of `boxes`. The coordinate reference system is left out,
     which the specification defines as OGC:CRS84: longitude, latitude on WGS84.
     """
-    described: dict[str, object] = {
+    facts: dict[str, object] = {
         "encoding": "WKB",
         "geometry_types": list(types) if bounds is not None else [],
     }
     if bounds is not None:
-        described["bbox"] = list(bounds)
+        facts["bbox"] = list(bounds)
     if covering is not None:
         sides = ("xmin", "ymin", "xmax", "ymax")
-        described["covering"] = {"bbox": {side: [covering, side] for side in sides}}
+        facts["covering"] = {"bbox": {side: [covering, side] for side in sides}}
     return json.dumps(
-        {"version": "1.1.0", "primary_column": column, "columns": {column: described}},
+        {"version": "1.1.0", "primary_column": column, "columns": {column: facts}},
         sort_keys=True,
     )
 
@@ -116,9 +116,9 @@ def with_geo_metadata(table: pa.Table, column: str = "geometry") -> pa.Table:
     high = z[np.isfinite(z)]
     if bounds is not None and high.size:
         bounds = [*bounds[:2], float(high.min()), *bounds[2:], float(high.max())]
-    there = np.unique(np.stack([shapely.get_type_id(shapes), shapely.has_z(shapes)]), axis=1)
-    kinds = [_TYPES[kind] + (" Z" if solid else "") for kind, solid in there.T]
+    present = np.unique(np.stack([shapely.get_type_id(shapes), shapely.has_z(shapes)]), axis=1)
+    kinds = [_TYPES[kind] + (" Z" if solid else "") for kind, solid in present.T]
     covering = "bbox" if "bbox" in table.column_names else None
-    described = geo_metadata(bounds, column, types=kinds, covering=covering)
-    metadata = {**(table.schema.metadata or {}), b"geo": described.encode()}
+    geo = geo_metadata(bounds, column, types=kinds, covering=covering)
+    metadata = {**(table.schema.metadata or {}), b"geo": geo.encode()}
     return table.replace_schema_metadata(metadata)

@@ -1,4 +1,4 @@
-"""Places set apart from training, so that a model is judged where it has never been."""
+"""Areas held out from training, so that a model is validated at places that are new to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vladmap.photos.places import Places
 from vladmap.schemas.rejects import UserError
 
 _SIDES_M = (500.0, 200.0, 100.0, 50.0)
-_FEWEST = 10  # areas with queries, below which smaller ones are taken
+_FEWEST = 10  # with fewer areas that have queries, smaller areas are used
 
 
 def hold_out(
@@ -17,10 +17,10 @@ def hold_out(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which photographs lie in areas that are held out: (N,) of the database, (Q,) of the queries.
 
-    The areas are cubes of the earth-centred frame, as large as leaves ten of them with queries, and
-    are drawn by the seed until they hold `share` of the queries. Neighbours in space stay together:
-    a place that was trained on must not be asked for. Raises UserError where the photographs lie
-    too close together for that.
+    The areas are cubes of the earth-centred frame, of the largest size with which at least ten have
+    queries. They are drawn by the seed until they hold `share` of the queries. Whole areas are held
+    out, so that no validation query shows a place that was trained on. Raises UserError where the
+    photographs lie too close together.
     """
     for side in _SIDES_M:
         cubes = np.concatenate([database.positions, queries.positions]) // side

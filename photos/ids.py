@@ -1,4 +1,4 @@
-"""Names of images: what they are called, and what their bytes are called."""
+"""Ids of images by path and by content, and which file names are those of photographs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 
 IMAGE_SUFFIXES = (
     *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "tif", "tiff", "webp", "bmp"),
-    # Photographs that cannot be read are rejected by name, not passed over.
+    # These cannot be decoded: they are listed, so that they are rejected with a reason.
     *("heic", "heif", "hif", "avif"),
 )
 
-# What systems and network drives put beside photographs, in lower case: small copies of them, and
-# what was thrown away. Whatever begins with a dot is left out, too.
-_NOT_THE_USERS = frozenset(
+# Folders for thumbnails and deleted files that systems and network drives create, in lower case.
+# Names that begin with a dot are ignored as well.
+_SYSTEM_NAMES = frozenset(
     (
         *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot"),
         *("$recycle.bin", "recycler", "system volume information", "__macosx", "lost+found"),
@@ -25,8 +25,8 @@ _DIGEST_BYTES = 16
 def image_id(relative_path: str) -> str:
     """BLAKE2b-128, in hex, of a path relative to the collection's root, '/' between its parts.
 
-    The path counts as it was listed: no Unicode normalisation, since a file system may hold both
-    forms as two files. Names that are not UTF-8 (surrogate escapes) give the id of their bytes.
+    The path is used as it was listed, without Unicode normalisation, since a file system may hold
+    both forms as two files. For names that are not UTF-8 (surrogate escapes) their bytes are used.
     """
     raw = relative_path.encode("utf-8", "surrogateescape")
     return hashlib.blake2b(raw, digest_size=_DIGEST_BYTES).hexdigest()
@@ -44,5 +44,5 @@ def is_image_name(name: str) -> bool:
 
 
 def is_systems_name(name: str) -> bool:
-    """Whether a file or folder of this name is a system's, not the user's: hidden, or waste."""
-    return name.startswith(".") or name.lower() in _NOT_THE_USERS
+    """Whether a file or folder of this name is hidden, or was created by the operating system."""
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES

@@ -1,4 +1,4 @@
-"""Finished rows of photographs -> a shard of `images/`, and counts of what is special in it."""
+"""Complete rows of photographs -> a shard of `images/`, with counts for the report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def image_table(rows: Sequence[Row]) -> pa.Table:
 
 
 def image_counts(rows: Sequence[Row]) -> dict[str, int]:
-    """How many of the photographs are special in which way; the report names them."""
+    """Counts of photographs that the report mentions: duplicates, without a position, and so on."""
     return {
         "images": len(rows),
         "duplicates": sum(row["duplicate_of"] is not None for row in rows),

@@ -1,4 +1,4 @@
-"""The layouts that people keep photographs in to measure place recognition, as one kind of set."""
+"""Reads the common layouts of place recognition data sets into one type, `EvaluationSet`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _NOT_ANY = (
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """Queries, the database they are looked for in, and which of its rows are right.
+    """Queries, the database that is searched for them, and the positives of each query.
 
-    A row is right `metres` or less from the query, or `frames` or fewer from its place in the
-    sequence; the other of the two is None. `positives` holds the right rows of each query,
-    ascending. `skipped` counts by reason what was left out. With `leave_one_out` queries and
-    database are the same photographs, and none may find itself.
+    A database row is a positive at most `metres` from the query, or at most `frames` from its place
+    in the sequence; the other of the two is None. `positives` has the rows for each query,
+    ascending. `skipped` counts the photographs that were left out, by reason. With `leave_one_out`,
+    queries and database are the same photographs, and none is its own match.
     """
 
     layout: str
@@ -54,7 +54,7 @@ class EvaluationSet:
 
     @property
     def protocol(self) -> str:
-        """What counts as right, in words."""
+        """The criterion for a positive, in words."""
         if self.metres is not None:
             return f"within {self.metres:g} m"
         return f"within {self.frames} frames" if self.frames else "in the same frame"
@@ -105,16 +105,16 @@ def read_utm(root: Path, split: str, metres: float) -> EvaluationSet:
 def read_frames(root: Path, frames: int) -> EvaluationSet:
     """`<root>/{database,queries}`, whose files correspond in the order of their names.
 
-    Digits count as numbers. Raises UserError where one has more files than the other: a frame that
-    is missing moves all that follow it.
+    Digits in names are compared as numbers. Raises UserError where one folder has more files than
+    the other: a missing frame would shift the correspondence of all later ones.
     """
-    found = [sorted(list_photos(root / part), key=_frame_key) for part in ("database", "queries")]
-    if len(found[0]) != len(found[1]):
+    sides = [sorted(list_photos(root / part), key=_frame_key) for part in ("database", "queries")]
+    if len(sides[0]) != len(sides[1]):
         raise UserError(
-            f"{root}: {len(found[0])} files in database/ and {len(found[1])} in queries/, so they "
+            f"{root}: {len(sides[0])} files in database/ and {len(sides[1])} in queries/, so they "
             "do not correspond frame by frame"
         )
-    database, queries = (_without_positions(paths) for paths in found)
+    database, queries = (_without_positions(paths) for paths in sides)
     rows = np.arange(len(database))
     positives = [rows[max(0, row - frames) : row + frames + 1] for row in range(len(queries))]
     return EvaluationSet("frames", database, queries, positives, frames=frames)
@@ -124,12 +124,12 @@ def read_csv(path: Path, metres: float) -> EvaluationSet:
     """A table of path, latitude and longitude (degrees), with condition, heading and side if known.
 
     Paths are relative to the table's folder. `side` is `database` or `query`; without that column
-    each photograph is looked for among all the others. Rows without a position on earth are
-    skipped and counted. Raises UserError for what is no such table.
+    each photograph is a query to all the others. Rows without a valid position are skipped and
+    counted. Raises UserError for a file that is no such table.
     """
     table = _table(path, ("path", "latitude", "longitude"))
     skipped: dict[str, int] = {}
-    table = _placed(table, skipped).sort_values("path", kind="stable")
+    table = _with_positions(table, skipped).sort_values("path", kind="stable")
     sides = None
     if "side" in table:
         sides = table["side"].str.strip().str.lower().replace("queries", "query")
@@ -164,14 +164,14 @@ def split_by_time(
 ) -> EvaluationSet:
     """An atlas's images, schemas.tables.IMAGES: those captured from `since` on are the queries.
 
-    Without `since`, from the instant on that leaves the last `share` of the images to them. Exact
+    Without `since`, the queries are the last `share` of the images by capture time. Exact
     duplicates, and images without a time or a position, are skipped and counted.
     """
     table = images.sort_by("uri").to_pandas()
     skipped: dict[str, int] = {}
-    table = _kept(table, table["duplicate_of"].isna(), "exact duplicate", skipped)
-    table = _kept(table, table["captured_at"].notna(), "no capture time", skipped)
-    table = _placed(table, skipped)
+    table = _selected(table, table["duplicate_of"].isna(), "exact duplicate", skipped)
+    table = _selected(table, table["captured_at"].notna(), "no capture time", skipped)
+    table = _with_positions(table, skipped)
     remote = [uri for uri in table["uri"] if "://" in uri]
     if remote:
         raise UserError(f"{remote[0]} is remote: only photographs on local disk are evaluated")
@@ -198,7 +198,7 @@ def _by_distance(
 ) -> EvaluationSet:
     for name, part in (("database", database), ("queries", queries)):
         if not len(part):
-            raise UserError(f"no photographs are left for the {name}: {_told(skipped)}")
+            raise UserError(f"no photographs are left for the {name}: {_skipped_text(skipped)}")
     positives = within(queries, database, metres)
     return EvaluationSet(layout, database, queries, positives, metres=metres, skipped=skipped)
 
@@ -208,16 +208,16 @@ def _leave_one_out(
 ) -> EvaluationSet:
     if len(places) < 2:
         raise UserError(f"{path}: {len(places)} photographs with a position, at least 2 are needed")
-    found = within(places, places, metres)
-    positives = [rows[rows != own] for own, rows in enumerate(found)]
+    near = within(places, places, metres)
+    positives = [rows[rows != own] for own, rows in enumerate(near)]
     return EvaluationSet(
         "csv", places, places, positives, metres=metres, skipped=skipped, leave_one_out=True
     )
 
 
-def _told(skipped: Mapping[str, int]) -> str:
-    told = ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items()))
-    return f"skipped {told}" if told else "none were there"
+def _skipped_text(skipped: Mapping[str, int]) -> str:
+    text = ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items()))
+    return f"skipped {text}" if text else "none were there"
 
 
 def _frame_key(path: Path) -> tuple[str, str]:
@@ -231,7 +231,7 @@ def _without_positions(paths: list[Path]) -> Places:
 
 
 def _table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV of text: comma, semicolon or tab; names of columns without case."""
+    """A CSV with comma, semicolon or tab; values are text, names of columns in lower case."""
     try:
         text = path.read_text("utf-8-sig")
         head = text.partition("\n")[0]
@@ -247,17 +247,17 @@ def _table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
-def _placed(table: pd.DataFrame, skipped: dict[str, int]) -> pd.DataFrame:
+def _with_positions(table: pd.DataFrame, skipped: dict[str, int]) -> pd.DataFrame:
     """The rows with a position, their latitude and longitude as numbers."""
     degrees = {
         name: pd.to_numeric(table[name], errors="coerce") for name in ("latitude", "longitude")
     }
     table = table.assign(**degrees)
     placed = valid_positions(table["latitude"].to_numpy(), table["longitude"].to_numpy())
-    return _kept(table, placed, "no position", skipped)
+    return _selected(table, placed, "no position", skipped)
 
 
-def _kept(
+def _selected(
     table: pd.DataFrame, keep: NDArray[np.bool_] | pd.Series, reason: str, skipped: dict[str, int]
 ) -> pd.DataFrame:
     lost = int((~np.asarray(keep, bool)).sum())
@@ -267,7 +267,7 @@ def _kept(
 
 
 def _places(table: pd.DataFrame, paths: list[Path]) -> Places:
-    """Of the rows in their order."""
+    """Places of the rows of `table`, whose photographs are `paths`."""
     conditions = table["condition"] if "condition" in table else [""] * len(table)
     headings = np.full(len(table), np.nan)
     if "heading" in table:
@@ -300,8 +300,8 @@ def _msls_side(folder: Path, skipped: dict[str, int]) -> Places:
         conditions = night.str.lower().map({"true": "night", "false": "day"})
         table["condition"] = table["key"].map(conditions).fillna("")
     if "pano" in table:
-        table = _kept(table, table["pano"].str.lower() != "true", "panorama", skipped)
-    table = _placed(table, skipped).sort_values("key", kind="stable")
+        table = _selected(table, table["pano"].str.lower() != "true", "panorama", skipped)
+    table = _with_positions(table, skipped).sort_values("key", kind="stable")
     return _places(table, [folder / "images" / f"{key}.jpg" for key in table["key"]])
 
 

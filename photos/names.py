@@ -1,9 +1,9 @@
-"""Names and numbers of photographs that a command line shows. It imports nothing that is slow."""
+"""Constants that the command line shows. This module imports nothing that is slow."""
 
 from __future__ import annotations
 
 LAYOUTS = ("utm", "msls", "csv", "frames", "atlas")
 
 JPEG_QUALITY = 97
-"""Of what an export writes anew: turned without a trace that features would see, at some more bytes
-than the photograph had."""
+"""Quality of photographs that an export encodes again: high enough not to affect local features,
+with files somewhat larger than the original."""

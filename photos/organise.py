@@ -1,8 +1,8 @@
-"""What a photograph's row gets from the other photographs of its collection.
+"""Columns of a photograph's row that depend on other photographs of the collection.
 
-Exact duplicates, time zones and sequences depend on more than one photograph. Each function works
-on one group of rows that the caller has brought together: rows of the same content, of the same
-clock, of the same drive. Results do not depend on the order of their input.
+These are exact duplicates, time zones and sequences. Each function works on one group of rows that
+the caller has formed: rows of the same content, of the same clock, or of the same drive. Results do
+not depend on the order of their input.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def duplicates(copies: Iterable[Copy]) -> Iterator[tuple[str, str]]:
 
 
 class Frame(NamedTuple):
-    """The columns of HEADERS that decide on the zone of a photograph's clock and its sequence."""
+    """The columns of HEADERS that determine the zone of a photograph's clock and its sequence."""
 
     image_id: str
     path: str
@@ -56,12 +56,12 @@ class Frame(NamedTuple):
 
     @property
     def clock(self) -> str:
-        """Key of the frames whose clock has one zone: those of a camera in a folder."""
+        """Key of the frames that share a clock and its zone: those of one camera in one folder."""
         return sequence_group(self.path, self.make, self.model, None)
 
     @property
     def drive(self) -> str:
-        """Key of the frames among which sequences are looked for; none crosses it."""
+        """Key of the frames among which sequences are formed; a sequence has one key."""
         return sequence_group(self.path, self.make, self.model, self.given_sequence)
 
 
@@ -72,7 +72,7 @@ def _columns(frames: Iterable[Frame]) -> Frame:
 
 
 def with_zones(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """The frames of one clock, those of an unknown zone in the zone of the others."""
+    """The frames of one clock; frames of unknown zone get the zone of the others."""
     columns: Any = _columns(frames)
     captured_at, time_source = zones_of_neighbours(
         columns.captured_at, columns.captured_local, columns.time_source
@@ -114,6 +114,6 @@ def complete_row(
     duplicate_of: str | None,
     cell_resolution: int,
 ) -> dict[str, Any]:
-    """The finished row of one photograph: its header, `sequence_columns`, duplicate and cell."""
+    """The complete row of one photograph: its header, `sequence_columns`, duplicate and cell."""
     cell = assign_cells([header["latitude"]], [header["longitude"]], cell_resolution)[0]
     return {**header, **sequence, "cell": cell, "duplicate_of": duplicate_of}

@@ -1,11 +1,11 @@
-"""Where the photographs of an evaluation were taken, from names that say it in UTM.
+"""Positions of the photographs of an evaluation, from file names with UTM coordinates.
 
 The layout is `<root>/images/{train,val,test}/{database,queries}`, the names are
 `@utm_east@utm_north@zone@letter@lat@lon@pano@tile@heading@pitch@roll@height@time@note@.jpg`; the
-note is the condition that a photograph was taken under.
+note is the condition (weather, time of day) of a photograph.
 
-East and north repeat from zone to zone. So every place is brought to earth-centred metres before a
-distance is measured: across a zone boundary it is the true one.
+East and north repeat in each zone. Positions are therefore converted to earth-centred coordinates,
+in which distances across the boundary of a zone are correct as well.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Places:
 def read_places(folder: Path) -> Places:
     """The UTM-named photographs of a folder and all below it, sorted by path.
 
-    Where a name leaves out the zone, its latitude and longitude count. Raises UserError for a
-    folder without photographs, and for a name that gives no place on earth.
+    Where a name has no zone, its latitude and longitude are used. Raises UserError for a folder
+    without photographs, and for a name without a valid position.
     """
     paths = list_photos(folder)
     fields = [(path.name.split("@") + [""] * _FIELDS)[: _FIELDS + 1] for path in paths]
@@ -91,9 +91,9 @@ def read_split(root: Path, split: str) -> tuple[Places, Places]:
     folder = root / "images" / split
     for part in ("database", "queries"):
         if not (folder / part).is_dir():
-            there = sorted(path.name for path in (root / "images").glob("*") if path.is_dir())
+            splits = sorted(path.name for path in (root / "images").glob("*") if path.is_dir())
             raise UserError(
-                f"{folder / part} is not there; splits of {root}: {', '.join(there) or 'none'}"
+                f"{folder / part} is not there; splits of {root}: {', '.join(splits) or 'none'}"
             )
     return read_places(folder / "database"), read_places(folder / "queries")
 
@@ -101,39 +101,39 @@ def read_split(root: Path, split: str) -> tuple[Places, Places]:
 def within(queries: Places, database: Places, metres: float) -> list[NDArray[np.int64]]:
     """For each query the rows of the database at most `metres` away, ascending."""
     tree = cKDTree(database.positions)
-    found = tree.query_ball_point(queries.positions, metres, return_sorted=True)
-    return [np.array(rows, np.int64) for rows in found]
+    neighbours = tree.query_ball_point(queries.positions, metres, return_sorted=True)
+    return [np.array(rows, np.int64) for rows in neighbours]
 
 
 def list_photos(folder: Path) -> list[Path]:
     """The photographs in a folder and all below it, sorted by path; UserError where none is."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder of photographs")
-    found: list[Path] = []
-    read: set[str] = set()
+    photos: list[Path] = []
+    visited: set[str] = set()
     for at, subfolders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(at)
-        if real in read:  # a link in a circle, or to what was read by its own name
+        if real in visited:  # a link to a folder above, or to one that was listed already
             subfolders.clear()
             continue
-        read.add(real)
+        visited.add(real)
         subfolders[:] = sorted(name for name in subfolders if not is_systems_name(name))
-        found += [
+        photos += [
             Path(at, name) for name in names if is_image_name(name) and not is_systems_name(name)
         ]
-    if not found:
+    if not photos:
         raise UserError(f"{folder} holds no photographs")
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    return sorted(photos, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def _zone(path: Path, fields: list[str]) -> int:
     """The zone of a name, negative in the south; 0 where latitude and longitude place it."""
-    known = re.fullmatch(r"0*([1-9]|[1-5][0-9]|60)([A-Za-z]?)", fields[_ZONE].strip())
+    zone = re.fullmatch(r"0*([1-9]|[1-5][0-9]|60)([A-Za-z]?)", fields[_ZONE].strip())
     latitude, longitude = finite(fields[_LATITUDE]), finite(fields[_LONGITUDE])
-    if known is not None:
-        letter = (fields[_LETTER].strip() or known[2]).upper()
+    if zone is not None:
+        letter = (fields[_LETTER].strip() or zone[2]).upper()
         if len(letter) == 1 and letter in BANDS:
-            return int(known[1]) * (1 if letter >= "N" else -1)
+            return int(zone[1]) * (1 if letter >= "N" else -1)
     if latitude is None or longitude is None or not is_valid_position(latitude, longitude):
         raise UserError(
             f"{path}: the name gives neither a UTM zone with its letter nor latitude and "

@@ -1,4 +1,4 @@
-"""What counts as a position, and the numbers that a header may hold."""
+"""Validation of positions and of numbers in metadata."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 ALTITUDE_RANGE_M = (-1_000.0, 20_000.0)
-"""Below the Dead Sea's shore and above any aeroplane: outside lie unset or broken registers."""
+"""From below the Dead Sea's shore to above any aeroplane; values outside are invalid."""
 
 
 def valid_positions(
@@ -39,7 +39,7 @@ def is_valid_position(latitude: float, longitude: float) -> bool:
 
 
 def is_tokyo(datum: object) -> bool:
-    """Whether a named datum is 400 m from WGS84, as others in use are not: within metres of it."""
+    """Whether the datum is Tokyo, 400 m from WGS84; others in use differ by metres only."""
     return isinstance(datum, str) and datum.strip("\0 ").upper().startswith("TOKYO")
 
 
@@ -65,9 +65,9 @@ def finite(value: Any) -> float | None:
 
 
 def angle(value: Any, low: float = -360.0, high: float = 720.0) -> float | None:
-    """A direction in [0, 360) from one that a writer took a turn too far, else None."""
+    """A direction in degrees reduced to [0, 360); None where it is not from `low` to `high`."""
     number = between(value, low, high)
-    # The remainder of a negative number next to nothing rounds to 360 itself.
+    # Twice, since the remainder of a tiny negative number rounds to 360 itself.
     return None if number is None else number % 360.0 % 360.0
 
 

@@ -1,4 +1,4 @@
-"""Processes that work for this one: they end with it, and one that dies costs one item of work."""
+"""Child processes that end with their parent, and pools in which a crash costs one item of work."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 _ending = threading.Event()
 _children: set[subprocess.Popen[bytes]] = set()
 
 
 def with_this_package() -> dict[str, str]:
-    """The environment of a process that runs a module of vladmap, wherever this one found it."""
+    """The environment for a process that runs a module of this same installation of vladmap."""
     root = str(Path(vladmap.__file__).resolve().parents[1])
     paths = (root, os.environ.get("PYTHONPATH"))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 class WorkerDied(Exception):
-    """The process that worked on an item was killed or crashed, and so was the next one."""
+    """The process that worked on an item died, and so did a second one that tried it alone."""
 
 
 class WorkerPool:
-    """Processes that apply a function to items, beside each other.
+    """Processes that apply a function to several items at the same time.
 
-    They are spawned, not forked: a fork would inherit the locks of BLAS and of gRPC. They leave
-    Ctrl-C to the process that started them, and end when it does, however it ends.
+    They are spawned, not forked: a fork would inherit the locks of BLAS and gRPC. They ignore
+    Ctrl-C, which the parent handles, and end when the parent ends for whatever reason.
     """
 
     def __init__(self, processes: int) -> None:
@@ -56,37 +56,38 @@ class WorkerPool:
     ) -> Iterator[Result | WorkerDied]:
         """The function's result for each item, in order.
 
-        Where a process dies (for want of memory, or by a crash in a library), each item that may
-        have been in its hands is given to a process alone; one that ends that process as well has
-        WorkerDied for a result. The function and items are picklable; what it raises is raised.
+        Where a process dies (out of memory, or by a crash in a library), each item that it may have
+        been working on is tried again alone; the result of an item that kills that process as well
+        is WorkerDied. The function and the items must be picklable. Exceptions of the function are
+        raised here.
         """
-        found: dict[int, Result | WorkerDied] = {}
+        results: dict[int, Result | WorkerDied] = {}
         running: dict[int, Future[Result]] = {}
         alone: set[int] = set()
         for place in range(len(items)):
-            while place not in found:
+            while place not in results:
                 try:
                     if place in alone:
-                        found[place] = self._submit(function, items[place]).result()
+                        results[place] = self._submit(function, items[place]).result()
                         continue
                     if not running:
                         for other in range(place, len(items)):
-                            if other not in found:
+                            if other not in results:
                                 running[other] = self._submit(function, items[other])
-                    found[place] = running.pop(place).result()
+                    results[place] = running.pop(place).result()
                 except BrokenExecutor as error:
                     require_no_end()
                     self._renew()
                     if place in alone:
-                        found[place] = WorkerDied(str(error))
+                        results[place] = WorkerDied(str(error))
                         continue
                     ended = {other: each for other, each in running.items() if _ended_well(each)}
-                    found |= {other: each.result() for other, each in ended.items()}
+                    results |= {other: each.result() for other, each in ended.items()}
                     running = {}
-                    left = [other for other in range(place, len(items)) if other not in found]
-                    # A process each, and one more than that are handed out ahead.
-                    alone = set(left[: 2 * self._processes + 1])
-            yield found.pop(place)
+                    waiting = [other for other in range(place, len(items)) if other not in results]
+                    # One item a process, and as many and one more were queued ahead.
+                    alone = set(waiting[: 2 * self._processes + 1])
+            yield results.pop(place)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -110,10 +111,10 @@ def _ended_well(future: Future[Any]) -> bool:
 
 @contextlib.contextmanager
 def child(words: Sequence[str], **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A child process that leaves Ctrl-C to this one and does not outlive the block.
+    """A child process that ignores Ctrl-C and is ended with the block.
 
-    Raises KeyboardInterrupt at the end of the block where `end_all` ended it: what it left undone
-    is nobody's failure.
+    Raises KeyboardInterrupt at the end of the block where `end_all` ended it, so that its
+    unfinished work is not reported as a failure.
     """
     process = started(words, **settings)
     try:
@@ -124,7 +125,7 @@ def child(words: Sequence[str], **settings: Any) -> Iterator[subprocess.Popen[by
 
 
 def started(words: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
-    """A child process that leaves Ctrl-C to this one, until `ended` or `end_all`."""
+    """A child process that ignores Ctrl-C; it is ended by `ended` or `end_all`."""
     with uninterrupted():
         process = subprocess.Popen(words, **settings)
     _children.add(process)
@@ -140,7 +141,7 @@ def ended(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_all() -> None:
-    """End every process that works for this one, because this one ends."""
+    """End all child processes, as this process is about to end."""
     _ending.set()
     for process in list(_children):
         process.kill()
@@ -156,9 +157,9 @@ def require_no_end() -> None:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Processes started in the block do not take a Ctrl-C, which the terminal sends to them all.
+    """Processes that are started in the block ignore Ctrl-C, which a terminal sends to all.
 
-    From their first instruction on: they inherit that the signal is blocked.
+    They inherit the blocked signal, so this holds from their first instruction on.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -168,10 +169,10 @@ def uninterrupted() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """In a process of `multiprocessing`: end at once when the process that started this one does.
+    """Let this process of `multiprocessing` end as soon as its parent process ends.
 
-    By a thread that waits for its end, not by the kernel's signal, which comes when the *thread*
-    ends that started this process, and a pool outlives such threads.
+    A thread waits for that. The kernel's signal would come when the parent's *thread* ends that
+    started this process, and a pool outlives such threads.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -179,9 +180,9 @@ def end_with_parent() -> None:
 
 
 def end_with(parent: int) -> None:
-    """In a process started by a thread that waits for it: end when the process `parent` does.
+    """Let this process, which a waiting thread of its parent started, end when `parent` ends.
 
-    Where the kernel can send a signal (Linux) it ends even inside a library that holds the
+    On Linux the kernel sends a signal, so that the process ends even while a library holds the
     interpreter's lock.
     """
     if sys.platform == "linux":
@@ -190,10 +191,10 @@ def end_with(parent: int) -> None:
 
         def ended() -> None:
             while os.getppid() == parent:
-                time.sleep(_LOOK_S)
+                time.sleep(_POLL_S)
 
         _watch(ended)
-    if os.getppid() != parent:  # it ended before we asked
+    if os.getppid() != parent:  # it had ended before
         os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Places that were seen from one camera under many conditions, as `vladmap worlds --aligned` writes
+"""Places photographed from one pose under many conditions, as `vladmap worlds --aligned` writes
 them."""
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ _PLACE, _CONDITION = 7, 14  # fields of a name between its @
 
 @dataclass(frozen=True)
 class AlignedScene:
-    """The photographs of one place, sorted, and which of them are `clear`."""
+    """The sorted photographs of one place, and the indices of those that are `clear`."""
 
     paths: tuple[Path, ...]
     clear: tuple[int, ...]
 
 
 def aligned_scenes(root: Path, clear: Sequence[str]) -> list[AlignedScene]:
-    """Scenes of `root`/images/train/database by what their names say: `@...@place@...@condition@`.
+    """Scenes of `root`/images/train/database, by file names `@...@place@...@condition@`.
 
-    Sorted by place, conditions in the order of their names. Raises UserError where there are none,
-    or a place lacks every condition that is `clear`.
+    They are sorted by place, the photographs of each by condition. Raises UserError where there are
+    none, or a place has none of the conditions in `clear`.
     """
     places: dict[str, dict[str, Path]] = {}
     for path in list_photos(root / "images" / "train" / "database"):
@@ -34,10 +34,10 @@ def aligned_scenes(root: Path, clear: Sequence[str]) -> list[AlignedScene]:
             raise UserError(f"{path}: the name says no place and condition (vladmap worlds does)")
         places.setdefault(fields[_PLACE], {})[fields[_CONDITION]] = path
     scenes = []
-    for place, seen in sorted(places.items()):
-        names = sorted(seen)
+    for place, by_condition in sorted(places.items()):
+        names = sorted(by_condition)
         bright = tuple(row for row, name in enumerate(names) if name in clear)
         if not bright:
             raise UserError(f"{root}: the place {place} was not seen by {' or '.join(clear)}")
-        scenes.append(AlignedScene(tuple(seen[name] for name in names), bright))
+        scenes.append(AlignedScene(tuple(by_condition[name] for name in names), bright))
     return scenes

@@ -1,4 +1,4 @@
-"""Sequences: which images one drive took, and in what order."""
+"""Sequences: the images of one drive, in the order in which they were taken."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vladmap.geodesy.wgs84 import great_circle_m
 
 MAX_GAP_S = 60.0
 MAX_GAP_M = 600.0
-"""Where a drive ends: the cut-offs that Mapillary's tools use by default."""
+"""The longest gaps within a drive: the defaults of Mapillary's tools."""
 
 
 Column = Sequence[float | None] | np.ndarray
 
 
 def sequence_group(path: str, make: str | None, model: str | None, given: str | None) -> str:
-    """Key of the images among which a sequence is looked for: a given id, else folder and camera.
+    """Key of the images among which sequences are formed: a given id, else folder and camera.
 
     `assign_sequences` never joins images of different keys, so a collection can be partitioned by
     this key, and each part assigned alone, with the same result.
@@ -52,17 +52,16 @@ def assign_sequences(
 ) -> tuple[list[str], np.ndarray]:
     """Sequence id and position in it, for each of n images; the result has the input's order.
 
-    A given id wins and its sequence is never broken. Other images form groups by folder and camera.
-    A group is ordered by capture time where all of its images have one, else by path, digits
-    counted as numbers; ties by path, then by image id. It is broken where consecutive known times
-    are more than `max_gap_s` apart (in either direction, which ordering by path allows) or
-    consecutive known positions more than `max_gap_m`.
+    Images with a given id form one sequence, which is never split. Other images are grouped by
+    folder and camera. A group is ordered by capture time where all of its images have one, else by
+    path with digits compared as numbers; ties are ordered by path, then by image id. It is split
+    where consecutive known times differ by more than `max_gap_s` (in either direction, which is
+    possible in the order of paths) or consecutive known positions by more than `max_gap_m`.
 
-    The id of a group's sequence is the BLAKE2b-128 of folder, make, model and the image_id of its
-    first image: images added later or behind leave the ids of the others as they are. Returns
-    (list of n ids, (n,) int32 indices from 0). captured_at is datetimes (UTC) or datetime64,
-    positions are WGS84 degrees; None or NaN where unknown. Deterministic, whatever the order of
-    its input.
+    The id of such a sequence is the BLAKE2b-128 of folder, make, model and the image_id of its
+    first image, so that images that are added behind do not change it. Returns (list of n ids, (n,)
+    int32 indices from 0). `captured_at` are datetimes (UTC) or datetime64, positions are WGS84
+    degrees; None or NaN where unknown. The result does not depend on the order of the input.
     """
     count = len(image_ids)
     if count == 0:
@@ -110,10 +109,10 @@ def beside_in_sequence(
     captured_at: Sequence[datetime | None] | np.ndarray,
     reach: float,
 ) -> list[NDArray[np.int64]]:
-    """For each of n images the rows of those taken next to it in its sequence, itself among them.
+    """For each of n images, the rows of the images near it in its sequence, including itself.
 
-    That is at most `reach` seconds before or after it; in a sequence of which any of the n has no
-    time, at most `reach` places. An image without a sequence has itself alone. captured_at is
+    Near means at most `reach` seconds before or after it, or, in a sequence with an image without a
+    time, at most `reach` places. An image without a sequence has only itself. `captured_at` are
     datetimes (UTC) or datetime64, None or NaT where unknown. Rows ascend.
     """
     groups: dict[str, list[int]] = defaultdict(list)
@@ -162,9 +161,9 @@ def _ranks(keys: list[tuple[str, str, str]]) -> np.ndarray:
 def _known_neighbours(
     values: np.ndarray, starts_group: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each place: the last value known before it in its group, and its own; NaN where none.
+    """(last known value before each place in its group, the place's own value); NaN where unknown.
 
-    An image without a time or position thereby hides no gap between its neighbours.
+    With these, an image without a time or position does not hide a gap between its neighbours.
     """
     places = np.arange(len(values))
     group_start = np.maximum.accumulate(np.where(starts_group, places, 0))

@@ -1,4 +1,4 @@
-"""Photographs for programs that read pixels as they are stored, and few formats."""
+"""Upright copies of photographs for programs that ignore EXIF orientation or read few formats."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _WRITTEN_AS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 def upright_file(
     data: bytes, name: str, *, max_pixels: int = MAX_PIXELS
 ) -> tuple[str, bytes | None, Size]:
-    """The file that any program sees as vladmap does: its name, its bytes, and its size in pixels.
+    """(name, bytes, size in pixels) of a file in which any program sees the pixels as vladmap does.
 
-    The bytes are None where the photograph itself will do: a JPEG, PNG or BMP of 8 bits a channel
-    whose pixels are stored upright. Else they are a PNG where the name says so, and a JPEG of
-    quality JPEG_QUALITY with its colours at full resolution, upright, with the EXIF of the
-    photograph but for its orientation. Where the name ends otherwise, `.jpg` is added to it.
+    The bytes are None where the photograph itself is such a file: a JPEG, PNG or BMP of 8 bits a
+    channel whose pixels are stored upright. Otherwise they are a PNG where the name ends so, else a
+    JPEG of quality JPEG_QUALITY without chroma subsampling; both are upright and have the
+    photograph's EXIF except its orientation. `.jpg` is added to a name with another ending.
 
     Raises what `photos.decoding.decode.decode_rgb` raises.
     """
@@ -49,9 +49,9 @@ def upright_file(
 
 
 def plain_name(name: str, image_id: str, taken: Container[str] = (), *, spaces: bool = True) -> str:
-    """The name of a photograph under a folder: its own where that stays inside, else one by id.
+    """The name of a photograph in a folder: its own if it stays inside, else one made from its id.
 
-    Without `spaces` they become underscores. `taken` are names that a new one must not be.
+    Without `spaces`, spaces become underscores. A new name is none of the names `taken`.
     """
     parts = name.split("/")
     inside = all(part not in ("", ".", "..") for part in parts)
@@ -66,7 +66,7 @@ def plain_name(name: str, image_id: str, taken: Container[str] = (), *, spaces: 
 
 
 def _exif(image: Image.Image) -> bytes:
-    """The photograph's EXIF for upright pixels; none where it cannot be written again."""
+    """The photograph's EXIF without its orientation; empty where it cannot be written again."""
     try:
         exif = image.getexif()
         exif.pop(ExifTags.Base.Orientation, None)

@@ -2,4 +2,4 @@
 
 SCHEMA_VERSION = 1
 VERSION = "0.1.0"
-"""Of vladmap; `setup.py` reads it here."""
+"""The version of vladmap; `setup.py` reads it here."""

@@ -1,4 +1,4 @@
-"""The tables of docs/atlas.md, made from the schemas: `python -m vladmap.schemas.describe`."""
+"""Writes the tables of docs/atlas.md from the schemas: `python -m vladmap.schemas.describe`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ FOLDERS = {
     "coverage": "coverage.parquet",
     "truth": "truth.parquet (beside a sample, not in the atlas)",
 }
-"""Where each table lies, in the order of the page."""
+"""The path of each table, in the order of the page."""
 
-# The models and detectors give these their numbers.
-_OF_MODELS = (
+# Schemas with parameters (dimension, model, ...); the values here do not appear on the page.
+_PARAMETRISED = (
     tables.descriptors(1, "", ""),
     tables.patches("", "", 1, 1, 1),
     tables.features("", 1, pa.uint8()),
 )
-_WORDS = {
+_TYPE_NAMES = {
     pa.list_(pa.float32(), 1): "float[dimension]",
     pa.list_(pa.list_(pa.uint8(), 1)): "list<uint8[dimension] or float[dimension]>",
     pa.list_(pa.list_(pa.float32(), 4)): "list<float[4]>",
@@ -47,17 +47,20 @@ _WORDS = {
 
 def schemas() -> dict[str, pa.Schema]:
     """Every table's schema by its name."""
-    found = [schema for schema in vars(tables).values() if isinstance(schema, pa.Schema)]
-    return {schema.metadata[b"vladmap:table"].decode(): schema for schema in [*found, *_OF_MODELS]}
+    constants = [schema for schema in vars(tables).values() if isinstance(schema, pa.Schema)]
+    return {
+        schema.metadata[b"vladmap:table"].decode(): schema
+        for schema in [*constants, *_PARAMETRISED]
+    }
 
 
 def markdown() -> str:
-    """A heading and a table of columns for each table; KeyError for one without a place."""
+    """A heading and a table of columns for each schema; KeyError for one that FOLDERS lacks."""
     parts = [BEGIN]
     for name, schema in sorted(schemas().items(), key=lambda item: [*FOLDERS].index(item[0])):
         rows = [
-            f"| `{field.name}` | {_kind(field.type)} | {_said(field, 'unit')} | "
-            f"{'yes' if field.nullable else ''} | {_said(field, 'note')} |"
+            f"| `{field.name}` | {_kind(field.type)} | {_metadata(field, 'unit')} | "
+            f"{'yes' if field.nullable else ''} | {_metadata(field, 'note')} |"
             for field in schema
         ]
         head = ["| column | type | unit | may be null | what |", "|---|---|---|---|---|"]
@@ -66,8 +69,10 @@ def markdown() -> str:
 
 
 def updated(page: str) -> str:
-    """The page with its tables as the schemas have them. Raises ValueError where it has no place
-    for them."""
+    """The page with its tables replaced by those of the schemas.
+
+    Raises ValueError where the page lacks the lines BEGIN and END around them.
+    """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -76,14 +81,14 @@ def updated(page: str) -> str:
 
 
 def _kind(kind: pa.DataType) -> str:
-    if kind in _WORDS:
-        return _WORDS[kind]
+    if kind in _TYPE_NAMES:
+        return _TYPE_NAMES[kind]
     if pa.types.is_struct(kind):
         return f"struct<{', '.join(kind.field(i).name for i in range(kind.num_fields))}>"
     return str(kind)
 
 
-def _said(field: pa.Field, key: str) -> str:
+def _metadata(field: pa.Field, key: str) -> str:
     return (field.metadata or {}).get(key.encode(), b"").decode().replace("|", "\\|")
 
 

@@ -1,6 +1,6 @@
 """Tables of `work/`: the collection's files as they were listed, and what each file's header says.
 
-They pass from one step of ingest to the next and are no part of what readers of an atlas see.
+They pass from one step of ingest to the next; readers of an atlas do not need them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LISTING = pa.schema(
     ]
 )
 """One file of a collection. `kind` is `file`, or says why the entry is not a readable file;
-`overrides` is the JSON of what a manifest says of it.
+`overrides` is JSON, the values that a manifest gives for it.
 
 Times are nanoseconds since 1970. `modified_ns` is the modification time, which programs that
 correct a photograph in place often restore; `changed_ns` (ctime) is set by the file system alone.
@@ -29,9 +29,9 @@ It is null on object stores, whose modification time cannot be set either.
 """
 
 PLANNED = pa.schema([*LISTING, ("home", pa.string()), ("home_hash", pa.string())])
-"""A listed file in a plan. `home` is the chunk in which a file of this path stood before, when its
-bytes had the hash `home_hash`. If the file still has those bytes, its row stays in that chunk, so
-that a touched or moved file does not cause its descriptor to be computed again.
+"""A listed file in a plan. `home` is the chunk that held a file of this path in an earlier run,
+when its bytes had the hash `home_hash`. If the bytes are still the same, its row stays in that
+chunk, so that a touched or moved file does not cause its descriptor to be computed again.
 """
 
 HEADER_FIELDS = [

@@ -1,4 +1,4 @@
-"""Records that travel between the stages: what a shard is, and what the ledger says of it."""
+"""Records that pass between the stages: tasks, and the ledger's entries for committed shards."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _SEAL = "seal"
 
 
 def plain_path(path: object) -> str:
-    """The same path, if it is a plain one: relative, `/` between names, no name hidden or odd.
+    """Return `path` if it is plain: relative, of names that `/` separates, of which none is hidden
+    or has characters other than ASCII letters, digits and `_.=+-`.
 
-    An atlas is data that may come from anybody: no name in it leads out of its folder. Raises
+    An atlas may come from an untrusted source, so no path in it may lead out of its folder. Raises
     ValueError for any other path.
     """
     if not is_plain_path(path):
@@ -36,19 +37,19 @@ def is_plain_path(path: object) -> bool:
 
 
 def plain_name(name: object) -> str:
-    """The same name, if it is a plain_path of one part. Raises ValueError for any other."""
+    """Return `name` if it is a plain path of one part; raises ValueError for any other."""
     if "/" in plain_path(name):
         raise ValueError(f"{name!r} is a path, not a name")
     return str(name)
 
 
 def sealed(record: Mapping[str, Any]) -> bytes:
-    """A record as JSON with a digest of itself, so that a changed digit does not go unseen."""
+    """A record as JSON with a digest of its content, by which `unsealed` detects any change."""
     return (json.dumps({**record, _SEAL: _seal_of(record)}, indent=1) + "\n").encode()
 
 
 def unsealed(data: bytes) -> dict[str, Any]:
-    """A record that `sealed` wrote, without its seal; ValueError where it is not as written."""
+    """A record that `sealed` wrote, without its digest; ValueError where it was changed since."""
     try:
         record = json.loads(data)
     except RecursionError as error:
@@ -100,13 +101,13 @@ def _is_mapping(value: object, kind: type) -> bool:
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """A shard that is done: what it was made from, and what it became.
+    """A committed shard: what it was made from, and its files.
 
-    `fingerprint` covers the stage's configuration; `inputs` names every committed thing that was
-    read, with the identity it had then. An entry holds as long as both still agree. `content` is
-    the identity that later stages depend on, for most the file's digest. `parts` are identities of
-    parts of it, for stages that depend on no more: a changed sequence number recomputes no
-    descriptor.
+    `fingerprint` covers the stage's settings; `inputs` names every committed shard that was read,
+    with its identity at that time. The entry is valid as long as both are unchanged. `content` is
+    the identity that later stages depend on, usually the file's digest. `parts` are identities of
+    parts of the content, for stages that read only these: a changed sequence number does not cause
+    descriptors to be computed again.
     """
 
     stage: str
@@ -119,7 +120,8 @@ class LedgerEntry:
     parts: Mapping[str, str] = field(default_factory=dict)
 
     def identity(self, part: str = "") -> str:
-        """`content`, or the identity of a part; an older entry has none of its parts."""
+        """The identity of a part, or `content` where no part is named or the entry lacks it, as
+        entries of older versions do."""
         return self.parts.get(part, self.content) if part else self.content
 
     @property
@@ -147,7 +149,7 @@ class LedgerEntry:
 
     @staticmethod
     def from_json(data: bytes) -> LedgerEntry:
-        """Raises ValueError where the bytes are not a ledger entry, whole and with plain names."""
+        """Raises ValueError where the bytes are no complete ledger entry with plain names."""
         record = unsealed(data)
         try:
             main = FileRef(record["file"], record["rows"], record["bytes"], record["digest"])
@@ -176,12 +178,13 @@ class LedgerEntry:
 
 @dataclass(frozen=True, order=True)
 class Task:
-    """One shard of work, as it travels through Beam: names and settings, never data.
+    """One shard of work as it passes through Beam: names and settings, never data.
 
-    `reads` has (role, path) of every file that the work opens: the role is the name of the table
-    (`images`, `descriptors`, ...), which several files may play; paths are relative to the atlas.
-    `inputs` goes into the ledger as it stands, `output` is the main file's path. `digests` are
-    those of the files read that the ledger knew when the task was made, by path.
+    `reads` has (role, path) of every file that the task reads. The role is the name of the table
+    (`images`, `descriptors`, ...); several files may have the same role. Paths are relative to the
+    atlas. `inputs` is copied into the ledger entry; `output` is the path of the main file.
+    `digests` has (path, digest) of the files read, as far as the ledger had them when the task was
+    made.
     """
 
     shard: str
@@ -198,11 +201,11 @@ class Task:
         return dict(self.digests)
 
     def paths(self, role: str) -> list[str]:
-        """Paths of the files that play `role`, in the order of `reads`; empty where none does."""
+        """Paths of the files with the role `role`, in the order of `reads`; empty for none."""
         return [path for name, path in self.reads if name == role]
 
     def path(self, role: str) -> str:
-        """Path of the one file that plays `role`; ValueError where there is none, or several."""
+        """Path of the one file with the role `role`; ValueError where there is none, or several."""
         (path,) = self.paths(role)
         return path
 

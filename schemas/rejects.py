@@ -6,7 +6,7 @@ import enum
 
 
 class RejectReason(enum.StrEnum):
-    """The `reason` column of `rejects/`; the `detail` column says it in words."""
+    """The `reason` column of `rejects/`; the `detail` column has the sentence for people."""
 
     EMPTY_FILE = "empty_file"
     UNREADABLE = "unreadable"
@@ -31,14 +31,13 @@ class UnregisteredReason(enum.StrEnum):
     """The `reason` column of `unregistered.parquet`, in the order in which a photograph can fail.
 
     `duplicate`: another photograph has the same bytes. `rejected`: see `rejects/`. `panorama`: it
-    is no picture of one lens. `no_pair`: nothing is alike enough to be compared with it.
-    `no_verified_pair`: what it was compared with shows another scene. `pairs_not_trusted`: it has
-    verified pairs, and all were judged to join places that only look alike. `tile_failed`: its tile
-    has no model. `left_out_by_mapper`: COLMAP found no place for it. `too_few_points`: it was
-    placed, on too few points with parallax. `contradicted`: it was placed, and GPS, its drive, its
-    pairs or another tile speak against the place. `model_too_small`: what it was placed with is too
-    few images. `model_left_out`: it is in a model that is contradicted as a whole, or that did not
-    come into the map.
+    is not the picture of one lens. `no_pair`: it is in no candidate pair. `no_verified_pair`: none
+    of its candidate pairs has a two-view geometry. `pairs_not_trusted`: it has verified pairs, but
+    all were judged to join different places that look alike. `tile_failed`: its tile has no model.
+    `left_out_by_mapper`: COLMAP did not register it. `too_few_points`: it was registered, with too
+    few points that have parallax. `contradicted`: it was registered, but GPS, its drive, its pairs
+    or another tile contradict its pose. `model_too_small`: it was registered in a model of too few
+    images. `model_left_out`: its model is contradicted as a whole, or was not merged into the map.
     """
 
     DUPLICATE = "duplicate"
@@ -58,8 +57,8 @@ class UnregisteredReason(enum.StrEnum):
 class PhotoError(Exception):
     """One photograph cannot be used.
 
-    `reason` is the enum above, `detail` a sentence for people. Raised by the plain functions that
-    read photographs and turned into a reject row by the stage that called them.
+    `detail` is a sentence for people. The functions that read photographs raise it, and the stage
+    that called them turns it into a reject row.
     """
 
     def __init__(self, reason: RejectReason, detail: str) -> None:
@@ -68,16 +67,17 @@ class PhotoError(Exception):
         self.detail = detail
 
     def __reduce__(self) -> tuple[type[PhotoError], tuple[RejectReason, str]]:
-        # By default an exception is remade from its message alone, which breaks a pool's process.
+        # By default an exception is unpickled from its message alone, which fails for two arguments
+        # and would break the process pool.
         return type(self), (self.reason, self.detail)
 
 
 class UserError(Exception):
-    """What the person who started the run can mend: printed as one line, exit code 2."""
+    """An error that the user can correct: printed as one line, with exit code 2."""
 
 
 class DamagedFile(OSError):
-    """A file of an atlas that is not as it was committed: its bytes, or what they mean."""
+    """A file of an atlas whose bytes differ from those committed, or cannot be interpreted."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"{path} is damaged: {why}")

@@ -1,12 +1,12 @@
-"""Arrow schemas of every table in an atlas. Units stand in the field metadata under `unit`.
+"""Arrow schemas of every table in an atlas. Units are in the field metadata under `unit`.
 
-Nullable fields are optional facts; everything else is always there. Angles are degrees, lengths
-metres, times UTC, image coordinates pixels with COLMAP's origin (the upper-left corner of the
-upper-left pixel, whose centre is 0.5, 0.5).
+Only nullable fields may be null. Angles are in degrees, lengths in metres, times in UTC, image
+coordinates in pixels with COLMAP's origin (the upper-left corner of the upper-left pixel, whose
+centre is at 0.5, 0.5).
 
-The files of `images/`, `descriptors/`, `patches/` and `features/` lie in folders `cell=<h3>`. That
-column is in the path alone: readers of hive-named folders differ in the type that they give it, and
-those of one type refuse a file with the other.
+The files of `images/`, `descriptors/`, `patches/` and `features/` lie in folders `cell=<h3>`. The
+column `cell` is in the path alone: programs that read such folders give it different types, and
+refuse files in which the column has another type than theirs.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ PAIRS = _schema(
 )
 
 _MATCHES = pa.list_(pa.list_(pa.uint32(), 2))
-# Nine numbers. Not a fixed-size list: Parquet readers trip over the nulls of those.
+# Nine numbers. Not a fixed-size list: some Parquet readers fail on nulls in those.
 _MATRIX = pa.list_(pa.float64())
 
 TWO_VIEWS = _schema(
@@ -291,13 +291,13 @@ def descriptors(dimension: int, model: str, fingerprint: str) -> pa.Schema:
 
 
 def patches(model: str, fingerprint: str, dimension: int, size: int, stride: int) -> pa.Schema:
-    """Schema of a patch table: one row an image, its patches of `size` cells row by row.
+    """Schema of a patch table: one row an image, with its patches of `size` cells in row order.
 
-    `descriptors` are the bytes of int8 numbers: Parquet has no type of a byte, and a list of them
-    took fifteen times as long to write. A patch's descriptor is `dimension` of them times its entry
-    of `scales`; the centre of the one in row r, column c is at
-    stride_px * (c + patch_size / 2) - 0.5 pixels in x, likewise in y, in the image at the model's
-    input size with the first pixel's centre at 0.
+    `descriptors` holds int8 numbers as bytes: Parquet has no one-byte type, and writing a list took
+    fifteen times as long. A patch's descriptor is its `dimension` numbers times its entry of
+    `scales`. The centre of the patch in row r, column c is at stride_px * (c + patch_size / 2) -
+    0.5 pixels in x, and likewise in y, in the image at the model's input size with the centre of
+    the first pixel at 0.
     """
     return _schema(
         "patches",

@@ -97,13 +97,13 @@ def resample(
     x, y = (pixel % width).float() + 0.5, (pixel // width).float() + 0.5
     centre = maps[:, 0] * x + maps[:, 1] * y + maps[:, 2]
     sky = candidate < 0
-    found = []
+    parts = []
     for number, (right, down) in enumerate(offsets):
         values = centre + maps[:, 0] * right + maps[:, 1] * down
         near = values[4].masked_fill((values[:4] < 0).any(0), -1.0).masked_fill(sky, 0.0)
         best = near.argmax(0, keepdim=True)
         quad = candidate.gather(0, best)[0]
         differs = ((near.gather(0, best)[0] >= 0) & (quad != candidate[0])).nonzero()[:, 0]
-        found.append((pixel[differs], torch.full_like(differs, number), quad[differs]))
-    pixels, numbers, quads = zip(*found, strict=True)
+        parts.append((pixel[differs], torch.full_like(differs, number), quad[differs]))
+    pixels, numbers, quads = zip(*parts, strict=True)
     return torch.cat(pixels), torch.cat(numbers), torch.cat(quads)

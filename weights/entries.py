@@ -1,4 +1,4 @@
-"""The named tensors of a file, asked for with the shapes that a network needs."""
+"""The named tensors of a file, checked against the shapes that a network needs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vladmap.schemas.rejects import UserError
 
 @dataclass(frozen=True)
 class Entries:
-    """Tensors by name; errors name the file (`label`) and the tensor as the file has it.
+    """Tensors by name; errors give the file (`label`) and the tensor's name in that file.
 
-    `prefix` is what stands before each name in the file, and `names` are the file's own names of
-    tensors that were renamed since.
+    In the file, each name begins with `prefix`; `names` maps tensors that were renamed to their
+    names in the file.
     """
 
     label: str
@@ -33,7 +33,7 @@ class Entries:
         return Entries(self.label, part, self.prefix + prefix)
 
     def renamed(self, names: Mapping[str, str]) -> Entries:
-        """The tensors by other names, which `names` gives for each of them."""
+        """The tensors by new names; `names` maps every present name to the new one."""
         tensors = {names[name]: tensor for name, tensor in self.tensors.items()}
         own = {names[name]: self.names.get(name, name) for name in self.tensors}
         return Entries(self.label, tensors, self.prefix, own)
@@ -51,25 +51,25 @@ class Entries:
         return self.tensors[name]
 
     def shaped(self, name: str, *shape: int | str) -> Tensor:
-        """The tensor, of this shape; a letter in place of a number stands for any number but 0.
+        """The tensor, which must have this shape; a letter stands for any length above 0.
 
         Raises UserError where it is missing or has another shape.
         """
         tensor = self[name]
         fits = tensor.ndim == len(shape) and all(
-            length > 0 if isinstance(wanted, str) else length == wanted
-            for length, wanted in zip(tensor.shape, shape, strict=True)
+            length > 0 if isinstance(side, str) else length == side
+            for length, side in zip(tensor.shape, shape, strict=True)
         )
         if not fits:
-            wanted = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+            expected = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
             raise UserError(
                 f"{self.label}: {self.full_name(name)} has shape {tuple(tensor.shape)}, "
-                f"expected ({wanted})"
+                f"expected ({expected})"
             )
         return tensor
 
     def number(self, name: str) -> float:
-        """The one number in a tensor of any shape; UserError where it is missing or has others."""
+        """The number in a tensor of one element; UserError where it is missing or has more."""
         tensor = self[name]
         if tensor.numel() != 1:
             raise UserError(
@@ -79,9 +79,9 @@ class Entries:
         return float(tensor)
 
     def like(self, shapes: Mapping[str, Iterable[int]]) -> dict[str, Tensor]:
-        """The tensors named in `shapes`, as float32; UserError as `shaped` raises it."""
+        """The tensors named in `shapes`, as float32; raises UserError as `shaped` does."""
         return {name: self.shaped(name, *shape).float() for name, shape in shapes.items()}
 
     def full_name(self, name: str) -> str:
-        """What the file calls a tensor."""
+        """The name of a tensor in the file."""
         return self.prefix + self.names.get(name, name)

@@ -1,4 +1,4 @@
-"""How a network wants its images: their size and the scale of their values."""
+"""What a network expects of its input images: their size and the scale of their values."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class InputSize:
-    """Which size a model wants its images at: the long side brought into a range, in pixels.
+    """Input images are resized so that the long side is from `smallest` to `largest` pixels.
 
-    Published and measured sizes differ from model to model, and bigger is not better for a global
-    descriptor. The aspect ratio is kept to the rounding of the short side.
+    The best size differs from model to model; a global descriptor does not always gain from larger
+    images. The aspect ratio is kept, up to the rounding of the short side.
     """
 
     smallest: int
     largest: int
 
     def target(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) in pixels after resizing; a size returned once maps to itself."""
+        """(width, height) in pixels after resizing; a size that it returned maps to itself."""
         long_side = max(width, height)
-        wanted = min(max(long_side, self.smallest), self.largest)
-        if wanted == long_side:
+        new_side = min(max(long_side, self.smallest), self.largest)
+        if new_side == long_side:
             return width, height
-        short_side = max(1, round(min(width, height) * wanted / long_side))
-        return (wanted, short_side) if width >= height else (short_side, wanted)
+        short_side = max(1, round(min(width, height) * new_side / long_side))
+        return (new_side, short_side) if width >= height else (short_side, new_side)
 
-    def taken(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) that an image is resized to as 8-bit pixels: `target`."""
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) to which the model resizes 8-bit pixels: that of `target`."""
         return self.target(width, height)
 
 
 @dataclass(frozen=True)
 class FixedSize:
-    """The one size that a model takes, in pixels, whatever the aspect ratio of the image."""
+    """Input images are resized to one size in pixels, whatever their aspect ratio."""
 
     width: int
     height: int
@@ -44,30 +44,31 @@ class FixedSize:
         """(width, height) in pixels after resizing."""
         return self.width, self.height
 
-    def taken(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) that an image is resized to as 8-bit pixels: `target`."""
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) to which the model resizes 8-bit pixels: that of `target`."""
         return self.target(width, height)
 
 
 @dataclass(frozen=True)
 class GivenSize:
-    """A model that takes every image as it is: no 8-bit pixel of it is resampled.
+    """The model takes images of any size and does not resize their 8-bit pixels.
 
-    `longest` and `shortest` bound, in pixels, what a photograph is decoded to by those who decode
-    for the model: its long side is brought down to `longest`, and then a side below `shortest` up
-    to it, which changes the aspect ratio of a very long and narrow one.
+    Callers that decode a photograph for the model reduce its long side to `longest` pixels, and
+    then enlarge a side below `shortest` to that, which changes the aspect ratio of very narrow
+    photographs.
     """
 
     shortest: int
     longest: int
 
     def target(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) in pixels to decode a photograph at; a size returned maps to itself."""
+        """(width, height) in pixels at which to decode a photograph; a size that it returned maps
+        to itself."""
         scale = min(1.0, self.longest / max(width, height))
         return max(self.shortest, round(width * scale)), max(self.shortest, round(height * scale))
 
-    def taken(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of the image itself."""
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of the image itself: the model does not resize 8-bit pixels."""
         return width, height
 
 
@@ -76,9 +77,9 @@ Size = InputSize | FixedSize | GivenSize
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network wants its images: resized to `size`, then (rgb / 255 - mean) / std.
+    """Input images are resized to `size`, then normalised: (rgb / 255 - mean) / std.
 
-    A network may resize the result once more itself: see `models.backbones.view`.
+    A network may resize the result once more: see `models.backbones.view`.
     """
 
     mean: tuple[float, ...]

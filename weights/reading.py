@@ -1,4 +1,4 @@
-"""Weights from files that people hold, recognised by content and read without running any code.
+"""Reads files of weights. Formats are recognised by content, and no code in a file is run.
 
 Every error is a `UserError` of one line that names the file and says what is wrong with it.
 """
@@ -31,19 +31,19 @@ from vladmap.weights.preprocessing import (
 )
 
 CheckpointSource = str | os.PathLike[str] | bytes
-"""A path, or the bytes of a file that was read from wherever it lies."""
+"""A local path, or the bytes of a file that the caller has read."""
 
 METADATA_KEY = "vladmap"
 VOCABULARY = "vocabulary"
 """The `kind` in the metadata of a vocabulary that vladmap learnt."""
 
 BACKBONE_PREFIX = "backbone."
-"""Before the names of the backbone's weights where a vocabulary carries them."""
+"""Prefix of the names of the backbone's weights in a vocabulary that contains them."""
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """The named tensors of a file; `metadata` is what vladmap wrote beside them, else empty."""
+    """The named tensors of a file; `metadata` is vladmap's own, empty in files of others."""
 
     label: str
     tensors: Mapping[str, Tensor]
@@ -85,7 +85,7 @@ def read_weights(source: CheckpointSource) -> WeightFile:
 
 
 def _require_numbers(label: str, name: str, tensor: Tensor) -> None:
-    """Raises UserError for a tensor whose numbers are not all in the file, or not all finite."""
+    """Raises UserError for a tensor that is not dense, not wholly in the file, or not finite."""
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
     if not plain or tensor.is_quantized or tensor.is_nested:
         raise UserError(f"{label}: {name} is not a plain tensor: save it dense and on the CPU")
@@ -102,15 +102,15 @@ def is_vocabulary(file: WeightFile) -> bool:
 
 
 def preprocessing_of(label: str, card: Mapping[str, Any]) -> Preprocessing | None:
-    """The pre-processing in a card that vladmap wrote, None where it has none."""
+    """The pre-processing in a model card of vladmap's, None where it has none."""
     if "preprocessing" not in card:
         return None
     try:
-        described = card["preprocessing"]
+        values = card["preprocessing"]
         return Preprocessing(
-            tuple(map(float, described["mean"])),
-            tuple(map(float, described["std"])),
-            _size(described["size"]),
+            tuple(map(float, values["mean"])),
+            tuple(map(float, values["std"])),
+            _size(values["size"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{label} has a damaged model card: {error!r}") from error
@@ -144,16 +144,17 @@ def _read_safetensors(label: str, data: bytes) -> tuple[dict[str, Tensor], dict[
         metadata = json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
         if not isinstance(metadata, dict):
             raise ValueError(f"its model card is {type(metadata).__name__}, not an object")
-    # Deep nests, too long headers, cards of other types: each fails in its own way.
+    # The errors for deep nesting, a header that is too long and a card of another type have no
+    # common base class.
     except Exception as error:
         raise UserError(f"{label} is truncated or damaged: {_reason(error)}") from error
     return tensors, metadata
 
 
 class _Ignored:
-    """Stands in for the NumPy scalars that training scripts store beside the weights.
+    """Replaces the NumPy scalars that training scripts store beside the weights.
 
-    Rebuilding them takes functions that the restricted unpickler rightly refuses.
+    To rebuild them takes functions that the restricted unpickler refuses, as it should.
     """
 
     def __init__(self, *args: object) -> None: ...
@@ -161,7 +162,7 @@ class _Ignored:
     def __setstate__(self, state: object) -> None: ...
 
 
-_STOOD_IN: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+_IGNORED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_Ignored, "numpy.core.multiarray.scalar"),
     (_Ignored, "numpy._core.multiarray.scalar"),
     (_Ignored, "numpy.dtype"),
@@ -171,7 +172,7 @@ _STOOD_IN: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 def _read_pickle(label: str, data: bytes) -> dict[str, Tensor]:
     try:
-        with torch.serialization.safe_globals(_STOOD_IN):
+        with torch.serialization.safe_globals(_IGNORED):
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "GLOBAL" in str(error):
@@ -180,7 +181,7 @@ def _read_pickle(label: str, data: bytes) -> dict[str, Tensor]:
                 "save its state_dict alone, or as safetensors, where it can be trusted"
             ) from error
         raise UserError(f"{label} is truncated or damaged: {_reason(error)}") from error
-    # A damaged file fails anywhere within the reader, and not with errors of its own.
+    # A damaged file may fail anywhere in the reader, with any exception.
     except Exception as error:
         raise UserError(f"{label} is truncated or damaged: {_reason(error)}") from error
     for wrapper in ("state_dict", "model_state_dict"):
@@ -192,12 +193,12 @@ def _read_pickle(label: str, data: bytes) -> dict[str, Tensor]:
 
 
 def _read_matlab(label: str, data: bytes) -> dict[str, Tensor]:
-    """A MatConvNet network, saved as the struct `net`; a .mat file holds data alone, no code."""
+    """The tensors of a MatConvNet network, saved as the struct `net`; a .mat file has no code."""
     if data[:10] == b"MATLAB 7.3":
         raise UserError(f"{label} is a MATLAB 7.3 file: save it in MATLAB again with `-v7`")
     try:
         content = loadmat(io.BytesIO(data), struct_as_record=False, squeeze_me=True)
-    # A damaged file fails anywhere within the reader, and not with errors of its own.
+    # A damaged file may fail anywhere in the reader, with any exception.
     except Exception as error:
         raise UserError(f"{label} is truncated or damaged: {_reason(error)}") from error
     try:
@@ -216,6 +217,6 @@ def _read_matlab(label: str, data: bytes) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of what a library said; the rest is advice to its own developers."""
+    """The first sentence of a library's error message; the rest is advice to programmers."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].partition(". ")[0]

@@ -1,4 +1,4 @@
-"""What every aggregation offers: it makes one descriptor of an image's local descriptors."""
+"""The interface of aggregations, which combine an image's local descriptors into one."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vladmap.weights.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Published:
-    """Where the checkpoints that a method's authors published keep the parts of a model.
+    """The layout of the checkpoints that a method's authors published.
 
-    `marks` are beginnings of tensor names, each of which such a file has and no other layout has
-    together. The backbone's tensors lie under the first of `backbone` that the file has, those of
-    the aggregation, named as in its state dict, under `aggregation`. The file's own pre-processing
-    is `preprocessing`.
+    `marks` are prefixes of tensor names by which a file is recognised: it has all of them, and
+    files of other layouts do not. The names of the backbone's tensors begin with the first of the
+    prefixes `backbone` that the file has; those of the aggregation's state dict begin with
+    `aggregation`. `preprocessing` is that of the authors' program.
     """
 
     format: str
@@ -39,14 +39,14 @@ class Published:
 class Aggregation(nn.Module, ABC):
     """(N, D, H, W) float32 feature maps -> (N, `dimension`) float32.
 
-    A row depends on its own image alone. Where the `view` asks for the class token, it is the
-    second argument, (N, D). A class is registered in `models.aggregations.registry`.
+    A row depends on its own image alone. Where the `view` includes the class token, (N, D), that is
+    the second argument. Classes are listed in `models.aggregations.registry`.
 
-    `name` is what model cards call it. `learns_words`: it can be made of visual words that were
-    learnt from a collection, `spare_words` of them beside those that make up a descriptor.
-    `needs_no_weights`: a backbone alone is a whole model. `trainable`: `vladmap train` can tune
-    it. `has_patches`: it describes patches of a feature map, too. `published` says how its authors'
-    checkpoints are laid out, where they have a layout of their own.
+    `name` is its name in model cards. `learns_words`: it can be made of visual words that were
+    learnt from a collection, with `spare_words` more than make up a descriptor.
+    `needs_no_weights`: it has no weights beside the backbone's. `trainable`: `vladmap train` can
+    tune it. `has_patches`: it describes patches of a feature map as well. `published` is the layout
+    of its authors' checkpoints, where they have one of their own.
     """
 
     name: ClassVar[str]
@@ -64,7 +64,7 @@ class Aggregation(nn.Module, ABC):
 
     @abstractmethod
     def card(self) -> dict[str, Any]:
-        """Its name and whatever of it its tensors do not tell, as JSON."""
+        """Its name and its settings, as far as its tensors do not determine them, for JSON."""
 
     @classmethod
     @abstractmethod
@@ -73,21 +73,21 @@ class Aggregation(nn.Module, ABC):
 
         `settings` are those of a `card`, empty for a checkpoint of its authors. Raises UserError
         where a tensor is missing or has another shape; KeyError, TypeError or ValueError for
-        settings that are none.
+        invalid settings.
         """
 
     @classmethod
     def from_words(cls, centres: Tensor, alpha: float) -> Self:
         """The layer made of (K + `spare_words`, D) visual words.
 
-        `alpha` is the sharpness of assignment that suits the sample they were learnt on. Raises
-        ValueError for an aggregation that is made of none.
+        `alpha` is the sharpness of soft assignment that suits the sample they were learnt from.
+        Raises ValueError for an aggregation without words.
         """
         raise ValueError(f"{cls.__name__} is not made of words")
 
     @classmethod
     def backbone_entries(cls, entries: Entries) -> Entries:
-        """The backbone's tensors in a `published` checkpoint, by the names that backbones have."""
+        """The backbone's tensors in a `published` checkpoint, by the backbone's own names."""
         assert cls.published is not None
         prefixes = cls.published.backbone
         tensors = entries.tensors
@@ -100,15 +100,15 @@ class Aggregation(nn.Module, ABC):
 
     @classmethod
     def on_backbone(cls, channels: int) -> Self:
-        """The layer on a backbone of `channels` channels, where it `needs_no_weights`.
+        """The layer on a backbone of `channels` channels.
 
-        Raises ValueError for another.
+        Raises ValueError for an aggregation that needs weights.
         """
         raise ValueError(f"{cls.__name__} has weights of its own")
 
     @classmethod
     def view(cls, backbone_weights: Mapping[str, Tensor]) -> View:
-        """How it looks through the backbone that these weights belong to."""
+        """What it needs of the backbone with these weights, beside its feature map."""
         return WHOLE_MAP
 
     def patches(
@@ -118,10 +118,10 @@ class Aggregation(nn.Module, ABC):
         weight: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> list[Tensor]:
-        """Descriptors of square patches of (N, D, H, W) maps, where it `has_patches`.
+        """Descriptors of square patches of (N, D, H, W) maps.
 
-        One (N, P, d) tensor of unit rows for each of `sizes` in cells. `weight` (d, `dimension`)
-        and `bias` (d) whiten a patch's descriptor. Raises ValueError where it has no patches, or
-        a map is smaller than a patch.
+        Returns one (N, P, d) tensor of unit rows for each of `sizes` in cells. `weight` (d,
+        `dimension`) and `bias` (d) whiten a patch's descriptor. Raises ValueError where it has no
+        patches, or a map is smaller than a patch.
         """
         raise ValueError(f"{type(self).__name__} has no patch descriptors")

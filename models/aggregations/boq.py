@@ -21,12 +21,13 @@ from vladmap.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD, GivenSize
 _HEAD = 64  # numbers of an attention head
 _RESNET, _TRANSFORMER = 384, 322  # pixels of the squares that images are resized to
 
-# Decoded at more than twice the square that is made of it, so that this resizing is what counts.
+# Decoded at more than twice the side of that square, so that the network's own resizing determines
+# the result.
 _SIZE = GivenSize(shortest=32, longest=1024)
 
 
 class _Block(nn.Module):
-    """One encoder layer over the locations, and the queries that look at what comes out of it."""
+    """A transformer encoder layer over the locations, and queries that attend to its output."""
 
     def __init__(self, width: int, hidden: int, queries: int) -> None:
         super().__init__()
@@ -52,9 +53,9 @@ class _Block(nn.Module):
 class BoQ(Aggregation):
     """(N, D, H, W) feature maps -> (N, `dimension`) unit vectors.
 
-    A 3x3 convolution projects the map to d channels. Each block encodes the locations once more
-    and asks them its queries; the answers of all blocks, channel by channel, go through one linear
-    layer to R numbers each, d * R together.
+    A 3x3 convolution projects the map to d channels. In each block, an encoder layer transforms the
+    locations and the block's queries attend to them. A linear layer maps the outputs of all
+    queries, separately for each channel, to R numbers: d * R together.
     """
 
     name = "boq"
@@ -85,7 +86,7 @@ class BoQ(Aggregation):
 
     @classmethod
     def backbone_entries(cls, entries: Entries) -> Entries:
-        """Files of before March 2025 have their ResNet in two parts, frozen and not."""
+        """In files from before March 2025 the ResNet is split into frozen and unfrozen layers."""
         parts = entries.under("backbone.")
         names = {name: _of_parts(name, parts.tensors) for name in parts.tensors}
         if all(name == renamed for name, renamed in names.items()):
@@ -102,15 +103,15 @@ class BoQ(Aggregation):
             )
         shapes = {"proj_c.weight": (width, channels, 3, 3), "proj_c.bias": (width,)}
         shapes |= _norm_shapes("norm_input", width)
-        asked = 0
+        total = 0
         for block in range(_count(entries.tensors)):
             name = f"boqs.{block}"
             queries = entries.shaped(f"{name}.queries", 1, "Q", width).shape[1]
             hidden = len(entries.shaped(f"{name}.encoder.linear1.bias", "h"))
             shapes |= _block_shapes(name, width, hidden, queries)
-            asked += queries
+            total += queries
         rows = len(entries.shaped("fc.bias", "R"))
-        shapes |= {"fc.weight": (rows, asked), "fc.bias": (rows,)}
+        shapes |= {"fc.weight": (rows, total), "fc.bias": (rows,)}
         return cls(entries.like(shapes))
 
     @classmethod

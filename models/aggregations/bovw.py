@@ -1,4 +1,4 @@
-"""The oldest descriptor behind the models' interface: bags of words over RootSIFT."""
+"""Bags of visual words over RootSIFT as a descriptor model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vladmap.retrieval.bovw import bag_of_words, word_counts
 
 
 class BovwModel(DescriptorModel):
-    """`features` counted by the nearest of `words` (K, d), weighted by `idf` (K,)."""
+    """Counts `features` by their nearest of `words` (K, d), weighted by `idf` (K,)."""
 
     def __init__(self, name: str, features: LocalDescriptors, words: Floats, idf: Floats) -> None:
         self._features, self._words, self._idf = features, words, idf
@@ -25,8 +25,8 @@ class BovwModel(DescriptorModel):
         )
 
     def describe(self, images: Sequence[Pixels]) -> Floats:
-        described = np.zeros((len(images), len(self._words)), np.float32)
+        descriptors = np.zeros((len(images), len(self._words)), np.float32)
         for row, local in enumerate(self._features.extract(images)):
             if len(local):
-                described[row] = bag_of_words(word_counts(local, self._words), self._idf)
-        return described
+                descriptors[row] = bag_of_words(word_counts(local, self._words), self._idf)
+        return descriptors

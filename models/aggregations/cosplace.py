@@ -3,6 +3,10 @@
 Berton et al., "Rethinking Visual Geo-localization for Large-Scale Applications" (CVPR 2022);
 Berton et al., "EigenPlaces: Training Viewpoint Robust Models for Visual Place Recognition"
 (ICCV 2023). The two differ in how they were trained, not in what they compute.
+
+Their checkpoints have the same names and shapes of tensors and no metadata, so that they cannot be
+told apart: the file of one method also loads under the name of the other. The name is recorded in
+the model's fingerprint, so that descriptors under the two names are never compared.
 """
 
 from __future__ import annotations
@@ -25,8 +29,8 @@ _SIZE = GivenSize(shortest=32, longest=640)
 class CosPlace(Aggregation):
     """(N, D, H, W) feature maps -> (N, `dimension`) unit vectors.
 
-    Locations of unit length, their generalised mean of power `power`, a linear layer of `weight`
-    (`dimension`, D) and `bias`.
+    Locations are normalised, pooled by the generalised mean of power `power`, and go through a
+    linear layer of `weight` (`dimension`, D) and `bias`.
     """
 
     name = "cosplace"
@@ -49,7 +53,7 @@ class CosPlace(Aggregation):
 
     @classmethod
     def from_tensors(cls, entries: Entries, channels: int, settings: Mapping[str, Any]) -> CosPlace:
-        # A card of vladmap's own tells the state dict of this class from its authors'.
+        # vladmap's own files have a card and this class's names of tensors, its authors' do not.
         power, layer = ("pooling.power", "") if settings else ("1.p", "3.")
         weight = entries.shaped(f"{layer}weight", "d", channels)
         bias = entries.shaped(f"{layer}bias", len(weight))

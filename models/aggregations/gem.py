@@ -1,4 +1,4 @@
-"""Generalised-mean pooling, the plain baseline.
+"""Generalised-mean pooling (GeM), the simplest baseline.
 
 Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation" (TPAMI 2019).
 """
@@ -15,15 +15,15 @@ from torch.nn import functional
 from vladmap.models.aggregations.base import Aggregation
 from vladmap.weights.entries import Entries
 
-_LEAST = 1e-6  # below it, and so for all that is negative, an activation counts as this much
+_LEAST = 1e-6  # smaller activations, negative ones among them, are raised to this
 
 
 class GeM(Aggregation):
-    """(N, D, H, W) feature maps -> (N, D): the mean of each channel's `power`, and its root.
+    """(N, D, H, W) feature maps -> (N, D): each channel's generalised mean of power `power`.
 
-    `normalise_locals` brings each location to unit length first, as the deep visual
-    geo-localization benchmark does, and leaves the pooled vector's length as it is; without it, the
-    pooled vector has unit length.
+    With `normalise_locals`, each location is first brought to unit length, as in the deep visual
+    geo-localization benchmark, and the pooled vector is not normalised; without it, only the pooled
+    vector is.
     """
 
     name = "gem"

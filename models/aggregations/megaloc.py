@@ -25,19 +25,19 @@ from vladmap.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD, GivenSize
 _CELL = 14  # pixels from a cell of DINOv2's feature map to the next
 _ITERATIONS = 3  # of Sinkhorn's algorithm
 
-# A photograph is decoded at a long side of 448 (as many tokens as the square of 322 pixels that
-# such models are evaluated on, and half as many again), and at 9 cells or more a side: the least
-# square that holds more cells than there are clusters.
+# A photograph is decoded at a long side of 448 pixels, which gives about 1.5 times as many tokens
+# as the square of 322 pixels that such models are evaluated on, and at 9 cells or more a side: the
+# smallest square with more cells than there are clusters.
 _SIZE = GivenSize(shortest=9 * _CELL, longest=32 * _CELL)
 
 
 class MegaLoc(Aggregation):
     """(N, D, H, W) patch tokens and (N, D) class tokens -> (N, `dimension`).
 
-    Each location is shared out among K clusters by Sinkhorn's algorithm, with a dustbin that takes
-    what belongs nowhere. A cluster is the sum of its shares of the projected local descriptors,
-    brought to unit length. The projected class token, of unit length, goes before the clusters,
-    which lie channel by channel, and a linear layer ends it all.
+    Sinkhorn's algorithm assigns shares of each location to K clusters and to a dustbin, which is
+    dropped. A cluster's vector is the sum of the projected local descriptors weighted by its
+    shares, normalised. The projected class token, normalised, is put before the cluster vectors,
+    which are flattened channel by channel; a linear layer maps the whole to the descriptor.
     """
 
     name = "megaloc"
@@ -53,7 +53,7 @@ class MegaLoc(Aggregation):
         """`state` holds what `from_tensors` reads."""
         super().__init__()
         outputs, inputs = state["linear.weight"].shape
-        # Of 140 million weights none is drawn at random only to be replaced.
+        # On "meta" the 140 million weights are not initialised at random before they are replaced.
         with torch.device("meta"):
             self.agg = nn.ModuleDict(
                 {
@@ -87,7 +87,7 @@ class MegaLoc(Aggregation):
 
     @property
     def clusters(self) -> int:
-        """Clusters that locations are shared out among, the dustbin left out."""
+        """The number of clusters, without the dustbin."""
         last: nn.Conv2d = self.agg["score"].get_submodule("3")  # type: ignore[assignment]
         return last.out_channels
 
@@ -112,10 +112,10 @@ class MegaLoc(Aggregation):
 
 
 def _shares(scores: Tensor) -> Tensor:
-    """Shares (N, K, L) of each of L locations that go to each of K clusters, from their scores.
+    """Shares (N, K, L) of each of L locations that are assigned to each of K clusters, from scores.
 
-    Sinkhorn's algorithm in the log domain: a cluster takes as much as one location has, the
-    dustbin all the rest. The dustbin's score is the same everywhere and so cancels out.
+    Sinkhorn's algorithm in the log domain. A cluster's shares sum to 1, those of the dustbin to the
+    rest, L - K. The dustbin's score is the same at all locations and so cancels out.
     """
     clusters, locations = scores.shape[1:]
     scores = functional.pad(scores, (0, 0, 0, 1))

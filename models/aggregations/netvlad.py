@@ -24,14 +24,14 @@ _NO_FLOOR = 1e-12
 class NetVLAD(Aggregation):
     """(N, D, H, W) feature maps -> (N, K * D) unit vectors, cluster-major.
 
-    The softmax of `assignment` (K, D) times the L2-normalised local descriptor, plus `bias` (K),
-    shares each location out among the clusters; `centres` (K, D) are what residuals are taken
-    from. `v2` builds the parametrisation that assigns by distance; weights of a trained model may
-    have moved away from it.
+    The softmax of `assignment` (K, D) times the L2-normalised local descriptor, plus `bias` (K), is
+    the share of each location in each cluster; residuals are the differences to the `centres` (K,
+    D). `v2` initialises these parameters so that assignment is by distance; in a trained model they
+    may differ from that.
 
-    `floor` is the least length that intra-normalisation divides by, in units of a residual. As
-    published it is nil, and a cluster that a hundredth of one location fell to counts as much as
-    any other; raised, such a cluster counts by what it holds.
+    `floor` is the least length that intra-normalisation divides by. As published it is 0, and a
+    cluster with a hundredth of one location counts as much as any other; with a larger floor, a
+    cluster with little in it stays short.
     """
 
     name = "netvlad"
@@ -63,12 +63,12 @@ class NetVLAD(Aggregation):
 
     @classmethod
     def from_words(cls, centres: Tensor, alpha: float = 0.0) -> NetVLAD:
-        """Of (K, D) centres that nobody trained; `alpha` is not used.
+        """Made of (K, D) centres without training; `alpha` is not used.
 
-        The softmax is all but VLAD's hard assignment, which measured best (recall@1 on 303 pairs:
-        57 % at alpha 10, 66 at 30, 69 at 100, 68 hard), and yet continuous, so that rounding in
-        the backbone cannot move a location from one cluster to another at a stroke. The floor
-        keeps the clusters that hold next to nothing small, as they are in VLAD.
+        The softmax is close to VLAD's hard assignment, which measured best (recall@1 on 303 pairs:
+        57 % at alpha 10, 66 at 30, 69 at 100, 68 with hard assignment), but is continuous, so that
+        rounding in the backbone cannot move a location from one cluster to another. The floor keeps
+        clusters with little in them short, as they are in VLAD.
         """
         return cls.v2(centres, 100.0, 1.0)
 
@@ -103,7 +103,7 @@ class NetVLAD(Aggregation):
 
     def forward(self, features: Tensor) -> Tensor:
         local, shares = self.assign(features)
-        # sum_l a_k(x_l) (x_l - c_k), as two matrix products: the N x K x D x L residuals never are
+        # sum_l a_k(x_l) (x_l - c_k) as two matrix products, without an N x K x D x L array.
         residuals = shares @ local.transpose(1, 2) - shares.sum(2)[:, :, None] * self.centres
         residuals = functional.normalize(residuals, dim=2, eps=self.floor)
         return functional.normalize(residuals.flatten(1), dim=1)

@@ -3,9 +3,9 @@
 Hausler et al., "Patch-NetVLAD: Multi-Scale Fusion of Locally-Global Descriptors for Place
 Recognition" (CVPR 2021).
 
-As published, a patch's sum of residuals comes from an integral image. Here sums over two cells make
-those over four, and so on: the same sums, without the digits that differences of an integral
-image's large float32 numbers lose.
+As published, a patch's sum of residuals comes from an integral image. Here sums over two cells are
+added to sums over four, and so on. The sums are the same, but more accurate: differences of an
+integral image's large float32 numbers lose digits.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def patch_descriptors(
             f"patches of {max(sizes)} cells do not fit a feature map of {height} x {width}"
         )
     local, shares = aggregation.assign(features)
-    found = [
+    by_size = [
         [
             _of_image(aggregation, x.view(-1, height, width), a, size, weight, bias)
             for x, a in zip(local, shares, strict=True)
         ]
         for size in sizes
     ]
-    return [torch.stack(rows) for rows in found]
+    return [torch.stack(rows) for rows in by_size]
 
 
 def patch_centres(height: int, width: int, size: int, stride: int) -> Tensor:
@@ -72,11 +72,11 @@ def _of_image(
     bias: Tensor | None,
 ) -> Tensor:
     """(D, H, W) unit local descriptors and their shares (K, L) -> (P, d)."""
-    held = None if weight is None else _held(aggregation, shares, size, weight)
-    if weight is None or held is None:
+    significant = None if weight is None else _significant_shares(aggregation, shares, size, weight)
+    if weight is None or significant is None:
         rows, squares = _summed_first(aggregation, local, shares, size, weight)
     else:
-        rows, squares = _projected_first(aggregation, local, shares, size, weight, held)
+        rows, squares = _projected_first(aggregation, local, shares, size, weight, significant)
     rows /= squares.sqrt().clamp(min=1e-12)
     if weight is None:
         return rows
@@ -86,10 +86,11 @@ def _of_image(
 def _summed_first(
     aggregation: NetVLAD, local: Tensor, shares: Tensor, size: int, weight: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Residuals summed, intra-normalised and then projected: (P, d), squared lengths before (P, 1).
+    """Patches (P, d) by summing residuals, intra-normalising and then projecting, and the squared
+    lengths (P, 1) before the projection.
 
-    Some clusters at a time: all residuals of a map are K times as large as the map, and what stays
-    in the caches is computed twice as fast.
+    Clusters are computed some at a time: all residuals together are K times as large as the map,
+    and parts that fit into the caches are twice as fast.
     """
     channels, height, width = local.shape
     local = local.permute(1, 2, 0).contiguous()[:, :, None]  # (H, W, 1, D)
@@ -123,16 +124,16 @@ def _projected_first(
     shares: Tensor,
     size: int,
     weight: Tensor,
-    held: tuple[Tensor, Tensor],
+    significant: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """`_summed_first` in the other order, of the `held` pairs of a cell and a cluster alone.
+    """`_summed_first` in the other order, for the pairs (cell, cluster) that are `significant`.
 
-    The projection is linear and a cluster's sum is only scaled between the two, so each cell's
-    residual is projected once instead of with each of the patches that cover it.
+    Between the two steps a cluster's sum is only scaled, and the projection is linear, so that each
+    cell's residual is projected once instead of once for each patch that covers it.
     """
     channels, height, width = local.shape
     down, across = height - size + 1, width - size + 1
-    cells, clusters = held  # by cell
+    cells, clusters = significant  # by cell
     residuals = local.flatten(1).T.index_select(0, cells)
     residuals -= aggregation.centres.index_select(0, clusters)
     residuals *= shares[clusters, cells][:, None]
@@ -153,7 +154,7 @@ def _projected_first(
     scales = norms.clamp(min=aggregation.floor)
     squares = (norms / scales).square().sum(0)[:, None]
 
-    # A row of patches covers `size` rows of cells, whose pairs stand together.
+    # A row of patches covers `size` rows of cells, whose pairs are consecutive.
     shared = covers.view(-1, down, across), scales.reciprocal().view(-1, down, across)
     ends = torch.searchsorted(cells, width * torch.arange(height + 1)).tolist()
     rows = torch.empty(down, across, len(weight))
@@ -171,15 +172,15 @@ def _covers(length: int, size: int) -> Tensor:
     return ((offsets >= 0) & (offsets < size)).float()
 
 
-def _held(
+def _significant_shares(
     aggregation: NetVLAD, shares: Tensor, size: int, weight: Tensor
 ) -> tuple[Tensor, Tensor] | None:
-    """Cells, ascending, and clusters of the shares (K, L) that count; None where all may.
+    """(cells, ascending; clusters) of the significant shares (K, L); None where all are used.
 
-    Where intra-normalisation has a floor, shares far below it are lost beside the others: a
-    residual is at most twice its share long, and `size` squared of them come together. Measured,
-    the numbers of a descriptor change by 2e-7 at most.
-    Published models have no floor, and a GPU no time for lists.
+    Where intra-normalisation has a floor, shares far below it can be neglected: a residual is at
+    most twice as long as its share, and a patch sums `size` squared of them. Measured, the numbers
+    of a descriptor change by at most 2e-7. All are used where there is no floor, as in published
+    models, and on a GPU, where index lists are slow.
     """
     if aggregation.floor < 0.1 or shares.device.type != "cpu":
         return None
@@ -189,7 +190,7 @@ def _held(
 
 
 def _product(rows: Tensor, weight: Tensor) -> Tensor:
-    """At the precision of `weight`; float32."""
+    """`rows` @ `weight`, computed at the precision of `weight`, as float32."""
     return (rows.to(weight.dtype) @ weight).float()
 
 
@@ -199,7 +200,7 @@ def _box_sums(grid: Tensor, size: int) -> Tensor:
 
 
 def _window_sums(grid: Tensor, size: int, axis: int) -> Tensor:
-    """Sums over `size` neighbours along an axis, put together from sums over powers of two."""
+    """Sums over `size` neighbours along an axis, composed of sums over powers of two."""
     length = grid.shape[axis] - size + 1
     total: Tensor | None = None
     start, width = 0, 1

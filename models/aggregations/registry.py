@@ -1,4 +1,4 @@
-"""Every aggregation by its name. A new one is a module beside this one, and a line here."""
+"""All aggregations by name. A new one is a module in this folder, and a line here."""
 
 from __future__ import annotations
 

@@ -20,8 +20,9 @@ from vladmap.weights.entries import Entries
 class SuperVLAD(Aggregation):
     """(N, D, H, W) feature maps -> (N, K * D) unit vectors, cluster-major.
 
-    `assignment` (K + G, D) times the L2-normalised local descriptor, through a softmax, shares each
-    location out; the last `ghosts` = G clusters take what belongs nowhere and are dropped.
+    The softmax of `assignment` (K + G, D) times the L2-normalised local descriptor is the share of
+    each location in each cluster. The last G = `ghosts` clusters collect what fits no other cluster
+    and are dropped.
     """
 
     name = "supervlad"

@@ -1,4 +1,4 @@
-"""The classical descriptor behind the models' interface: VLAD over RootSIFT."""
+"""VLAD over RootSIFT as a descriptor model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vladmap.retrieval.vlad import vlad
 
 
 class VladModel(DescriptorModel):
-    """`features` summed up around `centres` (K, d), then whitened where a whitening is given."""
+    """Sums the residuals of `features` to `centres` (K, d), then applies the whitening, if any."""
 
     def __init__(
         self,
@@ -36,12 +36,12 @@ class VladModel(DescriptorModel):
         )
 
     def describe(self, images: Sequence[Pixels]) -> Floats:
-        described = np.zeros((len(images), self._centres.size), np.float32)
+        descriptors = np.zeros((len(images), self._centres.size), np.float32)
         for row, local in enumerate(self._features.extract(images)):
-            described[row] = vlad(local, self._centres)
+            descriptors[row] = vlad(local, self._centres)
         if self._whiten is None:
-            return described
-        empty = ~described.any(axis=1)
-        whitened = self._whiten(torch.from_numpy(described)).numpy()
+            return descriptors
+        empty = ~descriptors.any(axis=1)
+        whitened = self._whiten(torch.from_numpy(descriptors)).numpy()
         whitened[empty] = 0
         return whitened

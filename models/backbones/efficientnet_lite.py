@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 up to its eleventh block, as a backbone of local descriptors.
 
 Tan & Le, "EfficientNet: Rethinking Model Scaling" (ICML 2019), in its Lite variant: ReLU6, no
-squeeze-and-excitation. The feature map taken is the input of block 11: 112 channels at stride 16,
-measured to be the best tap for place recognition without any training.
+squeeze-and-excitation. The feature map is the input of block 11, 112 channels at stride 16: without
+training it measured best for place recognition.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ MEAN = (0.498, 0.498, 0.498)
 STD = (0.502, 0.502, 0.502)
 _EPSILON = 1e-3  # of the batch normalisations, as trained
 
-# Measured on photographs: with all of it in bfloat16 a descriptor's cosine to float32 is 0.98, half
-# of the loss from the first block's depth-wise convolution; with the last three alone, 0.9995.
+# Measured on photographs: with all blocks in bfloat16 a descriptor's cosine to that in float32 is
+# 0.98, half of the loss due to the first block's depth-wise convolution; with only the last three
+# blocks in bfloat16 it is 0.9995.
 _FIRST_HALF = 8
 
 # kernel, stride, expansion, channels in, channels out of blocks 0 to 10
@@ -58,20 +59,20 @@ def pretrained_path() -> Path:
 
 def shapes() -> dict[str, tuple[int, ...]]:
     """Shape of every weight that the network computes with, by the names of its state dict."""
-    found = norm_shapes("_bn0", 32) | {"_conv_stem.weight": (32, 3, 3, 3)}
+    by_name = norm_shapes("_bn0", 32) | {"_conv_stem.weight": (32, 3, 3, 3)}
     for i, (kernel, _, expansion, inputs, outputs) in enumerate(_BLOCKS):
         block, hidden = f"_blocks.{i}.", inputs * expansion
         if expansion > 1:
-            found |= {f"{block}_expand_conv.weight": (hidden, inputs, 1, 1)}
-            found |= norm_shapes(f"{block}_bn0", hidden)
-        found |= {f"{block}_depthwise_conv.weight": (hidden, 1, kernel, kernel)}
-        found |= {f"{block}_project_conv.weight": (outputs, hidden, 1, 1)}
-        found |= norm_shapes(f"{block}_bn1", hidden) | norm_shapes(f"{block}_bn2", outputs)
-    return found
+            by_name |= {f"{block}_expand_conv.weight": (hidden, inputs, 1, 1)}
+            by_name |= norm_shapes(f"{block}_bn0", hidden)
+        by_name |= {f"{block}_depthwise_conv.weight": (hidden, 1, kernel, kernel)}
+        by_name |= {f"{block}_project_conv.weight": (outputs, hidden, 1, 1)}
+        by_name |= norm_shapes(f"{block}_bn1", hidden) | norm_shapes(f"{block}_bn2", outputs)
+    return by_name
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "same" padding, whose odd pixel goes right and below."""
+    """Convolution with TensorFlow's "same" padding: an odd pixel goes to the right and bottom."""
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = self._padding(x.shape[3])
@@ -110,7 +111,7 @@ class _Block(nn.Module):
 class EfficientNetLite0(nn.Module):
     """(N, 3, H, W) normalised by MEAN and STD -> (N, 112, ceil(H / 16), ceil(W / 16)).
 
-    Batch normalisation is folded into the convolutions: trained, it keeps its statistics.
+    Batch normalisation is folded into the convolutions, so training does not change its statistics.
     """
 
     channels = CHANNELS
@@ -129,7 +130,7 @@ class EfficientNetLite0(nn.Module):
         return later(x.to(next(later.parameters()).dtype))
 
     def lower(self, dtype: torch.dtype) -> EfficientNetLite0:
-        """Itself at a lower precision; in bfloat16 only the blocks that bear it."""
+        """Convert the network to a lower precision; to bfloat16 only the last blocks."""
         (self.blocks[_FIRST_HALF:] if dtype == torch.bfloat16 else self).to(dtype)
         return self
 
@@ -138,13 +139,13 @@ class EfficientNetLite0(nn.Module):
         return [self.stem, *self.blocks]
 
     def through(self, x: Tensor, first: int = 0, end: int | None = None) -> Tensor:
-        """What comes out of some of the stages: all of them do what the network does."""
+        """The output of the stages `first` to `end`; all stages together are the network."""
         for stage in self.stages()[first:end]:
             x = functional.relu6(stage(x), inplace=True) if stage is self.stem else stage(x)
         return x
 
     def unfolded(self) -> dict[str, Tensor]:
-        """A state dict that gives this network again."""
+        """A state dict from which this network can be built again."""
         state: dict[str, Tensor] = {}
         for conv, norm, target in _pairs():
             layer = self.get_submodule(target)
@@ -153,7 +154,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def _pairs() -> list[tuple[str, str, str]]:
-    """(convolution, its normalisation, the layer that does what both do), by name."""
+    """Names of (convolution, its normalisation, the folded layer that replaces both)."""
     pairs = [("_conv_stem", "_bn0", "stem")]
     for i, (_, _, expansion, _, _) in enumerate(_BLOCKS):
         source, target = f"_blocks.{i}.", f"blocks.{i}."

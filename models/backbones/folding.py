@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution before it, and set apart from it again."""
+"""Folds batch normalisation into the convolution before it, and separates the two again."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 def fold(
     state: Mapping[str, Tensor], conv: str, norm: str, target: str, epsilon: float = 1e-5
 ) -> dict[str, Tensor]:
-    """`<target>.weight` and `<target>.bias` of the convolution that does what both did.
+    """`<target>.weight` and `<target>.bias` of one convolution that replaces both.
 
-    In float64: the product of three rounded factors would otherwise cost a digit.
+    They are computed in float64, since rounding three factors in float32 would lose a digit.
     """
     gain = state[f"{norm}.weight"].double() / torch.sqrt(
         state[f"{norm}.running_var"].double() + epsilon
@@ -28,10 +28,10 @@ def fold(
 def unfold(
     weight: Tensor, bias: Tensor, conv: str, norm: str, epsilon: float = 1e-5
 ) -> dict[str, Tensor]:
-    """The inverse of `fold` up to the split: a convolution and a normalisation that does nothing.
+    """A convolution with `weight` and a normalisation that only adds `bias`, the inverse of `fold`.
 
-    Folded again they give `weight` and `bias` to the last bit: the variance is the float32 next to
-    1 - epsilon, so that the gain is nearer to 1 than half the spacing of float32.
+    Folded again they give `weight` and `bias` to the last bit: the variance is the float32 nearest
+    to 1 - epsilon, so that the gain differs from 1 by less than half the spacing of float32.
     """
     one = torch.ones(len(bias))
     return {

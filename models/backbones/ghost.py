@@ -1,8 +1,8 @@
 """The backbone of Ghost-dil-NetVLAD: Ghost modules with dilated convolutions.
 
 Han et al., "GhostNet: More Features from Cheap Operations" (CVPR 2020); "Ghost-dil-NetVLAD"
-(arXiv 2112.11679) dilates the cheap operation. The latter's layer table is not public: this one is
-GhostNet's, kept at stride 16 by dilating where it would stride on, and within the published budget
+(arXiv 2112.11679) dilates the cheap operation. The latter's layer table is not public. This one is
+GhostNet's, with dilation in place of strides after stride 16, and stays within the published budget
 of a hundredth of VGG16-NetVLAD's operations and a fifth of its parameters.
 """
 
@@ -112,11 +112,11 @@ def _convolutions() -> tuple[tuple[str, nn.Conv2d], ...]:
 @cache
 def shapes() -> dict[str, tuple[int, ...]]:
     """Shape of every entry of a state dict: `<layer>.conv.weight` and its `<layer>.norm.*`."""
-    found: dict[str, tuple[int, ...]] = {}
+    by_name: dict[str, tuple[int, ...]] = {}
     for name, conv in _convolutions():
-        found[f"{name}.conv.weight"] = tuple(conv.weight.shape)
-        found |= norm_shapes(f"{name}.norm", conv.out_channels)
-    return found
+        by_name[f"{name}.conv.weight"] = tuple(conv.weight.shape)
+        by_name |= norm_shapes(f"{name}.norm", conv.out_channels)
+    return by_name
 
 
 def initial_state(seed: int) -> dict[str, Tensor]:
@@ -136,7 +136,7 @@ def initial_state(seed: int) -> dict[str, Tensor]:
 class GhostDilated(nn.Module):
     """(N, 3, H, W) -> (N, 512, ceil(H / 16), ceil(W / 16)).
 
-    Batch normalisation is folded into the convolutions: trained, it keeps its statistics.
+    Batch normalisation is folded into the convolutions, so training does not change its statistics.
     """
 
     channels = CHANNELS
@@ -160,7 +160,7 @@ class GhostDilated(nn.Module):
         return [self.layers["stem"], *self.layers["blocks"], self.layers["head"]]  # type: ignore[misc]
 
     def through(self, x: Tensor, first: int = 0, end: int | None = None) -> Tensor:
-        """What comes out of some of the stages: all of them do what the network does."""
+        """The output of the stages `first` to `end`; all stages together are the network."""
         for stage in self.stages()[first:end]:
             x = stage(x)
             if stage is self.layers["stem"]:
@@ -168,7 +168,7 @@ class GhostDilated(nn.Module):
         return x
 
     def unfolded(self) -> dict[str, Tensor]:
-        """A state dict that gives this network again."""
+        """A state dict from which this network can be built again."""
         state: dict[str, Tensor] = {}
         for name, _ in _convolutions():
             layer = self.layers.get_submodule(name)

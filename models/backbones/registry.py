@@ -36,7 +36,7 @@ _TRANSFORMER = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, FixedSize(322, 322))
 class Backbone:
     """A network up to the feature map that is aggregated, and the weights it was built from.
 
-    The network gives what `view` asks for.
+    The network outputs what `view` specifies.
     """
 
     name: str
@@ -121,7 +121,7 @@ _FAMILIES = (
 
 
 def is_backbone(weights: Mapping[str, Tensor]) -> bool:
-    """Whether the weights are those of a backbone that is known."""
+    """Whether the weights are those of a known backbone."""
     return any(family.mark in weights for family in _FAMILIES)
 
 

@@ -30,13 +30,13 @@ def depth(state: Mapping[str, Tensor]) -> int:
     """18, 34, 50, 101 or 152, by the names in a state dict; UserError where it is none of them."""
     convolutions = 3 if any(name.endswith("conv3.weight") for name in state) else 2
     in_layer3 = {name.split(".")[1] for name in state if name.startswith("layer3.")}
-    found = _DEPTHS.get((convolutions, len(in_layer3)))
-    if found is None:
+    variant = _DEPTHS.get((convolutions, len(in_layer3)))
+    if variant is None:
         raise UserError(
             f"a ResNet with {len(in_layer3)} blocks in layer3 is none that is known: "
             "expected ResNet18, 34, 50, 101 or 152"
         )
-    return found
+    return variant
 
 
 def layers(state: Mapping[str, Tensor]) -> int:
@@ -46,16 +46,16 @@ def layers(state: Mapping[str, Tensor]) -> int:
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Shape of every weight that the network computes with, by torchvision's names."""
-    found = {"conv1.weight": (64, 3, 7, 7)} | norm_shapes("bn1", 64)
+    by_name = {"conv1.weight": (64, 3, 7, 7)} | norm_shapes("bn1", 64)
     for name, convs, shortcut in _blocks(depth(state), layers(state)):
         for i, (inputs, outputs, kernel, _) in enumerate(convs, start=1):
-            found[f"{name}.conv{i}.weight"] = (outputs, inputs, kernel, kernel)
-            found |= norm_shapes(f"{name}.bn{i}", outputs)
+            by_name[f"{name}.conv{i}.weight"] = (outputs, inputs, kernel, kernel)
+            by_name |= norm_shapes(f"{name}.bn{i}", outputs)
         if shortcut:
             inputs, outputs, _ = shortcut
-            found[f"{name}.downsample.0.weight"] = (outputs, inputs, 1, 1)
-            found |= norm_shapes(f"{name}.downsample.1", outputs)
-    return found
+            by_name[f"{name}.downsample.0.weight"] = (outputs, inputs, 1, 1)
+            by_name |= norm_shapes(f"{name}.downsample.1", outputs)
+    return by_name
 
 
 _CHILDREN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -82,7 +82,7 @@ _Conv = tuple[int, int, int, int]  # channels in and out, kernel, stride
 
 def _blocks(depth: int, layers: int) -> list[tuple[str, list[_Conv], tuple[int, int, int] | None]]:
     """(name, convolutions, shortcut's channels in and out and stride) of every block."""
-    found = []
+    blocks = []
     bottleneck = depth >= 50
     inputs = 64
     for layer, (width, count) in enumerate(zip(_WIDTHS, _BLOCKS[depth], strict=True), start=1):
@@ -96,9 +96,9 @@ def _blocks(depth: int, layers: int) -> list[tuple[str, list[_Conv], tuple[int, 
             else:
                 convs = [(inputs, width, 3, stride), (width, width, 3, 1)]
             shortcut = (inputs, outputs, stride) if stride > 1 or inputs != outputs else None
-            found.append((f"layer{layer}.{block}", convs, shortcut))
+            blocks.append((f"layer{layer}.{block}", convs, shortcut))
             inputs = outputs
-    return found
+    return blocks
 
 
 class _Block(nn.Module):
@@ -124,7 +124,7 @@ class _Block(nn.Module):
 class ResNet(nn.Module):
     """(N, 3, H, W) -> (N, `channels`, H / 16, W / 16), after layer4 H / 32; sides rounded up.
 
-    Batch normalisation is folded into the convolutions: trained, it keeps its statistics.
+    Batch normalisation is folded into the convolutions, so training does not change its statistics.
     """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
@@ -150,7 +150,7 @@ class ResNet(nn.Module):
         return [self.stem, *self.blocks]
 
     def through(self, x: Tensor, first: int = 0, end: int | None = None) -> Tensor:
-        """What comes out of some of the stages: all of them do what the network does."""
+        """The output of the stages `first` to `end`; all stages together are the network."""
         for stage in self.stages()[first:end]:
             x = stage(x)
             if stage is self.stem:
@@ -158,7 +158,7 @@ class ResNet(nn.Module):
         return x
 
     def unfolded(self) -> dict[str, Tensor]:
-        """A state dict that gives this network again."""
+        """A state dict from which this network can be built again."""
         state: dict[str, Tensor] = {}
         for conv, norm, target in _pairs(*self._variant):
             layer = self.get_submodule(target)
@@ -167,7 +167,7 @@ class ResNet(nn.Module):
 
 
 def _pairs(depth: int, layers: int) -> list[tuple[str, str, str]]:
-    """(convolution, its normalisation, the layer that does what both do), by name."""
+    """Names of (convolution, its normalisation, the folded layer that replaces both)."""
     pairs = [("conv1", "bn1", "stem")]
     for place, (name, convs, shortcut) in enumerate(_blocks(depth, layers)):
         for i in range(len(convs)):

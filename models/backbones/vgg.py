@@ -11,6 +11,8 @@ from functools import cache
 
 from torch import Tensor, nn
 
+from vladmap.schemas.rejects import UserError
+
 _CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)  # 0: pool
 
 
@@ -47,6 +49,13 @@ class VGG16(nn.Module):
         self.features.load_state_dict(dict(state))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Raises UserError for images with a side below 16 pixels: pooling leaves nothing of it."""
+        height, width = x.shape[2:]
+        if min(height, width) < self.stride:
+            raise UserError(
+                f"an image of {width} x {height} pixels is too small for VGG16: enlarge it to "
+                f"{self.stride} pixels a side or more"
+            )
         return self.features(x)
 
     def stages(self) -> list[nn.Module]:
@@ -54,13 +63,13 @@ class VGG16(nn.Module):
         return [layer for layer in self.features if isinstance(layer, nn.Conv2d)]
 
     def through(self, x: Tensor, first: int = 0, end: int | None = None) -> Tensor:
-        """What comes out of some of the stages: all of them do what the network does."""
+        """The output of the stages `first` to `end`; all stages together are the network."""
         places = [n for n, layer in enumerate(self.features) if isinstance(layer, nn.Conv2d)]
         bounds = [*places, len(self.features)]
         last = len(places) if end is None else end
         return self.features[bounds[first] : bounds[last]](x)
 
     def unfolded(self) -> dict[str, Tensor]:
-        """A state dict that gives this network again."""
+        """A state dict from which this network can be built again."""
         state = self.features.state_dict()
         return {name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""How an aggregation looks through a backbone: what it resizes, and which tokens it takes."""
+"""What an aggregation needs of a backbone: how inputs are resized, and which tokens are output."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Resampling:
 
 @dataclass(frozen=True)
 class View:
-    """What an aggregation wants of a backbone beside its feature map.
+    """What an aggregation needs of a backbone in addition to its feature map.
 
-    `class_token`: a transformer's class token, too, as (N, D) after the map. `last_norm`: the
-    tokens after the transformer's last layer normalisation, not before it. `resampling` resizes
-    the normalised images in float32 before the network sees them. The default is the feature map
-    of images as they are.
+    `class_token`: output a transformer's class token (N, D) after the map. `last_norm`: output
+    tokens after the transformer's last layer normalisation, otherwise before it. `resampling`
+    resizes the normalised images in float32 before they enter the network. The default is the
+    feature map alone, of images that are not resized.
     """
 
     class_token: bool = False
@@ -53,7 +53,7 @@ class View:
     resampling: Resampling | None = None
 
     def named(self, name: str) -> str:
-        """The name of a backbone that is looked at so: descriptors depend on it."""
+        """The name of a backbone with this view added: descriptors depend on both."""
         parts = [name]
         if self.class_token:
             parts.append("class token")

@@ -26,7 +26,7 @@ def shapes(state: Mapping[str, Tensor], last_norm: bool = True) -> dict[str, tup
     width = state["cls_token"].shape[-1]
     cells = state["pos_embed"].shape[1] if "pos_embed" in state else 1 + 37 * 37
     vector = (width,)
-    found: dict[str, tuple[int, ...]] = {
+    by_name: dict[str, tuple[int, ...]] = {
         "cls_token": (1, 1, width),
         "pos_embed": (1, cells, width),
         "patch_embed.proj.weight": (width, 3, STRIDE, STRIDE),
@@ -34,21 +34,21 @@ def shapes(state: Mapping[str, Tensor], last_norm: bool = True) -> dict[str, tup
         **({"norm.weight": vector, "norm.bias": vector} if last_norm else {}),
     }
     if "register_tokens" in state:
-        found["register_tokens"] = (1, state["register_tokens"].shape[1], width)
+        by_name["register_tokens"] = (1, state["register_tokens"].shape[1], width)
     for i in range(_depth(state)):
         block = f"blocks.{i}."
         for norm in ("norm1", "norm2"):
-            found |= {f"{block}{norm}.weight": vector, f"{block}{norm}.bias": vector}
-        found |= {f"{block}ls1.gamma": vector, f"{block}ls2.gamma": vector}
+            by_name |= {f"{block}{norm}.weight": vector, f"{block}{norm}.bias": vector}
+        by_name |= {f"{block}ls1.gamma": vector, f"{block}ls2.gamma": vector}
         for layer, outputs, inputs in (
             ("attn.qkv", 3 * width, width),
             ("attn.proj", width, width),
             ("mlp.fc1", 4 * width, width),
             ("mlp.fc2", width, 4 * width),
         ):
-            found[f"{block}{layer}.weight"] = (outputs, inputs)
-            found[f"{block}{layer}.bias"] = (outputs,)
-    return found
+            by_name[f"{block}{layer}.weight"] = (outputs, inputs)
+            by_name[f"{block}{layer}.bias"] = (outputs,)
+    return by_name
 
 
 def _depth(state: Mapping[str, Tensor]) -> int:
@@ -113,9 +113,9 @@ class _PatchEmbed(nn.Module):
 class ViT(nn.Module):
     """(N, 3, H, W), sides multiples of 14 -> patch tokens (N, `channels`, H / 14, W / 14).
 
-    Tokens are those after the last normalisation, or before it where `view` says so. Register
-    tokens, where the weights have them, take part and are dropped. So is the class token, or it is
-    returned beside the patch tokens, (N, `channels`), where `view` asks for it.
+    Tokens are taken after the last normalisation, or before it where `view` says so. Register
+    tokens, where the weights have them, are used inside and not returned. The class token (N,
+    `channels`) is returned after the patch tokens where `view` includes it.
     """
 
     stride = STRIDE
@@ -159,7 +159,7 @@ class ViT(nn.Module):
         return [self.patch_embed, *self.blocks, self.norm]
 
     def unfolded(self) -> dict[str, Tensor]:
-        """A state dict that gives this network again."""
+        """A state dict from which this network can be built again."""
         state = self.state_dict()
         return {name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}
 

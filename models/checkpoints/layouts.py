@@ -1,6 +1,6 @@
-"""Which network a file of weights holds: every layout that people have, told apart by content.
+"""Recognises the network in a file of weights, in all layouts below, by the names of its tensors.
 
-| file | by |
+| file | recognised by |
 |---|---|
 | pytorch-NetVlad and Patch-NetVLAD `.pth.tar` | `encoder.*`, `pool.*`, `WPCA.0.*` |
 | hloc and MatConvNet `VGG16-NetVLAD-*.mat` | `layers.N.weights.M` |
@@ -39,13 +39,13 @@ from vladmap.weights.reading import METADATA_KEY, WeightFile, preprocessing_of
 MODEL = "model"
 """The `kind` in the metadata of a model in vladmap's own format."""
 
-_AS_GIVEN = 32  # no published pipeline enlarges a photograph; below this a network sees nothing
+_AS_GIVEN = 32  # published pipelines do not enlarge photographs; below this networks need it
 _OPENIBL_MEAN = (0.48501960784313836, 0.4579568627450961, 0.4076039215686255)
 
 
 @dataclass(frozen=True)
 class Network:
-    """A backbone and what the file says of the layers after it.
+    """A backbone and the layers after it, as far as the file has them.
 
     `aggregation` is None where the file holds a backbone alone; `format` names the layout.
     """
@@ -57,10 +57,10 @@ class Network:
 
 
 def network(file: WeightFile) -> Network:
-    """Sort out the weights of a file; `module.` prefixes of multi-GPU training are dropped.
+    """The network of a file; `module.` prefixes from multi-GPU training are removed.
 
-    Raises UserError where the layout is none that is known, entries are missing, or their shapes
-    contradict each other.
+    Raises UserError where the layout is unknown, entries are missing, or their shapes contradict
+    each other.
     """
     tensors = {_without_module(name): tensor for name, tensor in file.tensors.items()}
     entries = Entries(file.label, tensors)
@@ -85,34 +85,34 @@ def network(file: WeightFile) -> Network:
 def to_bytes(net: Network, source: bytes, half: bool = False) -> bytes:
     """The network as safetensors with a model card, which `network` reads back.
 
-    `half` keeps the whitening, most of a small model, in half precision.
-    `source` are the bytes of the file it came from; their SHA-256 stands in the card.
+    `half` stores the whitening, the largest part of a small model, in half precision. `source` are
+    the bytes of the original file; their SHA-256 is in the card.
     """
     tensors = {f"backbone.{name}": tensor for name, tensor in net.backbone.weights.items()}
     if net.aggregation is not None:
         state = net.aggregation.state_dict()
         tensors |= {f"aggregation.{name}": tensor for name, tensor in state.items()}
     arrays = whitening_arrays(net.whitening)
-    kept = torch.float16 if half else torch.float32
-    tensors |= {name: torch.from_numpy(array).to(kept) for name, array in arrays.items()}
+    dtype = torch.float16 if half else torch.float32
+    tensors |= {name: torch.from_numpy(array).to(dtype) for name, array in arrays.items()}
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    about = {
+    metadata = {
         "kind": MODEL,
         "schema_version": SCHEMA_VERSION,
         "source": {"sha256": hashlib.sha256(source).hexdigest()},
         **card(net),
     }
-    return to_safetensors(tensors, {METADATA_KEY: json.dumps(about, sort_keys=True)})
+    return to_safetensors(tensors, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 
 def card(net: Network) -> dict[str, Any]:
-    """What people ask of a checkpoint: its layout, backbone, aggregation, K, D, PCA."""
-    about: dict[str, Any] = {"format": net.format, "backbone": net.backbone.name}
+    """A summary of a checkpoint for people: layout, backbone, aggregation, K, D, PCA."""
+    facts: dict[str, Any] = {"format": net.format, "backbone": net.backbone.name}
     if net.aggregation is not None:
-        about["aggregation"] = net.aggregation.card()
-    about["pca"] = None if net.whitening is None else len(net.whitening.bias)
-    about["preprocessing"] = asdict(net.backbone.preprocessing)
-    return about
+        facts["aggregation"] = net.aggregation.card()
+    facts["pca"] = None if net.whitening is None else len(net.whitening.bias)
+    facts["preprocessing"] = asdict(net.backbone.preprocessing)
+    return facts
 
 
 def _own(entries: Entries, metadata: Mapping[str, Any]) -> Network:
@@ -142,7 +142,7 @@ def _of_card(entries: Entries, metadata: Mapping[str, Any]) -> Network:
 
 
 def _published(entries: Entries, kind: type[Aggregation], layout: Published) -> Network:
-    """A checkpoint in the layout of the one method that it is of."""
+    """The network of a checkpoint in the `layout` that is specific to the aggregation `kind`."""
     weights = kind.backbone_entries(entries)
     own = backbone_of(weights, layout.preprocessing, kind.view(weights.tensors))
     aggregation = kind.from_tensors(entries.under(layout.aggregation), own.channels, {})
@@ -178,7 +178,7 @@ def _geo_localization_benchmark(entries: Entries) -> Network:
     head = entries.under("aggregation.")
     if "conv.weight" in head and "centroids" not in head:
         assignment = head.shaped("conv.weight", "K", own.channels, 1, 1).flatten(1)
-        # Published with 4 clusters and a ghost, or with one cluster and two.
+        # Published with 4 clusters and 1 ghost, and with 1 cluster and 2 ghosts.
         ghosts = 2 if len(assignment) == 3 else 1
         if len(assignment) <= ghosts:
             raise UserError(f"{label}: aggregation.conv.weight leaves no cluster beside its ghost")
@@ -189,9 +189,9 @@ def _geo_localization_benchmark(entries: Entries) -> Network:
     powers = sorted(key for key in head.tensors if key == "p" or key.endswith(".p"))
     if not powers:
         raise UserError(f"{label} holds neither NetVLAD nor GeM under aggregation.*")
-    # Sequential(L2Norm, GeM, ...) has it second: locals are normalised before pooling.
+    # In Sequential(L2Norm, GeM, ...) GeM comes second: locals are normalised before pooling.
     gem = GeM(own.channels, head.number(powers[0]), powers[0].removesuffix(".p").endswith("1"))
-    # A fully connected layer and a normalisation after it are what a whitening is.
+    # A fully connected layer followed by a normalisation computes the same as a whitening.
     return Network(name, own, gem, _whitening(entries, "aggregation.1", own.channels))
 
 
@@ -222,7 +222,8 @@ def _matconvnet(entries: Entries) -> Network:
                 f"{entries.label}: layers.33.weights.0 has shape {tuple(weight.shape)}, "
                 f"expected {(clusters * channels, len(bias))}"
             )
-        # Its descriptor is flattened dimension by dimension, clusters fastest; ours by clusters.
+        # MatConvNet flattens descriptors with the cluster as the fastest index; vladmap with the
+        # dimension.
         by_cluster = weight.view(channels, clusters, -1).permute(2, 1, 0).flatten(1)
         whitening = Whitening(by_cluster.contiguous().numpy(), bias.numpy())
     return Network("hloc", own, aggregation, whitening)
@@ -261,7 +262,7 @@ _LAYOUTS: tuple[
 
 
 def _netvlad(entries: Entries, own: Backbone) -> NetVLAD:
-    """NetVLAD's entries as the PyTorch ports name them."""
+    """NetVLAD from entries that are named as in its PyTorch ports."""
     centres = entries.shaped("centroids", "K", own.channels)
     assignment = entries.shaped("conv.weight", len(centres), own.channels, 1, 1)
     bias = entries.shaped("conv.bias", len(centres)) if "conv.bias" in entries else None
@@ -269,7 +270,7 @@ def _netvlad(entries: Entries, own: Backbone) -> NetVLAD:
 
 
 def _whitening(entries: Entries, name: str, inputs: int) -> Whitening | None:
-    """PCA-whitening as a linear layer or a 1x1 convolution, in float64 in some files."""
+    """The PCA-whitening stored as a linear layer or a 1x1 convolution, in some files in float64."""
     if f"{name}.weight" not in entries and f"{name}.bias" not in entries:
         return None
     weight = entries[f"{name}.weight"]

@@ -1,8 +1,8 @@
 """Vocabularies learnt from a collection's own photographs.
 
 A vocabulary is a checkpoint: `load_model(name, checkpoint=<its file>)`. The file is safetensors
-with the centres, the whitening where one was fitted, the backbone's weights where no installed
-package carries them, and a card of what it was made from. Equal vocabularies are equal bytes.
+with the centres, the whitening if one was fitted, the backbone's weights if no installed package
+has them, and a card that says what it was made from. Equal vocabularies give equal bytes.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from vladmap.weights.reading import (
 class Vocabulary:
     """`centres` (K, D) of `model`'s local descriptors, whose source has `backbone_digest`.
 
-    `alpha` is the sharpness of assignment that suits the sample the centres were learnt on, 0 where
-    there was but one centre. `patch_whitening` is that of patch descriptors, where it is not the
-    global one. `idf` (K) weighs the words of a bag of words. `backbone` and its `preprocessing` are
-    set where no installed package carries them.
+    `alpha` is the sharpness of soft assignment that suits the sample that the centres were learnt
+    from, 0 for a single centre. `patch_whitening` is the whitening of patch descriptors, where it
+    differs from the global one. `idf` (K) are the weights of a bag of words. `backbone` and its
+    `preprocessing` are set where no installed package has the backbone's weights.
     """
 
     model: str
@@ -59,9 +59,9 @@ class Vocabulary:
 
 
 def reduce(vocabulary: Vocabulary, descriptors: Floats, dimension: int) -> Vocabulary:
-    """The vocabulary with the reduction to at most `dimension` numbers of `fit_reduction`.
+    """The vocabulary with a reduction to at most `dimension` numbers by `fit_reduction`.
 
-    It is fitted on (n, K * D) global descriptors; too few of them leave it as it is.
+    It is fitted on (n, K * D) global descriptors; with too few of them there is no reduction.
     """
     fitted = fit_reduction(descriptors, dimension)
     return dataclasses.replace(vocabulary, whitening=fitted)
@@ -97,17 +97,17 @@ def to_bytes(vocabulary: Vocabulary) -> bytes:
     }
     if vocabulary.preprocessing is not None:
         card["preprocessing"] = dataclasses.asdict(vocabulary.preprocessing)
-    # One entry: safetensors writes several in an order that changes from run to run.
+    # A single metadata entry: safetensors writes several in an order that varies between runs.
     return to_safetensors(tensors, {METADATA_KEY: json.dumps(card, sort_keys=True)})
 
 
 def from_bytes(data: bytes) -> Vocabulary:
-    """The inverse of `to_bytes`; UserError where the bytes are not a sound vocabulary."""
+    """The inverse of `to_bytes`; UserError where the bytes are not a valid vocabulary."""
     return parse(read_weights(data))
 
 
 def parse(file: WeightFile) -> Vocabulary:
-    """The vocabulary in a file that was read; UserError where there is none or it is unsound."""
+    """The vocabulary in a file that was read; UserError where there is none or it is invalid."""
     if not is_vocabulary(file):
         raise UserError(f"{file.label} is not a vocabulary that vladmap learnt from a collection")
     try:

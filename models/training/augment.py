@@ -1,7 +1,7 @@
-"""Photographs as another hour, season, camera or viewpoint might have shown them.
+"""Augmentation: simulates other light, weather, cameras and viewpoints in photographs.
 
-Each image draws its own changes from its own seed: the same seed gives the same picture, to the
-rounding of a grey level, whatever else is in the batch.
+The changes of each image are drawn from its own seed. The same seed gives the same picture, up to
+rounding by one grey level, whatever else is in the batch.
 """
 
 from __future__ import annotations
@@ -40,14 +40,13 @@ _QUANTISATION = (
 def augment(
     images: Tensor, seeds: Sequence[Seed], strength: float = 1.0, aligned: bool = False
 ) -> Tensor:
-    """(B, H, W, 3) uint8 images, each changed as its seed says: the same shape and kind.
+    """(B, H, W, 3) uint8 images, changed by their `seeds`, of the same shape and type.
 
-    In this order, each on a share of the images: another crop and perspective, light that falls
-    unevenly, night, fog, rectangles that hide what is behind, white balance, gamma, contrast,
-    colour, grey, blur, few pixels, noise, and JPEG's blocks. `strength` scales how often and how
-    much; at 0 nothing changes. With `aligned` what is seen stays where it is: there is no other
-    crop, and nothing is hidden.
-    Raises ValueError for a strength that is not in 0 to 2.
+    Each of these changes is applied to a share of the images, in this order: crop and perspective,
+    uneven light, night, fog, occluding rectangles, white balance, gamma, contrast, colour, grey,
+    blur, low resolution, noise, JPEG compression. `strength` scales their probability and their
+    size; 0 changes nothing. With `aligned`, pixels keep their places: there is no crop and no
+    occlusion. Raises ValueError for a strength outside 0 to 2.
     """
     if not 0 <= strength <= 2:
         raise ValueError(f"a strength of augmentation lies in 0 to 2, not {strength}")
@@ -68,10 +67,10 @@ def augment(
 def moved(
     images: Tensor, maps: Tensor, seeds: Sequence[Seed], share: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """(B, H, W, 3) uint8 images and (B, C, h, w) feature maps of them, both seen from elsewhere.
+    """(B, H, W, 3) uint8 images and their (B, C, h, w) feature maps, warped to other viewpoints.
 
-    A `share` of the images is cropped to 28 to 100 % of the area, turned and tilted, each as its
-    seed says, and its map alike.
+    A `share` of the images is cropped to 28 to 100 % of the area, rotated and tilted by its seed;
+    its map is warped in the same way.
     """
     draws = _Draws([np.random.default_rng(list(seed)) for seed in seeds], 1.0)
     rows = np.flatnonzero(draws.uniform(0, 1) < share)
@@ -96,7 +95,7 @@ class _Draws:
         self._generators = generators
 
     def only(self, rows: NDArray[np.int64]) -> _Draws:
-        """Those of some images, which go on drawing from the same generators."""
+        """The draws for some of the images, from the same generators."""
         return _Draws([self._generators[row] for row in rows], self.strength)
 
     def uniform(self, low: float, high: float, *shape: int) -> Floats:
@@ -112,13 +111,13 @@ class _Draws:
 
 
 def _on(x: Tensor, values: Floats, *shape: int) -> Tensor:
-    """The numbers as a tensor beside `x`, one dimension for each of its own or as `shape` says."""
+    """`values` on the device of `x`, of `shape`, or (B, 1, ...) to broadcast over `x`."""
     tensor = torch.from_numpy(np.asarray(values, np.float32)).to(x.device)
     return tensor.reshape(shape or (len(x), *(1,) * (x.ndim - 1)))
 
 
 def _field(x: Tensor, values: Floats) -> Tensor:
-    """(B, C, g, g) numbers -> (B, C, H, W), smoothly."""
+    """(B, C, g, g) numbers -> (B, C, H, W) by bilinear interpolation."""
     grid = torch.from_numpy(values.astype(np.float32)).to(x.device)
     return functional.interpolate(grid, x.shape[2:], mode="bilinear", align_corners=True)
 
@@ -131,9 +130,11 @@ def _warped(x: Tensor, draws: _Draws) -> Tensor:
 
 
 def _views(draws: _Draws, aspect: float, cropped: float = 0.4, jitter: float = 0.08) -> Floats:
-    """(B, 3, 3) from places in the picture that is wanted, -1 to 1 a side, to those in the one
-    there is; `aspect` is its width over its height, `cropped` the largest share of its area that is
-    cut off, and corners move by `jitter` of half a side."""
+    """(B, 3, 3) homographies from places in the output to places in the input, both from -1 to 1.
+
+    `aspect` is the input's width over its height, `cropped` the largest share of its area that is
+    cut off; corners move by up to `jitter` of half a side.
+    """
     strength = min(draws.strength, 1.0)
     scale = np.sqrt(1 - strength * draws.uniform(0, cropped))
     stretch = np.exp(strength * draws.uniform(-0.1, 0.1))
@@ -150,7 +151,7 @@ def _views(draws: _Draws, aspect: float, cropped: float = 0.4, jitter: float = 0
 
 
 def _seen(x: Tensor, views: Tensor, beyond: str) -> Tensor:
-    """(B, C, H, W) through (B, 3, 3) views; `beyond` says what lies outside the picture."""
+    """(B, C, H, W) images warped by (B, 3, 3) `views`; `beyond` is grid_sample's padding mode."""
     height, width = x.shape[2:]
     ys = (torch.arange(height, device=x.device) + 0.5) * 2 / height - 1
     xs = (torch.arange(width, device=x.device) + 0.5) * 2 / width - 1
@@ -267,7 +268,7 @@ def _in_grey(x: Tensor, draws: _Draws) -> Tensor:
 
 
 def _blurred(x: Tensor, draws: _Draws) -> Tensor:
-    """Out of focus; where across and along differ, moved."""
+    """Gaussian blur; different widths across and down resemble motion blur."""
     count, height, width = len(x), x.shape[2], x.shape[3]
     radius = min(_BLUR_RADIUS, height - 1, width - 1)
     sigma = draws.strength * draws.uniform(0.2, 2.0, 2) * draws.uniform(0.3, 1.3, 2)
@@ -284,7 +285,7 @@ def _blurred(x: Tensor, draws: _Draws) -> Tensor:
 
 
 def _coarse(x: Tensor, draws: _Draws) -> Tensor:
-    """As a camera of few pixels has it, brought back to size."""
+    """Reduced to a low resolution and enlarged again."""
     height, width = x.shape[2:]
     most = max(height, width, _SMALLEST_SIDE)
     shares = np.exp(draws.uniform(math.log(_SMALLEST_SIDE), math.log(most))) / max(height, width)
@@ -304,7 +305,7 @@ def _noisy(x: Tensor, draws: _Draws) -> Tensor:
 
 
 def _compressed(x: Tensor, draws: _Draws) -> Tensor:
-    """JPEG's loss: cosine transform of blocks of 8 x 8, rounded by its table at some quality."""
+    """JPEG's loss: the cosine transform of 8 x 8 blocks, quantised at a random quality."""
     count, _, height, width = x.shape
     quality = draws.uniform(15, 80)
     factor = np.where(quality < 50, 50 / quality, 2 - quality / 50)
@@ -320,7 +321,7 @@ def _compressed(x: Tensor, draws: _Draws) -> Tensor:
 
 
 def _cosines() -> Floats:
-    """(8, 8) orthonormal: a row a frequency."""
+    """The (8, 8) orthonormal matrix of the cosine transform, one frequency a row."""
     frequency, place = np.arange(8)[:, None], np.arange(8)
     matrix = np.cos(np.pi * (place + 0.5) * frequency / 8) / 2
     matrix[0] /= math.sqrt(2)
@@ -340,7 +341,7 @@ def _hidden(x: Tensor, draws: _Draws) -> Tensor:
     return torch.where(inside, _on(x, draws.uniform(0, 1, 3), len(x), 3, 1, 1), x)
 
 
-# How often each falls on an image, in the order of a scene's way into a file.
+# (probability, change), in the physical order: viewpoint, light, camera, file.
 _CHANGES: tuple[tuple[float, Callable[[Tensor, _Draws], Tensor]], ...] = (
     (0.8, _warped),
     (0.4, _lit),

@@ -1,13 +1,12 @@
-"""A backbone taught to see through weather: to make of a place in any light what it makes of it in
-the best.
+"""Distillation of a backbone that is robust to light and weather.
 
-A copy of the network, the student, is shown scenes at night, in fog, in snow, small, noisy and from
-a little aside. At each location of the feature map it learns to place itself among the locations
-of all images shown as its teacher, the network as it was, places what it sees of the same scene by
-a clear day. No label is needed and nothing is pulled apart that the teacher finds alike, so what
-the network knew of photographs stays.
+The student, a copy of the network, gets views of scenes at night, in fog and in snow, small, noisy
+and slightly displaced. The teacher, the unchanged network, gets views of the same scenes in clear
+daylight. At each location of its feature map, the student learns to have the same similarities to
+the locations of all images in the batch as the teacher has. No labels are needed. Locations that
+the teacher finds similar are not pushed apart, so that what the network has learnt before is kept.
 
-Relations to a bank of features as what is distilled: Fang et al., "SEED: Self-supervised
+Distilling similarities to a bank of features is from Fang et al., "SEED: Self-supervised
 distillation for visual representation" (ICLR 2021); here the bank is the batch, location by
 location.
 """
@@ -43,10 +42,10 @@ _AT_ONCE = 4  # images in one forward pass, whose locations are compared with ea
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """N scenes, each in one or more lights.
+    """N scenes, each with one or more views of it.
 
-    `pictures` (P, H, W, 3) uint8; `views` lists for each scene the rows that show it, and `clear`
-    those of them that the teacher looks at.
+    `pictures` (P, H, W, 3) are uint8; `views` has for each scene the rows of its pictures, and
+    `clear` the rows of those that the teacher gets.
     """
 
     pictures: NDArray[np.uint8]
@@ -62,11 +61,11 @@ def relational_loss(
 ) -> Tensor:
     """Mean cross entropy of the student's relations to the teacher's locations, in nats.
 
-    Both are (L, C) unit rows, row by row of the same locations. A location's relations are the
-    softmax of its cosines, over `temperature`, to all L of the teacher's: as the teacher has them
-    and as the student has. Least where each row of the student is the teacher's. With `own` the
-    student's cosines are to its own locations, for one of other channels than the teacher; those
-    to itself, 1 whatever was learnt, are left out.
+    Both are (L, C) unit rows; equal rows belong to the same location. The relations of a location
+    are the softmax of its cosines to all L locations of the teacher, divided by `temperature`. The
+    loss is lowest where each row of the student equals the teacher's. With `own`, the student's
+    cosines are to its own locations, for a student with another number of channels; the cosine of a
+    location to itself, always 1, is then left out.
     """
     with torch.no_grad():
         cosines = teacher @ teacher.T
@@ -75,15 +74,16 @@ def relational_loss(
         itself = torch.eye(len(student), dtype=torch.bool, device=student.device)
         cosines = cosines.masked_fill(itself, -torch.inf)
         similar = similar.masked_fill(itself, -torch.inf)
-    wanted = torch.softmax(cosines / temperature, dim=1)
-    found = torch.log_softmax(similar / temperature, dim=1)
-    return -(wanted * found.nan_to_num(neginf=0.0)).sum(dim=1).mean()
+    target = torch.softmax(cosines / temperature, dim=1)
+    log_relations = torch.log_softmax(similar / temperature, dim=1)
+    return -(target * log_relations.nan_to_num(neginf=0.0)).sum(dim=1).mean()
 
 
 def view_shares(maps: Tensor, target: Tensor, hardness: float) -> NDArray[np.float64]:
-    """(V,) shares in which the V views of a scene are to be shown; they add up to 1.
+    """(V,) probabilities of showing each of the V views of a scene; they sum to 1.
 
-    `maps` (V, C, h, w) are unit local descriptors of the views and `target` (C, h, w) of the scene.
+    Views that differ more from the target are more probable. `maps` (V, C, h, w) are unit local
+    descriptors of the views and `target` (C, h, w) those of the scene.
     """
     change = (1 - (maps * target).sum(1)).mean(dim=(1, 2)).double().clamp(min=_STILL)
     weights: NDArray[np.float64] = (change**hardness).numpy()
@@ -111,22 +111,22 @@ class Distiller:
 
         Raises UserError where a kind of scene that a step shows is not there.
         """
-        for kind, wanted, given in (
+        for kind, number, pool in (
             ("rendered scenes", settings.scenes, scenes),
             ("photographs", settings.photographs, photographs),
         ):
-            if wanted and not len(given):
+            if number and not len(pool):
                 raise UserError(f"there are no {kind} to learn from")
         self._backbone, self.settings = student or backbone, settings
-        self._known = None if student else backbone.network.state_dict()
+        self._teacher_state = None if student else backbone.network.state_dict()
         backbone.network.eval().requires_grad_(False)
         self._kinds = [
-            (given, *_targets(backbone, given, settings.hardness, advance), wanted, strength)
-            for given, wanted, strength in (
+            (pool, *_targets(backbone, pool, settings.hardness, advance), number, strength)
+            for pool, number, strength in (
                 (scenes, settings.scenes, settings.augmentation / 2),
                 (photographs, settings.photographs, settings.augmentation),
             )
-            if wanted
+            if number
         ]
         self.student: nn.Module = copy.deepcopy(self._backbone.network)
         self.student.train().requires_grad_(True)
@@ -136,17 +136,17 @@ class Distiller:
         )
 
     def step(self, number: int) -> float:
-        """One step, `number` from 0; returns the loss. What is random depends on the number."""
+        """One step, `number` from 0; returns the loss. Random draws depend on the number alone."""
         settings = self.settings
         pictures, targets = self._shown(number)
         for group in self._optimiser.param_groups:
             group["lr"] = settings.rate_at(number)
         total = 0.0
-        for x, wanted in zip(pictures.split(_AT_ONCE), targets.split(_AT_ONCE), strict=True):
+        for x, target in zip(pictures.split(_AT_ONCE), targets.split(_AT_ONCE), strict=True):
             with convolutions(exact=True):
-                found = _rows(_maps(self.student, x, self._backbone.preprocessing))
-                own = self._known is None
-                loss = relational_loss(found, _rows(wanted), settings.temperature, own)
+                local = _rows(_maps(self.student, x, self._backbone.preprocessing))
+                own = self._teacher_state is None
+                loss = relational_loss(local, _rows(target), settings.temperature, own)
                 share = len(x) / len(pictures)
                 (loss * share).backward()
             total += loss.item() * share
@@ -159,13 +159,16 @@ class Distiller:
         return total
 
     def learnt(self) -> Backbone:
-        """The student as it is now, blended with its teacher, apart from what goes on."""
+        """A copy of the student as it is now, its weights blended with the teacher's."""
         learnt = self.student.state_dict()
-        if self._known is None:
+        if self._teacher_state is None:
             return self.backbone(learnt)
         blend = self.settings.blend
         return self.backbone(
-            {name: torch.lerp(known, learnt[name], blend) for name, known in self._known.items()}
+            {
+                name: torch.lerp(before, learnt[name], blend)
+                for name, before in self._teacher_state.items()
+            }
         )
 
     def backbone(self, state: Mapping[str, Tensor]) -> Backbone:
@@ -176,12 +179,12 @@ class Distiller:
         return dataclasses.replace(self._backbone, network=network, weights=weights)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on, beside its number."""
+        """Everything that the next step depends on, apart from its number."""
         learnt = {f"student.{name}": tensor for name, tensor in self.student.state_dict().items()}
         return learnt | optimiser_tensors(self._optimiser)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` said; UserError where it is of another network."""
+        """Restore what `state()` returned; UserError where it is of another network."""
         try:
             self.student.load_state_dict(part_of(state, "student."))
             load_optimiser(self._optimiser, state)
@@ -189,16 +192,16 @@ class Distiller:
             raise UserError(f"the state does not belong to this run: {error}") from error
 
     def _shown(self, number: int) -> tuple[Tensor, Tensor]:
-        """The images of a step and what the teacher made of their scenes."""
+        """The student's images in a step, and the teacher's targets for them."""
         settings = self.settings
         rng = np.random.default_rng([settings.seed, number])
         pictures, targets = [], []
-        for kind, (given, taught, odds, wanted, strength) in enumerate(self._kinds):
-            scenes = rng.permutation(len(given))[:wanted]
-            rows = [rng.choice(given.views[scene], p=odds[scene]) for scene in scenes]
+        for kind, (pool, taught, odds, count, strength) in enumerate(self._kinds):
+            scenes = rng.permutation(len(pool))[:count]
+            rows = [rng.choice(pool.views[scene], p=odds[scene]) for scene in scenes]
             seeds = [[settings.seed, number, kind, place] for place in range(len(scenes))]
             x, y = moved(
-                torch.from_numpy(given.pictures[rows]),
+                torch.from_numpy(pool.pictures[rows]),
                 taught[scenes].float(),
                 seeds,
                 settings.moved,
@@ -206,7 +209,7 @@ class Distiller:
             seeds = [[*seed, 1] for seed in seeds]
             pictures.append(augment(x, seeds, strength, aligned=True))
             targets.append(functional.normalize(y, dim=1))
-        # Mixed, so that those that are compared with each other are of both kinds.
+        # Shuffled, so that images of both kinds are compared with each other.
         order = torch.from_numpy(rng.permutation(sum(len(part) for part in pictures)))
         return torch.cat(pictures)[order], torch.cat(targets)[order]
 
@@ -252,7 +255,7 @@ def crops(photographs: Sequence[Pixels], each: int, size: tuple[int, int], seed:
     thumbnail of a third of the size: photographs are often that small when they come.
     """
     width, height = size
-    found = []
+    parts = []
     for number, photograph in enumerate(photographs):
         rng = np.random.default_rng([seed, number])
         whole = Image.fromarray(photograph)
@@ -266,7 +269,7 @@ def crops(photographs: Sequence[Pixels], each: int, size: tuple[int, int], seed:
             first = (max(1, width // 3), max(1, height // 3)) if small else size
             part = whole.resize(first, Image.Resampling.BICUBIC, box, reducing_gap=3.0)
             part = part.resize(size, Image.Resampling.BICUBIC)
-            found.append(np.asarray(part)[:, ::-1] if rng.random() < 0.5 else np.asarray(part))
-    rows = [np.array([row]) for row in range(len(found))]
-    pictures = np.stack(found) if found else np.empty((0, height, width, 3), np.uint8)
+            parts.append(np.asarray(part)[:, ::-1] if rng.random() < 0.5 else np.asarray(part))
+    rows = [np.array([row]) for row in range(len(parts))]
+    pictures = np.stack(parts) if parts else np.empty((0, height, width, 3), np.uint8)
     return Scenes(np.ascontiguousarray(pictures), rows, rows)

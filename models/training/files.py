@@ -1,4 +1,4 @@
-"""What a training run leaves on disk: its state, from which it goes on, and its curve."""
+"""The files of a training run: its state, from which it can be resumed, and its curve."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _COLUMNS = ("epoch", "loss", "rate", "recall@1", "recall@5", "recall@10")
 
 @dataclass
 class Progress:
-    """Where a run is: `epoch` epochs are done, and `curve` has a row for each and for the start.
+    """The progress of a run: `epoch` epochs are done; `curve` has a row for the start and for each.
 
-    `remembered` (Q, H) are the hard negatives of each query's last round, -1 where there are none.
+    `remembered` (Q, H) are the hard negatives of each query from its last round, -1 for none.
     """
 
     epoch: int
@@ -39,7 +39,8 @@ class Progress:
     curve: list[dict[str, float]] = field(default_factory=list)
 
     def best(self) -> int:
-        """The epoch of the highest recall@5; of those the highest recall@1, then the first."""
+        """The epoch with the highest recall@5; among equals that with the highest recall@1, or the
+        first."""
         return max(
             range(len(self.curve)),
             key=lambda n: (self.curve[n]["recall@5"], self.curve[n]["recall@1"], -n),
@@ -47,7 +48,7 @@ class Progress:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; UserError where the disk refuses."""
+    """Write a file completely or not at all; UserError where it cannot be written."""
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,16 +64,16 @@ def save_state(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    about: Mapping[str, Any],
+    run: Mapping[str, Any],
 ) -> None:
-    """Everything that the next epoch of `vladmap train` depends on; `about` says what run it is."""
+    """Save all that the next epoch of `vladmap train` depends on; `run` identifies the run."""
     tensors: dict[str, Tensor] = {
         f"model.{name}": p for name, p in model.named_parameters() if p.requires_grad
     }
     tensors |= optimiser_tensors(optimiser)
     tensors["remembered"] = torch.from_numpy(progress.remembered)
     content = {
-        "about": about,
+        "about": run,
         "epoch": progress.epoch,
         "scaler": scaler.state_dict(),
         "curve": progress.curve,
@@ -85,10 +86,10 @@ def load_state(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    about: Mapping[str, Any],
+    run: Mapping[str, Any],
 ) -> Progress:
-    """Bring a run of `vladmap train` back to where it was saved; errors as of `read_state`."""
-    content, tensors = read_state(folder, about)
+    """Restore a run of `vladmap train` from its saved state; errors as in `read_state`."""
+    content, tensors = read_state(folder, run)
     try:
         progress = Progress(
             int(content["epoch"]), tensors["remembered"].numpy(), list(content["curve"])
@@ -107,27 +108,26 @@ def load_state(
 def write_state(
     folder: Path, done: int, tensors: Mapping[str, Tensor], content: Mapping[str, Any]
 ) -> None:
-    """A run's state after `done` epochs or steps: `content` and the name of the file of `tensors`
-    in `state.json`. `content["about"]` says which run it is, `content["curve"]` how it went.
+    """Write a run's state after `done` epochs or steps: `tensors` to a file of their own, `content`
+    and the name of that file to `state.json`.
 
-    A run killed while it writes keeps the state before.
+    `content["about"]` identifies the run, `content["curve"]` is its curve. If the run is killed
+    while it writes, the previous state remains.
     """
     name = f"state-{done:04d}.safetensors"
     whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     write_file(folder / name, to_safetensors(whole))
-    said = json.dumps({**content, "tensors": name}, indent=1, sort_keys=True)
-    write_file(folder / STATE, (said + "\n").encode())
+    text = json.dumps({**content, "tensors": name}, indent=1, sort_keys=True)
+    write_file(folder / STATE, (text + "\n").encode())
     for old in folder.glob("state-*.safetensors"):
         if old.name != name:
             old.unlink(missing_ok=True)
 
 
-def read_state(
-    folder: Path, about: Mapping[str, Any]
-) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
-    """The content and the tensors that `write_state` left.
+def read_state(folder: Path, run: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    """The content and the tensors that `write_state` wrote.
 
-    Raises UserError where there is nothing to go on from, or it is of other options or data.
+    Raises UserError where there is no state, or it is of other options or data than `run`.
     """
     path = folder / STATE
     try:
@@ -137,16 +137,16 @@ def read_state(
         raise UserError(f"{folder} holds no run to resume: leave out --resume") from error
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path} is damaged: train again into another folder") from error
-    now = json.loads(json.dumps(about))
+    now = json.loads(json.dumps(run))
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if changed:
-        told = ", ".join(f"{key} was {before.get(key)}" for key in changed)
-        raise UserError(f"{folder} cannot be resumed with other options or data: {told}")
+        differences = ", ".join(f"{key} was {before.get(key)}" for key in changed)
+        raise UserError(f"{folder} cannot be resumed with other options or data: {differences}")
     return content, read_weights(folder / name).tensors
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimiser remembers of each parameter, under names that `load_optimiser` knows."""
+    """The state of an optimiser as named tensors, which `load_optimiser` reads."""
     return {
         f"optimiser.{index}.{key}": value
         for index, entries in optimiser.state_dict()["state"].items()
@@ -155,7 +155,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser back what `optimiser_tensors` said of it."""
+    """Restore the state of an optimiser from what `optimiser_tensors` returned."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimiser."):
@@ -168,7 +168,7 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
 def write_curve(
     folder: Path, curve: Sequence[Mapping[str, float]], columns: Sequence[str] = _COLUMNS
 ) -> None:
-    """The curve as a CSV of `columns`: a row for the start and one for each time it was judged."""
+    """Write the curve as a CSV of `columns`: a row for the start and one for each validation."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -177,7 +177,7 @@ def write_curve(
 
 
 class Board:
-    """The curve for TensorBoard, where it is installed; nothing where it is not."""
+    """Writes the curve for TensorBoard if that is installed, else nothing."""
 
     def __init__(self, folder: Path) -> None:
         self._writer = None

@@ -1,4 +1,4 @@
-"""Descriptors of a model that learns, with what its frozen stages made of an image kept."""
+"""Descriptors of a model in training, with a cache of the outputs of its frozen stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vladmap.weights.preprocessing import Size
 _TOGETHER = 8  # measured on a CPU: the same from 4 to 16
 
 Prepare = Callable[[Tensor, list[int]], Tensor]
-"""What is done to (B, H, W, 3) uint8 images, by their positions, before they are described."""
+"""A change to (B, H, W, 3) uint8 images, given their positions, before they are described."""
 
 
 def as_they_are(images: Tensor, positions: list[int]) -> Tensor:
@@ -23,22 +23,22 @@ def as_they_are(images: Tensor, positions: list[int]) -> Tensor:
 
 
 class Describer:
-    """Descriptors of images by key, without their pixels where the frozen stages' maps are kept.
+    """Describes images by key, without pixels where the frozen stages' output is cached.
 
-    At most `memory` bytes of maps are kept, in main memory. With any, every image goes through the
-    frozen stages alone, so that its map is the same to the last bit whenever it is computed; on a
-    CPU that is no slower.
+    The cache holds at most `memory` bytes of feature maps in main memory. With a cache, every image
+    goes through the frozen stages on its own, so that its map is the same to the last bit whenever
+    it is computed; on a CPU that is not slower.
     """
 
     def __init__(self, model: TrainableModel, memory: int = 0) -> None:
         self._model = model
         self.keeps = memory > 0 and model.apart
-        self._left = memory
-        self._kept: dict[Hashable, Tensor] = {}
+        self._free_bytes = memory
+        self._cache: dict[Hashable, Tensor] = {}
 
     def unknown(self, keys: Sequence[Hashable | None]) -> list[int]:
         """Positions of the keys whose pixels `describe` needs."""
-        return [n for n, key in enumerate(keys) if key is None or key not in self._kept]
+        return [n for n, key in enumerate(keys) if key is None or key not in self._cache]
 
     def describe(
         self,
@@ -47,10 +47,10 @@ class Describer:
         size: Size,
         prepare: Prepare = as_they_are,
     ) -> Tensor:
-        """(B, D) on the model's device, with a graph where it learns.
+        """(B, D) descriptors on the model's device, with their graph for gradients.
 
         `pixels` holds the (H, W, 3) uint8 images of the positions that were `unknown`. Equal keys
-        stand for equal pictures at an equal size; what has the key None is never kept.
+        mean equal pictures of equal size; images with the key None are not cached.
         """
         positions = sorted(pixels)
         images = [pixels[position] for position in positions]
@@ -70,7 +70,7 @@ class Describer:
             by_shape: dict[torch.Size, list[int]] = defaultdict(list)
             for n, key in enumerate(keys):
                 if n not in maps:
-                    maps[n] = self._kept[key]
+                    maps[n] = self._cache[key]
                 by_shape[maps[n].shape].append(n)
             for members in by_shape.values():
                 together = torch.cat([maps[n] for n in members]).to(self._model.device)
@@ -82,7 +82,7 @@ class Describer:
     def _keep(self, key: Hashable | None, frozen: Tensor) -> Tensor:
         size = frozen.numel() * frozen.element_size()
         frozen = frozen.cpu()
-        if key is not None and size <= self._left:
-            self._left -= size
-            self._kept[key] = frozen
+        if key is not None and size <= self._free_bytes:
+            self._free_bytes -= size
+            self._cache[key] = frozen
         return frozen

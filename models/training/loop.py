@@ -1,11 +1,12 @@
-"""Training of a descriptor model from photographs that only GPS says the places of.
+"""Training of a descriptor model from photographs with GPS positions as the only labels.
 
-Arandjelovic et al., "NetVLAD: CNN architecture for weakly supervised place recognition"
-(CVPR 2016): a cache of descriptors refreshed now and then, hard negatives from it, a ranking loss,
-and the model that places unseen photographs best is the one that is kept.
+The procedure is that of Arandjelovic et al., "NetVLAD: CNN architecture for weakly supervised place
+recognition" (CVPR 2016): hard negatives are mined from a cache of descriptors that is recomputed
+from time to time, a ranking loss is minimised, and the model with the best recall on the validation
+set is the result.
 
-Whatever is random derives from the seed, the epoch and the image, so that a run that was killed
-goes on to the same numbers.
+All random draws derive from the seed, the epoch and the image, so that a resumed run gives the same
+numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -69,10 +70,10 @@ class Trainer:
     ) -> None:
         """`source` are the bytes of the file that `model` was made from, for the model cards.
 
-        At most `memory` bytes are kept of what the model's frozen stages make of images.
+        At most `memory` bytes of the outputs of the model's frozen stages are cached.
 
-        Raises UserError where no query has a potential positive, or none in the validation set has
-        a right row.
+        Raises UserError where no query has a potential positive, or no query of the validation set
+        has a positive.
         """
         if len(training.usable) == 0:
             raise UserError(
@@ -110,7 +111,7 @@ class Trainer:
         self._board = Board(folder)
 
     def about(self) -> dict[str, Any]:
-        """What two runs must share to be one run."""
+        """The settings and data that must be equal for a run to be resumed."""
         return dataclasses.asdict(self.recipe) | {
             "data": self._training.digest(),
             "start": hashlib.sha256(self._source).hexdigest(),
@@ -122,12 +123,12 @@ class Trainer:
     def run(
         self, resume: bool = False, on_row: Callable[[dict[str, float]], object] = lambda _: None
     ) -> Progress:
-        """Train to the end, or go on from the last epoch that was finished.
+        """Train to the end, from the start or, with `resume`, from the last finished epoch.
 
         `on_row` is called with each row of the curve after its validation; the first row is that of
         the model before training.
 
-        Raises UserError where the loss is no number any more, or a run cannot be resumed.
+        Raises UserError where the loss becomes NaN or infinite, or a run cannot be resumed.
         """
         if resume:
             progress = load_state(
@@ -146,20 +147,22 @@ class Trainer:
         return progress
 
     def recalls(self) -> dict[str, float]:
-        """Recall@1, 5 and 10 on the validation set, over the queries with a right row."""
+        """Recall@1, 5 and 10 on the validation set, over the queries with a positive."""
         queries, database = self._validation.queries, self._validation.database
-        found = rank(
-            self._described(
+        ranks = rank(
+            self._descriptors(
                 "validation query", queries, np.arange(len(queries)), "validate: queries"
             ),
-            self._described(
+            self._descriptors(
                 "validation database", database, np.arange(len(database)), "validate: database"
             ),
             self._validation.positives,
             leave_one_out=self._validation.same,
         ).first()
-        asked = np.array([len(rows) > 0 for rows in self._validation.positives])
-        return {f"recall@{k}": round(float((found[asked] < k).mean()), 6) for k in (1, 5, 10)}
+        has_positives = np.array([len(rows) > 0 for rows in self._validation.positives])
+        return {
+            f"recall@{k}": round(float((ranks[has_positives] < k).mean()), 6) for k in (1, 5, 10)
+        }
 
     def _exhausted(self, progress: Progress) -> bool:
         return progress.epoch - progress.best() >= self.recipe.patience
@@ -183,7 +186,7 @@ class Trainer:
         on_row(row)
 
     def _epoch(self, progress: Progress) -> float:
-        """Learn from every query once; returns the mean loss of a tuple."""
+        """Train on every query once; returns the mean loss of a tuple."""
         recipe, epoch = self.recipe, progress.epoch
         order = np.random.default_rng([recipe.seed, epoch]).permutation(self._training.usable)
         order = order[: recipe.queries_an_epoch or None]
@@ -213,7 +216,7 @@ class Trainer:
         return round(total / done, 6)
 
     def _move(self, rate: float) -> None:
-        """A step of the optimiser along the gradients that have been gathered."""
+        """A step of the optimiser with the accumulated gradients."""
         for group in self._optimiser.param_groups:
             group["lr"] = rate * group["factor"]
         self._scaler.unscale_(self._optimiser)
@@ -224,25 +227,25 @@ class Trainer:
         self._optimiser.zero_grad(set_to_none=True)
 
     def _mined(self, progress: Progress, queries: Rows, place: int) -> Tuples:
-        """The tuples of some queries by descriptors as they are now."""
+        """The tuples of some queries, mined by descriptors of the present model."""
         recipe, data = self.recipe, self._training
-        words = [recipe.seed, progress.epoch, place]
+        seed = [recipe.seed, progress.epoch, place]
         count = len(data.database)
-        among = np.random.default_rng(words).permutation(count)[: recipe.cached]
+        among = np.random.default_rng(seed).permutation(count)[: recipe.cached]
         potential = [data.potential[row] for row in queries]
         remembered = progress.remembered[queries]
-        kept = np.unique(np.concatenate([among, *potential, remembered[remembered >= 0]]))
+        cached = np.unique(np.concatenate([among, *potential, remembered[remembered >= 0]]))
         among = np.sort(among)
         sampled = [
-            draw_negatives(count, data.near[row], recipe.sampled, [*words, int(row)], among)
+            draw_negatives(count, data.near[row], recipe.sampled, [*seed, int(row)], among)
             for row in queries
         ]
         what = f"epoch {progress.epoch + 1}: cache"
         cache = Cache(
             queries,
-            self._described("query", data.queries, queries, what),
-            kept,
-            self._described("database", data.database, kept, what),
+            self._descriptors("query", data.queries, queries, what),
+            cached,
+            self._descriptors("database", data.database, cached, what),
         )
         tuples, progress.remembered[queries] = mine(
             cache, potential, sampled, remembered, recipe.positives, recipe.hardest
@@ -250,8 +253,8 @@ class Trainer:
         return tuples
 
     @torch.no_grad()
-    def _described(self, side: str, images: Images, rows: Rows, what: str) -> Floats:
-        """(n, D) descriptors of some rows as they are, read ahead while others are computed."""
+    def _descriptors(self, side: str, images: Images, rows: Rows, what: str) -> Floats:
+        """(n, D) descriptors of some rows without augmentation; a thread reads images ahead."""
         advance = self._watch(what, len(rows))
         size = self.model.size
         parts = [np.empty((0, self.model.dimension), np.float32)]
@@ -270,7 +273,7 @@ class Trainer:
 
 
 def _passes(tuples: Tuples, recipe: Recipe) -> Iterator[tuple[Tuples, float, bool]]:
-    """Parts of the tuples for one forward pass each: its share of its step, whether it ends it."""
+    """(tuples of one forward pass, their share of the step, whether they are the step's last)."""
     size = -(-recipe.tuples // recipe.accumulate)
     for start in range(0, len(tuples), recipe.tuples):
         end = min(start + recipe.tuples, len(tuples))

@@ -19,8 +19,8 @@ def triplet_ranking(
     """The weakly supervised triplet ranking loss, mean over the tuples: a scalar.
 
     `queries` (T, D), the potential `positives` (T, P, D) and `negatives` (T, N, D) of each are unit
-    vectors. Of the potential positives the one nearest to the query counts, as nobody knows which
-    of them show what it shows: sum over negatives n of max(0, d(q, p)^2 + margin - d(q, n)^2).
+    vectors. Only the potential positive p nearest to the query counts, since it is unknown which of
+    them show the same scene: sum over negatives n of max(0, d(q, p)^2 + margin - d(q, n)^2).
     Entries of `there` (T, P + N), positives first, are False where a tuple has fewer.
 
     Arandjelovic et al., "NetVLAD: CNN architecture for weakly supervised place recognition"
@@ -48,10 +48,11 @@ def multi_similarity(
 ) -> Tensor:
     """The multi-similarity loss, mean over the images that have another of their place: a scalar.
 
-    `descriptors` (B, D) are unit vectors; `alike` and `unlike` (B, B) are boolean and say which
-    pairs show one place and which do not, neither for those that nobody knows of. Of an image's
-    pairs those count that the mining keeps: an unlike one more similar than its least similar alike
-    one less `epsilon`, an alike one less similar than its most similar unlike one plus `epsilon`.
+    `descriptors` (B, D) are unit vectors; `alike` and `unlike` (B, B) are boolean: pairs of one
+    place, and of different places; both are False where that is unknown. Only hard pairs of an
+    image count: an unlike one that is more similar than its least similar alike one minus
+    `epsilon`, and an alike one that is less similar than its most similar unlike one plus
+    `epsilon`.
 
     Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning"
     (CVPR 2019), equations 11 to 13; the constants are those that SuperVLAD is trained with.
@@ -60,15 +61,15 @@ def multi_similarity(
     with torch.no_grad():
         least = similarity.masked_fill(~alike, torch.inf).min(dim=1, keepdim=True).values
         most = similarity.masked_fill(~unlike, -torch.inf).max(dim=1, keepdim=True).values
-        kept_unlike = unlike & (similarity > least - epsilon)
-        kept_alike = alike & (similarity < most + epsilon)
-    pull = _log_one_plus_sum(-alpha * (similarity - base), kept_alike) / alpha
-    push = _log_one_plus_sum(beta * (similarity - base), kept_unlike) / beta
+        hard_unlike = unlike & (similarity > least - epsilon)
+        hard_alike = alike & (similarity < most + epsilon)
+    pull = _log_one_plus_sum(-alpha * (similarity - base), hard_alike) / alpha
+    push = _log_one_plus_sum(beta * (similarity - base), hard_unlike) / beta
     anchors = alike.any(dim=1)
     return ((pull + push) * anchors).sum() / anchors.sum().clamp(min=1)
 
 
-def _log_one_plus_sum(exponents: Tensor, kept: Tensor) -> Tensor:
-    """log(1 + sum of exp) over the kept entries of each row."""
+def _log_one_plus_sum(exponents: Tensor, mask: Tensor) -> Tensor:
+    """log(1 + sum of exp) over the entries of each row where `mask` is True."""
     one = torch.zeros_like(exponents[:, :1])
-    return torch.cat([one, exponents.masked_fill(~kept, -torch.inf)], dim=1).logsumexp(dim=1)
+    return torch.cat([one, exponents.masked_fill(~mask, -torch.inf)], dim=1).logsumexp(dim=1)

@@ -1,8 +1,8 @@
-"""Which photographs a query learns from: its nearest potential positive, its hardest negatives.
+"""Mining of a query's training tuple: its nearest potential positives and its hardest negatives.
 
 Arandjelovic et al., "NetVLAD: CNN architecture for weakly supervised place recognition"
-(CVPR 2016): GPS says which images may show the same place and which cannot; the descriptors as
-they are now, kept in a cache, say which of them are worth a step.
+(CVPR 2016): GPS decides which images may show the same place and which cannot; among these,
+descriptors of the present model, stored in a cache, select the ones to learn from.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Tuples:
-    """What T queries learn from: database rows, best first, -1 where there are fewer.
+    """The training tuples of T queries: database rows, best first, -1 where there are fewer.
 
     `queries` (T,) are rows of the queries, `positives` (T, P), `negatives` (T, N).
     """
@@ -42,8 +42,8 @@ class Tuples:
 
 @dataclass(frozen=True)
 class Cache:
-    """Descriptors as they were when it was filled: of the queries `queries` (Q,), and of the
-    database rows `database` (M,), ascending."""
+    """Descriptors of the queries `queries` (Q,) and of the database rows `database` (M,),
+    ascending, by the model at the time when the cache was filled."""
 
     queries: Rows
     query_descriptors: NDArray[np.float32]
@@ -86,10 +86,10 @@ def mine(
     best = _nearest(cache, [find(rows) for rows in potential], positives)
     hard = _nearest(cache, [find(rows) for rows in sampled], hardest)
     both = [np.union1d(a, b) for a, b in zip(sampled, old, strict=True)]
-    kept = _nearest(cache, [find(rows) for rows in both], hardest)
+    remembered_next = _nearest(cache, [find(rows) for rows in both], hardest)
     repeated = (remembered[:, :, None] == hard[:, None, :]).any(axis=2)
     behind = np.where(repeated, -1, remembered)
-    return Tuples(cache.queries, best, np.concatenate([hard, behind], axis=1)), kept
+    return Tuples(cache.queries, best, np.concatenate([hard, behind], axis=1)), remembered_next
 
 
 def _nearest(cache: Cache, candidates: Sequence[Rows], k: int) -> Rows:

@@ -1,4 +1,4 @@
-"""Photographs by their rows, decoded by threads and kept in memory while they fit."""
+"""Photographs that are read by row, decoded by threads and cached in memory up to a limit."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Images(Protocol):
 
 
 class Pictures:
-    """Files of photographs, at the size that a model wants them.
+    """Photographs in files, decoded at a model's input size.
 
-    What was decoded stays in memory until `memory` bytes are full; the rest is decoded each time.
+    Up to `memory` bytes of pixels are cached; other photographs are decoded each time.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Pictures:
     ) -> None:
         self.paths = tuple(paths)
         self._size = size
-        self._left = memory
-        self._kept: dict[int, Pixels] = {}
+        self._free_bytes = memory
+        self._cache: dict[int, Pixels] = {}
         self._pool = ThreadPoolExecutor(threads)
 
     def __len__(self) -> int:
@@ -57,13 +57,13 @@ class Pictures:
         return list(self._pool.map(self._one, rows.tolist()))
 
     def unreadable(self, progress: Callable[[int], object] = lambda _: None) -> dict[int, str]:
-        """Row and reason of every photograph that cannot be decoded; all are tried."""
-        found: dict[int, str] = {}
+        """The reason for every row whose photograph cannot be decoded; decodes all of them."""
+        reasons: dict[int, str] = {}
         for row, reason in enumerate(self._pool.map(self._reason, range(len(self)))):
             if reason is not None:
-                found[row] = reason
+                reasons[row] = reason
             progress(1)
-        return found
+        return reasons
 
     def _reason(self, row: int) -> str | None:
         try:
@@ -73,19 +73,19 @@ class Pictures:
         return None
 
     def _one(self, row: int) -> Pixels:
-        if row in self._kept:
-            return self._kept[row]
+        if row in self._cache:
+            return self._cache[row]
         pixels = decode_rgb(read_photo(self.paths[row]), target=self._size.target)
-        if self._left >= pixels.nbytes:
-            self._left -= pixels.nbytes
-            self._kept[row] = pixels
+        if self._free_bytes >= pixels.nbytes:
+            self._free_bytes -= pixels.nbytes
+            self._cache[row] = pixels
         return pixels
 
 
 def ahead(
     items: Iterable[_Item], read: Callable[[_Item], _Read], depth: int = 2
 ) -> Iterator[_Read]:
-    """`read` of each item in turn, some of them read in a thread before they are asked for."""
+    """`read(item)` for each item in order; a thread reads up to `depth` items ahead."""
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[_Read]] = deque()
         for item in items:

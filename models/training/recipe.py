@@ -1,6 +1,6 @@
-"""How a descriptor model learns: every number that a training run or a distillation depends on.
+"""The hyperparameters of a training run and of a distillation.
 
-A command line shows them, so it imports nothing that is slow.
+The command line shows them, so this module imports nothing that is slow.
 """
 
 from __future__ import annotations
@@ -33,16 +33,15 @@ _WARM_UP = 20  # steps of a distillation
 class Recipe:
     """How a model learns; the defaults are NetVLAD's, as published.
 
-    A step takes `tuples` queries, each with its `positives` best potential positives, its `hardest`
-    negatives of `sampled` and as many of its round before, in `accumulate` passes. The cache is
-    filled anew every `refresh` queries, with at most `cached` images of the database beside those
-    that its queries need. `rate` is that of the backbone, the aggregation and the projection learn
-    at `head_rate` times it. `augmentation` is the strength of `models.training.augment`; with
-    `variants` it
-    begins again with the first after so many epochs, so that what frozen stages make of an image
-    can be kept. Images are brought to one of `long_sides`, in pixels and drawn anew each pass, or
-    without any to the model's own size. Training ends after `patience` epochs without a higher
-    recall@5.
+    A step has `tuples` queries, each with its `positives` best potential positives, its `hardest`
+    of `sampled` negatives and as many remembered from its previous round, in `accumulate` passes.
+    The cache is recomputed every `refresh` queries, with at most `cached` images of the database in
+    addition to those that its queries need. `rate` is the learning rate of the backbone; that of
+    the aggregation and the projection is `head_rate` times as high. `augmentation` is the strength
+    of `models.training.augment`; the augmentation repeats after `variants` epochs (0: never), so
+    that outputs of frozen stages can be cached. Images are resized to one of `long_sides`, in
+    pixels, drawn for each pass, or to the model's own size where there are none. Training ends
+    after `patience` epochs without a higher recall@5.
     """
 
     loss: str = "triplet"
@@ -85,7 +84,7 @@ class Recipe:
             raise UserError("the rate must be above 0 and the augmentation from 0 to 2")
 
     def sizes(self, own: Size) -> list[Size]:
-        """Those of which one is drawn each pass; `own` is the model's."""
+        """The input sizes from which one is drawn for each pass; `own` is the model's."""
         from vladmap.weights.preprocessing import FixedSize, InputSize
 
         if isinstance(own, FixedSize):
@@ -112,24 +111,23 @@ RECIPES = {
         augmentation=1.0,
     ),
 }
-"""Where to begin from with each loss."""
+"""The default recipe for each loss."""
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """How a student learns: every number that a run depends on.
+    """The hyperparameters of a distillation.
 
-    A step shows `scenes` of the first kind (rendered) and `photographs` of the second, one view of
-    each: in proportion to how far a view takes the teacher from the clear ones, one less their mean
-    cosine, to the power `hardness`; at 0 all alike. Photographs are changed by
-    `models.training.augment` at
-    `augmentation`, rendered scenes, which have weather of their own, at half of it, and a share
-    `moved` of both is seen from elsewhere.
-    `temperature` is that of the softmax over cosines, `rate` the highest of AdamW's, reached after
-    a few steps and falling to nothing as a cosine does. The weights that come out lie at `blend` of
-    the way from the teacher's to the student's: part of the way, most of what was learnt is there
-    and more of what was known (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR
-    2022).
+    A step shows one view of each of `scenes` rendered scenes and `photographs` photographs. The
+    probability of a view is proportional to its distance from the clear views (1 minus the mean
+    cosine of the teacher's local descriptors) to the power `hardness`; 0: all views alike.
+    Photographs are augmented by `models.training.augment` with the strength `augmentation`,
+    rendered scenes, which have weather of their own, with half of it; a share `moved` of both is
+    warped to another viewpoint. `temperature` is that of the softmax over cosines. `rate` is the
+    peak learning rate of AdamW, reached after a few steps; it then falls to 0 by a cosine schedule.
+    The resulting weights are interpolated between the teacher's (0) and the student's (1) at
+    `blend`, which keeps most of what was learnt and loses less of what the teacher knew (Wortsman
+    et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
     """
 
     steps: int = 400

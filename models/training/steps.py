@@ -32,10 +32,10 @@ Sizes = Sequence[Size]
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """Queries and database, (Q, 3) and (N, 3) metres of where GPS puts them.
+    """Queries and database with their GPS positions, (Q, 3) and (N, 3) in metres.
 
-    Within POSITIVES_M of a query may lie what it shows, beyond NEGATIVES_M cannot. With `same` both
-    sides are the same images, and none is its own positive.
+    Images within POSITIVES_M of a query may show the same scene, images beyond NEGATIVES_M cannot.
+    With `same`, both sides are the same images, and none is its own positive.
     """
 
     queries: Images
@@ -47,8 +47,10 @@ class TrainingSet:
     @cached_property
     def potential(self) -> list[Rows]:
         """The database rows that may show what each query shows, ascending."""
-        found = self._within(POSITIVES_M)
-        return [rows[rows != n] for n, rows in enumerate(found)] if self.same else found
+        within_reach = self._within(POSITIVES_M)
+        return (
+            [rows[rows != n] for n, rows in enumerate(within_reach)] if self.same else within_reach
+        )
 
     @cached_property
     def near(self) -> list[Rows]:
@@ -61,7 +63,7 @@ class TrainingSet:
         return np.flatnonzero([len(rows) > 0 for rows in self.potential])
 
     def digest(self) -> str:
-        """Of the positions, to tell one set from another."""
+        """A digest of the positions, by which training sets are distinguished."""
         blake = hashlib.blake2b(digest_size=8)
         for positions in (self.query_positions, self.database_positions):
             blake.update(np.ascontiguousarray(positions).data)
@@ -69,8 +71,8 @@ class TrainingSet:
 
     def _within(self, metres: float) -> list[Rows]:
         tree = cKDTree(self.database_positions)
-        found = tree.query_ball_point(self.query_positions, metres, return_sorted=True)
-        return [np.array(rows, np.int64) for rows in found]
+        neighbours = tree.query_ball_point(self.query_positions, metres, return_sorted=True)
+        return [np.array(rows, np.int64) for rows in neighbours]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +112,12 @@ class Steps:
         self._recipe, self._data = recipe, data
 
     def read(self, tuples: Tuples, epoch: int) -> Batch:
-        """Read the images of some tuples, each once, and draw how they are to be seen."""
+        """Read the images of some tuples, each once, and draw their size and augmentation."""
         recipe = self._recipe
         rows = np.unique(np.concatenate([tuples.positives, tuples.negatives], axis=None))
         database = rows[rows >= 0]
-        drawn = np.random.default_rng([recipe.seed, epoch, int(tuples.queries[0])])
-        size = self._sizes[int(drawn.integers(len(self._sizes)))]
+        rng = np.random.default_rng([recipe.seed, epoch, int(tuples.queries[0])])
+        size = self._sizes[int(rng.integers(len(self._sizes)))]
         variant = epoch % recipe.variants if recipe.variants else epoch
         sides = [("query", int(row)) for row in tuples.queries]
         sides += [("database", int(row)) for row in database]
@@ -124,15 +126,18 @@ class Steps:
         ]
         keys = [self._key(side, row, variant, size) for side, row in sides]
         unknown = np.array(self._describer.unknown(keys), np.int64)
-        asked, looked = unknown[unknown < len(tuples)], unknown[unknown >= len(tuples)]
-        images = self._data.queries.read(tuples.queries[asked])
-        images += self._data.database.read(database[looked - len(tuples)])
+        missing_queries, missing_database = (
+            unknown[unknown < len(tuples)],
+            unknown[unknown >= len(tuples)],
+        )
+        images = self._data.queries.read(tuples.queries[missing_queries])
+        images += self._data.database.read(database[missing_database - len(tuples)])
         return Batch(
             tuples, database, size, keys, dict(zip(unknown.tolist(), images, strict=True)), seeds
         )
 
     def _key(self, side: str, row: int, variant: int, size: Size) -> Key | None:
-        """None for a picture that never comes again."""
+        """The cache key of an image; None where its augmentation is never repeated."""
         if self._recipe.augmentation == 0:
             return side, row, AS_IT_IS, size
         return (side, row, variant, size) if self._recipe.variants else None
@@ -142,12 +147,12 @@ class Steps:
         descriptors = self._describe(batch)
         tuples, database = batch.tuples, batch.database
         count, device = len(tuples), descriptors.device
-        wanted = np.concatenate([tuples.positives, tuples.negatives], axis=1)
-        places = count + np.where(wanted < 0, 0, np.searchsorted(database, wanted))
+        rows = np.concatenate([tuples.positives, tuples.negatives], axis=1)
+        places = count + np.where(rows < 0, 0, np.searchsorted(database, rows))
         if self._recipe.loss == "triplet":
             split = tuples.positives.shape[1]
             others = descriptors[torch.from_numpy(places).to(device)]
-            there = torch.from_numpy(wanted >= 0).to(device)
+            there = torch.from_numpy(rows >= 0).to(device)
             positives, negatives = others[:, :split], others[:, split:]
             margin = self._recipe.margin
             return triplet_ranking(descriptors[:count], positives, negatives, there, margin)

@@ -1,4 +1,4 @@
-"""A descriptor model whose weights can be tuned, from a backbone to a file that models load."""
+"""A descriptor model whose weights can be trained and saved for `models.load_model`."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _ON_CPU, _ON_GPU = 2, 64
 class TrainableModel(nn.Module):
     """(B, H, W, 3) uint8 images at the model's input size -> (B, D) unit vectors.
 
-    It computes what `models.load_model` does with the file that `to_bytes` makes of it. The last
-    `tuned` stages of the backbone learn, with the aggregation and the projection; the stages before
-    them are frozen, in float32 and without a graph: they cost an inference, or nothing where their
-    outputs are kept.
+    It computes the same as the model that `models.load_model` makes from its `to_bytes`. The last
+    `tuned` stages of the backbone are trained, with the aggregation and the projection. The stages
+    before them are frozen and run in float32 without a graph: they take the time of an inference,
+    or none where their outputs are cached.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class TrainableModel(nn.Module):
 
     @property
     def apart(self) -> bool:
-        """Whether there are frozen stages that can be computed apart from the rest."""
+        """Whether there are frozen stages that can be computed separately from the rest."""
         return self._cut > 0
 
     @property
@@ -118,14 +118,14 @@ class TrainableModel(nn.Module):
 
     @torch.no_grad()
     def frozen(self, pixels: Tensor) -> Tensor:
-        """What the frozen stages make of (B, H, W, 3) uint8 images, in float32."""
+        """The float32 output of the frozen stages for (B, H, W, 3) uint8 images."""
         x = (pixels.permute(0, 3, 1, 2).float() - self._mean) * self._scale
         x = x.contiguous(memory_format=torch.channels_last)
         through: Callable[..., Tensor] = self.backbone.through  # type: ignore[assignment]
         return through(x, 0, self._cut) if self._cut else x
 
     def learning(self, maps: Tensor) -> Tensor:
-        """(B, D) descriptors of what `frozen` gave."""
+        """(B, D) descriptors from the output of `frozen`."""
         lower = self.training and self.precision != torch.float32
         with torch.autocast(self.device.type, self.precision, enabled=lower):
             through: Callable[..., Tensor] = self.backbone.through  # type: ignore[assignment]
@@ -143,13 +143,13 @@ class TrainableModel(nn.Module):
         """(N, D) float32 of (H, W, 3) uint8 images of any sizes, in float32."""
         learning = self.training
         self.eval()
-        described = np.empty((len(images), self.dimension), np.float32)
+        descriptors = np.empty((len(images), self.dimension), np.float32)
         with convolutions(exact=True):
             for positions, stack in batches(images, self.size, self.at_once):
                 pixels = torch.from_numpy(stack).to(self.device)
-                described[positions] = self(pixels).cpu().numpy()
+                descriptors[positions] = self(pixels).cpu().numpy()
         self.train(learning)
-        return described
+        return descriptors
 
     def tuned_parameters(self) -> list[Tensor]:
         """The backbone's parameters that learn."""
@@ -161,7 +161,7 @@ class TrainableModel(nn.Module):
         return [*self.aggregation.parameters(), *own]
 
     def network(self) -> Network:
-        """The model as it is now, on the CPU and apart from what training goes on to do."""
+        """The model as it is now, its weights copied to the CPU."""
         weights: dict[str, Tensor] = self.backbone.unfolded()  # type: ignore[operator]
         backbone = Backbone(self._name, self.backbone, weights, self.preprocessing)
         whitening = None
@@ -222,8 +222,8 @@ def learnt_aggregation(
 def calibrate(backbone: Backbone, images: Sequence[Pixels], device: str = "cpu") -> Backbone:
     """The backbone with every convolution scaled to outputs of zero mean and unit variance.
 
-    As batch normalisation would bring them to on (H, W, 3) uint8 `images`: without it a network of
-    random weights hardly learns. For networks that were never trained.
+    Mean and variance are those on the (H, W, 3) uint8 `images`, as with batch normalisation. This
+    is for networks that were never trained: with random weights they hardly learn otherwise.
 
     Mishkin & Matas, "All you need is a good init" (ICLR 2016).
     """
@@ -258,8 +258,9 @@ def calibrate(backbone: Backbone, images: Sequence[Pixels], device: str = "cpu")
 def learnt_projection(descriptors: NDArray[np.float32], dimension: int) -> Whitening:
     """PCA-whitening of (n, D) descriptors to start a projection from, at the scale of their norm.
 
-    A descriptor is normalised after it, so the scale is free; at about unit length a step of the
-    optimiser means as much to it as to the rest. Raises UserError as `fit_whitening` does.
+    Descriptors are normalised after the projection, so its scale is arbitrary; it is chosen so that
+    they have about unit length, and a step of the optimiser changes it as much as other weights.
+    Raises UserError as `fit_whitening` does.
     """
     fitted = fit_whitening(descriptors, dimension)
     projected = descriptors @ fitted.weight.T + fitted.bias
@@ -268,7 +269,7 @@ def learnt_projection(descriptors: NDArray[np.float32], dimension: int) -> White
 
 
 def with_parameters(aggregation: Aggregation) -> Aggregation:
-    """The aggregation itself, its arrays made parameters: the same maths, with gradients."""
+    """The same aggregation, with its buffers turned into parameters that have gradients."""
     for name, buffer in list(aggregation.named_buffers(recurse=False)):
         delattr(aggregation, name)
         aggregation.register_parameter(name, nn.Parameter(buffer.detach().clone()))
@@ -276,7 +277,7 @@ def with_parameters(aggregation: Aggregation) -> Aggregation:
 
 
 def _with_buffers(aggregation: Aggregation, channels: int) -> Aggregation:
-    """A copy of the aggregation as models that describe have it."""
+    """A copy of the aggregation with buffers in place of parameters, for inference."""
     state = {
         name: tensor.detach().cpu().clone() for name, tensor in aggregation.state_dict().items()
     }

@@ -102,11 +102,11 @@ class _Worker:
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):
             require_no_end()
             self._process.wait()
-            raise self._why(late.is_set()) from None
+            raise self._failure(late.is_set()) from None
         finally:
             timer.cancel()
 
-    def _why(self, late: bool) -> PhotoError:
+    def _failure(self, late: bool) -> PhotoError:
         code = self._process.returncode
         if late or code == -signal.SIGXCPU:
             return PhotoError(
@@ -162,8 +162,8 @@ def main() -> None:
 
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print does not get among the answers
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
+    with tempfile.TemporaryFile() as printed:
+        os.dup2(printed.fileno(), 2)
         while True:
             try:
                 job, max_pixels, seconds, asks = pickle.load(requests)
@@ -183,8 +183,8 @@ def main() -> None:
                     if job == "inspect"
                     else decoding.decode_here(data, max_pixels, target if asks else None)
                 )
-                said.seek(0)
-                words = said.read().decode(errors="replace")
+                printed.seek(0)
+                words = printed.read().decode(errors="replace")
                 if any(sign in words for sign in _DAMAGE):
                     first = next(
                         line for line in words.splitlines() if any(s in line for s in _DAMAGE)
@@ -198,8 +198,8 @@ def main() -> None:
                 outcome = PhotoError(
                     RejectReason.TOO_COSTLY, "decoding it takes more memory than it may"
                 )
-            said.seek(0)
-            said.truncate()
+            printed.seek(0)
+            printed.truncate()
             if isinstance(outcome, np.ndarray):
                 _send(answers, ("pixels", outcome.shape))
                 answers.write(outcome.data)
@@ -244,10 +244,10 @@ def _limit(memory: int, seconds: int) -> None:
 
     usage = resource.getrusage(resource.RUSAGE_SELF)
     lower(resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime) + seconds + 1)
-    lower(resource.RLIMIT_DATA, _held() + memory)
+    lower(resource.RLIMIT_DATA, _private_bytes() + memory)
 
 
-def _held() -> int:
+def _private_bytes() -> int:
     """Bytes of private memory that the process has asked for."""
     with contextlib.suppress(OSError), open("/proc/self/status") as status:
         for line in status:

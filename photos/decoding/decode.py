@@ -100,8 +100,8 @@ def inspect(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Header, float
     is damaged in the middle is found all the same. Raises what `decode_rgb` raises.
     """
     if bounds.decodes_apart(sniff_format(data), data):
-        found: tuple[Header, float] = apart.inspect(data, max_pixels)
-        return found
+        outcome: tuple[Header, float] = apart.inspect(data, max_pixels)
+        return outcome
     return inspect_here(data, max_pixels)
 
 

@@ -66,35 +66,35 @@ def structure(data: bytes, most_segments: int = 65_536, most_idle: int = 65_536)
 
     It ends where it has found `most_segments`, or `most_idle` bytes that mean nothing.
     """
-    found = Structure()
+    parts = Structure()
     position = 2
-    while position + 2 <= len(data) and len(found.segments) < most_segments:
+    while position + 2 <= len(data) and len(parts.segments) < most_segments:
         start, position = position, data.find(b"\xff", position)
         marked = _NOT_FILL.search(data, position) if position >= 0 else None
-        if not found.scans:
-            found.stray += (position if position >= 0 else len(data)) - start
-            found.fill += (marked.start() - 1 if marked else len(data)) - max(position, start)
-            if found.stray + found.fill > most_idle:
+        if not parts.scans:
+            parts.stray += (position if position >= 0 else len(data)) - start
+            parts.fill += (marked.start() - 1 if marked else len(data)) - max(position, start)
+            if parts.stray + parts.fill > most_idle:
                 break
         if marked is None:
             break
         position, marker = marked.start() - 1, data[marked.start()]
         if marker == _EOI:
-            found.end = position
+            parts.end = position
             break
         if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
-            found.stray += 0 if found.scans else 2
+            parts.stray += 0 if parts.scans else 2
             position += 2
             continue
         end = position + 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
-        found.segments.append((marker, position, end))
-        found.header += not found.scans
+        parts.segments.append((marker, position, end))
+        parts.header += not parts.scans
         position = end
         if marker == _SOS:
             next_marker = _END_OF_SCAN.search(data, end)
             position = next_marker.start() if next_marker else len(data)
-            found.scans.append((end, position))
-    return found
+            parts.scans.append((end, position))
+    return parts
 
 
 def decode(data: bytes, mode: str, size: tuple[int, int]) -> NDArray[np.uint8] | None:
@@ -111,12 +111,12 @@ def decode(data: bytes, mode: str, size: tuple[int, int]) -> NDArray[np.uint8] |
         try:
             return _turbo(mended, mode, size)
         except ValueError as error:
-            said = str(error)
-        if any(word in said for word in _NOT_FOR_TURBO):
+            warning = str(error)
+        if any(word in warning for word in _NOT_FOR_TURBO):
             return None
-        better = _mend(mended, said)
+        better = _mend(mended, warning)
         if better is None:
-            raise _damaged(data, said)
+            raise _damaged(data, warning)
         if better == mended:
             break
         mended = better
@@ -133,11 +133,11 @@ def _turbo(
     return pixels[..., 0] if mode == "L" else pixels
 
 
-def _mend(data: bytes, said: str) -> bytes | None:
+def _mend(data: bytes, warning: str) -> bytes | None:
     """The file without what a harmless warning is about; None where the warning means damage."""
-    if any(word in said for word in _HARMLESS):
+    if any(word in warning for word in _HARMLESS):
         return _with_plain_header(data)
-    extraneous = _EXTRANEOUS.search(said)
+    extraneous = _EXTRANEOUS.search(warning)
     if extraneous is None:
         return None
     count, marker = int(extraneous[1]), int(extraneous[2], 16)
@@ -180,13 +180,13 @@ def _components(data: bytes, parts: Structure) -> int:
     return next((data[start + 9] for marker, start, _ in parts.segments if marker in FRAMES), 0)
 
 
-def _damaged(data: bytes, said: str) -> PhotoError:
-    reason = " ".join(said.removeprefix("Corrupt JPEG data: ").split())
+def _damaged(data: bytes, warning: str) -> PhotoError:
+    reason = " ".join(warning.removeprefix("Corrupt JPEG data: ").split())
     if any(marker in _UNSUPPORTED for marker, _, _ in structure(data).segments):
         return PhotoError(RejectReason.DECODE_FAILED, f"the JPEG file does not decode: {reason}")
     whole = "data" if structure(data).progressive else "picture"
     lost = f"about {100 * lost_share(data):.0f} % of its {whole} is lost"
-    if "Premature end of JPEG file" in said:
+    if "Premature end of JPEG file" in warning:
         return PhotoError(RejectReason.TRUNCATED, f"the JPEG file ends too early: {lost}")
     return PhotoError(
         RejectReason.DECODE_FAILED, f"the JPEG file is damaged in the middle: {lost} ({reason})"

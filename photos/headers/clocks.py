@@ -191,25 +191,25 @@ def offsets_of_neighbours(
     seconds = np.full(len(local), np.nan)
     difference = (local - instant).astype("timedelta64[us]")
     seconds[known] = difference[known].astype(np.int64) / 1e6
-    asked = np.flatnonzero(~np.isnat(local) & ~known)
-    if not known.any() or not asked.size:
+    unknown = np.flatnonzero(~np.isnat(local) & ~known)
+    if not known.any() or not unknown.size:
         return seconds
     order = np.lexsort((seconds[known], local[known]))
     clocks = local[known][order].astype("datetime64[us]").astype(np.int64)
     offsets = seconds[known][order]
-    wanted = local[asked].astype("datetime64[us]").astype(np.int64)
-    behind = np.clip(np.searchsorted(clocks, wanted), 0, len(clocks) - 1)
+    clock = local[unknown].astype("datetime64[us]").astype(np.int64)
+    behind = np.clip(np.searchsorted(clocks, clock), 0, len(clocks) - 1)
     before = np.clip(behind - 1, 0, None)
     nearest = np.where(
-        np.abs(clocks[before] - wanted) <= np.abs(clocks[behind] - wanted), before, behind
+        np.abs(clocks[before] - clock) <= np.abs(clocks[behind] - clock), before, behind
     )
-    gap_s = np.abs(clocks[nearest] - wanted) / 1e6
-    found = offsets[nearest]
-    quarters = np.round(found / 900.0) * 900.0
-    zone = (found <= _EAST_MOST.total_seconds()) & (found >= _WEST_MOST.total_seconds())
-    zone &= np.abs(found - quarters) < 2.0
-    wrong = np.where(gap_s <= _WRONG_CLOCK_HOLDS_S, found, np.nan)
-    seconds[asked] = np.where(zone, quarters, wrong)
+    gap_s = np.abs(clocks[nearest] - clock) / 1e6
+    offset = offsets[nearest]
+    quarters = np.round(offset / 900.0) * 900.0
+    zone = (offset <= _EAST_MOST.total_seconds()) & (offset >= _WEST_MOST.total_seconds())
+    zone &= np.abs(offset - quarters) < 2.0
+    wrong = np.where(gap_s <= _WRONG_CLOCK_HOLDS_S, offset, np.nan)
+    seconds[unknown] = np.where(zone, quarters, wrong)
     return seconds
 
 

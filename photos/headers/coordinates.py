@@ -46,10 +46,10 @@ def read_coordinate(text: str | None, reference: str | None, axis: str) -> Coord
     letter = re.search(r"[A-Z]+", text)
     if letter is not None:
         text = (text[: letter.start()] + text[letter.end() :]).strip(" ,;")
-    for said in (letter[0] if letter else "", (reference or "").strip().upper()):
-        if not said:
+    for side_text in (letter[0] if letter else "", (reference or "").strip().upper()):
+        if not side_text:
             continue
-        side = _side(said, letters)
+        side = _side(side_text, letters)
         if side is None:
             return None
         sides.add(side)
@@ -93,11 +93,11 @@ def read_position(
     return lat.degrees * lat.side, lon.degrees * lon.side
 
 
-def _side(said: str, letters: str) -> int | None:
+def _side(text: str, letters: str) -> int | None:
     """1 or -1 of "N", "NORTH", "NORTH LATITUDE"; None for what is no side of this axis."""
     names = {"N": "NORTH", "S": "SOUTH", "E": "EAST", "W": "WEST"}
     for letter, side in zip(letters, (1, -1), strict=True):
-        if said == letter or said.startswith(names[letter]):
+        if text == letter or text.startswith(names[letter]):
             return side
     return None
 

@@ -48,8 +48,8 @@ def clean_text(value: Any) -> str | None:
     if not isinstance(value, str):
         return None
     value = value.split("\0", 1)[0][: 4 * MAX_TEXT]
-    kept = (" " if letter.isspace() else letter for letter in value)
-    text = "".join(letter for letter in kept if unicodedata.category(letter) not in ("Cc", "Cs"))
+    spaced = (" " if letter.isspace() else letter for letter in value)
+    text = "".join(letter for letter in spaced if unicodedata.category(letter) not in ("Cc", "Cs"))
     return " ".join(text.split())[:MAX_TEXT] or None
 
 

@@ -167,10 +167,10 @@ def _together(local: datetime, gps: Facts, longitude: float | None) -> Facts:
         return gps
     moment = gps.captured_at.replace(tzinfo=None)
     clock = moment - datetime(moment.year, moment.month, moment.day)
-    found = capture_time([(local, None)], moment.date(), clock, longitude)
+    combined = capture_time([(local, None)], moment.date(), clock, longitude)
     return dataclasses.replace(
-        gps, captured_at=found.at, captured_local=found.local, time_source=found.source,
-        notes=found.notes,
+        gps, captured_at=combined.at, captured_local=combined.local, time_source=combined.source,
+        notes=combined.notes,
     )  # fmt: skip
 
 

@@ -41,17 +41,17 @@ def read_xmp(packet: bytes | str | None, extended: Mapping[str, bytes] | None = 
     if not packet:
         return Facts()
     try:
-        found = properties(packet)
+        values = properties(packet)
     except UnreadableError as error:
         return Facts(notes=(str(error),))
     notes: list[str] = []
-    further = (extended or {}).get(found.get(EXTENDED_GUID, "").upper())
-    if further is not None:
+    extension = (extended or {}).get(values.get(EXTENDED_GUID, "").upper())
+    if extension is not None:
         try:
-            found = {**properties(further), **found}
+            values = {**properties(extension), **values}
         except UnreadableError as error:
             notes.append(str(error))
-    return _facts(found, notes)
+    return _facts(values, notes)
 
 
 def _facts(properties: Properties, notes: list[str]) -> Facts:

@@ -51,25 +51,25 @@ def properties(packet: bytes | str) -> Properties:
     if len(packet) > MAX_BYTES:
         raise UnreadableError("xmp_too_large")
     try:
-        described = _descriptions(_as_text(packet))
+        descriptions = _descriptions(_as_text(packet))
     except (_Forbidden, expat.ExpatError, ValueError) as error:
         raise UnreadableError("xmp_unreadable") from error
-    found: Properties = {}
-    about = ""
-    for each in described:
+    values: Properties = {}
+    first_subject = ""
+    for description in descriptions:
         # All descriptions of a packet are about one thing: one about another, or about a part that
         # has a name, is not taken.
-        said = {_key(name): text for name, text in each.items()}
-        subject = said.get((_RDF, "about"), said.get(("", "about"), ""))
-        if subject.startswith("#") or (_RDF, "nodeID") in said or (_RDF, "ID") in said:
+        attributes = {_key(name): text for name, text in description.items()}
+        subject = attributes.get((_RDF, "about"), attributes.get(("", "about"), ""))
+        if subject.startswith("#") or (_RDF, "nodeID") in attributes or (_RDF, "ID") in attributes:
             continue
-        about = about or subject
-        if subject not in ("", about):
+        first_subject = first_subject or subject
+        if subject not in ("", first_subject):
             continue
-        for name, text in _simple(each):
+        for name, text in _simple(description):
             if text.strip():
-                found.setdefault(name, text.strip())
-    return found
+                values.setdefault(name, text.strip())
+    return values
 
 
 def _descriptions(text: str) -> list[Element]:
@@ -131,14 +131,14 @@ def _simple(description: Element) -> Iterator[tuple[tuple[str, str], str]]:
 
 def _value(element: Element) -> str | None:
     """The text of a simple property, or of the rdf:value of one with qualifiers; else None."""
-    said = {_key(name): text for name, text in element.items()}
-    if (_RDF, "value") in said:
-        return said[_RDF, "value"]
+    attributes = {_key(name): text for name, text in element.items()}
+    if (_RDF, "value") in attributes:
+        return attributes[_RDF, "value"]
     if len(element) == 0:
-        plain = all(namespace in ("", _RDF, _XML) for namespace, _ in said)
+        plain = all(namespace in ("", _RDF, _XML) for namespace, _ in attributes)
         return element.text if plain else None
     holder: Element = element
-    if said.get((_RDF, "parseType")) != "Resource":
+    if attributes.get((_RDF, "parseType")) != "Resource":
         if len(element) > 1 or _key(element[0].tag) != (_RDF, "Description"):
             return None
         holder = element[0]

@@ -71,19 +71,21 @@ def canonical_name(column: str) -> str:
 
 def unused_columns(columns: Sequence[str], used: Collection[str]) -> list[str]:
     """Sentences on the columns that are not read, and on a manifest without positions."""
-    left = [column for column in columns if column.strip() and column not in used]
+    unused = [column for column in columns if column.strip() and column not in used]
     notes = []
-    if left:
-        told = ", ".join(left[:20]) + (f" and {len(left) - 20} more" if len(left) > 20 else "")
-        notes.append(f"columns of the manifest that are not read: {told}")
+    if unused:
+        listed = ", ".join(unused[:20]) + (
+            f" and {len(unused) - 20} more" if len(unused) > 20 else ""
+        )
+        notes.append(f"columns of the manifest that are not read: {listed}")
     targets = {plain_name(target): target for target in MANIFEST.names}
     targets |= {alias: target for target, aliases in ALIASES.items() for alias in aliases}
-    taken = {canonical_name(column) for column in used}
-    for column in left:
+    used_targets = {canonical_name(column) for column in used}
+    for column in unused:
         plain = plain_name(column)
         close = difflib.get_close_matches(plain, targets, n=1, cutoff=0.75)
         meant = _MEANT.get(plain) or (targets[close[0]] if close else None)
-        if meant and meant not in taken:
+        if meant and meant not in used_targets:
             notes.append(
                 f"{column} may be meant for {meant}: call it that, in WGS84 degrees"
                 if meant in ("latitude", "longitude")

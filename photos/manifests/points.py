@@ -27,13 +27,13 @@ def with_points(name: str, table: pa.Table, column: str, shapes: np.ndarray) -> 
     coordinates[present] = shapely.get_coordinates(shapes[present], include_z=True)
     if column in table.column_names:
         table = table.drop_columns([column])
-    found = {canonical_name(each) for each in table.column_names}
+    present_columns = {canonical_name(each) for each in table.column_names}
     for target, values in (
         ("longitude", coordinates[:, 0]),
         ("latitude", coordinates[:, 1]),
         ("altitude", coordinates[:, 2]),
     ):
-        if target not in found:
+        if target not in present_columns:
             table = table.append_column(target, pa.array(values, from_pandas=True))
     return table
 

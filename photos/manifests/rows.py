@@ -67,12 +67,12 @@ def override(header: Header, row: Mapping[str, Any]) -> Header:
 
 def to_json(row: Mapping[str, Any]) -> str | None:
     """What a manifest row says of its image as canonical JSON; None where it says nothing."""
-    said = {
+    values = {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in sorted(row.items())
         if value is not None
     }
-    return json.dumps(said, sort_keys=True) if said else None
+    return json.dumps(values, sort_keys=True) if values else None
 
 
 def from_json(text: str) -> dict[str, Any]:

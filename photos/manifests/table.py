@@ -79,10 +79,10 @@ def _conform(name: str, table: pa.Table) -> pa.Table:
             chosen[target] = table.column(column)
             used.add(column)
     if "uri" not in chosen:
-        found = ", ".join(column for column in table.column_names if column) or "none"
+        present = ", ".join(column for column in table.column_names if column) or "none"
         raise UserError(
             f"{name}: a manifest needs the column uri (or {', '.join(ALIASES['uri'])}); "
-            f"found: {found}"
+            f"found: {present}"
         )
     if GEOMETRY in by_name and "latitude" not in chosen and "longitude" not in chosen:
         shapes = geometries(name, table.column(by_name[GEOMETRY]))

@@ -14,7 +14,7 @@ import pytest
 
 from tests.drives import write_drive
 from vladmap.atlas.store import AtlasStore
-from vladmap.console.progress import left
+from vladmap.console.progress import time_left
 from vladmap.jobs.main import jobs, load, main
 from vladmap.pipeline.beam_words import checked
 from vladmap.pipeline.options import BuildOptions
@@ -249,7 +249,7 @@ def test_each_stage_is_counted_and_the_rest_of_its_time_told(
     assert "stage 2 of 3: describe" in caplog.text
     cases = [(0, 10, 5.0), (1, 4, 20.0), (1, 11, 60.0), (1, 61, 180.0)]
     said = ["", ", about 60 s left", ", about 10 min left", ", about 3.0 h left"]
-    assert [left(*case) for case in cases] == said
+    assert [time_left(*case) for case in cases] == said
 
 
 @pytest.mark.parametrize("job", [name for name in jobs() if name not in STAGES and name != "build"])

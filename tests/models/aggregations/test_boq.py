@@ -185,7 +185,7 @@ def test_converted_it_is_the_same_model(state: dict[str, Tensor]) -> None:
 def test_photographs_are_decoded_at_1024_pixels_and_taken_at_any_size() -> None:
     model = load_model("boq", save(of_transformer()))
     assert model.input_long_side(4000, 3000) == (1024, 768)
-    assert model.spec.input_size.taken(4000, 3000) == (4000, 3000)
+    assert model.spec.input_size.resized(4000, 3000) == (4000, 3000)
 
 
 @pytest.mark.parametrize(

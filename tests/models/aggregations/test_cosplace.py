@@ -108,7 +108,27 @@ def test_photographs_are_decoded_at_640_pixels_and_taken_at_any_size() -> None:
     model = load_model("cosplace", save(published(vgg16_state(), 512, 64)))
     assert model.input_long_side(4000, 3000) == (640, 480)
     assert model.input_long_side(500, 300) == (500, 300)
-    assert model.spec.input_size.taken(4000, 3000) == (4000, 3000)
+    assert model.spec.input_size.resized(4000, 3000) == (4000, 3000)
+
+
+@pytest.mark.parametrize(("width", "height"), [(15, 40), (40, 15)])
+def test_an_image_of_which_vgg16_leaves_nothing_is_refused_in_one_line(
+    width: int, height: int
+) -> None:
+    model = load_model("cosplace", save(published(vgg16_state(), 512, 64)))
+    with pytest.raises(UserError, match=f"{width} x {height} pixels is too small") as refused:
+        model.describe(photographs(1, width, height))
+    assert "\n" not in str(refused.value)
+    assert model.describe(photographs(1, 16, 16)).shape == (1, 64)
+
+
+def test_a_file_has_the_same_descriptors_under_either_name_and_another_fingerprint() -> None:
+    """CosPlace's and EigenPlaces' files have the same names and shapes: the user's word counts."""
+    content = save(published(vgg16_state(), 512, 64))
+    one, other = load_model("cosplace", content), load_model("eigenplaces", content)
+    image = photographs(1, 83, 61)
+    assert np.array_equal(one.describe(image), other.describe(image))
+    assert one.spec.fingerprint != other.spec.fingerprint
 
 
 def test_converted_it_is_the_same_model() -> None:
