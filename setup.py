@@ -49,12 +49,13 @@ setup(
     package_data={
         "vladmap": ["py.typed"],
         "vladmap.models": ["weights/*"],
+        "vladmap.pipeline": ["rate_files/*"],
         "vladmap.reporting": ["static/*", "templates/*"],
     },
     install_requires=_requirements("beam_requirements.txt"),
     extras_require={
         "cpu": ["faiss-cpu>=1.15,<1.16"],
-        "gpu": ["faiss-gpu>=1.15,<1.16"],
+        "gpu": ["faiss-gpu-cuvs>=1.15,<1.16", "libcuvs-cu13>=26.6,<26.7"],
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
         "aws": ["apache-beam[aws]>=2.77,<2.78"],
         "learned": _LEARNED,

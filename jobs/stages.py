@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vladmap.console.results import print_json
 from vladmap.jobs.command import Parser, guarded, parser, words
+from vladmap.jobs.costing import add_costing_options, costing
 from vladmap.pipeline.command_options import END, add_options, build_options, stages_with
 from vladmap.pipeline.stage import Stage
 from vladmap.pipeline.stages import STAGES
@@ -46,6 +47,7 @@ class StageJob:
             self.name, self.text, epilog=_EPILOG.format(examples=examples), json_help=_JSON
         )
         add_options(made, [STAGES[name] for name in self.stages])
+        add_costing_options(made)
         return made
 
     def main(self, argv: Sequence[str] | None = None) -> int:
@@ -72,12 +74,13 @@ def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | No
             raise UserError("--atlas DIR is needed: the folder of the atlas")
         if reads_collection and not options.images:
             raise UserError("--images SOURCE is needed: a folder, a glob or a manifest")
+        counted_with = costing(vars(parsed))
         if parsed.dry_run:
-            lines = describe_work(options, stages)
+            said = describe_work(options, stages, beam_words, counted_with)
             if parsed.json:
-                print_json({"work": lines.splitlines()})
+                print_json({"work": said.lines, "estimate": said.figures})
             else:
-                print(lines)
+                print(*said.lines, sep="\n")
             return 0
         atlas = AtlasStore.open(options.atlas, create=reads_collection)
         run = run_stages(atlas, options, beam_words, stages)

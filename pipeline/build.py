@@ -78,13 +78,18 @@ def outcome(run: Run) -> dict[str, Any]:
     }
 
 
-def _keep_options(atlas: AtlasStore, options: BuildOptions) -> None:
-    """Keep what a build was asked for, so that it can be done again."""
+def absolute(options: BuildOptions) -> BuildOptions:
+    """The options with the local paths of what is read in full, as an atlas keeps them."""
     paths: dict[str, Any] = {
         name: os.path.abspath(value) if value and storage.is_local(value) else value
         for name, value in (("images", options.images), ("checkpoint", options.checkpoint))
     }
-    options = dataclasses.replace(options, **paths)
+    return dataclasses.replace(options, **paths)
+
+
+def _keep_options(atlas: AtlasStore, options: BuildOptions) -> None:
+    """Keep what a build was asked for, so that it can be done again."""
+    options = absolute(options)
     data = (json.dumps(given(options), indent=1, sort_keys=True) + "\n").encode()
     known = atlas.ledger(_OPTIONS).get("all")
     if known is None or known.file.digest != storage.digest(data):

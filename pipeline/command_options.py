@@ -62,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser, stages: Iterable[Stage]) -> Non
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print what would be done, how many images and how many bytes, and stop",
+        help="print what would be done, hours, bytes, money and what is missing for it, and stop",
     )
 
 

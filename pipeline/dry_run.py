@@ -1,40 +1,301 @@
-"""What a run would do, in words: `--dry-run`."""
+"""What a run would do and take, in words: `--dry-run`. Nothing is written but by a calibration,
+which deletes its folder."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
+
+from apache_beam.options.pipeline_options import PortableOptions, WorkerOptions
 
 from vladmap.atlas.store import AtlasStore
 from vladmap.console.numbers import human_bytes
-from vladmap.pipeline.collection import list_collection
+from vladmap.console.progress import counted
+from vladmap.features.registry import feature_kind, matching_device
+from vladmap.pipeline import estimate, launch
+from vladmap.pipeline.build import absolute, kept_options
+from vladmap.pipeline.collection import Listing, list_collection
 from vladmap.pipeline.ledgers import image_shards
-from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.measured import calibrate, dimension_of, rates_of_atlas
+from vladmap.pipeline.option_values import NOT_KEPT
+from vladmap.pipeline.options import BuildOptions, reduced_to
 from vladmap.pipeline.planning import plan
+from vladmap.pipeline.rates import DEFAULT, Rates, read_rates
+from vladmap.pipeline.readiness import ready
 from vladmap.pipeline.run import Run
+from vladmap.pipeline.stage import Stage
 from vladmap.pipeline.stages import STAGES
+from vladmap.pipeline.stages.describe import DESCRIBE, VOCABULARY
+from vladmap.pipeline.stages.pair import PAIR
+from vladmap.pipeline.stages.verify import CAMERAS, FEATURES, VERIFY
+from vladmap.pipeline.vocabulary import sample_size
+from vladmap.retrieval.names import BY_PATCHES
+from vladmap.weights.devices import CPU
+
+_ENOUGH_IMAGES = 200
+"""Of fewer photographs each has fewer neighbours than in a large collection."""
 
 
-def describe_work(options: BuildOptions, names: Sequence[str]) -> str:
-    """Lines on the photographs, then those of each stage's own estimate. Writes nothing."""
+@dataclasses.dataclass(frozen=True)
+class Costing:
+    """How a dry run is to count: `rates` names a file or rates that ship, `workers` 0 stands for
+    as many as Beam's options say; without `calibration` nothing is built to measure this machine.
+    """
+
+    rates: str = ""
+    workers: int = 0
+    calibration: bool = True
+    prices: estimate.Prices = dataclasses.field(default_factory=estimate.Prices)
+
+
+@dataclasses.dataclass(frozen=True)
+class DryRun:
+    """Lines for people, and the same in numbers for `--json`."""
+
+    lines: list[str]
+    figures: dict[str, Any]
+
+
+def describe_work(
+    options: BuildOptions,
+    names: Sequence[str],
+    beam_words: Sequence[str] = (),
+    costing: Costing | None = None,
+) -> DryRun:
+    """What the named stages would do to the photographs, and take. Raises UserError for rates that
+    cannot be read and a collection that cannot be listed."""
+    costing = costing or Costing()
     stages = [STAGES[name] for name in names]
     reads_collection = any(not stage.needs for stage in stages)
     atlas = AtlasStore.open(options.atlas, create=reads_collection, write=False)
-    run = Run(atlas, options)
-    if reads_collection:
-        listing = list_collection(options.images)
-        planned = plan(atlas, listing, options.shard_images, write=False)
-        images = listing.table.num_rows
-        lines = [
-            f"collection  {listing.root}: {images} images, {human_bytes(listing.bytes)}",
-            *(f"note        {note}" for note in listing.notes),
-            f"to read     {planned.fresh} images new or changed, {images - planned.fresh} known",
-        ]
-    else:
-        images = sum(entry.counts["images"] for entry in image_shards(run).values())
-        lines = [f"atlas       {atlas.root}: {images} images"]
+    run = Run(atlas, options, beam_words)
+    listing = list_collection(options.images) if reads_collection else None
+    lines, images, fresh = _collection(run, listing)
     for stage in stages:
         if stage.estimate is not None:
             lines += stage.estimate(run, images)
+    known, dimension, notes = _rates(run, listing, names, costing)
+    amounts = _amounts(run, stages, images, fresh, listing, dimension)
+    workers = costing.workers or _workers(beam_words)
+    found = estimate.costs(stages, options, amounts, known, workers, _on_gpu(options))
+    sizes = estimate.bytes_on_disk(amounts, known)
+    paid = estimate.money(found, sum(sizes.values()), costing.prices)
+    checks = ready(options, beam_words, max(0.0, sum(sizes.values()) - _written(run)))
+    lines += [*_table(found, workers, known), *notes, *_totals(found, sizes, paid, workers)]
+    lines += [
+        f"{'check' if check.good else 'WARNING':<12}{check.about}: {check.text}" for check in checks
+    ]
     lines.append(f"stages      {', '.join(names)} -> {atlas.root}")
     lines.append("nothing was written: leave out --dry-run to begin")
-    return "\n".join(lines)
+    figures = {
+        "images": images,
+        "workers": workers,
+        "steps": [dataclasses.asdict(cost) for cost in found],
+        "bytes": sizes,
+        "money": paid,
+        "checks": [dataclasses.asdict(check) for check in checks],
+        "rates": _joined(known).to_json(),
+    }
+    return DryRun(lines, figures)
+
+
+def _collection(run: Run, listing: Listing | None) -> tuple[list[str], int, int]:
+    """Lines on the photographs, how many there are, and how many of them are to be read."""
+    if listing is None:
+        images = sum(entry.counts["images"] for entry in image_shards(run).values())
+        return [f"atlas       {run.atlas.root}: {images} images"], images, 0
+    planned = plan(run.atlas, listing, run.options.shard_images, write=False)
+    images = listing.table.num_rows
+    lines = [
+        f"collection  {listing.root}: {images} images, {human_bytes(listing.bytes)}",
+        *(f"note        {note}" for note in listing.notes),
+        f"to read     {planned.fresh} images new or changed, {images - planned.fresh} known",
+    ]
+    return lines, images, planned.fresh
+
+
+def _rates(
+    run: Run, listing: Listing | None, names: Sequence[str], costing: Costing
+) -> tuple[list[Rates], int, list[str]]:
+    """Rates, those that count most first, the numbers of a descriptor, and what is to be said."""
+    known, notes = [], []
+    if costing.rates:
+        known.append(read_rates(costing.rates, run.options))
+    own = rates_of_atlas(run)
+    dimension = dimension_of(run)
+    if own.rates:
+        known.append(own)
+    elif costing.calibration and not costing.rates and listing is not None:
+        told = calibrate(run.options, listing, names)
+        known.append(told.rates)
+        dimension = told.dimension
+        if told.ended:
+            notes.append(f"note        the calibration ended early: {told.ended}")
+    known.append(read_rates(DEFAULT, run.options))
+    # What is learnt from many photographs is shorter than what a few of them can give.
+    return known, reduced_to(run.options) or run.options.whiten or dimension, notes
+
+
+def _amounts(
+    run: Run,
+    stages: Sequence[Stage],
+    images: int,
+    fresh: int,
+    listing: Listing | None,
+    dimension: int,
+) -> estimate.Amounts:
+    options = run.options
+    size = listing.bytes / max(1, images) if listing is not None else 0.0
+    paired = sum(entry.file.rows for entry in run.ledger(PAIR).values())
+    there = sum(entry.counts["images"] for entry in image_shards(run).values())
+    most = min(options.near + options.everywhere + options.following, (images - 1) / 2)
+    return estimate.Amounts(
+        images=images,
+        bytes_each=size,
+        pairs_each=paired / there if paired and there >= _ENOUGH_IMAGES else most,
+        cameras=max(1, len(run.ledger(CAMERAS))),
+        dimension=dimension,
+        fresh=_fresh(run, stages, images, fresh),
+        at_most={"vocabulary": sample_size(options)},
+    )
+
+
+def _fresh(run: Run, stages: Sequence[Stage], images: int, unread: int) -> dict[str, int]:
+    """Images that each step has yet to do, by its title.
+
+    Where an option that a stage reads is not what the last whole build had, all are to do, there
+    and in the stages that follow.
+    """
+    counts = {shard: entry.counts["images"] for shard, entry in image_shards(run).items()}
+    before, now = kept_options(run.atlas), absolute(run.options)
+    stale, found = False, {}
+    for stage in STAGES.values():
+        names = [name for name in stage.options if name not in (*NOT_KEPT, "images")]
+        stale |= before is not None and any(
+            getattr(before, name) != getattr(now, name) for name in names
+        )
+        for step in stage.steps:
+            ledger = run.ledger(step)
+            done = sum(counts.get(shard, 0) for shard in ledger)
+            if not any(shard in counts for shard in ledger):
+                # Of a collection that has not grown: one task, or what is not cut into shards.
+                done = images - unread if ledger else 0
+            found[step.title] = images if stale else max(0, images - done)
+    chosen = {step.title for stage in stages for step in stage.steps}
+    return {title: count for title, count in found.items() if title in chosen}
+
+
+def _on_gpu(options: BuildOptions) -> set[str]:
+    """Titles of the steps that run on the GPU that `--device` asks for."""
+    asked = options.device != CPU
+    devices = {
+        VOCABULARY: options.device,
+        DESCRIBE: options.device,
+        PAIR: options.device if options.rerank in BY_PATCHES else CPU,
+        FEATURES: feature_kind(options.features).device(options.device),
+        VERIFY: matching_device(options.matcher, options.device),
+    }
+    return {step.title for step, device in devices.items() if asked and device != CPU}
+
+
+def _written(run: Run) -> float:
+    """Bytes that the ledger knows of already."""
+    return float(
+        sum(
+            file.bytes
+            for name in run.atlas.stage_names()
+            for entry in run.atlas.ledger(name).values()
+            for file in entry.files
+        )
+    )
+
+
+def _workers(beam_words: Sequence[str]) -> int:
+    """How many workers Beam's options ask for; one where the work is done on this machine."""
+    if launch.on_this_machine(beam_words):
+        return 1
+    options = launch.options_of(beam_words)
+    worker = options.view_as(WorkerOptions)
+    asked = (
+        worker.max_num_workers,
+        worker.num_workers,
+        options.view_as(PortableOptions).sdk_worker_parallelism,
+    )
+    return next((int(number) for number in asked if number), 1)
+
+
+def _table(found: Sequence[estimate.Cost], workers: int, known: Sequence[Rates]) -> list[str]:
+    """One line a step: its work, the time of one worker and of all, and the number of whose rate
+    it is; the sources stand above."""
+    numbers = {rates.source: f"[{number}]" for number, rates in enumerate(known, start=1)}
+    used = {cost.source for cost in found}
+    lines = [
+        f"{'rates':<12}{number} {source}" for source, number in numbers.items() if source in used
+    ]
+    all_workers = f"{workers} workers" if workers > 1 else ""
+    lines.append(f"{'step':<14}{'work':>20}{'one worker':>13}{all_workers:>13}  rate".rstrip())
+    for cost in found:
+        work = counted(cost.units, cost.unit)
+        one = "not known" if cost.seconds is None else duration(cost.seconds)
+        both = ""
+        if workers > 1:
+            both = "not known" if cost.elapsed_s is None else duration(cost.elapsed_s)
+        whose = numbers.get(cost.source, "")
+        lines.append(f"{cost.step:<14}{work:>20}{one:>13}{both:>13}  {whose}".rstrip())
+    return lines
+
+
+def _totals(
+    found: Sequence[estimate.Cost],
+    sizes: dict[str, float],
+    paid: dict[str, float],
+    workers: int,
+) -> list[str]:
+    one = sum(cost.seconds or 0.0 for cost in found)
+    elapsed = sum(cost.elapsed_s or 0.0 for cost in found)
+    lines = [f"time        {duration(one)} on one worker"]
+    if workers > 1:
+        lines[0] += f", {duration(elapsed)} on {workers}"
+    unknown = [cost.step for cost in found if cost.seconds is None]
+    if unknown:
+        lines.append(f"note        without {', '.join(unknown)}: no rate is known; see --rates")
+    most = max((cost.busy for cost in found), default=1)
+    if workers > most:
+        lines.append(f"workers     no step keeps more than {most} busy: --shard-images cuts more")
+    alone = sum(cost.seconds or 0.0 for cost in found if cost.busy == 1)
+    if workers > 1 and alone:
+        lines.append(f"workers     {duration(alone)} of it is work of one worker alone")
+    whole = human_bytes(sum(sizes.values()))
+    parts = sorted(sizes.items(), key=lambda item: -item[1])[:4]
+    shown = ", ".join(f"{name} {human_bytes(size)}" for name, size in parts)
+    lines.append(f"bytes       {whole} in the whole atlas: {shown}")
+    if paid:
+        each = ", ".join(f"{name} {amount:,.2f}" for name, amount in paid.items())
+        lines.append(f"money       {sum(paid.values()):,.2f} at the prices given: {each}")
+    else:
+        lines.append("money       give --worker-price, --gpu-price, --storage-price to count it")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as people read them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 or seconds == 0 else "under 1 s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def _joined(known: Sequence[Rates]) -> Rates:
+    """The rates that count, as one file: `--rates` reads what `--json` says under `rates`."""
+    steps: dict[str, tuple[Any, ...]] = {}
+    sizes: dict[str, float] = {}
+    for rates in reversed(known):
+        for step in {rate.step for rate in rates.rates}:
+            steps[step] = tuple(rates.of(step))
+        sizes |= rates.bytes
+    return Rates(
+        "; ".join(rates.source for rates in known),
+        tuple(rate for _, found in sorted(steps.items()) for rate in found),
+        dict(sorted(sizes.items())),
+        max(rates.start_s for rates in known),
+    )

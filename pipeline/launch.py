@@ -54,6 +54,11 @@ def in_process(words: Sequence[str]) -> bool:
     return _is_direct(options) and not _has_processes(options)
 
 
+def on_this_machine(words: Sequence[str]) -> bool:
+    """Whether the work is done here, in this process or in others beside it."""
+    return _is_direct(options_of(words))
+
+
 def _is_direct(options: PipelineOptions) -> bool:
     runner = options.view_as(StandardOptions).runner
     return runner.rpartition(".")[2].lower() in _ON_THIS_MACHINE

@@ -15,7 +15,7 @@ from vladmap.schemas.rejects import UserError
 
 FIELDS = {option.name: option for option in dataclasses.fields(BuildOptions)}
 
-_NOT_KEPT = ("atlas", "device", "threads", "batch_size", "relearn")
+NOT_KEPT = ("atlas", "device", "threads", "batch_size", "relearn")
 """They say how a run works, not what its atlas holds."""
 
 
@@ -89,7 +89,7 @@ def given(options: BuildOptions) -> dict[str, Any]:
     return {
         name: getattr(options, name)
         for name, option in FIELDS.items()
-        if name not in _NOT_KEPT and getattr(options, name) != option.default
+        if name not in NOT_KEPT and getattr(options, name) != option.default
     }
 
 

@@ -25,7 +25,8 @@ class Step:
     `ledger` names the ledger, where it differs from `name`; `{options.model}` in it stands for the
     value of that option, where an atlas can hold the results of several. `label` is the
     name on the progress bar and in the report, where it differs from `name`; `unit` is what both
-    count. The ledger of an `internal` step is read by no other stage.
+    count. The ledger of an `internal` step is read by no other stage. A step that is `alone` is one
+    task: more workers do not make it faster.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Step:
     label: str = ""
     unit: str = "shards"
     internal: bool = False
+    alone: bool = False
 
     @property
     def title(self) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.photographs import SHARD_ROWS, shard_rows
+from vladmap.models.kinds import LEARN_NOTHING
 from vladmap.models.learning import LearningSettings, complete_weights
 from vladmap.models.registry import patch_dimension
 from vladmap.pipeline.ledgers import image_shards
@@ -53,7 +54,7 @@ def model_weights(run: Run, settings: ModelSettings) -> LedgerEntry:
     whole = _whole_weights(options, checkpoint)
     if whole:
         return _keep_weights(run, settings, whole, fingerprint)
-    return _learn_weights(run, settings, dimension, fingerprint)
+    return _learn_weights(run, settings, fingerprint)
 
 
 def _read_checkpoint(path: str) -> bytes | None:
@@ -90,9 +91,7 @@ def _keep_weights(run: Run, settings: ModelSettings, whole: bytes, fingerprint: 
     return entry
 
 
-def _learn_weights(
-    run: Run, settings: ModelSettings, dimension: int, fingerprint: str
-) -> LedgerEntry:
+def _learn_weights(run: Run, settings: ModelSettings, fingerprint: str) -> LedgerEntry:
     """Learn words, and what reduces descriptors to a dimension, from a sample of the images."""
     options, root, ledger_name = run.options, run.atlas.root, VOCABULARY.ledger_name(run.options)
     rows = [
@@ -100,19 +99,7 @@ def _learn_weights(
     ]
     # Ids are digests of names: the lowest ones are a fair sample, and the same in every run.
     rows.sort(key=lambda row: row["image_id"])
-    learning = LearningSettings(
-        model=options.model,
-        checkpoint=options.checkpoint or None,
-        clusters=options.clusters,
-        seed=options.seed,
-        device=options.device,
-        precision=options.precision,
-        whiten=options.whiten,
-        dimension=dimension,
-        patch_size=settings.patch_size,
-        patch_dimension=options.patch_dimension if settings.patch_size else 0,
-        word_images=options.vocabulary_images,
-    )
+    learning = _learning(options, settings.patch_size)
     sample = pa.Table.from_pylist(rows[: learning.sample_images], schema=SHARD_ROWS)
     listed = layout.vocabulary_sample(options.model)
     storage.commit_table(root, listed, sample)
@@ -127,3 +114,26 @@ def _learn_weights(
     )
     storage.delete(run.atlas.path(listed))  # nothing reads it again, or would notice its damage
     return ledger[_WEIGHTS]
+
+
+def _learning(options: BuildOptions, patch_size: int) -> LearningSettings:
+    return LearningSettings(
+        model=options.model,
+        checkpoint=options.checkpoint or None,
+        clusters=options.clusters,
+        seed=options.seed,
+        device=options.device,
+        precision=options.precision,
+        whiten=options.whiten,
+        dimension=reduced_to(options),
+        patch_size=patch_size,
+        patch_dimension=options.patch_dimension if patch_size else 0,
+        word_images=options.vocabulary_images,
+    )
+
+
+def sample_size(options: BuildOptions) -> int:
+    """Photographs that a model is learnt from, at most; 0 where its weights are taken as whole."""
+    if options.model in LEARN_NOTHING or (options.checkpoint and not options.learn):
+        return 0
+    return _learning(options, options.patch_size).sample_images

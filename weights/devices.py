@@ -28,6 +28,13 @@ def torch_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def gpu_names() -> list[str]:
+    """What the GPUs that CUDA finds on this machine call themselves; none without a driver."""
+    import torch
+
+    return [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
+
+
 def convolutions(exact: bool) -> AbstractContextManager[None]:
     """A block in which a GPU computes convolutions the same way each time.
 

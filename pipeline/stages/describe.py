@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from vladmap.pipeline.run import Run
 
 VOCABULARY = Step(
-    "vocabulary", version=4, ledger="vocabulary-{options.model}", unit="images", internal=True
+    "vocabulary",
+    version=4,
+    ledger="vocabulary-{options.model}",
+    unit="images",
+    internal=True,
+    alone=True,
 )
 DESCRIBE = Step("describe", version=3, ledger="describe-{options.model}", unit="images")
 

@@ -15,6 +15,7 @@ TRAIN = Step(
     label="train index",
     unit="indices",
     internal=True,
+    alone=True,
 )
 PARTS = Step("index", ledger="index-{options.model}-parts", unit="vectors", internal=True)
 PLACES = Step(
@@ -24,7 +25,9 @@ PLACES = Step(
     unit="vectors",
     internal=True,
 )
-INDEX = Step("index", ledger="index-{options.model}", label="merge index", unit="vectors")
+INDEX = Step(
+    "index", ledger="index-{options.model}", label="merge index", unit="vectors", alone=True
+)
 
 
 def work(run: Run) -> None:

@@ -81,7 +81,7 @@ def test_a_dry_run_counts_images_and_bytes_and_writes_nothing(
     write_drive(tmp_path / "drive", 3)
     size = sum(path.stat().st_size for path in (tmp_path / "drive").iterdir())
     words = ["build", "--images", str(tmp_path / "drive"), "--atlas", str(tmp_path / "atlas")]
-    assert main([*words, "--dry-run"]) == 0
+    assert main([*words, "--dry-run", "--no-calibration"]) == 0
     said = capsys.readouterr().out
     assert f"3 images, {size / 1000:.1f} kB" in said
     assert not (tmp_path / "atlas").exists()
@@ -226,7 +226,10 @@ def test_the_summary_is_one_json_object_for_scripts(
     assert found["counts"]["images"] == 3
     assert [(each["stage"], each["elements"]) for each in found["stages"]] == [("ingest", 3)]
     assert main(["build", *words, "--dry-run"]) == 0
-    assert "3 known" in " ".join(json.loads(capsys.readouterr().out)["work"])
+    found = json.loads(capsys.readouterr().out)
+    assert "3 known" in " ".join(found["work"])
+    assert found["estimate"]["images"] == 3
+    assert "this atlas's last runs" in found["estimate"]["rates"]["source"]
 
 
 def test_each_stage_is_counted_and_the_rest_of_its_time_told(

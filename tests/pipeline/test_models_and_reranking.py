@@ -14,8 +14,9 @@ from tests.models.synthetic import pytorch_netvlad_state, saved
 from tests.pipeline.test_stages import build, done, files
 from vladmap.atlas.store import AtlasStore
 from vladmap.jobs.main import main
-from vladmap.pipeline.dry_run import describe_work
+from vladmap.pipeline.dry_run import Costing, describe_work
 from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.rates import DEFAULT
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import STAGES
 from vladmap.schemas.rejects import UserError
@@ -98,7 +99,8 @@ def test_the_dry_run_knows_the_pca_that_a_checkpoint_brings(drive: Path, tmp_pat
         checkpoint=str(checkpoint),
         rerank="rapid",
     )
-    assert f"{936 * 28:,} bytes an image" in describe_work(options, ["ingest", "describe"])
+    said = describe_work(options, ["ingest", "describe"], costing=Costing(calibration=False))
+    assert f"{936 * 28:,} bytes an image" in "\n".join(said.lines)
 
 
 def test_a_reranked_build_again_does_nothing_and_elsewhere_gives_the_same_bytes(
@@ -169,8 +171,10 @@ def test_the_dry_run_tells_the_bytes_of_an_images_patches(drive: Path, tmp_path:
     options = BuildOptions(
         images=str(drive), atlas=str(tmp_path / "atlas"), rerank="rapid", patch_dimension=512
     )
-    said = describe_work(options, ["ingest", "describe", "pair"])
-    assert "482,976 bytes an image" in said  # 36 x 26 patches of 512 numbers and a scale
+    said = describe_work(options, ["ingest", "describe", "pair"], costing=Costing(rates=DEFAULT))
+    assert "482,976 bytes an image" in "\n".join(
+        said.lines
+    )  # 36 x 26 patches of 512 numbers and a scale
 
 
 def test_patches_that_were_not_described_are_asked_for(drive: Path, tmp_path: Path) -> None:
