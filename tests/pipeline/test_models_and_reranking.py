@@ -172,9 +172,8 @@ def test_the_dry_run_tells_the_bytes_of_an_images_patches(drive: Path, tmp_path:
         images=str(drive), atlas=str(tmp_path / "atlas"), rerank="rapid", patch_dimension=512
     )
     said = describe_work(options, ["ingest", "describe", "pair"], costing=Costing(rates=DEFAULT))
-    assert "482,976 bytes an image" in "\n".join(
-        said.lines
-    )  # 36 x 26 patches of 512 numbers and a scale
+    # 36 x 26 patches of 512 numbers and a scale
+    assert "482,976 bytes an image" in "\n".join(said.lines)
 
 
 def test_patches_that_were_not_described_are_asked_for(drive: Path, tmp_path: Path) -> None:
