@@ -1,4 +1,4 @@
-"""Brushes: what tiles are painted with.
+"""Functions by which tiles are painted.
 
 All tiles of a kind are painted together, each with its own random numbers. Colours are in 0..1 over
 texture coordinates s (right) and t (up).
@@ -41,13 +41,13 @@ def choices(rng: np.random.Generator, count: int, values: tuple[float, ...]) -> 
 
 
 def colours(rng: np.random.Generator, count: int, low: float, high: float) -> Tensor:
-    """(count, 1, 1, 3) colours, muted as things outdoors are."""
+    """(count, 1, 1, 3) random colours of reduced saturation."""
     vivid = torch.from_numpy(rng.uniform(low, high, (count, 1, 1, 3)).astype(np.float32))
     return torch.lerp(vivid.mean(-1, keepdim=True), vivid, 0.6)
 
 
 def band(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
-    """1 from `low` to `high`, with borders one texel soft."""
+    """1 where `x` is from `low` to `high`, else 0, with a linear transition of one texel."""
     return torch.minimum(x - low, high - x).mul_(TILE_SIZE).add_(0.5).clamp_(0.0, 1.0)
 
 

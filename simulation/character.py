@@ -1,4 +1,4 @@
-"""What kind of place a city is: the width of its streets, its houses, colours, trees and hills."""
+"""The character of a city: the width of its streets, its houses, colours, trees and hills."""
 
 from __future__ import annotations
 

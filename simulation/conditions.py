@@ -1,4 +1,4 @@
-"""Light: the sun, the sky and the haze between."""
+"""Light of a scene: sun, sky and haze at a time and in a weather."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Conditions:
         return self.brightness * (light + np.array(self.sky_glow))
 
     def _greyed(self, colour: Vector, lift: float = 1.0) -> Vector:
-        """A colour on its way to grey; `lift`: how much lighter the grey is."""
+        """A colour blended with its grey; `lift`: how much lighter the grey is."""
         if self.grey == 0:
             return colour
         return colour + self.grey * (lift * colour.mean() - colour)

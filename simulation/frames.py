@@ -52,5 +52,5 @@ class Frame:
 
 
 def draw_stain(rng: np.random.Generator) -> tuple[float, float]:
-    """A place of its own in the stains, so that no two surfaces share their dirt."""
+    """A random place in the stain textures, so that no two surfaces have the same dirt."""
     return float(rng.random()), float(rng.random())

@@ -1,4 +1,4 @@
-"""What grows between and beyond the houses: lawns, hedges, where trees stand, hills far away."""
+"""Vegetation and terrain: lawns, hedges, the positions of trees, and distant hills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Houses: walls with windows and shops, what stands out from their fronts, and their roofs."""
+"""Houses: walls with windows and shops, balconies and other parts of fronts, and roofs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a camera makes of the light: exposure, colours, blur, noise and bent lines."""
+"""The camera's effects on the light: exposure, colours, blur, noise and distortion."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _radius(light: Tensor) -> Tensor:
 
 
 def _bend(light: Tensor, k1: Tensor) -> Tensor:
-    """Radial distortion; the picture stays full, what is pushed over its border is lost."""
+    """Radial distortion, scaled so that the picture stays full; its border is cut off."""
     height, width = light.shape[2:]
     y = torch.linspace(-1, 1, height, device=light.device)[:, None].expand(height, width)
     x = torch.linspace(-1, 1, width, device=light.device)[None].expand(height, width)
@@ -155,7 +155,7 @@ def _spread(light: Tensor, share: Tensor) -> Tensor:
 
 
 def _blur(light: Tensor, lenses: Lenses) -> Tensor:
-    """Out of focus and moved: one kernel a photograph."""
+    """Defocus and motion blur: one kernel a photograph."""
     reach = _KERNEL // 2
     offset = np.arange(-reach, reach + 1)
     x, y = np.meshgrid(offset, offset)

@@ -1,4 +1,4 @@
-"""Names of the simulation that a command line shows. It imports nothing that is slow."""
+"""Names that the command line shows. This module imports nothing that is slow."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ NORTH, SOUTH = np.array([0.0, 1.0, 0.0]), np.array([0.0, -1.0, 0.0])
 
 
 def rightwards(normal: Vector) -> Vector:
-    """UP x normal: the way right along a wall for who stands before it."""
+    """UP x normal: the direction to the right along a wall, for a viewer in front of it."""
     return np.array([-normal[1], normal[0], 0.0])
 
 

@@ -1,4 +1,4 @@
-"""Which quad is seen where: exact scan conversion of planar quads, all at once."""
+"""Visibility: exact scan conversion of planar quads, all in one vectorised pass."""
 
 from __future__ import annotations
 

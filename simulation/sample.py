@@ -1,4 +1,4 @@
-"""The sample collection: a drive through a rendered city, as a car's camera would leave it."""
+"""The sample collection: drives through a rendered city, as files with EXIF, with known truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes and goes in a street: cars, people, scaffolding; the same city on another day."""
+"""Temporary objects: cars, people, scaffolding, and other changes of a city between visits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another day: the light, the weather, the season and the traffic of a visit, by condition."""
+"""The light, weather, season and traffic of a visit to a city, by condition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worlds to learn places from: cities from seeds, each driven again on other days.
+"""Training data: cities from seeds, each with several drives on different days.
 
 Written in the layout that evaluations of place recognition use: photographs whose names say where
 they were taken, `images/<split>/{database,queries}`.
@@ -42,7 +42,7 @@ _DATES = {"leaf": "20240612", "autumn": "20241028", "bare": "20250115"}
 
 @dataclass(frozen=True)
 class _World:
-    """All that decides a world's bytes."""
+    """Everything that the files of a world depend on."""
 
     seed: int
     split: str

@@ -1,1 +1,1 @@
-"""Decoding: from the bytes of a file that may be anything to upright pixels."""
+"""Decoding: from the untrusted bytes of a file to upright pixels."""

@@ -29,9 +29,9 @@ from vladmap.schemas.rejects import PhotoError, RejectReason
 Size = tuple[int, int]
 Target = Callable[[int, int], Size]
 
-# Of waiting, where processor time does not pass: a machine may be busy with other things.
+# The limit of elapsed time; it is longer than that of processor time, as the machine may be busy.
 _WAIT_S = 4 * SECONDS
-# What a decoder prints (libtiff does) where it makes up for what it cannot read.
+# Messages that decoders such as libtiff print where they skip or replace damaged data.
 _DAMAGE = ("Corrupt JPEG", "Decoding error", "Premature end", "not in table", "Bad code")
 
 
@@ -210,7 +210,7 @@ def main() -> None:
 
 
 def _received(stream: IO[bytes], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Pixels, read into their place: a copy of many would cost as much again."""
+    """Pixels, read directly into the array, since a copy would double the memory."""
     pixels = np.empty(shape, np.uint8)
     rest = pixels.data.cast("B")
     while len(rest):
@@ -230,9 +230,9 @@ def _read(stream: IO[bytes]) -> bytes:
 
 
 def _limit(memory: int, seconds: int) -> None:
-    """From here on, at most `memory` bytes more and `seconds` of processor time.
+    """Limit this process to `memory` further bytes and `seconds` of further processor time.
 
-    macOS does not hold a process to its memory.
+    macOS does not enforce the limit of memory.
     """
     import resource
 

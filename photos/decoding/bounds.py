@@ -1,8 +1,8 @@
-"""How much of a machine one photograph may take: bytes, memory, time.
+"""Limits of file size, memory and time for one photograph.
 
-A small file can ask for a great deal: 34 bytes of WebP for three gigabytes, 800 kB of JPEG for a
-minute and a half. What can be seen in a file without decoding it is looked at here, first; what
-cannot is decoded in a process that can be ended (`photos.decoding.apart`).
+A small file can need much: 34 bytes of WebP three gigabytes, 800 kB of JPEG a minute and a half.
+What can be determined without decoding is checked here first; files whose cost cannot be determined
+are decoded in a process that can be ended (`photos.decoding.apart`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_PIXELS = 200_000_000
 """Default of `--max-pixels`: above any street camera."""
 
 SECONDS = 6
-"""Of processor time, in which a photograph must decode that is decoded apart."""
+"""The limit of processor time for a photograph that is decoded in another process."""
 
 _MEMORY = 1_000_000_000
 _BYTES = 256 * 2**20
@@ -31,8 +31,8 @@ _LARGE = 50_000_000
 _LONG_METADATA = 2**16  # the most that one segment of a JPEG holds
 _LONG_HEADER = 2**20
 
-# Bytes a pixel at the worst moment of Pillow's way to RGB, by its mode: an RGB image has four, the
-# array at the end three twice, transparency is laid on white by way of four copies.
+# The peak memory in bytes a pixel of Pillow's conversion to RGB, by the image's mode: an RGB image
+# takes four, the final array three, twice; transparency is composited with white by four copies.
 _BY_MODE = {
     "1": 7,
     "L": 6,
@@ -66,7 +66,7 @@ def size_limit(max_pixels: int) -> int:
 
 
 def require_sane_jpeg(parts: jpeg.Structure) -> None:
-    """Raise PhotoError TOO_COSTLY for a JPEG that only keeps its reader busy."""
+    """Raise PhotoError TOO_COSTLY for a JPEG whose structure is made to take long to read."""
     if len(parts.scans) > _MOST_SCANS:
         raise PhotoError(
             RejectReason.TOO_COSTLY,
@@ -136,10 +136,10 @@ def _samples(data: bytes, parts: jpeg.Structure, pixels: int) -> int:
 
 
 def decodes_apart(name: str | None, data: bytes) -> bool:
-    """Whether a file's time or memory cannot be told beforehand: it is decoded in a process.
+    """Whether a file is decoded in another process, since its time or memory cannot be predicted.
 
-    That is so for TIFF and BMP (their decoders are slow where the file wants it), for arithmetic
-    codes, for JPEGs whose many scans are of many pixels, and for files with long metadata.
+    That is so for TIFF and BMP (a file can make their decoders slow), for arithmetic coding, for
+    large JPEGs with many scans, and for files with long metadata.
     """
     if name == "JPEG":
         parts = walk_jpeg(data)

@@ -1,4 +1,4 @@
-"""Pixels: upright 8-bit RGB at the size that is wanted, and the proof that a file decodes."""
+"""Decodes photographs to upright 8-bit RGB at a given size, and checks that files decode."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def inspect_here(data: bytes, max_pixels: int) -> tuple[Header, float]:
             image.load()
         header = header_of(image)
         grey = _load(image, data, _within(image.size, SHARPNESS_LONG_SIDE), mode="L")
-        # A wide picture closes or not, whichever way round its sides are.
+        # `judged_by_pixels` needs the sides swapped as in the header; mirroring does not matter.
         turned = (header.width < header.height) != (grey.shape[1] < grey.shape[0])
         return judged_by_pixels(header, grey.T if turned else grey), _laplacian_variance(grey)
 

@@ -1,10 +1,10 @@
-"""JPEG: the pixels with the decoder's complaints, which Pillow does not pass on.
+"""Decodes JPEG and detects damage by the decoder's warnings, which Pillow does not report.
 
-libjpeg mends what it can and warns: of a run of zeros, a foreign block or a cut in the middle of
-the entropy-coded data it makes a picture whose rest is shifted or grey. Pillow silences these
-warnings; simplejpeg (TurboJPEG, the same libjpeg-turbo and the same pixels) reports the first one.
-Some warnings are of no consequence, and cameras write files that cause them: those are mended here,
-and the file is decoded again, for what may hide behind the first.
+libjpeg decodes damaged files and warns: after a run of zeros, a foreign block or a cut in the
+entropy-coded data, the rest of the picture is shifted or grey. Pillow suppresses these warnings;
+simplejpeg (TurboJPEG, the same libjpeg-turbo and the same pixels) reports the first one. Some
+warnings are harmless, and cameras write files that cause them: their cause is removed here, and the
+file is decoded again, since other warnings may follow the first.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _turbo(
 
 
 def _mend(data: bytes, warning: str) -> bytes | None:
-    """The file without what a harmless warning is about; None where the warning means damage."""
+    """The file without the cause of a harmless warning; None where the warning means damage."""
     if any(word in warning for word in _HARMLESS):
         return _with_plain_header(data)
     extraneous = _EXTRANEOUS.search(warning)
@@ -153,7 +153,7 @@ def _mend(data: bytes, warning: str) -> bytes | None:
 
 
 def _with_plain_header(data: bytes) -> bytes:
-    """The file without stray bytes and metadata, its odd but harmless numbers put right."""
+    """The file without stray bytes and metadata, with odd but harmless header values corrected."""
     parts = structure(data)
     sequential = any(marker in _SEQUENTIAL for marker, _, _ in parts.segments)
     pieces = [data[:2]]
@@ -194,10 +194,10 @@ def _damaged(data: bytes, warning: str) -> PhotoError:
 
 
 def lost_share(data: bytes) -> float:
-    """About which share of a damaged JPEG's picture is wrong or missing, 0 to 1.
+    """An estimate of the share of a damaged JPEG's picture that is wrong or missing, 0 to 1.
 
-    An estimate: nothing in a JPEG says where it is damaged. It is the largest of what speaks for a
-    place, from which all of the picture counts as lost:
+    A JPEG does not say where it is damaged. Each of the following gives a place from which on the
+    picture counts as lost; the result is the largest share:
 
     - the blocks at the end that were never coded, which libjpeg leaves mid-grey;
     - a run of equal bytes, or a marker where none may be, in the entropy-coded data: the share of

@@ -1,4 +1,4 @@
-"""Which file is this, and may it be opened: the guarded way into Pillow.
+"""Opens photographs by Pillow, after checks of their format and size.
 
 `Image.open` is not used. Its guard against decompression bombs is a module global that warns at
 one limit and raises at twice that, so raising the limit for a collection of large photographs

@@ -1,1 +1,1 @@
-"""Headers: what a photograph says of itself, in EXIF, XMP and the notes of Mapillary's tools."""
+"""Headers: a photograph's metadata from EXIF, XMP and the JSON of Mapillary's tools."""

@@ -1,8 +1,8 @@
-"""When a photograph was taken: what the camera's clock, its zone and the GPS clock say together.
+"""The capture time of a photograph, from the camera's clock, its time zone and the GPS clock.
 
-A camera's clock shows the time of a zone that is often not written; a receiver's shows UTC, but its
-date may be wrong: counted from a week number that overflows every 1,024 weeks, never set, or the
-local date. So the clocks are compared modulo 24 hours, and the camera's date is kept.
+A camera's clock shows local time, often without its zone. A GPS clock shows UTC, but its date may
+be wrong: by a week number that overflows every 1,024 weeks, because it was never set, or because it
+is the local date. So the two clocks are compared modulo 24 hours, and the camera's date is used.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _SECONDS = timedelta(seconds=15)
 _DAY = timedelta(days=1)
 _QUARTER = timedelta(minutes=15)
 _EAST_MOST, _WEST_MOST = timedelta(hours=14), timedelta(hours=-12)
-# A zone, and a date that is wrong by a day.
+# The largest zone offset, plus a date that is wrong by a day.
 _SAME_DATE = _EAST_MOST + _DAY
-# Western China, beyond the four hours of which its clocks are ahead of the sun.
+# The largest difference of zone and solar time, with a margin: in western China it is four hours.
 _FARTHEST_FROM_SUN = timedelta(hours=5)
 _BOTH_DATES = -150.0
 # The week number's first overflow; before it no camera wrote GPS dates.
 _FIRST_ROLLOVER = datetime(1999, 8, 22)
-# What clocks count from that were never set: Unix, FAT, the Macintosh, and Unix west of Greenwich.
+# Epochs, which a clock shows that was never set: Unix (also west of Greenwich), FAT, Macintosh.
 _UNSET = frozenset({date(1970, 1, 1), date(1969, 12, 31), date(1980, 1, 1), date(1904, 1, 1)})
 # A clock that is off by something else than a zone may have been set in between.
 _WRONG_CLOCK_HOLDS_S = 12 * 3600.0
@@ -110,12 +110,12 @@ def capture_time(
     sound = gps is not None and gps >= _FIRST_ROLLOVER
     if near is not None and near != gps:
         notes.append("gps_week_rollover")
-    # Dates that contradict each other take clocks that agree to the seconds, which chance does once
-    # in thirty times, to prove the camera's date.
+    # Where the dates contradict each other, the clocks must agree to seconds to confirm the date of
+    # the camera; by chance that happens once in thirty cases.
     tolerance = _SECONDS if near is None and sound else TOLERANCE
     zone = _zone(local, gps_clock, near, longitude, tolerance)
     if zone is not None and near is None and longitude is not None:
-        # Without a date that fits, chance may have brought the clocks together: ask the sun.
+        # Without a matching date the clocks may agree by chance: compare with solar time.
         beside = _within_half_a_day(zone - timedelta(hours=longitude / 15.0))
         zone = zone if abs(beside) <= _FARTHEST_FROM_SUN else None
     if zone is not None:
@@ -131,7 +131,7 @@ def capture_time(
     notes.append("camera_clock_wrong")
     right = near
     if longitude is not None:
-        # As the local date beside UTC time shows: a whole day from where the sun was.
+        # Where the receiver wrote the local date with UTC time, it is a day off from solar time.
         sun = local - timedelta(hours=longitude / 15.0)
         if abs(near - sun) > timedelta(hours=15):
             right = min((near - _DAY, near, near + _DAY), key=lambda each: abs(each - sun))
@@ -180,12 +180,13 @@ def zones_of_neighbours(
 def offsets_of_neighbours(
     local: NDArray[np.datetime64], instant: NDArray[np.datetime64]
 ) -> NDArray[np.float64]:
-    """(n,) seconds by which the clock of one camera is ahead of UTC, by those of its known frames.
+    """(n,) seconds by which the clock of one camera is ahead of UTC in each of its frames.
 
     `local` (n,) is what the camera's clock showed, `instant` (n,) UTC; NaT where unknown. A frame
-    with both has its own difference; another with a clock that of the known frame nearest by the
-    clock (of two as near the earlier one). NaN where none is known. A difference that is no zone's
-    is that of a wrong clock, and holds for half a day.
+    with both has its own difference. A frame with only a local time takes the difference of the
+    nearest frame in local time that has both (of two equally near ones the earlier). A difference
+    that is no zone offset comes from a wrong clock, and is used for half a day only. NaN where none
+    applies.
     """
     known = ~(np.isnat(local) | np.isnat(instant))
     seconds = np.full(len(local), np.nan)

@@ -1,4 +1,4 @@
-"""Latitudes and longitudes as people and programs write them: text to signed degrees."""
+"""Parses latitudes and longitudes in the notations that are in use: text to signed degrees."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _MARKS = re.compile("[\u00b0\u00ba'\"\u2032\u2033\u2019\u201d]|deg(?:rees)?", re
 class Coordinate:
     """One coordinate: unsigned degrees, and the side of the equator or of Greenwich it lies on.
 
-    `side` is 1 north or east, -1 south or west, None where it is not told; a decimal number alone
-    is told by its sign (`signed`), which a writer leaves out where it is positive.
+    `side` is 1 for north or east, -1 for south or west, None where it is unknown. A decimal number
+    alone has its side by its sign (`signed`); without a sign it is positive.
     """
 
     degrees: float

@@ -1,4 +1,4 @@
-"""What one source of metadata (EXIF, XMP, Mapillary's JSON) says about a photograph."""
+"""The metadata of a photograph from one source (EXIF, XMP, Mapillary's JSON)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MAX_TEXT = 256
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """One source's statements; None where it says nothing usable. Degrees, metres, UTC.
+    """The values of one source, None where it has no valid one; in degrees, metres, UTC.
 
-    `position` is (latitude, longitude) and has been validated; `position_invalid` says that the
-    source wrote one that cannot be used. `captured_at` is an instant, `time_source` (of
-    photos.headers.clocks) what it was taken from, `captured_local` what the camera's clock showed.
-    `projection` is one of photos.headers.projection.
+    `position` is (latitude, longitude), validated; `position_invalid` says that the source has an
+    invalid one. `captured_at` is an instant, `time_source` its origin (a constant of
+    photos.headers.clocks), `captured_local` what the camera's clock showed. `projection` is one of
+    photos.headers.projection.
     """
 
     position: tuple[float, float] | None = None

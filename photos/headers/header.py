@@ -1,4 +1,4 @@
-"""What a photograph says about itself, without its pixels."""
+"""The header of a photograph: its metadata, combined from all sources in the file."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def header_of(image: ImageFile.ImageFile) -> Header:
 
 
 def _together(local: datetime, gps: Facts, longitude: float | None) -> Facts:
-    """The capture time of a camera's clock and of a GPS clock that stands elsewhere."""
+    """`gps` with the capture time from its GPS clock and the camera's clock of another source."""
     if gps.captured_at is None:
         return gps
     moment = gps.captured_at.replace(tzinfo=None)

@@ -1,8 +1,8 @@
-"""Which projection a photograph's pixels are in: one lens's picture, or a panorama.
+"""The projection of a photograph: the picture of one lens, or a panorama.
 
-A panorama that is taken for one lens's picture has no focal length that explains it, and a map made
-with one is silently wrong. What a photograph says of itself decides; where it says nothing, a wide
-picture is tested: does it close around the horizon, does a row at a pole show one point.
+No focal length fits a panorama, and a map made with one is wrong without any error. The metadata
+decide. Where they say nothing, a wide picture is tested: whether its left and right edges fit
+together, and whether its first or last row shows a single point, a pole.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ _ALL_ROUND = re.compile(
     re.IGNORECASE,
 )
 
-# The sides of a picture that closes differ as columns beside each other do: at most so many times
-# the median such difference, so much less than columns a third of the picture apart, and what
-# changes down the one changes down the other.
+# In a closed panorama the left and right edges are neighbours. So their difference is at most this
+# multiple of the median difference of neighbouring columns, and this share of that of columns a
+# third of the width apart; and the vertical changes along the two are correlated.
 _SEAM_TO_NEIGHBOURS = 2.0
 _SEAM_TO_FAR = 0.25
 _SEAM_CORRELATION = 0.4
-# Where no pole speaks beside it.
+# The least correlation where there is no pole as further evidence.
 _SEAM_CORRELATION_ALONE = 0.7
 # Grey levels: a side without any change (a black frame beside the picture) is no evidence.
 _MIN_SIDE_CHANGE = 4.0
-# A pole is one point: its row changes so little beside the rows of the picture.
+# A pole is one point: the largest standard deviation of its row, relative to the median row.
 _POLE_TO_ROWS = 0.25
-# Pixels: of a smaller picture the sides agree by chance too often.
+# Pixels: the edges of a narrower picture agree by chance too often.
 _MIN_WIDTH = 256
 _TWO_TO_ONE = 0.01
 # Grey levels: what a codec's noise leaves of the black around a fisheye's circle.

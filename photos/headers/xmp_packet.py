@@ -1,8 +1,8 @@
 """The properties of an XMP packet (ISO 16684-1): those of the photograph itself, and no others.
 
-A packet is RDF. Its rdf:RDF holds rdf:Description elements, and a property directly under one of
-them is said of the photograph. What lies deeper is said of something else: the place that is shown
-(IPTC's LocationShown), a photograph that this one was made of, an earlier step of its history.
+A packet is RDF. Its rdf:RDF contains rdf:Description elements, and a property directly under one of
+them describes the photograph. Deeper properties describe something else: the place that is shown
+(IPTC's LocationShown), a photograph that this one was made from, or an earlier step of its history.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def properties(packet: bytes | str) -> Properties:
     values: Properties = {}
     first_subject = ""
     for description in descriptions:
-        # All descriptions of a packet are about one thing: one about another, or about a part that
-        # has a name, is not taken.
+        # All descriptions of a packet should have one subject: those of another subject, or of a
+        # named part, are skipped.
         attributes = {_key(name): text for name, text in description.items()}
         subject = attributes.get((_RDF, "about"), attributes.get(("", "about"), ""))
         if subject.startswith("#") or (_RDF, "nodeID") in attributes or (_RDF, "ID") in attributes:
@@ -110,7 +110,7 @@ def _descriptions(text: str) -> list[Element]:
     try:
         parser.Parse(text.encode("utf-8", "replace"), True)
     except expat.ExpatError:
-        # What some writers leave behind the end of the RDF takes nothing away from it.
+        # Some writers leave invalid text behind the end of the RDF, which does no harm.
         if not finished:
             raise
     if not finished:

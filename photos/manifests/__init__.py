@@ -1,1 +1,1 @@
-"""Manifests: tables that name photographs and say what is known of them beside their files."""
+"""Manifests: tables that list photographs, with metadata that their files may lack."""

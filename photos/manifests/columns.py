@@ -1,4 +1,4 @@
-"""The columns of a manifest, and the names under which they are found."""
+"""The columns of a manifest, and the names by which they are recognised."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MANIFEST = pa.schema(
         pa.field("projection", pa.string()),
     ]
 )
-"""What `read_manifest` returns: every column, null where the manifest is silent."""
+"""The schema of what `read_manifest` returns; values that the manifest lacks are null."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "uri": ("path", "filename", "file", "filepath", "image", "imagepath", "sourcefile", "photo"),

@@ -1,4 +1,4 @@
-"""One row of a manifest: it overrides a photograph's header, and travels as JSON."""
+"""Rows of a manifest: they override a photograph's header, and are passed on as JSON."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from vladmap.photos.positions import ALTITUDE_RANGE_M, angle, between, finite, i
 def override(header: Header, row: Mapping[str, Any]) -> Header:
     """The header with a manifest row's values in place of the photograph's own.
 
-    Nulls leave the header as it is; so does a value that cannot be used, with a note of its
-    column's name and `_invalid`, or `position_invalid` where the header then has no position
-    either. A heading is an angle, in whatever turn.
+    Nulls leave the header as it is. So does an invalid value, which adds the note
+    `<column>_invalid`, or `position_invalid` where the header has no position either. A heading may
+    be negative or exceed 360 degrees.
     """
     changes: dict[str, Any] = {}
     unusable: set[str] = set()
@@ -37,7 +37,7 @@ def override(header: Header, row: Mapping[str, Any]) -> Header:
             changes[column] = number
         elif row.get(column) is not None:
             unusable.add(f"{column}_invalid")
-    # Ten turns: beyond lie the numbers that stand for none, such as -9999.
+    # At most ten turns: numbers beyond, such as -9999, stand for a missing value.
     if (turned := angle(row.get("heading_deg"), -3600.0, 3600.0)) is not None:
         changes["heading_deg"] = turned
     elif row.get("heading_deg") is not None:
@@ -66,7 +66,7 @@ def override(header: Header, row: Mapping[str, Any]) -> Header:
 
 
 def to_json(row: Mapping[str, Any]) -> str | None:
-    """What a manifest row says of its image as canonical JSON; None where it says nothing."""
+    """The values of a manifest row that are not null, as canonical JSON; None where all are."""
     values = {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in sorted(row.items())

@@ -1,4 +1,4 @@
-"""Manifests: tables that name photographs and may say where, when and by what they were taken."""
+"""Reads manifests: tables of photographs with optional positions, times and cameras."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read_manifest(name: str, data: bytes) -> pa.Table:
 
 
 def manifest_notes(table: pa.Table) -> tuple[str, ...]:
-    """What `read_manifest` says of a manifest beside its rows: sentences, without a full stop."""
+    """Remarks of `read_manifest` on a manifest, for the user: sentences without a full stop."""
     return tuple(json.loads((table.schema.metadata or {}).get(_NOTES, b"[]")))
 
 
