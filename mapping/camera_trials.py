@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +38,12 @@ from vladmap.mapping.mapper import (
     observation_errors,
     write_database,
 )
-from vladmap.mapping.trial_images import Evidence, trial_images
+from vladmap.mapping.trial_images import Evidence, most_matched, trial_images
 from vladmap.mapping.two_view import MIN_INLIERS, verify
 
 PAIR_COLUMNS = ["image_id_a", "image_id_b", "similarity"]
 FEATURE_COLUMNS = ["image_id", "keypoints", "descriptors"]
 
-TRIAL_KEYPOINTS = 1000
 MIN_TRIAL_IMAGES = 3
 
 # Families by their one-parameter member, with the focal lengths, over the long side, to start from
@@ -81,13 +82,15 @@ class Trial:
 class CameraChoice:
     """The chosen camera, the number of images tried, and the trials, best first.
 
-    `failure` is the reason if the trials broke off; the camera is then the initial one.
+    `failure` is the reason if the trials broke off; the camera is then the initial one. Where it is
+    `out_of_memory` they may end well with more of it.
     """
 
     camera: Camera
     images: int
     trials: list[Trial] = field(default_factory=list)
     failure: str | None = None
+    out_of_memory: bool = False
 
     def report(self) -> dict[str, Any]:
         """Return the choice as JSON-able numbers."""
@@ -114,42 +117,62 @@ def choose_camera_model(
     features: Mapping[str, LocalFeatures],
     matches: Mapping[tuple[str, str], Matches],
     min_inlier_share: float = 0.0,
+    threads: int = 1,
 ) -> CameraChoice:
     """Return the camera that trial reconstructions of one camera's images bear out.
 
     `features` are those of a few well-connected images (see `mapping.trial_images`) taken by one
     camera, `matches` their raw matches by (image_id_a, image_id_b), image_id_a < image_id_b;
     `min_inlier_share` is that of their matcher (see `features.base.Matcher`). With too few images,
-    or none that map, the initial camera stands.
+    or none that map, the initial camera stands. Trials from different starts run in `threads`
+    beside each other, each on one core; the choice is the same with any number.
     """
     if len(features) < MIN_TRIAL_IMAGES:
         return CameraChoice(initial, len(features))
-    matches = _most_matched(features, matches)
-    trials: list[tuple[Trial, pycolmap.Reconstruction]] = []
-    long_side = initial.long_side_px
-    for family, factors in _FAMILIES.items():
-        focals = (
-            [initial.focal_px]
-            if initial.has_prior_focal_length
-            else [factor * long_side for factor in factors]
-        )
-        for focal in focals:
-            camera: Camera | None = _camera(initial, family, focal)
-            for _ in range(_ROUNDS):
-                if camera is None:
-                    break
-                result = _try(camera, features, matches, min_inlier_share)
-                if result is None:
-                    break
-                trials.append(result)
-                refined = _refined(result[1])
-                camera = None if refined is None else refined.with_known_focal_length()
+    matches = most_matched(features, matches)
+    attempt = partial(
+        _rounds, features=features, matches=matches, min_inlier_share=min_inlier_share
+    )
+    with ThreadPoolExecutor(threads) as pool:
+        trials = [trial for rounds in pool.map(attempt, _starts(initial)) for trial in rounds]
     if not trials:
         return CameraChoice(initial, len(features))
     trials.sort(key=lambda item: -item[0].score)
     results = [trial for trial, _ in trials]
     camera = _climb(*trials[0], initial if prior_stands(initial, results) else None)
     return CameraChoice(camera, len(features), results)
+
+
+def _starts(initial: Camera) -> list[Camera]:
+    """Return the camera that trials of each family start from, for each focal length to try."""
+    return [
+        _camera(initial, family, focal)
+        for family, factors in _FAMILIES.items()
+        for focal in (
+            [initial.focal_px]
+            if initial.has_prior_focal_length
+            else [factor * initial.long_side_px for factor in factors]
+        )
+    ]
+
+
+def _rounds(
+    start: Camera,
+    features: Mapping[str, LocalFeatures],
+    matches: Mapping[tuple[str, str], Matches],
+    min_inlier_share: float,
+) -> list[tuple[Trial, pycolmap.Reconstruction]]:
+    """Return a trial of the start camera, and one of each camera that the last trial refined."""
+    trials: list[tuple[Trial, pycolmap.Reconstruction]] = []
+    camera: Camera | None = start
+    while camera is not None and len(trials) < _ROUNDS:
+        result = _try(camera, features, matches, min_inlier_share)
+        if result is None:
+            break
+        trials.append(result)
+        refined = _refined(result[1])
+        camera = None if refined is None else refined.with_known_focal_length()
+    return trials
 
 
 def prior_stands(initial: Camera, trials: Sequence[Trial]) -> bool:
@@ -177,6 +200,7 @@ def choose_camera_of(
     pairs: pa.Table,
     features: Iterable[pa.Table],
     matcher: Matcher,
+    threads: int = 1,
 ) -> CameraChoice:
     """Return the choice for the camera of a key (see `mapping.camera_keys`), from tables.
 
@@ -200,6 +224,7 @@ def choose_camera_of(
         pairs["similarity"].to_numpy().astype(np.float64),
         by_id.__getitem__,
         matcher,
+        threads,
     )
 
 
@@ -210,13 +235,14 @@ def choose_camera(
     similarity: NDArray[np.float64],
     read_features: Callable[[str], LocalFeatures],
     matcher: Matcher,
+    threads: int = 1,
 ) -> CameraChoice:
     """Return the choice for one camera, of which `initial` is assumed before any evidence.
 
     `pair_a`, `pair_b` are candidate pairs of its images, ordered by `similarity` (see
     `mapping.trial_images`). `read_features` gives the local features of an image_id, and is called
-    for images that may be tried alone; `matcher` matches them. The trials run in a child process;
-    where it fails, the initial camera stands and the choice says why.
+    for images that may be tried alone; `matcher` matches them. The trials run in `threads` of a
+    child process; where it fails, the initial camera stands and the choice says why.
     """
     long_side = initial.long_side_px
     evidence = Evidence(read_features, matcher, max_error_px(long_side), long_side)
@@ -234,10 +260,13 @@ def choose_camera(
             features,
             matches,
             matcher.min_inlier_share,
+            threads,
             time_limit_s=_TIME_LIMIT_S,
         )
     except ChildFailed as error:
-        return CameraChoice(initial, len(features), failure=str(error))
+        return CameraChoice(
+            initial, len(features), failure=str(error), out_of_memory=error.out_of_memory
+        )
 
 
 def _try(
@@ -344,27 +373,6 @@ def _recast(
         camera.model = recast.model
         camera.params = recast.params
     return model
-
-
-def _most_matched(
-    features: Mapping[str, LocalFeatures], matches: Mapping[tuple[str, str], Matches]
-) -> dict[tuple[str, str], Matches]:
-    """Return the matches among each image's TRIAL_KEYPOINTS keypoints that match most often.
-
-    They make the longest tracks, and the trials take time in proportion to their number.
-    """
-    votes = {image_id: np.zeros(len(each), np.int64) for image_id, each in features.items()}
-    for (a, b), pair_matches in matches.items():
-        votes[a][pair_matches[:, 0]] += 1
-        votes[b][pair_matches[:, 1]] += 1
-    selected = {}
-    for image_id, count in votes.items():
-        selected[image_id] = np.zeros(len(count), bool)
-        selected[image_id][np.argsort(-count, kind="stable")[:TRIAL_KEYPOINTS]] = True
-    return {
-        (a, b): pair_matches[selected[a][pair_matches[:, 0]] & selected[b][pair_matches[:, 1]]]
-        for (a, b), pair_matches in matches.items()
-    }
 
 
 def _camera(like: Camera, model: str, focal: float) -> Camera:

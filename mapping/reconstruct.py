@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,15 @@ TIME_LIMIT_S = 3600.0
 
 @dataclass(frozen=True)
 class TileResult:
-    """The outcome of a tile: `report` is tile.json, `failure` the reason if there is no model."""
+    """The outcome of a tile: `report` is tile.json, `failure` the reason if there is no model.
+
+    `out_of_memory`: the tile failed for want of memory, and may not where there is more.
+    """
 
     name: str
     report: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
+    out_of_memory: bool = False
 
     def record(self, images: int) -> dict[str, Any]:
         """Return tile.json of a tile of so many images, those without features included."""
@@ -104,7 +108,8 @@ def reconstruct_tile(
             report = call(map_tile, work, rows, trusted, options, time_limit_s=time_limit_s)
         except ChildFailed as error:
             failure = f"mapping failed: {error}"
-            return _failed(name, rows, dict.fromkeys(linked, failure), failure)
+            failed = _failed(name, rows, dict.fromkeys(linked, failure), failure)
+            return replace(failed, out_of_memory=error.out_of_memory)
         ids = {row["uri"]: row["image_id"] for row in rows}
         dropped = {ids[uri]: reason for uri, reason in report.pop("dropped").items()}
         registered = {ids[uri] for uri in report.pop("registered")}

@@ -7,7 +7,7 @@ what tells its photographs apart, are negative for most true neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ _NEXT_PAIRS = 8
 _STARTS = 3
 # More inliers than this say that two photographs are near, not that they show more.
 _ENOUGH_INLIERS = 100
+# Keypoints of an image that trials use.
+_KEYPOINTS = 1000
 # Matches of a car that stands at a light move by less than this share of the long side.
 _STILL = 0.005
 
@@ -168,3 +170,24 @@ def _grown(
         taken.append(new)
         barred[new] = True
     return taken, total
+
+
+def most_matched(
+    features: Mapping[str, LocalFeatures], matches: Mapping[tuple[str, str], Matches]
+) -> dict[tuple[str, str], Matches]:
+    """Return the matches among each image's 1000 keypoints that match most often.
+
+    They make the longest tracks, and the trials take time in proportion to their number.
+    """
+    votes = {image_id: np.zeros(len(each), np.int64) for image_id, each in features.items()}
+    for (a, b), pair_matches in matches.items():
+        votes[a][pair_matches[:, 0]] += 1
+        votes[b][pair_matches[:, 1]] += 1
+    selected = {}
+    for image_id, count in votes.items():
+        selected[image_id] = np.zeros(len(count), bool)
+        selected[image_id][np.argsort(-count, kind="stable")[:_KEYPOINTS]] = True
+    return {
+        (a, b): pair_matches[selected[a][pair_matches[:, 0]] & selected[b][pair_matches[:, 1]]]
+        for (a, b), pair_matches in matches.items()
+    }

@@ -125,10 +125,17 @@ def child(words: Sequence[str], **settings: Any) -> Iterator[subprocess.Popen[by
 
 
 def started(words: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
-    """A child process that ignores Ctrl-C; it is ended by `ended` or `end_all`."""
+    """A child process that ignores Ctrl-C; it is ended by `ended` or `end_all`.
+
+    Raises KeyboardInterrupt after `end_all`, also where that comes from another thread just now.
+    """
+    require_no_end()
     with uninterrupted():
         process = subprocess.Popen(words, **settings)
     _children.add(process)
+    if _ending.is_set():  # perhaps before it was among the children
+        ended(process)
+        raise KeyboardInterrupt
     return process
 
 

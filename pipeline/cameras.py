@@ -13,6 +13,7 @@ from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys, camera_name
 from vladmap.mapping.trial_images import MAX_IMAGES as TRIAL_IMAGES
 from vladmap.photos.headers.projection import PERSPECTIVE
 from vladmap.pipeline.ledgers import image_shards
+from vladmap.pipeline.options import worker_threads
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages.pair import PAIR
 from vladmap.pipeline.stages.verify import CAMERAS
@@ -55,7 +56,8 @@ def choose_cameras(run: Run, features: Mapping[str, LedgerEntry]) -> dict[str, C
                 ),
             )
         )
-    run.execute(CAMERAS, tasks, ChooseCameras(run.atlas.root, run.options.features))
+    workers = worker_threads(run.options, run.in_process)
+    run.execute(CAMERAS, tasks, ChooseCameras(run.atlas.root, run.options.features, workers))
     return keys
 
 

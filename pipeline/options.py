@@ -6,7 +6,6 @@ One dataclass is the single source: the command line, `--config` and `--help` ar
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from vladmap.console.numbers import MOST_SEED, Range
 from vladmap.features.names import FEATURE_NAMES, MATCHER_NAMES, NEAREST, RERANKING_BY_FEATURES
 from vladmap.models.kinds import DEFAULT_DIMENSION, MODEL_NAMES
+from vladmap.photos.machine import usable_cores
 from vladmap.retrieval.names import BY_PATCHES
 
 AS_PUBLISHED = -1
@@ -148,8 +148,8 @@ class BuildOptions:
     )
     threads: int = _option(
         0,
-        "threads that read and decode, and processes that extract SIFT, in each worker; "
-        "0: as many as cores where the worker is this process, else 1",
+        "threads that read and decode, processes that extract SIFT, and tiles that are mapped at "
+        "once, in each worker; 0: as many as cores where the worker is this process, else 1",
         within=Range(0, 1024),
     )
     factory: str = _option(
@@ -254,4 +254,4 @@ def reduced_to(options: BuildOptions) -> int:
 
 def worker_threads(options: BuildOptions, in_process: bool) -> int:
     """Threads (or processes) in each worker; remote workers are one to a core already."""
-    return options.threads or (os.cpu_count() or 1 if in_process else 1)
+    return options.threads or (usable_cores() if in_process else 1)

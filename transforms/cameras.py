@@ -20,10 +20,15 @@ from vladmap.console import counter as progress
 from vladmap.features.registry import load_matcher
 from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys, camera_name
 from vladmap.mapping.camera_trials import FEATURE_COLUMNS, PAIR_COLUMNS, choose_camera_of
+from vladmap.photos.side_by_side import OutOfMemory
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
+from vladmap.transforms.side_by_side import SideBySide
 
 STAGE = "cameras"
+
+# Bytes that the trials of a camera take, on one thread.
+_MEMORY = 700 << 20
 
 
 @dataclass(eq=False)
@@ -31,7 +36,8 @@ class ChooseCameras(beam.PTransform):
     """Tasks of cameras -> ledger entries of `work/cameras/`.
 
     Photographs are matched by the nearest neighbours of their `features`, whichever matcher the
-    pairs of the map get: few matches tell one lens from another, and a network takes long.
+    pairs of the map get: few matches tell one lens from another, and a network takes long. The
+    cameras of a bundle, and the trials of each, run beside each other: `workers` at once.
 
     A task is named after its camera (camera_name), and reads `images`, `pairs` and `features` of
     some shards.
@@ -39,16 +45,21 @@ class ChooseCameras(beam.PTransform):
 
     root: str
     features: str
+    workers: int = 1
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        return tasks | beam.ParDo(_Choose(self.root, self.features))
+        return tasks | beam.ParDo(_Choose(self.root, self.features, self.workers))
 
 
-class _Choose(beam.DoFn):
-    def __init__(self, root: str, features: str) -> None:
+class _Choose(SideBySide):
+    def __init__(self, root: str, features: str, workers: int) -> None:
+        super().__init__(workers)
         self._root, self._features = root, features
 
-    def process(self, task: Task) -> Iterator[LedgerEntry]:
+    def memory(self, task: Task) -> int:
+        return _MEMORY
+
+    def done(self, task: Task, alone: bool, threads: int) -> LedgerEntry:
         images = pa.concat_tables(self._tables(task, layout.IMAGES, IMAGE_COLUMNS))
         key = next(key for key in camera_keys(images) if camera_name(key) == task.shard)
         choice = choose_camera_of(
@@ -57,14 +68,17 @@ class _Choose(beam.DoFn):
             pa.concat_tables(self._tables(task, layout.PAIRS, PAIR_COLUMNS)),
             self._tables(task, layout.FEATURES, FEATURE_COLUMNS),
             load_matcher(self._features),
+            threads,
         )
+        if choice.out_of_memory and not alone:
+            raise OutOfMemory(choice.failure)
         record = {"key": key, **choice.report()}
         data = (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
         file = storage.commit_file(self._root, task.output, data, 1)
         progress.advance()
         counts = {"images": choice.images}
         StageCounters(STAGE).add("images", choice.images)
-        yield commit_entry(self._root, STAGE, task, [file], counts=counts)
+        return commit_entry(self._root, STAGE, task, [file], counts=counts)
 
     def _tables(self, task: Task, role: str, columns: list[str]) -> Iterator[pa.Table]:
         return read_tables(self._root, task, role, columns)

@@ -2,6 +2,7 @@
 
 A tile reads keypoints and two-view geometries of its images, nothing else: no photograph is opened
 and no pair matched again. A tile that fails says so in its `tile.json` and costs only itself.
+On one machine several tiles are mapped beside each other, with the same bytes as one by one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -24,12 +24,18 @@ from vladmap.atlas.image_parts import PARTS
 from vladmap.atlas.task_inputs import read_cameras, read_tables
 from vladmap.console import counter as progress
 from vladmap.mapping.mapper import MapperOptions
-from vladmap.mapping.reconstruct import reconstruct_tile
+from vladmap.mapping.reconstruct import TileResult, reconstruct_tile
 from vladmap.mapping.tile_inputs import features_among, images_among, two_views_among
+from vladmap.photos.side_by_side import OutOfMemory
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
+from vladmap.transforms.side_by_side import SideBySide
 
 STAGE = "reconstruct"
+
+# Bytes that mapping a tile takes, in the worker and in the tile's process together.
+_MEMORY = 400 << 20
+_MEMORY_OF_IMAGE = 3 << 20
 
 
 @dataclass(eq=False)
@@ -37,28 +43,40 @@ class ReconstructTiles(beam.PTransform):
     """Tasks of tiles -> ledger entries of `tiles/`.
 
     A task reads `members`, `judged` (mapping.judging.JUDGED), and `images`,
-    `features`, `two_views` and `cameras` of all that its images need.
+    `features`, `two_views` and `cameras` of all that its images need. At most `workers` tiles of a
+    bundle are mapped beside each other, the largest first, as far as memory reaches.
     """
 
     root: str
     time_limit_s: float
     gps_sigma_m: float
+    workers: int = 1
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
         options = MapperOptions(
             max_runtime_s=int(self.time_limit_s * 0.8), gps_sigma_m=self.gps_sigma_m
         )
-        return tasks | beam.ParDo(_Reconstruct(self.root, self.time_limit_s, options))
+        return tasks | beam.ParDo(_Reconstruct(self.root, self.time_limit_s, options, self.workers))
 
 
-class _Reconstruct(beam.DoFn):
-    def __init__(self, root: str, time_limit_s: float, options: MapperOptions) -> None:
+class _Reconstruct(SideBySide):
+    def __init__(
+        self, root: str, time_limit_s: float, options: MapperOptions, workers: int
+    ) -> None:
+        super().__init__(workers)
         self._root, self._time_limit_s, self._options = root, time_limit_s, options
 
-    def process(self, task: Task) -> Iterator[LedgerEntry]:
-        started = time.monotonic()
+    def memory(self, task: Task) -> int:
+        return _MEMORY + len(self._members(task)) * _MEMORY_OF_IMAGE
+
+    def _members(self, task: Task) -> pa.Array:
         members = storage.read_table(storage.join(self._root, task.path("members")))
-        wanted = members["image_id"].combine_chunks()
+        return members["image_id"].combine_chunks()
+
+    def done(self, task: Task, alone: bool, threads: int) -> LedgerEntry:
+        """Map one tile, on one thread, and commit it; see SideBySide."""
+        started = time.monotonic()
+        wanted = self._members(task)
         # The tile is mapped again when one of these columns changes: it may depend on no others.
         images = images_among(self._tables(task, layout.IMAGES, ["uri", *PARTS["map"]]), wanted)
         keypoints = features_among(
@@ -79,8 +97,11 @@ class _Reconstruct(beam.DoFn):
                 self._time_limit_s,
                 storage.read_table(storage.join(self._root, task.path("judged"))),
             )
-            yield self._publish(task, output, result.record(len(wanted)), started)
+            if result.out_of_memory and not alone:
+                raise OutOfMemory(result.failure)
+            entry = self._publish(task, output, result, len(wanted), started)
         progress.advance()
+        return entry
 
     def _tables(
         self, task: Task, role: str, columns: list[str] | None = None
@@ -88,8 +109,9 @@ class _Reconstruct(beam.DoFn):
         return read_tables(self._root, task, role, columns)
 
     def _publish(
-        self, task: Task, output: Path, report: dict[str, Any], started: float
+        self, task: Task, output: Path, result: TileResult, images: int, started: float
     ) -> LedgerEntry:
+        report = result.record(images)
         folder = task.output.rpartition("/")[0]
         models = report.get("models", [])
         data = (json.dumps(report, indent=1, sort_keys=True) + "\n").encode()
@@ -101,7 +123,7 @@ class _Reconstruct(beam.DoFn):
         counters = StageCounters(STAGE)
         counters.add("tiles")
         counters.add("models", len(models))
-        counters.add("failed", int(report["failure"] is not None))
+        counters.add("failed", int(result.failure is not None))
         return commit_entry(
             self._root,
             STAGE,
@@ -110,7 +132,8 @@ class _Reconstruct(beam.DoFn):
             content=storage.combined_digest(file.digest for file in files),
             counts={
                 "models": len(models),
-                "failed": int(report["failure"] is not None),
+                "failed": int(result.failure is not None),
+                "out_of_memory": int(result.out_of_memory),
                 # Here and not in tile.json: the same inputs give the same bytes, not the same time.
                 "milliseconds": round(1000 * (time.monotonic() - started)),
                 "limit_s": int(self._time_limit_s),

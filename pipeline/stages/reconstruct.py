@@ -19,6 +19,7 @@ def work(run: Run) -> None:
     """What is thought of each pair is in `work/judged.parquet`, as is what each tile was given of
     it. Where there are no trusted pairs, or all tiles fail, the map is empty.
     """
+    from vladmap.pipeline.options import worker_threads
     from vladmap.pipeline.tiles import judge_pairs, tile_task
     from vladmap.transforms.reconstruct import ReconstructTiles
 
@@ -36,14 +37,23 @@ def work(run: Run) -> None:
     run.execute(
         RECONSTRUCT,
         [tile_task(run, judged, tile) for tile in tiles],
-        ReconstructTiles(run.atlas.root, 60 * options.tile_minutes, options.gps_sigma_m),
+        ReconstructTiles(
+            run.atlas.root,
+            60 * options.tile_minutes,
+            options.gps_sigma_m,
+            worker_threads(options, run.in_process),
+        ),
     )
 
 
 def _forget_given_up(run: Run, limit_s: int) -> None:
-    """Tiles that failed are tried again where they are allowed more time, or less."""
+    """Tiles that failed are tried again where they are allowed more time, or less.
+
+    Those that had too little memory are tried again always: next time there may be more.
+    """
     for name, entry in sorted(run.ledger(RECONSTRUCT).items()):
-        if entry.counts.get("failed") and entry.counts.get("limit_s", limit_s) != limit_s:
+        other_limit = entry.counts.get("limit_s", limit_s) != limit_s
+        if entry.counts.get("failed") and (other_limit or entry.counts.get("out_of_memory")):
             run.atlas.forget(RECONSTRUCT.ledger_name(run.options), name)
 
 
@@ -62,7 +72,7 @@ STAGE = Stage(
     estimate=estimate,
     steps=(RECONSTRUCT,),
     needs=("ingest", "verify"),
-    options=("gps_sigma_m", "features", "tile_images", "tile_minutes"),
+    options=("threads", "gps_sigma_m", "features", "tile_images", "tile_minutes"),
     group="maps (reconstruct, merge)",
     examples=("vladmap reconstruct --atlas atlas --tile-images 300",),
     # Where no pair is verified there are no tiles, and the map is empty.
