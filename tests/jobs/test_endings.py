@@ -35,6 +35,16 @@ def in_child(folder):
     call(hang, folder, time_limit_s=60)
 
 
+def work(folder, alone):
+    call(hang, folder, time_limit_s=60)
+
+
+def side_by_side(folder):
+    from vladmap.photos import side_by_side as module
+
+    list(module.side_by_side(work, [module.Job(folder, 1)] * 3, 2))
+
+
 def in_beam(folder):
     import apache_beam as beam
 
@@ -60,7 +70,7 @@ def _living(group: int) -> list[str]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
-@pytest.mark.parametrize("where", ["pooled", "in_child", "in_beam"])
+@pytest.mark.parametrize("where", ["pooled", "in_child", "side_by_side", "in_beam"])
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )

@@ -196,20 +196,25 @@ def test_an_option_without_effect_on_results_makes_nothing_stale(
 def test_a_tile_that_was_given_up_is_tried_again_with_another_limit_and_one_that_is_done_is_not(
     atlas: Path, photos: Path, tmp_path: Path
 ) -> None:
-    """Issue 19, 12: --tile-minutes is in no fingerprint, so a failure stood for ever."""
+    """Issue 19, 12: --tile-minutes is in no fingerprint, so a failure stood for ever.
+
+    One that had too little memory is tried again always.
+    """
     shutil.copytree(atlas, tmp_path / "atlas")
     forgotten: list[str] = []
-    for name, failed in (("done", 0), ("failed", 1)):
+    for name, failed in (("done", 0), ("failed", 1), ("starved", 1)):
         task = Task(name, "none", f"tiles/{name}/tile.json", "made")
         file = storage.commit_file(str(tmp_path / "atlas"), task.output, b"{}", 1)
         counts = {"models": 1 - failed, "failed": failed, "limit_s": 3600}
+        counts["out_of_memory"] = int(name == "starved")
         commit_entry(str(tmp_path / "atlas"), "reconstruct", task, [file], counts=counts)
     for minutes in (60.0, 90.0):
         options = BuildOptions(**BASE, atlas=str(tmp_path / "atlas"), tile_minutes=minutes)
         recorder = Recorder(AtlasStore.open(options.atlas, create=False), options)
         recorder.atlas.forget = lambda _, name, *__: forgotten.append(name)  # type: ignore[method-assign]
         STAGES["reconstruct"].work(recorder)
-        assert forgotten == (["failed"] if minutes == 90.0 else [])
+        assert forgotten == (["failed", "starved"] if minutes == 90.0 else ["starved"])
+        forgotten.clear()
 
 
 @pytest.mark.slow

@@ -6,7 +6,9 @@ Nothing is rendered: see tests/mapping/scene.py.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import apache_beam as beam
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.testing import test_pipeline
 
+from tests.mapping.kills import map_or_die
 from tests.mapping.scene import CAMERA, features_of, id_of, images_of, views_of
 from tests.mapping.test_tile_merge import ORIGIN, model_of, name_of, street
 from vladmap.atlas import storage
@@ -119,6 +122,56 @@ def test_reconstruct_commits_a_tile_that_fails_and_the_others(atlas: Path) -> No
     assert report["failure"] == "only 0 images have trusted pairs"
     assert set(report["unregistered"]) == {id_of(0), id_of(6)}
     assert [file.path for file in entries["poor"].files] == ["tiles/poor/tile.json"]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.medium
+def test_tiles_beside_each_other_have_the_bytes_of_one_after_the_other(
+    atlas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the process of one is killed, as where memory runs out: it is mapped again."""
+    tasks = [tile_task(atlas, name, numbers) for name, numbers in TILES.items()]
+    plain = ReconstructTiles(str(atlas), 120.0, 5.0)
+    ledger(atlas, "reconstruct", plain, tasks)
+    expected = files_of(atlas / "tiles")
+    assert any(name.startswith("left/sparse/0/") for name in expected)
+    shutil.rmtree(atlas / "tiles")
+    monkeypatch.setattr("vladmap.mapping.reconstruct.map_tile", map_or_die)
+    monkeypatch.setenv("KILLS", str(tmp_path / "kills"))
+    (tmp_path / "kills").write_text("1")
+    entries = ledger(atlas, "reconstruct", replace(plain, workers=2), tasks)
+    assert files_of(atlas / "tiles") == expected
+    assert {entry.counts["out_of_memory"] for entry in entries.values()} == {0}
+    assert (tmp_path / "kills").read_text() == "0"
+
+
+@pytest.mark.medium
+def test_a_tile_whose_process_is_killed_each_time_fails_alone_and_says_so(
+    atlas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vladmap.mapping.reconstruct.map_tile", map_or_die)
+    monkeypatch.setenv("KILLS", str(tmp_path / "kills"))
+    (tmp_path / "kills").write_text("9")
+    tasks = [tile_task(atlas, name, numbers) for name, numbers in TILES.items()]
+    transform = ReconstructTiles(str(atlas), 120.0, 5.0, workers=2)
+    entries = ledger(atlas, "reconstruct", transform, tasks)
+    assert {name: entry.counts["failed"] for name, entry in entries.items()} == {
+        "left": 1, "right": 0,
+    }  # fmt: skip
+    assert entries["left"].counts["out_of_memory"] == 1
+    # Beside the other one, and once more alone.
+    assert (tmp_path / "kills").read_text() == "7"
+    report = json.loads((atlas / "tiles/left/tile.json").read_text())
+    assert report["failure"].startswith(
+        "mapping failed: killed by SIGKILL, as happens where the machine's memory runs out"
+    )
 
 
 def test_merge_joins_two_tiles_and_accounts_for_every_photograph(atlas: Path) -> None:
