@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
 from vladmap.schemas.rejects import UserError
 
 _EPILOG = """\
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         repair(parsed.atlas, findings, parsed.images or "")
         return 1 if check(parsed.atlas) else 0
 
-    return guarded(work, parsed)
+    return guarded(work, log_options(parsed))
 
 
 if __name__ == "__main__":

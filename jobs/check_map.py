@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vladmap.atlas.layout import REPORT_TRUTH
 from vladmap.evaluation.names import BESIDE
-from vladmap.jobs.command import Parser, guarded, leave, parser, words
-from vladmap.pipeline.names import TRUTH
+from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
 from vladmap.retrieval.names import RIGHT_DEG, RIGHT_M
 
 _EPILOG = f"""\
@@ -15,7 +15,7 @@ shows. A match is right within {RIGHT_M:g} m of the query's true place and
 {RIGHT_DEG:g} degrees of its true heading. Images of the query's sequence within
 {BESIDE:g} s of it (where times are missing, within {BESIDE:g} places) are left out.
 
-The figures are kept in {TRUTH} in the atlas, and the report is made anew with them:
+The figures are kept in {REPORT_TRUTH} in the atlas, and the report is made anew with them:
 report/index.html, "Against the truth".
 
 example:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check(parsed.atlas, parsed.truth, parsed.json)
         return 0
 
-    return guarded(work, parsed)
+    return guarded(work, log_options(parsed))
 
 
 if __name__ == "__main__":

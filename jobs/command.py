@@ -1,4 +1,4 @@
-"""What every job does alike: parse, run, and turn an error into one clear line."""
+"""What all jobs share: their parser, logging, signals, and errors as one clear line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -27,14 +28,23 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 _ENDINGS = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: 143, signal.SIGHUP: 129}
 _PATIENCE_S = 5.0
-SAYING = ("verbose", "quiet", "log_file", "json")
-"""Options on what is said alone: no result depends on them."""
+OUTPUT_OPTIONS = ("verbose", "quiet", "log_file", "json")
+"""Options on what a job prints and logs; no result depends on them."""
 
 log = logging.getLogger("vladmap")
 
 
+@dataclass(frozen=True)
+class LogOptions:
+    """What a job logs on stderr, and the file that it appends its log to, if any."""
+
+    verbose: bool = False
+    quiet: bool = False
+    log_file: str | None = None
+
+
 class Ended(KeyboardInterrupt):
-    """A signal asked for the end of the run."""
+    """A signal asked the run to end; `code` is the exit code that tells which."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -42,17 +52,17 @@ class Ended(KeyboardInterrupt):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says in one line what is wrong, and names what was meant."""
+    """A parser that reports a mistake in one line and suggests the option that was meant."""
 
     def flags(self) -> list[str]:
         return [flag for action in self._actions for flag in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
-        """One line on stderr and exit code 2."""
+        """Print one line on stderr and exit with code 2."""
         self.exit(EXIT_USER_ERROR, f"vladmap: {message} (see `{self.prog} --help`)\n")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """All words; one that no option takes is an error."""
+        """Parse all words; one that belongs to no option is an error."""
         parsed, left = self.parse_known_args(args, namespace)
         if left:
             self.error(unknown(left[0], self.flags()))
@@ -60,74 +70,87 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(job: str, text: str, *, epilog: str = "", json_help: str = "") -> Parser:
-    """A parser whose help names the command as people type it.
+    """The parser of `vladmap JOB`, with the options that all jobs share.
 
-    `json_help` says what `--json` prints, where a job has it.
+    `json_help` describes what `--json` prints; without it the job has no such option.
     """
-    made = Parser(
+    options = Parser(
         prog=f"vladmap {job}",
         description=text,
         epilog=epilog or None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    said = made.add_argument_group("what is said")
-    said.add_argument("--version", action="version", version=f"vladmap {VERSION}")
-    loud = said.add_mutually_exclusive_group()
+    output = options.add_argument_group("what is said")
+    output.add_argument("--version", action="version", version=f"vladmap {VERSION}")
+    loud = output.add_mutually_exclusive_group()
     loud.add_argument(
         "-v", "--verbose", action="store_true", help="also what Beam and other libraries say"
     )
     loud.add_argument(
         "-q", "--quiet", action="store_true", help="no progress: only warnings, errors, results"
     )
-    said.add_argument(
+    output.add_argument(
         "--log-file", metavar="FILE", help="append all that is said to a file, with dates"
     )
     if json_help:
-        said.add_argument("--json", action="store_true", help=json_help)
-    return made
+        output.add_argument("--json", action="store_true", help=json_help)
+    return options
 
 
-def guarded(work: Callable[[], int | None], parsed: argparse.Namespace | None = None) -> int:
-    """Run a job's work. What the user can mend is one line on stderr and exit code 2.
+def log_options(parsed: argparse.Namespace) -> LogOptions:
+    """The options on logging of a command line that a parser made by `parser` has parsed."""
+    return LogOptions(parsed.verbose, parsed.quiet, parsed.log_file)
 
-    An interruption (Ctrl-C, SIGTERM, SIGHUP) is one line, too, and 128 and the signal's number.
+
+def guarded(work: Callable[[], int | None], logged: LogOptions | None = None) -> int:
+    """Run a job's work and return its exit code.
+
+    An error that the user can mend is one line on stderr and exit code 2. An interruption (Ctrl-C,
+    SIGTERM, SIGHUP) is one line, too; its exit code is 128 plus the number of the signal.
     """
     with _signals():
         try:
-            _log(parsed or argparse.Namespace())
+            _configure_logging(logged or LogOptions())
             return work() or 0
         except BrokenPipeError:
-            # `vladmap ... | head`: whoever read our words has gone.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             return 0
         except (Exception, KeyboardInterrupt) as error:
             ends = [cause for cause in causes(error) if isinstance(cause, KeyboardInterrupt)]
             if ends:
                 return interrupted(next((end for end in ends if isinstance(end, Ended)), ends[0]))
-            said = explained(error)
-            if said is None:
+            explanation = explained(error)
+            if explanation is None:
                 log.debug("this should not have happened", exc_info=True)
                 raise
             log.debug("where it was raised", exc_info=True)
-            print(f"vladmap: {said}", file=sys.stderr)
+            print(f"vladmap: {explanation}", file=sys.stderr)
             return EXIT_USER_ERROR
 
 
 def interrupted(error: KeyboardInterrupt) -> int:
-    """Say that the run was interrupted; returns the exit code."""
+    """Print that the run was interrupted; returns the exit code."""
     print("vladmap: interrupted; the same command goes on from here", file=sys.stderr, flush=True)
     return error.code if isinstance(error, Ended) else EXIT_INTERRUPTED
 
 
 def leave(main: Callable[[], int]) -> NoReturn:
-    """Run a job as a program: its exit code is the process's.
+    """Run a job as a program, and end the process with the job's exit code.
 
-    An interrupted run does not wait for threads that are still at work: what they have not
-    committed is made again.
+    An interrupted run does not wait for threads that are still at work: the next run does again
+    what they have not committed.
     """
     try:
-        code = main()
+        try:
+            code = main()
+        except SystemExit:  # argparse, after --help
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        code = 0
     except KeyboardInterrupt as error:  # before the work began
         code = interrupted(error)
     if code in _ENDINGS.values():
@@ -137,9 +160,17 @@ def leave(main: Callable[[], int]) -> NoReturn:
     sys.exit(code)
 
 
+def _discard_output() -> None:
+    """Send the rest of stdout nowhere: its reader has gone, as in `vladmap ... | head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextmanager
 def _signals() -> Iterator[None]:
-    """In the block a signal to end raises Ended; one that is not heard in time ends the process."""
+    """Within the block a signal to end raises Ended.
+
+    If the run has not ended some seconds later, or at a second signal, the process is ended.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -159,9 +190,9 @@ def _end(number: int, frame: FrameType | None) -> None:
         os._exit(ended.code)
 
     for each in _ENDINGS:
-        # Again: whoever asks twice does not want to wait.
+        # A second signal ends the process without waiting.
         signal.signal(each, lambda *_: at_once())
-    # Beam's account of how its threads were ended helps nobody.
+    # Beam would log an error for each of its threads that is ended now.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     processes.end_all()
     timer = threading.Timer(_PATIENCE_S, at_once)
@@ -170,51 +201,47 @@ def _end(number: int, frame: FrameType | None) -> None:
     raise ended
 
 
-def _log(parsed: argparse.Namespace) -> None:
-    """What is said on stderr and in `--log-file`.
-
-    Beam sets up logging of its own when it is imported; a run speaks in its own words.
-    """
-    verbose, quiet = getattr(parsed, "verbose", False), getattr(parsed, "quiet", False)
+def _configure_logging(options: LogOptions) -> None:
+    """Set up the log on stderr and in `--log-file`, in place of what Beam's import set up."""
     shown = logging.StreamHandler()
     shown.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    if not verbose:
+    if not options.verbose:
         shown.addFilter(_ours)
-    shown.setLevel(logging.WARNING if quiet else logging.INFO)
+    shown.setLevel(logging.WARNING if options.quiet else logging.INFO)
     handlers: list[logging.Handler] = [shown]
-    if path := getattr(parsed, "log_file", None):
+    if path := options.log_file:
         try:
-            kept = logging.FileHandler(path, encoding="utf-8")
+            file = logging.FileHandler(path, encoding="utf-8")
         except OSError as error:
             raise UserError(f"--log-file {path} cannot be written: {error.strerror}") from error
-        kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        handlers.append(kept)
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers.append(file)
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     log.setLevel(logging.DEBUG)
-    set_quiet(quiet)
+    set_quiet(options.quiet)
 
 
 def _ours(record: logging.LogRecord) -> bool:
-    """What vladmap says; of libraries warnings, of Beam errors.
+    """Whether a record is shown: vladmap's own, warnings of libraries, errors of Beam.
 
-    What a worker of Beam's raises comes back to this process and is told there, once: Beam's own
-    accounts of it are left out.
+    An exception in a Beam worker is raised again in this process and reported once, so Beam's own
+    log of it is not shown.
     """
     package = record.name.partition(".")[0]
     if package == "vladmap":
         return record.levelno >= logging.INFO
     if package == "apache_beam":
-        told = record.exc_info or "Traceback (most recent call last)" in record.getMessage()
-        return record.levelno >= logging.ERROR and not told
-    # Beam's word, at each start, on what only its BigQuery needs.
+        exception = record.exc_info or "Traceback (most recent call last)" in record.getMessage()
+        return record.levelno >= logging.ERROR and not exception
+    # At each start Beam warns of a library that only its BigQuery connector needs.
     return record.levelno >= logging.WARNING and "apitools not found" not in str(record.msg)
 
 
-def recorded(parsed: argparse.Namespace, without: Sequence[str] = ()) -> dict[str, Any]:
-    """The options that a result depends on, as JSON holds them, for the record of a run."""
-    left_out = {*SAYING, *without}
-    options = {name: value for name, value in vars(parsed).items() if name not in left_out}
-    record: dict[str, Any] = json.loads(json.dumps(options, default=str))
+def recorded(options: Mapping[str, Any], without: Sequence[str] = ()) -> dict[str, Any]:
+    """The options that a result depends on, as JSON values, for the record of a run."""
+    left_out = {*OUTPUT_OPTIONS, *without}
+    chosen = {name: value for name, value in options.items() if name not in left_out}
+    record: dict[str, Any] = json.loads(json.dumps(chosen, default=str))
     return record
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vladmap.evaluation.names import METHODS, RERANKING
 from vladmap.evaluation.settings import ComparisonSettings
-from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
 from vladmap.jobs.evaluation_options import (
     add_model_options,
     add_set_options,
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 0
 
-    return guarded(work, parsed)
+    return guarded(work, log_options(parsed))
 
 
 if __name__ == "__main__":

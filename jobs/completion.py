@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
 
 _EPILOG = """\
 examples:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(argcomplete.shellcode(["vladmap"], shell=parsed.shell))
         return 0
 
-    return guarded(work, parsed)
+    return guarded(work, log_options(parsed))
 
 
 def is_asked() -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vladmap.console.numbers import not_negative, whole
 from vladmap.evaluation.training_settings import DistillationSettings
-from vladmap.jobs.command import Parser, guarded, leave, parser, recorded, words
+from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, recorded, words
 from vladmap.jobs.worlds import size_of
 from vladmap.models.training.recipe import GHOST, Distillation
 
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         distil(_settings(parsed))
         return 0
 
-    return guarded(work, parsed)
+    return guarded(work, log_options(parsed))
 
 
 def _settings(parsed: argparse.Namespace) -> DistillationSettings:
@@ -157,7 +157,7 @@ def _settings(parsed: argparse.Namespace) -> DistillationSettings:
         check=parsed.check,
         clusters=parsed.clusters,
         project=parsed.project,
-        options=recorded(parsed, without=("output", "resume")),
+        options=recorded(vars(parsed), without=("output", "resume")),
     )
 
 

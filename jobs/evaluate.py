@@ -8,7 +8,7 @@ from pathlib import Path
 from vladmap.console.numbers import whole
 from vladmap.evaluation.names import RERANKING
 from vladmap.evaluation.settings import EvaluationSettings
-from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
 from vladmap.jobs.evaluation_options import (
     add_model_options,
     add_set_options,
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 0
 
-    return guarded(work, parsed)
+    return guarded(work, log_options(parsed))
 
 
 if __name__ == "__main__":

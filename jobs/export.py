@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vladmap.console.numbers import whole
 from vladmap.exports.kinds import EXPORTS, ExportKind, export_kind
-from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
 from vladmap.photos.names import JPEG_QUALITY
 from vladmap.schemas.rejects import UserError
 
@@ -81,16 +80,19 @@ def command_line() -> Parser:
     return options
 
 
-def settings_of(parsed: argparse.Namespace, kind: ExportKind) -> dict[str, Any]:
-    """The options given, by name. Raises UserError for one that this kind of export ignores."""
-    names = ("images", "link", "copy", "text", "max_pixels")
-    given = {name: getattr(parsed, name) for name in names if getattr(parsed, name)}
+def settings_of(kind: ExportKind, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an export of this kind, from the values of the job's options by name.
+
+    Raises UserError for an option that was given and that this kind of export does not read.
+    """
+    optional = ("images", "link", "copy", "text", "max_pixels")
+    given = {name: options[name] for name in optional if options[name]}
     for name in given:
         if name not in kind.options:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} is not for --to {kind.name}: leave it out")
     given.pop("link", None)
-    return {"output": parsed.output, "model": parsed.model, **given}
+    return {"output": options["output"], "model": options["model"], **given}
 
 
 def export(atlas_folder: str, kind: ExportKind, settings: dict[str, Any], *, quiet: bool) -> None:
@@ -128,10 +130,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         kind = export_kind(parsed.to)
-        export(parsed.atlas, kind, settings_of(parsed, kind), quiet=parsed.quiet)
+        export(parsed.atlas, kind, settings_of(kind, vars(parsed)), quiet=parsed.quiet)
         return 0
 
-    return guarded(work, parsed)
+    return guarded(work, log_options(parsed))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
 
 
 def command_line() -> Parser:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{path}: {json.dumps(about, indent=2)}")
         return 0
 
-    return guarded(work, parsed)
+    return guarded(work, log_options(parsed))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vladmap.console.numbers import MOST_SEED, real, whole
 from vladmap.console.quiet import hidden
-from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
 from vladmap.schemas.rejects import UserError
 
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{parsed.images} photographs in {parsed.out / 'images'}, truth in {parsed.out}")
         return 0
 
-    return guarded(work, parsed)
+    return guarded(work, log_options(parsed))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from vladmap.console.results import print_json
-from vladmap.jobs.command import Parser, guarded, parser, words
+from vladmap.jobs.command import Parser, guarded, log_options, parser, words
 from vladmap.jobs.costing import add_costing_options, costing
 from vladmap.pipeline.command_options import END, add_options, build_options, stages_with
 from vladmap.pipeline.stage import Stage
@@ -91,7 +91,7 @@ def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | No
             print(summary(run))
         return 0
 
-    return guarded(work, parsed)
+    return guarded(work, log_options(parsed))
 
 
 def _for_beam(

@@ -10,7 +10,7 @@ from typing import Any
 
 from vladmap.console.numbers import not_negative, real, whole
 from vladmap.evaluation.training_settings import TrainingData, TrainingSettings
-from vladmap.jobs.command import Parser, guarded, leave, parser, recorded, words
+from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, recorded, words
 from vladmap.jobs.evaluation_options import add_layout_options
 from vladmap.models.kinds import PRECISION_NAMES, TRAINABLE
 from vladmap.models.training.recipe import (
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         train(_settings(parsed))
         return 0
 
-    return guarded(work, parsed)
+    return guarded(work, log_options(parsed))
 
 
 def _settings(parsed: argparse.Namespace) -> TrainingSettings:
@@ -160,7 +160,7 @@ def _settings(parsed: argparse.Namespace) -> TrainingSettings:
         device=parsed.device,
         precision=parsed.precision,
         keep_gb=parsed.keep_gb,
-        options=recorded(parsed),
+        options=recorded(vars(parsed)),
     )
 
 

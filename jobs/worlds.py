@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vladmap.console.numbers import real, whole
 from vladmap.console.quiet import hidden
-from vladmap.jobs.command import Parser, guarded, leave, parser, words
+from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
 from vladmap.schemas.rejects import UserError
 from vladmap.simulation.names import ALIGNED, CONDITIONS, MOST_SEED, SPLITS
 
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{len(seeds)} worlds, {total} photographs in {where}")
         return 0
 
-    return guarded(work, parsed)
+    return guarded(work, log_options(parsed))
 
 
 def _seeds(text: str) -> list[int]:

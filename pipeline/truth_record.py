@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
+from vladmap.atlas.layout import REPORT_TRUTH
 from vladmap.evaluation.map_truth import compare_with_truth
 from vladmap.pipeline.ledgers import identity, image_shards
-from vladmap.pipeline.names import TRUTH as PATH
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages.describe import DESCRIBE
 from vladmap.reporting.data import TruthFigures
@@ -46,8 +46,8 @@ def store(run: Run, measured: dict[str, Any]) -> None:
     """Keep a comparison in the atlas; equal ones are equal files."""
     data = json.dumps(_numbers(measured), indent=1, sort_keys=True, allow_nan=False) + "\n"
     root = run.atlas.root
-    file = storage.commit_file(root, PATH, data.encode(), 1)
-    task = Task(STAGE, NO_CELL, PATH, str(measured["measured_on"]))
+    file = storage.commit_file(root, REPORT_TRUTH, data.encode(), 1)
+    task = Task(STAGE, NO_CELL, REPORT_TRUTH, str(measured["measured_on"]))
     run.atlas.ledger(STAGE)[STAGE] = commit_entry(root, STAGE, task, [file])
 
 
@@ -58,11 +58,11 @@ def stored(run: Run) -> TruthFigures | None:
     descriptors those of the run's model.
     """
     if STAGE not in run.atlas.ledger(STAGE):
-        if storage.exists(run.atlas.path(PATH)):
-            log.warning("%s is not as it was written: run `vladmap check-map` again", PATH)
+        if storage.exists(run.atlas.path(REPORT_TRUTH)):
+            log.warning("%s is not as it was written: run `vladmap check-map` again", REPORT_TRUTH)
         return None
     try:
-        content = json.loads(storage.read_bytes(run.atlas.path(PATH)))
+        content = json.loads(storage.read_bytes(run.atlas.path(REPORT_TRUTH)))
         figures = TruthFigures(
             current=content["measured_on"] == _measured_on(run),
             map=dict(content["map"]),

@@ -260,3 +260,15 @@ def test_every_number_of_a_job_has_a_range(job: str) -> None:
     """Issue 19, 21: a bare int takes -3 where there is no such thing; stages have ranges apart."""
     options = load(job).command_line()
     assert [action.dest for action in options._actions if action.type in (int, float)] == []
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("words", ["--help", "build --help"])
+def test_help_whose_reader_has_gone_ends_without_a_traceback(words: str) -> None:
+    """As in `vladmap --help | head -1`: the read end of the pipe is closed before it is written."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "vladmap.jobs.main", *words.split()]
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, "")

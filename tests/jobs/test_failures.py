@@ -113,14 +113,15 @@ def test_the_log_file_keeps_the_traceback_of_what_was_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Issue 19, 20: --log-file."""
-    from vladmap.jobs.command import parser
+    from vladmap.jobs.command import log_options, parser
 
     path = tmp_path / "log"
 
     def work() -> None:
         raise UserError("no")
 
-    assert guarded(work, parser("x", "").parse_args(["--log-file", str(path)])) == 2
+    parsed = parser("x", "").parse_args(["--log-file", str(path)])
+    assert guarded(work, log_options(parsed)) == 2
     assert capfd.readouterr().err == "vladmap: no\n"
     assert re.search(r"DEBUG vladmap: .*\nTraceback", path.read_text())
 
@@ -129,10 +130,10 @@ def test_a_log_file_that_cannot_be_written_is_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Issue 19, 21."""
-    from vladmap.jobs.command import parser
+    from vladmap.jobs.command import log_options, parser
 
     parsed = parser("x", "").parse_args(["--log-file", str(tmp_path / "no" / "log")])
-    assert guarded(lambda: 0, parsed) == 2
+    assert guarded(lambda: 0, log_options(parsed)) == 2
     assert "cannot be written" in capfd.readouterr().err
 
 

@@ -22,7 +22,7 @@ from tests.photos.bad_photos import encode
 from tests.photos.damage import damaged, picture
 from vladmap.atlas.store import AtlasStore
 from vladmap.jobs import build
-from vladmap.jobs.command import EXIT_USER_ERROR, guarded
+from vladmap.jobs.command import EXIT_USER_ERROR, guarded, log_options
 from vladmap.pipeline.build import run_stages
 from vladmap.pipeline.command_options import build_options
 from vladmap.pipeline.stages import STAGES
@@ -86,7 +86,7 @@ def run_part(stages: Sequence[str], words: Sequence[str]) -> int:
         atlas = AtlasStore.open(options.atlas, create="ingest" in stages)
         run_stages(atlas, options, [], stages)
 
-    return guarded(work, parsed)
+    return guarded(work, log_options(parsed))
 
 
 def rejected(atlas: Path) -> dict[str, str]:
