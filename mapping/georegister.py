@@ -215,6 +215,95 @@ def _upright_start(
     return Similarity(scale, about_z @ level, translation)
 
 
+@dataclass(frozen=True)
+class _Residuals:
+    """What `_refine` minimises: GPS residuals of n images, and the lean of their cameras.
+
+    `plane` and `height` (n,) are squared residuals in the plane and in height, in squared standard
+    deviations; `offset` (n, 3) are the residuals in metres, `lean` (3,) the deviation of the
+    vertical from the one that upright cameras suggest, in standard deviations.
+    """
+
+    offset: Array
+    plane: Array
+    height: Array
+    lean: Array
+
+
+@dataclass(frozen=True)
+class _Observations:
+    """The data of `_refine`: projection centres (n, 3), GPS of the images, and the vertical.
+
+    `enu` (n, 3) are GPS positions whose height is 0 where `has_height` (n,) is false; `sigma` (n,)
+    are standard deviations in the plane, `weight` (n,) those of `_independent`. `up` (3,) is the
+    vertical in the model and `certainty` (3, 3) the square root of its information.
+    """
+
+    centres: Array
+    enu: Array
+    has_height: NDArray[np.bool_]
+    sigma: Array
+    weight: Array
+    up: Array
+    certainty: Array
+
+    def residuals(self, similarity: Similarity) -> _Residuals:
+        """Return the residuals under a similarity."""
+        offset = similarity.apply(self.centres) - self.enu
+        vertical = similarity.rotation.T @ np.array([0.0, 0.0, 1.0])
+        return _Residuals(
+            offset,
+            (offset[:, :2] ** 2).sum(axis=1) / self.sigma**2,
+            offset[:, 2] ** 2 / (VERTICAL_FACTOR * self.sigma) ** 2,
+            self.certainty @ (vertical - self.up),
+        )
+
+    def cost(self, residuals: _Residuals) -> float:
+        """Return the Cauchy cost of the GPS residuals plus the squared lean."""
+        height = np.where(self.has_height, residuals.height, 0.0)
+        robust = self.weight @ (
+            np.log1p(residuals.plane / CAUCHY_SIGMAS**2) + np.log1p(height / CAUCHY_SIGMAS**2)
+        )
+        return float(CAUCHY_SIGMAS**2 * robust + residuals.lean @ residuals.lean)
+
+    def weights(self, residuals: _Residuals) -> Array:
+        """Return the weights (n, 3) of the residuals, by Cauchy's function.
+
+        Plane and height are weighted apart, because a blunder in one says nothing of the other.
+        Without any height a tiny weight keeps the height of the model where it is.
+        """
+        plane = self.weight / self.sigma**2 / (1.0 + residuals.plane / CAUCHY_SIGMAS**2)
+        if self.has_height.any():
+            height = self.has_height * self.weight / (VERTICAL_FACTOR * self.sigma) ** 2
+        else:
+            height = np.full(len(self.enu), 1e-6)
+        height = height / (1.0 + residuals.height / CAUCHY_SIGMAS**2)
+        return np.column_stack([plane, plane, height])
+
+    def normal_equations(
+        self, similarity: Similarity, residuals: _Residuals
+    ) -> tuple[Array, Array]:
+        """Return the matrix (7, 7) and the gradient (7,) of a Gauss-Newton step.
+
+        The parameters are those of `_stepped`.
+        """
+        weights = self.weights(residuals)
+        arm = similarity.scale * self.centres @ similarity.rotation.T
+        jacobian = np.zeros((len(self.centres), 3, 7))
+        jacobian[:, :, 0] = arm
+        jacobian[:, :, 1:4] = -cross_matrices(arm)
+        jacobian[:, :, 4:] = np.eye(3)
+        # d(R^T z) for R <- exp(w) R is R^T (z x w).
+        tilt = similarity.rotation.T @ cross_matrices(np.array([[0.0, 0.0, 1.0]]))[0]
+        lean_jacobian = np.zeros((3, 7))
+        lean_jacobian[:, 1:4] = self.certainty @ tilt
+        normal = np.einsum("nik,ni,nil->kl", jacobian, weights, jacobian)
+        gradient = np.einsum("nik,ni,ni->k", jacobian, weights, residuals.offset)
+        normal += lean_jacobian.T @ lean_jacobian
+        gradient += lean_jacobian.T @ residuals.lean
+        return normal, gradient
+
+
 def _refine(
     start: Similarity,
     centres: Array,
@@ -225,66 +314,22 @@ def _refine(
 ) -> Similarity:
     """Return the similarity that minimises robust GPS residuals and the cameras' lean.
 
-    Gauss-Newton with Levenberg's damping on log scale, a rotation vector and the translation;
-    Cauchy weights, apart for the plane and the height, whose blunders are their own.
+    Gauss-Newton with Levenberg's damping. `upright` is the result of `vertical_of`.
     """
-    up, certainty = upright
     has_height = np.isfinite(enu[:, 2])
-    height = np.where(has_height, enu[:, 2], 0.0)
-    plane_weight = weight / sigma**2
-    rise_weight = has_height * weight / (VERTICAL_FACTOR * sigma) ** 2
-
-    def residuals(similarity: Similarity) -> tuple[Array, Array]:
-        offset = similarity.apply(centres) - np.column_stack([enu[:, :2], height])
-        vertical = similarity.rotation.T @ np.array([0.0, 0.0, 1.0])
-        lean = certainty @ (vertical - up)
-        return offset, lean
-
-    def cost(offset: Array, lean: Array) -> float:
-        plane = (offset[:, :2] ** 2).sum(axis=1) / sigma**2
-        rise = np.where(has_height, offset[:, 2] ** 2, 0.0) / (VERTICAL_FACTOR * sigma) ** 2
-        robust = weight @ (np.log1p(plane / CAUCHY_SIGMAS**2) + np.log1p(rise / CAUCHY_SIGMAS**2))
-        return float(CAUCHY_SIGMAS**2 * robust + lean @ lean)
-
-    current = start
-    if not has_height.any():
-        rise_weight = np.full(len(enu), 1e-6)
-    offset, lean = residuals(current)
-    value, damping = cost(offset, lean), 1e-6
+    positions = np.column_stack([enu[:, :2], np.where(has_height, enu[:, 2], 0.0)])
+    observed = _Observations(centres, positions, has_height, sigma, weight, *upright)
+    current, residuals = start, observed.residuals(start)
+    value, damping = observed.cost(residuals), 1e-6
     for _ in range(_MAX_ITERATIONS):
-        plane = (offset[:, :2] ** 2).sum(axis=1) / sigma**2
-        rise = offset[:, 2] ** 2 / (VERTICAL_FACTOR * sigma) ** 2
-        weights = np.column_stack(
-            [
-                plane_weight / (1.0 + plane / CAUCHY_SIGMAS**2),
-                plane_weight / (1.0 + plane / CAUCHY_SIGMAS**2),
-                rise_weight / (1.0 + rise / CAUCHY_SIGMAS**2),
-            ]
-        )
-        arm = current.scale * centres @ current.rotation.T
-        jacobian = np.zeros((len(centres), 3, 7))
-        jacobian[:, :, 0] = arm
-        jacobian[:, :, 1:4] = -cross_matrices(arm)
-        jacobian[:, :, 4:] = np.eye(3)
-        # d(R^T z) for R <- exp(w) R is R^T (z x w).
-        tilt = current.rotation.T @ cross_matrices(np.array([[0.0, 0.0, 1.0]]))[0]
-        lean_jacobian = np.zeros((3, 7))
-        lean_jacobian[:, 1:4] = certainty @ tilt
-        normal = np.einsum("nik,ni,nil->kl", jacobian, weights, jacobian)
-        gradient = np.einsum("nik,ni,ni->k", jacobian, weights, offset)
-        normal += lean_jacobian.T @ lean_jacobian
-        gradient += lean_jacobian.T @ lean
+        normal, gradient = observed.normal_equations(current, residuals)
         step = -np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), gradient)
-        trial = Similarity(
-            current.scale * float(np.exp(np.clip(step[0], -1.0, 1.0))),
-            rotation_matrix(step[1:4]) @ current.rotation,
-            current.translation + step[4:],
-        )
-        trial_offset, trial_lean = residuals(trial)
-        trial_value = cost(trial_offset, trial_lean)
+        trial = _stepped(current, step)
+        trial_residuals = observed.residuals(trial)
+        trial_value = observed.cost(trial_residuals)
         if trial_value <= value:
             converged = value - trial_value < 1e-10 * (1.0 + value)
-            current, offset, lean, value = trial, trial_offset, trial_lean, trial_value
+            current, residuals, value = trial, trial_residuals, trial_value
             damping = max(damping * 0.1, 1e-9)
             if converged:
                 break
@@ -293,3 +338,12 @@ def _refine(
             if damping > 1e6:
                 break
     return current
+
+
+def _stepped(similarity: Similarity, step: Array) -> Similarity:
+    """Return a similarity changed by a step (7,): log scale, rotation vector, translation."""
+    return Similarity(
+        similarity.scale * float(np.exp(np.clip(step[0], -1.0, 1.0))),
+        rotation_matrix(step[1:4]) @ similarity.rotation,
+        similarity.translation + step[4:],
+    )

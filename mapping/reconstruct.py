@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,48 +82,114 @@ def reconstruct_tile(
     is in no model. The same inputs give the same bytes.
     """
     options = options or MapperOptions(max_runtime_s=int(time_limit_s * 0.8))
-    rows = images.sort_by("image_id").to_pylist()
     if judged is None:
         judged = judge_tables(images, two_views, options.gps_sigma_m)
-    trusted = trusted_only(judged)
-    views = _trusted_views(two_views, trusted, {row["image_id"] for row in rows})
-    linked = _images_of(views)
-    if len(linked) < options.min_model_size:
-        failure = f"only {len(linked)} images have trusted pairs"
-        return _failed(name, rows, dict.fromkeys(linked, failure), failure)
-    keys = dict(zip(images["image_id"].to_pylist(), camera_keys(images), strict=True))
-    features = {image_id: read_features(image_id) for image_id in sorted(linked)}
-    turning = turning_views(views, features, {image: cameras[keys[image]] for image in linked})
-    moving = _images_of(view for view, turns in zip(views, turning, strict=True) if not turns)
-    # An image that only has pairs of pure rotation cannot be placed, whatever the mapper says.
-    turned = dict.fromkeys(linked - moving, why.ONLY_TURNS)
-    if not moving:
-        failure = f"{why.ONLY_TURNS}: {len(views)} pairs of {len(linked)} images"
-        return _failed(name, rows, turned, failure)
+    tile = _tile_of(name, images, read_features, two_views, cameras, trusted_only(judged))
+    if len(tile.linked) < options.min_model_size:
+        failure = f"only {len(tile.linked)} images have trusted pairs"
+        return tile.failed(dict.fromkeys(tile.linked, failure), failure)
+    turned = _only_turned(tile)
+    if len(turned) == len(tile.linked):
+        failure = f"{why.ONLY_TURNS}: {len(tile.views)} pairs of {len(tile.linked)} images"
+        return tile.failed(turned, failure)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="vladmap-tile-") as folder:
-        work = Path(folder)
-        names = {row["image_id"]: row["uri"] for row in rows if row["image_id"] in linked}
-        write_database(work / "database.db", names, cameras, keys, features, views)
         try:
-            report = call(map_tile, work, rows, trusted, options, time_limit_s=time_limit_s)
+            report = _mapped(Path(folder), tile, options, time_limit_s)
         except ChildFailed as error:
             failure = f"mapping failed: {error}"
-            failed = _failed(name, rows, dict.fromkeys(linked, failure), failure)
+            failed = tile.failed(dict.fromkeys(tile.linked, failure), failure)
             return replace(failed, out_of_memory=error.out_of_memory)
-        ids = {row["uri"]: row["image_id"] for row in rows}
-        dropped = {ids[uri]: reason for uri, reason in report.pop("dropped").items()}
-        registered = {ids[uri] for uri in report.pop("registered")}
-        reasons = dict.fromkeys(linked - registered, why.NOT_PLACED) | dropped | turned
+        dropped = {tile.ids[uri]: reason for uri, reason in report.pop("dropped").items()}
+        registered = {tile.ids[uri] for uri in report.pop("registered")}
+        reasons = dict.fromkeys(tile.linked - registered, why.NOT_PLACED) | dropped | turned
         if not report["models"]:
-            return _failed(name, rows, reasons, _why_none(report["models_left_out"], dropped))
+            return tile.failed(reasons, _why_none(report["models_left_out"], dropped))
         shutil.rmtree(output / "sparse", ignore_errors=True)
-        shutil.copytree(work / "models", output / "sparse")
-    report |= {"tile": name, "images": len(rows), "linked_images": len(linked)}
-    report["unregistered"] = _unregistered(rows, registered, reasons)
+        shutil.copytree(Path(folder) / "models", output / "sparse")
+    report |= {"tile": name, "images": len(tile.rows), "linked_images": len(tile.linked)}
+    report["unregistered"] = tile.unregistered(registered, reasons)
     report["pairs"] = verdict_counts(judged)
     (output / "tile.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
     return TileResult(name, report)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """What one tile is mapped from.
+
+    `rows` are its rows of IMAGES, by image_id; `trusted` its trusted pairs (rows of JUDGED) and
+    `views` their geometries; `linked` are the image_ids that have trusted pairs. `keys` gives each
+    image_id the key of its camera in `cameras`.
+    """
+
+    name: str
+    rows: list[dict[str, Any]]
+    trusted: pa.Table
+    views: list[TwoView]
+    linked: set[str]
+    read_features: Callable[[str], LocalFeatures]
+    keys: dict[str, str]
+    cameras: Mapping[str, Camera]
+
+    @cached_property
+    def features(self) -> dict[str, LocalFeatures]:
+        """The local features of the linked images."""
+        return {image_id: self.read_features(image_id) for image_id in sorted(self.linked)}
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """The image_id of each image's name in COLMAP's models."""
+        return {row["uri"]: row["image_id"] for row in self.rows}
+
+    def unregistered(self, registered: set[str], reasons: Mapping[str, str]) -> dict[str, str]:
+        """Return the reason for each image of the tile that is in none of its models."""
+        missing = (row["image_id"] for row in self.rows if row["image_id"] not in registered)
+        return {image_id: reasons.get(image_id, why.NO_PAIR) for image_id in missing}
+
+    def failed(self, reasons: Mapping[str, str], failure: str) -> TileResult:
+        """Return the result of a tile without a model."""
+        return TileResult(self.name, {"unregistered": self.unregistered(set(), reasons)}, failure)
+
+
+def _tile_of(
+    name: str,
+    images: pa.Table,
+    read_features: Callable[[str], LocalFeatures],
+    two_views: pa.Table,
+    cameras: Mapping[str, Camera],
+    trusted: pa.Table,
+) -> _Tile:
+    rows = images.sort_by("image_id").to_pylist()
+    views = _trusted_views(two_views, trusted, {row["image_id"] for row in rows})
+    linked = _images_of(views)
+    keys = dict(zip(images["image_id"].to_pylist(), camera_keys(images), strict=True))
+    return _Tile(name, rows, trusted, views, linked, read_features, keys, cameras)
+
+
+def _only_turned(tile: _Tile) -> dict[str, str]:
+    """Return the linked images that only have pairs of pure rotation, with that as the reason.
+
+    Such an image cannot be placed, whatever the mapper says.
+    """
+    camera_of = {image_id: tile.cameras[tile.keys[image_id]] for image_id in tile.linked}
+    turning = turning_views(tile.views, tile.features, camera_of)
+    moving = _images_of(view for view, turns in zip(tile.views, turning, strict=True) if not turns)
+    return dict.fromkeys(tile.linked - moving, why.ONLY_TURNS)
+
+
+def _mapped(work: Path, tile: _Tile, options: MapperOptions, time_limit_s: float) -> dict[str, Any]:
+    """Map a tile in a child process, write its models to `work`/models; return the report.
+
+    Raises ChildFailed where the child crashes or does not end in time.
+    """
+    names = {row["image_id"]: row["uri"] for row in tile.rows if row["image_id"] in tile.linked}
+    database = work / "database.db"
+    write_database(database, names, tile.cameras, tile.keys, tile.features, tile.views)
+    report: dict[str, Any] = call(
+        map_tile, work, tile.rows, tile.trusted, options, time_limit_s=time_limit_s
+    )
+    return report
 
 
 def _trusted_views(two_views: pa.Table, trusted: pa.Table, members: set[str]) -> list[TwoView]:
@@ -140,21 +207,6 @@ def _trusted_views(two_views: pa.Table, trusted: pa.Table, members: set[str]) ->
 
 def _images_of(views: Iterable[TwoView]) -> set[str]:
     return {image_id for view in views for image_id in (view.image_id_a, view.image_id_b)}
-
-
-def _failed(
-    name: str, rows: list[dict[str, Any]], reasons: Mapping[str, str], failure: str
-) -> TileResult:
-    report = {"unregistered": _unregistered(rows, set(), reasons)}
-    return TileResult(name, report, failure)
-
-
-def _unregistered(
-    rows: list[dict[str, Any]], registered: set[str], reasons: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the reason for each image of the tile that is in none of its models."""
-    missing = (row["image_id"] for row in rows if row["image_id"] not in registered)
-    return {image_id: reasons.get(image_id, why.NO_PAIR) for image_id in missing}
 
 
 def _why_none(left_out: list[dict[str, Any]], dropped: Mapping[str, str]) -> str:
