@@ -130,5 +130,5 @@ class CommittedFiles:
 
 
 def _damaged(path: str, why: str) -> DamagedAtlas:
-    said = why if path in why else f"{path}: {why}"
-    return DamagedAtlas(f"{said}: run the same `vladmap build` again, it makes it anew")
+    message = why if path in why else f"{path}: {why}"
+    return DamagedAtlas(f"{message}: run the same `vladmap build` again, it makes it anew")

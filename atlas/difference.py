@@ -59,14 +59,14 @@ def compare_atlases(a: Path, b: Path) -> Iterator[Comparison]:
 
 def _tables(root: Path) -> dict[str, set[str]]:
     """Files of each table, relative to the atlas. A table is the folder above its partitions."""
-    found: dict[str, set[str]] = defaultdict(set)
+    files: dict[str, set[str]] = defaultdict(set)
     for path in root.rglob("*"):
         if path.suffix in _BYTES or path.suffix == ".parquet":
             relative = path.relative_to(root).as_posix()
-            found[_table_name(relative)].add(relative)
-    if not found:
+            files[_table_name(relative)].add(relative)
+    if not files:
         raise UserError(f"{root} holds no tables: give the folder of a finished atlas")
-    return found
+    return files
 
 
 def _table_name(path: str) -> str:
@@ -89,10 +89,10 @@ def _compare(name: str, a: Path, b: Path, ours: set[str], theirs: set[str]) -> C
         if (a / path).read_bytes() == (b / path).read_bytes():
             continue
         if path.endswith(".parquet"):
-            found = _table_differences(pq.read_table(a / path), pq.read_table(b / path))
+            details = _table_differences(pq.read_table(a / path), pq.read_table(b / path))
         else:
-            found = ["bytes"]
-        differences += [f"{path}: {what}" for what in found]
+            details = ["bytes"]
+        differences += [f"{path}: {what}" for what in details]
     return Comparison(name, len(ours), rows, tuple(differences))
 
 

@@ -49,12 +49,14 @@ def check_atlas(
     knows. `advance` is told how many files were read. Nothing is written.
     """
     atlas.doubted = True
-    found = []
+    findings = []
     entries = []
     for stage in atlas.stage_names():
         held = atlas.ledger(stage, refresh=True).values()
         advance(sum(len(entry.files) for entry in held))
-        found += [Finding(line.path, line.why, stage, line.shard) for line in _lost(atlas, stage)]
+        findings += [
+            Finding(line.path, line.why, stage, line.shard) for line in _lost(atlas, stage)
+        ]
         entries += [(stage, entry) for entry in held]
     known = _image_ids(atlas)
 
@@ -67,9 +69,11 @@ def check_atlas(
         ]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found += [finding for wrong in pool.map(check, entries) for finding in wrong]
+        findings += [finding for wrong in pool.map(check, entries) for finding in wrong]
     strays = atlas.strays()
-    return found + [Finding(atlas.path(path), "no line of the ledger knows it") for path in strays]
+    return findings + [
+        Finding(atlas.path(path), "no line of the ledger knows it") for path in strays
+    ]
 
 
 def _lost(atlas: AtlasStore, stage: str) -> Iterable[LostLine]:

@@ -145,7 +145,7 @@ class SearchIndex:
         import pandas as pd
 
         count, k = rows.shape
-        found = pd.DataFrame(
+        frame = pd.DataFrame(
             {
                 "query": np.repeat(queries, k),
                 "rank": np.tile(np.arange(k), count),
@@ -154,7 +154,7 @@ class SearchIndex:
             }
         )
         # An approximate index may have visited fewer than k.
-        return found[rows.ravel() >= 0].reset_index(drop=True)
+        return frame[rows.ravel() >= 0].reset_index(drop=True)
 
 
 def _is_photograph(item: Any) -> bool:

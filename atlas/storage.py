@@ -164,13 +164,13 @@ def write_atomic(path: str, data: bytes) -> None:
 def half_written(root: str, before: float) -> list[str]:
     """Temporary files of write_atomic under a root, last touched before a time (of the epoch)."""
     if is_local(root):
-        found = [
+        paths = [
             os.path.join(folder, name)
             for folder, _, names in os.walk(root)
             for name in names
             if _TEMPORARY.fullmatch(name)
         ]
-        return sorted(path for path in found if 0 < _modified(path) < before)
+        return sorted(path for path in paths if 0 < _modified(path) < before)
     return sorted(
         item.path
         for item in _remote().match([f"{glob.escape(root)}/**.tmp"])[0].metadata_list
@@ -207,13 +207,13 @@ def _write_through(temporary: str, path: str, data: bytes) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    found = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(found)
+        os.fsync(descriptor)
     except OSError:
         pass  # some network filesystems sync no folders
     finally:
-        os.close(found)
+        os.close(descriptor)
 
 
 def delete(path: str) -> None:
@@ -241,7 +241,7 @@ class FileState(NamedTuple):
 
 def states(paths: Iterable[str]) -> dict[str, FileState]:
     """The state of each of `paths` that is a regular file."""
-    found: dict[str, FileState] = {}
+    by_path: dict[str, FileState] = {}
     remote = []
     for path in paths:
         if not is_local(path):
@@ -250,14 +250,14 @@ def states(paths: Iterable[str]) -> dict[str, FileState]:
         with contextlib.suppress(OSError):
             known = os.stat(path)
             if stat.S_ISREG(known.st_mode):
-                found[path] = FileState(known.st_size, known.st_ctime_ns / 1e9)
+                by_path[path] = FileState(known.st_size, known.st_ctime_ns / 1e9)
     if remote:
         for match in _remote().match([glob.escape(path) for path in remote]):
-            found.update(
+            by_path.update(
                 (item.path, FileState(item.size_in_bytes, item.last_updated_in_seconds or 0.0))
                 for item in match.metadata_list
             )
-    return found
+    return by_path
 
 
 def file_digest(path: str) -> str:
@@ -282,8 +282,8 @@ def list_files(folder: str, ending: str) -> list[str]:
 def list_modified(folder: str, ending: str) -> list[tuple[str, float]]:
     """(path, seconds since the epoch) of the files in a folder whose names end so."""
     if not is_local(folder):
-        found = _remote().match([f"{glob.escape(folder)}/*{ending}"])[0].metadata_list
-        return [(item.path, item.last_updated_in_seconds or 0.0) for item in found]
+        matches = _remote().match([f"{glob.escape(folder)}/*{ending}"])[0].metadata_list
+        return [(item.path, item.last_updated_in_seconds or 0.0) for item in matches]
     # Not Beam's, which takes brackets in the folder's own name for a pattern.
     files = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
@@ -311,15 +311,15 @@ def list_folders(folder: str) -> list[str]:
 def list_below(root: str) -> list[str]:
     """Sorted paths, relative to a root, of all files below it whose names are plain."""
     if is_local(root):
-        found = [
+        paths = [
             os.path.relpath(os.path.join(folder, name), root)
             for folder, _, names in os.walk(root)
             for name in names
         ]
     else:
         matched = _remote().match([f"{glob.escape(root)}/**"])[0].metadata_list
-        found = [item.path.removeprefix(f"{root}/") for item in matched]
-    return sorted(path for path in found if is_plain_path(path))
+        paths = [item.path.removeprefix(f"{root}/") for item in matched]
+    return sorted(path for path in paths if is_plain_path(path))
 
 
 def table_bytes(table: pa.Table) -> bytes:

@@ -44,15 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         file = read_weights(parsed.source)
         if is_vocabulary(file) or file.metadata.get("kind") == MODEL:
             raise UserError(f"{parsed.source} is in vladmap's own format already")
-        found = network(file)
-        data = to_bytes(found, parsed.source.read_bytes())
+        model = network(file)
+        data = to_bytes(model, parsed.source.read_bytes())
         partial = parsed.target.with_suffix(".partial")
         try:
             partial.write_bytes(data)
             partial.replace(parsed.target)
         except OSError as error:
             raise UserError(f"{parsed.target} cannot be written: {error.strerror}") from error
-        print(json.dumps(card(found), indent=2))
+        print(json.dumps(card(model), indent=2))
         return 0
 
     return guarded(work, log_options(parsed))

@@ -49,23 +49,23 @@ def explained(error: BaseException) -> str | None:
             return _line(str(cause))
     texts = []
     for cause in causes(error):
-        if (found := _of_the_machine(cause)) is not None:
-            return _line(found)
+        if (line := _of_the_machine(cause)) is not None:
+            return _line(line)
         # Only through Beam's wrapping: behind an error of our own an older one may lie.
         if not (
             isinstance(cause, RuntimeError) or type(cause).__module__.startswith("apache_beam.")
         ):
             break
         texts.append(str(cause))
-    told = [match["text"] for text in texts for match in _TOLD.finditer(text)]
-    return _line(told[-1]) if told else None
+    messages = [match["text"] for text in texts for match in _TOLD.finditer(text)]
+    return _line(messages[-1]) if messages else None
 
 
 def _of_the_machine(error: BaseException) -> str | None:
     if isinstance(error, OSError):
-        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         hint = _HINTS.get(error.errno or 0)
-        return f"{said}; {hint}" if hint else said
+        return f"{message}; {hint}" if hint else message
     if isinstance(error, MemoryError):
         return (
             "there is not enough memory"

@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"{name:<18} {text}")
         for path in parsed.files:
             file = read_weights(path)
-            about = dict(file.metadata) if is_vocabulary(file) else card(network(file))
-            print(f"{path}: {json.dumps(about, indent=2)}")
+            facts = dict(file.metadata) if is_vocabulary(file) else card(network(file))
+            print(f"{path}: {json.dumps(facts, indent=2)}")
         return 0
 
     return guarded(work, log_options(parsed))

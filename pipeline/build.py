@@ -15,7 +15,7 @@ from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.store import AtlasStore
 from vladmap.pipeline.ledgers import require
 from vladmap.pipeline.manifest import record
-from vladmap.pipeline.option_values import given, kept
+from vladmap.pipeline.option_values import from_manifest, given
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import STAGES
@@ -108,10 +108,10 @@ def kept_options(atlas: AtlasStore) -> BuildOptions | None:
         return None
     path = atlas.path(known.file.path)
     try:
-        said = json.loads(storage.read_whole(path, known.file.digest))
+        values = json.loads(storage.read_whole(path, known.file.digest))
     except (OSError, ValueError):
         return None
-    return kept(path, said)
+    return from_manifest(path, values)
 
 
 def _ledgers_before(run: Run, names: Sequence[str]) -> list[str]:

@@ -49,16 +49,16 @@ class LeftOut:
 
     def sentences(self) -> tuple[str, ...]:
         """One a kind: for the log, the summary and the report."""
-        said = []
+        lines = []
         if total := self._endings.total():
             common = sorted(self._endings.items(), key=lambda item: (-item[1], item[0]))
             shown = [f"{count} {ending}" for ending, count in common[:6]]
             shown += [f"{total - sum(count for _, count in common[:6])} others"] * (len(common) > 6)
-            said.append(f"{total} files {_OTHER} are left out: {', '.join(shown)}")
+            lines.append(f"{total} files {_OTHER} are left out: {', '.join(shown)}")
         for kind, names in sorted(self._names.items()):
             shown = sorted(names)[:_NAMED] + ["..."] * (len(names) > _NAMED)
-            said.append(f"{len(names)} {kind} are left out: {', '.join(map(_shown, shown))}")
-        return tuple(said)
+            lines.append(f"{len(names)} {kind} are left out: {', '.join(map(_shown, shown))}")
+        return tuple(lines)
 
 
 def _shown(name: str) -> str:
@@ -192,13 +192,13 @@ def _walk(
 
 def _local_row(root: str, path: str) -> dict[str, Any]:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except PermissionError:
         return _row(root, path, kind="unreadable")
     except (OSError, ValueError):  # a name with a NUL in it is a ValueError
         return _row(root, path, kind="missing")
-    kind = "file" if stat.S_ISREG(found.st_mode) else "not_a_file"
-    return _row(root, path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, kind)
+    kind = "file" if stat.S_ISREG(status.st_mode) else "not_a_file"
+    return _row(root, path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, kind)
 
 
 def _row(
@@ -238,12 +238,12 @@ def _list_matches(source: str) -> Listing:
         rows, left_out, _ = _below(root, re.compile(FileSystem.translate_pattern(pattern)).match)
         return Listing(root, _table(rows), left_out.sentences())
     try:
-        found = FileSystems.match([pattern])[0].metadata_list
+        matches = FileSystems.match([pattern])[0].metadata_list
     except Exception as error:  # credentials, buckets, schemes: each says it in its own words
         raise UserError(f"{source} cannot be listed: {error}") from error
     left_out = LeftOut()
     rows = []
-    for item in found:
+    for item in matches:
         inside = item.path.removeprefix(f"{root.rstrip('/')}/")
         if any(map(is_systems_name, inside.split("/"))):
             left_out.add(_FOREIGN, inside)
@@ -254,12 +254,12 @@ def _list_matches(source: str) -> Listing:
     return Listing(root, _table(rows), left_out.sentences())
 
 
-def _remote_row(root: str, uri: str, found: FileMetadata | None) -> dict[str, Any]:
+def _remote_row(root: str, uri: str, metadata: FileMetadata | None) -> dict[str, Any]:
     """Where a store says nothing of a file, reading it will tell."""
-    if found is None:
+    if metadata is None:
         return _row(root, uri)
-    seconds = found.last_updated_in_seconds or 0.0
-    return _row(root, uri, found.size_in_bytes, round(1e9 * seconds))
+    seconds = metadata.last_updated_in_seconds or 0.0
+    return _row(root, uri, metadata.size_in_bytes, round(1e9 * seconds))
 
 
 def _metadata(uri: str) -> FileMetadata | None:
@@ -282,11 +282,11 @@ def _list_manifest(source: str) -> Listing:
     places = [_place(root, record.pop("uri")) for record in records]
     remote = sorted({uri for uri, _ in places if not storage.is_local(uri)})
     with ThreadPoolExecutor(16) as pool:
-        found = dict(zip(remote, pool.map(_metadata, remote), strict=True))
+        metadata = dict(zip(remote, pool.map(_metadata, remote), strict=True))
     rows: dict[str, dict[str, Any]] = {}
     again: list[str] = []
     for (uri, _), record in zip(places, records, strict=True):
-        row = _remote_row(root, uri, found[uri]) if uri in found else _local_row(root, uri)
+        row = _remote_row(root, uri, metadata[uri]) if uri in metadata else _local_row(root, uri)
         row["overrides"] = to_json(record)
         if row["path"] in rows:
             again.append(row["path"])

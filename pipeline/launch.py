@@ -127,43 +127,43 @@ def _runner(options: PipelineOptions) -> Iterator[FnApiRunner | None]:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="vladmap-workers-") as folder:
-        said = Path(folder, "log")
+        path = Path(folder, "log")
         command = (
             f"exec {shlex.quote(sys.executable)} -m vladmap.pipeline.beam_worker {os.getpid()} "
-            f">>{shlex.quote(str(said))} 2>&1"
+            f">>{shlex.quote(str(path))} 2>&1"
         )
         # Else Beam would put its own command in its place.
         options.view_as(DirectOptions).direct_running_mode = "in_memory"
         try:
             yield FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
         except Exception:
-            if said.exists():
-                lines = said.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+            if path.exists():
+                lines = path.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
                 log.debug("the workers' last lines:\n%s", "\n".join(lines))
             raise
 
 
 def _job_of(result: PipelineResult) -> str:
     """The id that the runner knows the job by; empty where it has none."""
-    found = getattr(result, "job_id", None) or getattr(result, "_job_id", None)
+    job_id = getattr(result, "job_id", None) or getattr(result, "_job_id", None)
     with contextlib.suppress(Exception):  # a job that was never made
-        return str((found() if callable(found) else found) or "")
+        return str((job_id() if callable(job_id) else job_id) or "")
     return ""
 
 
 def metrics_of(result: PipelineResult) -> Metrics:
     """`counters` and `distributions` of a pipeline by namespace and name, over all its steps."""
     try:
-        found = result.metrics().query()
+        metrics = result.metrics().query()
     except Exception as error:  # a runner that keeps none
         log.debug("no metrics: %s", error)
         return {}
     counters: dict[str, int] = {}
     distributions: dict[str, dict[str, int]] = {}
-    for each in found["counters"]:
+    for each in metrics["counters"]:
         name = f"{each.key.metric.namespace}.{each.key.metric.name}"
         counters[name] = counters.get(name, 0) + (each.result or 0)
-    for each in found["distributions"]:
+    for each in metrics["distributions"]:
         value = each.result
         if value is None or not value.count:
             continue

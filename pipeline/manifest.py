@@ -48,8 +48,8 @@ def _facts(run: Run) -> dict[str, Any]:
         storage.read_table(run.atlas.path(entry.file.path), ["latitude", "longitude"])
         for entry in shards.values()
     ]
-    found = pa.concat_tables(places).drop_null() if places else None
+    known = pa.concat_tables(places).drop_null() if places else None
     bounds = None
-    if found is not None and found.num_rows:
-        bounds = bounding_box(found["longitude"].to_numpy(), found["latitude"].to_numpy())
+    if known is not None and known.num_rows:
+        bounds = bounding_box(known["longitude"].to_numpy(), known["latitude"].to_numpy())
     return {"counts": counts, "bounds": bounds}

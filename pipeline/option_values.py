@@ -93,7 +93,7 @@ def given(options: BuildOptions) -> dict[str, Any]:
     }
 
 
-def kept(source: str, values: Any) -> BuildOptions:
+def from_manifest(source: str, values: Any) -> BuildOptions:
     """Options that `given` wrote, read from `source`; UserError for what is no option's value."""
     if not isinstance(values, dict):
         raise UserError(f"{source}: no options")

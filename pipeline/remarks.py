@@ -58,9 +58,9 @@ def _of_pairs(run: Run) -> list[str]:
     ]
 
 
-def _of_tile(said: dict[str, Any], path: str) -> list[str]:
-    late = [f"{path}: no time was left, {missed}." for missed in said.get("out_of_time", [])]
-    return late + _of_models(said.get("models_left_out", []), path)
+def _of_tile(report: dict[str, Any], path: str) -> list[str]:
+    late = [f"{path}: no time was left, {missed}." for missed in report.get("out_of_time", [])]
+    return late + _of_models(report.get("models_left_out", []), path)
 
 
 def _of_models(left_out: list[dict[str, Any]], path: str) -> list[str]:

@@ -98,8 +98,8 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
 
 
 def _tables(run: Run, paths: Iterable[str], schema: pa.Schema) -> pa.Table:
-    found = [storage.read_table(run.atlas.path(path)).cast(schema) for path in paths]
-    return pa.concat_tables([schema.empty_table(), *found])
+    read = [storage.read_table(run.atlas.path(path)).cast(schema) for path in paths]
+    return pa.concat_tables([schema.empty_table(), *read])
 
 
 def _two_views(run: Run) -> pa.Table:
@@ -134,7 +134,7 @@ def _model_positions(run: Run, poses: pa.Table) -> pa.Table | None:
         (pose["model"], pose["name"]): pose["image_id"]
         for pose in poses.select(["image_id", "name", "model"]).to_pylist()
     }
-    found = []
+    positions = []
     for number in sorted(set(poses["model"].to_pylist())):
         with tempfile.TemporaryDirectory(prefix="vladmap-report-") as folder:
             for file in run.ledger(MERGE)["model"].files:
@@ -143,23 +143,23 @@ def _model_positions(run: Run, poses: pa.Table) -> pa.Table | None:
                     Path(folder, file.path.rpartition("/")[2]).write_bytes(data)
             model = read_model(Path(folder), str(number), (0.0, 0.0, 0.0), False).model
         names, centres, _ = centres_and_rotations(model)
-        found += [
+        positions += [
             {"image_id": rows[number, name], "model": number, "x": x, "y": y, "z": z}
             for name, (x, y, z) in zip(names, centres.tolist(), strict=True)
             if (number, name) in rows
         ]
-    return pa.Table.from_pylist(found, schema=MODEL_POSITIONS)
+    return pa.Table.from_pylist(positions, schema=MODEL_POSITIONS)
 
 
 def _tile(run: Run, entry: LedgerEntry) -> TileQuality:
     """A tile's figures; residuals are those of its largest model."""
-    said = read_json(run, entry.file.path)
+    report = read_json(run, entry.file.path)
     milliseconds = entry.counts.get("milliseconds")
-    models = said.get("models", [])
+    models = report.get("models", [])
     largest = models[0] if models else {}
     return TileQuality(
-        name=said.get("tile", entry.shard),
-        images=said.get("images", 0),
+        name=report.get("tile", entry.shard),
+        images=report.get("images", 0),
         registered=sum(model["images"] for model in models),
         models=len(models),
         points=sum(model["points"] for model in models),
@@ -169,7 +169,7 @@ def _tile(run: Run, entry: LedgerEntry) -> TileQuality:
         gps_residual_3d_median_m=largest.get("gps_residual_3d_median_m"),
         gps_residual_3d_max_m=largest.get("gps_residual_3d_max_m"),
         seconds=None if milliseconds is None else milliseconds / 1000,
-        failure=said.get("failure"),
+        failure=report.get("failure"),
     )
 
 
@@ -180,27 +180,27 @@ def _timings(run: Run) -> list[StageTiming]:
     return [
         StageTiming(
             stage=name,
-            elements=said["elements"],
-            reused=said["reused"],
-            seconds=said["seconds"],
-            rate=said["elements"] / said["seconds"] if said["seconds"] else None,
-            device=said["device"],
-            unit=said["unit"],
+            elements=timing["elements"],
+            reused=timing["reused"],
+            seconds=timing["seconds"],
+            rate=timing["elements"] / timing["seconds"] if timing["seconds"] else None,
+            device=timing["device"],
+            unit=timing["unit"],
         )
         for name in names
-        if (said := timings.get(name))
+        if (timing := timings.get(name))
     ]
 
 
 def _index(run: Run) -> IndexInfo | None:
-    about = read_json(run, layout.index_facts(run.options.model))
-    if not about:
+    facts = read_json(run, layout.index_facts(run.options.model))
+    if not facts:
         return None
     return IndexInfo(
-        model=about["model"],
-        factory=about["factory"],
-        count=about["count"],
-        dimension=about["dimension"],
-        recall=about["recall"],
-        recall_at=about["recall_at"],
+        model=facts["model"],
+        factory=facts["factory"],
+        count=facts["count"],
+        dimension=facts["dimension"],
+        recall=facts["recall"],
+        recall_at=facts["recall_at"],
     )

@@ -32,8 +32,8 @@ def pictures_of(run: Run, images: pa.Table, rows: pa.Table) -> dict[str, bytes]:
     """A small JPEG of each photograph of `rows` that can be read."""
     wanted = rows["image_id"].combine_chunks()
     chosen = images.filter(pc.is_in(images["image_id"], value_set=wanted))
-    found = {row["image_id"]: _thumbnail(run, row) for row in chosen.to_pylist()}
-    return {image_id: picture for image_id, picture in found.items() if picture is not None}
+    pictures = {row["image_id"]: _thumbnail(run, row) for row in chosen.to_pylist()}
+    return {image_id: picture for image_id, picture in pictures.items() if picture is not None}
 
 
 def retrievals(run: Run, images: pa.Table) -> list[Retrieval]:
@@ -60,7 +60,7 @@ def retrievals(run: Run, images: pa.Table) -> list[Retrieval]:
         ).to_pylist()
     }
     examples = []
-    for image, scores, found in zip(queries, similarity, rows, strict=True):
+    for image, scores, neighbours in zip(queries, similarity, rows, strict=True):
         matches = [
             Match(
                 ids[row],
@@ -68,7 +68,7 @@ def retrievals(run: Run, images: pa.Table) -> list[Retrieval]:
                 _distance(facts[image], facts[ids[row]]),
                 _thumbnail(run, facts[ids[row]]),
             )
-            for score, row in zip(scores, found, strict=True)
+            for score, row in zip(scores, neighbours, strict=True)
             if row >= 0 and ids[row] != image
         ]
         examples.append(Retrieval(image, _thumbnail(run, facts[image]), matches[:_MATCHES]))

@@ -153,7 +153,7 @@ class Run:
 
         _, metrics = launch.run(self.beam_args, label, build)
         if metrics:
-            self._keep(layout.METRICS, label, metrics)
+            self._store(layout.METRICS, label, metrics)
 
     def _committed(
         self, step: Step, todo: Sequence[Task], size: Callable[[Task], int]
@@ -177,11 +177,11 @@ class Run:
     def forget_others(self, step: Step, shards: set[str]) -> None:
         """Take out of the atlas what the ledger holds of a step beside `shards`."""
         ledger = self.ledger(step)
-        kept = frozenset(
+        still_used = frozenset(
             file.path for shard in shards if shard in ledger for file in ledger[shard].files
         )
         for shard in sorted(set(ledger) - shards):
-            self.atlas.forget(step.ledger_name(self.options), shard, kept)
+            self.atlas.forget(step.ledger_name(self.options), shard, still_used)
 
     def _report(self, result: StageResult) -> None:
         self.results.append(result)
@@ -212,31 +212,35 @@ class Run:
             "seconds": round(result.seconds, 3),
             "device": result.device,
         }
-        self._keep(layout.TIMINGS, result.stage, timing)
+        self._store(layout.TIMINGS, result.stage, timing)
 
     def timings(self) -> dict[str, dict[str, Any]]:
         """Timing of each stage when it last did work."""
-        return {name: said for name, said in self._kept(layout.TIMINGS).items() if _is_timing(said)}
+        return {
+            name: timing
+            for name, timing in self._stored(layout.TIMINGS).items()
+            if _is_timing(timing)
+        }
 
-    def _keep(self, path: str, name: str, value: dict[str, Any]) -> None:
-        kept = self._kept(path)
-        kept[name] = value
-        storage.write_atomic(self.atlas.path(path), sealed(dict(sorted(kept.items()))))
+    def _store(self, path: str, name: str, value: dict[str, Any]) -> None:
+        values = self._stored(path)
+        values[name] = value
+        storage.write_atomic(self.atlas.path(path), sealed(dict(sorted(values.items()))))
 
-    def _kept(self, path: str) -> dict[str, dict[str, Any]]:
-        """What `_keep` has kept; nothing where the file is lost or damaged."""
+    def _stored(self, path: str) -> dict[str, dict[str, Any]]:
+        """The values that `_store` has written; empty if the file is lost or damaged."""
         at = self.atlas.path(path)
         try:
-            found = unsealed(storage.read_bytes(at))
+            values = unsealed(storage.read_bytes(at))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
             log.warning("%s: %s; what earlier runs kept in it is not shown", at, error)
             return {}
-        return {name: value for name, value in found.items() if isinstance(value, dict)}
+        return {name: value for name, value in values.items() if isinstance(value, dict)}
 
 
-def _is_timing(said: dict[str, Any]) -> bool:
+def _is_timing(timing: dict[str, Any]) -> bool:
     kinds: dict[str, type | tuple[type, ...]] = {
         "unit": str,
         "elements": int,
@@ -245,6 +249,6 @@ def _is_timing(said: dict[str, Any]) -> bool:
         "device": str,
     }
     return all(
-        isinstance(said.get(key), kind) and not isinstance(said[key], bool)
+        isinstance(timing.get(key), kind) and not isinstance(timing[key], bool)
         for key, kind in kinds.items()
     )

@@ -231,8 +231,8 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 def _tail(path: Path) -> str:
     lines = path.read_text(errors="replace").splitlines()
     # Java's stack frames push what went wrong out of sight.
-    said = [line for line in lines if not line.startswith("\tat ")]
-    return "\n".join(said[-_TAIL_LINES:])
+    messages = [line for line in lines if not line.startswith("\tat ")]
+    return "\n".join(messages[-_TAIL_LINES:])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -111,7 +111,7 @@ def page(atlas: Path) -> str:
     return (atlas / "report" / "index.html").read_text(encoding="utf-8")
 
 
-def kept(atlas: Path) -> dict:
+def stored_truth(atlas: Path) -> dict:
     return json.loads((atlas / "report" / "truth.json").read_text())
 
 
@@ -119,17 +119,17 @@ def test_recalls_are_printed_with_the_map_and_kept(
     atlas: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert check(atlas) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[3].startswith("position error, by GPS  median 5.000 m")
-    assert said[6].split() == ["retrieval", "netvlad-lite,", "2", "dimensions"]
-    assert said[-3].split() == ["recall,", "%", "queries", "@1", "@5", "@10", "@20"]
-    assert said[-2].split() == ["all", "4", "25.0", "75.0", "75.0", "75.0"]
-    assert said[-1].split()[-5:] == ["3", "33.3", "100.0", "100.0", "100.0"]
-    found = kept(atlas)
-    assert found["map"]["by_gps_m"]["median"] == pytest.approx(5.0, abs=1e-4)
-    assert found["retrieval"]["found"] == {"1": 1, "5": 3, "10": 3, "20": 3}
-    assert found["retrieval"]["recall_over_queries_with_positive"]["1"] == 0.333333
-    assert found["retrieval"]["model_fingerprint"] == "print"
+    output = capsys.readouterr().out.splitlines()
+    assert output[3].startswith("position error, by GPS  median 5.000 m")
+    assert output[6].split() == ["retrieval", "netvlad-lite,", "2", "dimensions"]
+    assert output[-3].split() == ["recall,", "%", "queries", "@1", "@5", "@10", "@20"]
+    assert output[-2].split() == ["all", "4", "25.0", "75.0", "75.0", "75.0"]
+    assert output[-1].split()[-5:] == ["3", "33.3", "100.0", "100.0", "100.0"]
+    figures = stored_truth(atlas)
+    assert figures["map"]["by_gps_m"]["median"] == pytest.approx(5.0, abs=1e-4)
+    assert figures["retrieval"]["found"] == {"1": 1, "5": 3, "10": 3, "20": 3}
+    assert figures["retrieval"]["recall_over_queries_with_positive"]["1"] == 0.333333
+    assert figures["retrieval"]["model_fingerprint"] == "print"
 
 
 def test_the_page_has_the_section_after_check_map_and_lacks_it_before(atlas: Path) -> None:
@@ -154,7 +154,7 @@ def test_other_descriptors_make_the_figures_those_of_an_earlier_atlas(atlas: Pat
     assert "compares it anew" in page(atlas)
     assert "recall@1" not in page(atlas)
     assert check(atlas) == 0
-    assert kept(atlas)["retrieval"]["found"]["1"] == 3
+    assert stored_truth(atlas)["retrieval"]["found"]["1"] == 3
     assert "recall@1" in page(atlas)
 
 
@@ -170,7 +170,7 @@ def test_without_descriptors_the_map_alone_is_compared(
     AtlasStore.open(str(atlas), create=False).forget("describe-netvlad-lite", SHARD)
     assert check(atlas) == 0
     assert "the atlas has no descriptors of netvlad-lite" in capsys.readouterr().out
-    assert kept(atlas)["retrieval"] is None
+    assert stored_truth(atlas)["retrieval"] is None
     assert "Recall is not known" in page(atlas)
 
 
@@ -179,21 +179,25 @@ def test_a_truth_without_rotations_leaves_the_position_to_decide(
 ) -> None:
     write_truth(atlas.parent / "truth.parquet", rotation=np.nan)
     assert check(atlas) == 0
-    said = capsys.readouterr().out
-    assert "The truth has no heading: there the position alone counts." in said
-    assert kept(atlas)["retrieval"]["queries_without_heading"] == 4
-    assert kept(atlas)["map"]["rotation_deg"]["median"] is None
+    output = capsys.readouterr().out
+    assert "The truth has no heading: there the position alone counts." in output
+    assert stored_truth(atlas)["retrieval"]["queries_without_heading"] == 4
+    assert stored_truth(atlas)["map"]["rotation_deg"]["median"] is None
 
 
 def test_images_that_the_truth_does_not_know_are_no_queries(atlas: Path) -> None:
     write_truth(atlas.parent / "truth.parquet", names=["a", "b", "c", "elsewhere"])
     assert check(atlas) == 0
-    found = kept(atlas)["retrieval"]
-    assert (found["queries"], found["queries_with_positive"], found["found"]["1"]) == (3, 3, 3)
+    figures = stored_truth(atlas)["retrieval"]
+    assert (figures["queries"], figures["queries_with_positive"], figures["found"]["1"]) == (
+        3,
+        3,
+        3,
+    )
 
 
 @pytest.mark.parametrize(
-    ("truth", "said"),
+    ("truth", "expected"),
     [
         ("nowhere.parquet", "nowhere.parquet"),
         ("poses.parquet", "lacks the columns"),
@@ -201,13 +205,13 @@ def test_images_that_the_truth_does_not_know_are_no_queries(atlas: Path) -> None
     ],
 )
 def test_a_truth_that_cannot_be_used_is_one_line_and_changes_nothing(
-    truth: str, said: str, atlas: Path, capsys: pytest.CaptureFixture[str]
+    truth: str, expected: str, atlas: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_truth(atlas.parent / "other.parquet", names=["w", "x", "y", "z"])
     folder = atlas if truth == "poses.parquet" else atlas.parent
     assert check(atlas, folder / truth) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert expected in line
     assert not (atlas / "report").exists()
 
 
@@ -219,9 +223,9 @@ def test_an_atlas_that_cannot_be_written_is_compared_all_the_same(
 
     monkeypatch.setattr("vladmap.atlas.storage.write_atomic", refuse)
     assert check(atlas) == 2
-    said = capsys.readouterr()
-    assert "recall, %" in said.out
-    assert "cannot be written" in said.err
+    output = capsys.readouterr()
+    assert "recall, %" in output.out
+    assert "cannot be written" in output.err
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"map": {}, "measured_on": "", "retrieval": 1}'])

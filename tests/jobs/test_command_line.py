@@ -28,7 +28,7 @@ def build(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["--images", "nowhere", "--atlas", "{tmp}/a"], "does not exist"),
         (["--images", "{tmp}/empty", "--atlas", "{tmp}/a"], "no photographs"),
@@ -59,7 +59,7 @@ def build(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     ],
 )
 def test_what_the_user_can_mend_is_one_line_and_exit_code_2(
-    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
     write_drive(tmp_path / "drive", 2)
@@ -71,7 +71,7 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_2(
     lines = [line for line in err.splitlines() if line.startswith("vladmap: ")]
     assert code == 2
     assert len(lines) == 1
-    assert said in lines[0]
+    assert expected in lines[0]
     assert "Traceback" not in err
 
 
@@ -82,8 +82,8 @@ def test_a_dry_run_counts_images_and_bytes_and_writes_nothing(
     size = sum(path.stat().st_size for path in (tmp_path / "drive").iterdir())
     words = ["build", "--images", str(tmp_path / "drive"), "--atlas", str(tmp_path / "atlas")]
     assert main([*words, "--dry-run", "--no-calibration"]) == 0
-    said = capsys.readouterr().out
-    assert f"3 images, {size / 1000:.1f} kB" in said
+    output = capsys.readouterr().out
+    assert f"3 images, {size / 1000:.1f} kB" in output
     assert not (tmp_path / "atlas").exists()
 
 
@@ -151,9 +151,9 @@ MISTYPED = [
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), MISTYPED)
+@pytest.mark.parametrize(("words", "expected"), MISTYPED)
 def test_a_mistyped_word_is_refused_with_the_name_that_was_meant(
-    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Issue 19, 20: it was passed over, and the build ran with the default."""
     write_drive(tmp_path / "drive", 2)
@@ -167,7 +167,7 @@ def test_a_mistyped_word_is_refused_with_the_name_that_was_meant(
     err = capsys.readouterr().err
     assert code == 2
     assert len(err.splitlines()) == 1
-    assert said in err
+    assert expected in err
     assert not (tmp_path / "a").exists()
 
 
@@ -220,16 +220,16 @@ def test_the_summary_is_one_json_object_for_scripts(
     write_drive(tmp_path / "drive", 3)
     words = ["--images", str(tmp_path / "drive"), "--atlas", str(tmp_path / "a"), "--json", "-q"]
     assert main(["ingest", *words]) == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    found = json.loads(said.out)
-    assert found["counts"]["images"] == 3
-    assert [(each["stage"], each["elements"]) for each in found["stages"]] == [("ingest", 3)]
+    output = capsys.readouterr()
+    assert output.err == ""
+    outcome = json.loads(output.out)
+    assert outcome["counts"]["images"] == 3
+    assert [(each["stage"], each["elements"]) for each in outcome["stages"]] == [("ingest", 3)]
     assert main(["build", *words, "--dry-run"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert "3 known" in " ".join(found["work"])
-    assert found["estimate"]["images"] == 3
-    assert "this atlas's last runs" in found["estimate"]["rates"]["source"]
+    planned = json.loads(capsys.readouterr().out)
+    assert "3 known" in " ".join(planned["work"])
+    assert planned["estimate"]["images"] == 3
+    assert "this atlas's last runs" in planned["estimate"]["rates"]["source"]
 
 
 def test_each_stage_is_counted_and_the_rest_of_its_time_told(
@@ -243,16 +243,16 @@ def test_each_stage_is_counted_and_the_rest_of_its_time_told(
     monkeypatch.setattr(build, "require", lambda run, name: None)
     names = list(STAGES)[:3]
     for name in names:
-        told = replace(STAGES[name], work=lambda run: seen.append(run.stage))
-        monkeypatch.setitem(STAGES, name, told)
+        watched = replace(STAGES[name], work=lambda run: seen.append(run.stage))
+        monkeypatch.setitem(STAGES, name, watched)
     atlas = AtlasStore.open(str(tmp_path / "a"), create=True)
     with caplog.at_level(logging.INFO, logger="vladmap"):
         build.run_stages(atlas, BuildOptions(), [], names)
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert "stage 2 of 3: describe" in caplog.text
     cases = [(0, 10, 5.0), (1, 4, 20.0), (1, 11, 60.0), (1, 61, 180.0)]
-    said = ["", ", about 60 s left", ", about 10 min left", ", about 3.0 h left"]
-    assert [time_left(*case) for case in cases] == said
+    expected = ["", ", about 60 s left", ", about 10 min left", ", about 3.0 h left"]
+    assert [time_left(*case) for case in cases] == expected
 
 
 @pytest.mark.parametrize("job", [name for name in jobs() if name not in STAGES and name != "build"])

@@ -30,9 +30,9 @@ def test_methods_stand_side_by_side_and_those_without_weights_are_named(
         assert float(rows["gem+sift"][column]) > 0
     assert "needs a checkpoint" in rows["NetVLAD"]["left_out"]
     assert "no.pth: No such file" in rows["Patch-NetVLAD"]["left_out"]
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     text = (out / "comparison.md").read_text()
-    assert text in said
+    assert text in output
     assert "| gem " in text
     assert "- left out: NetVLAD (the model netvlad needs a checkpoint" in text
     assert (out / "comparison.svg").read_bytes().startswith(b"<?xml")

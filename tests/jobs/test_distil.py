@@ -50,15 +50,15 @@ def test_a_run_writes_models_that_load_its_curve_and_what_it_was_made_from(
     command = ["distil", "--worlds", str(sources["worlds"]), "--photographs"]
     command += [str(sources["streets"]), "--validate", str(sources["seasons"]), *QUICK]
     assert main([*command, "--output", str(tmp_path / "run")]) == 0
-    told = capfd.readouterr()
-    assert "torn.jpg is left out" in told.out + told.err
+    output = capfd.readouterr()
+    assert "torn.jpg is left out" in output.out + output.err
     with (tmp_path / "run" / "curve.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["0", "1", "2"]
     assert rows[0]["loss"] == ""
     assert float(rows[2]["loss"]) > 0
-    about = json.loads((tmp_path / "run" / "distillation.json").read_text())
-    assert (about["scenes"], about["photographs"]) == (3, 120)
+    record = json.loads((tmp_path / "run" / "distillation.json").read_text())
+    assert (record["scenes"], record["photographs"]) == (3, 120)
 
     for name in ("best", "last"):
         path = tmp_path / "run" / f"{name}.safetensors"

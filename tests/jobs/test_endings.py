@@ -60,13 +60,13 @@ if __name__ == "__main__":
 
 def _living(group: int) -> list[str]:
     """Command lines of the group's processes that have not ended."""
-    found = []
+    commands = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             state, _, its_group = (path / "stat").read_text().rpartition(")")[2].split()[:3]
             if int(its_group) == group and state != "Z":
-                found.append((path / "cmdline").read_text())
-    return found
+                commands.append((path / "cmdline").read_text())
+    return commands
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
@@ -94,11 +94,11 @@ def test_a_stopped_run_ends_in_one_line_with_its_signals_code(
             time.sleep(0.05)
         # As a terminal does: to the whole group.
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
+        errors = process.communicate(timeout=60)[1]
     finally:
         process.kill()
     assert process.returncode == code
-    assert said.splitlines() == ["vladmap: interrupted; the same command goes on from here"]
+    assert errors.splitlines() == ["vladmap: interrupted; the same command goes on from here"]
     assert not list(tmp_path.glob("vladmap-*")), "no scratch folder stays behind"
     end = time.monotonic() + 10
     while (left := _living(process.pid)) and time.monotonic() < end:
@@ -132,9 +132,9 @@ def test_an_ending_that_is_not_heard_in_time_ends_the_process(tmp_path: Path) ->
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.terminate()
-    said = process.communicate(timeout=30)[1]
+    errors = process.communicate(timeout=30)[1]
     assert process.returncode == 143
-    assert said.splitlines() == ["vladmap: interrupted; the same command goes on from here"]
+    assert errors.splitlines() == ["vladmap: interrupted; the same command goes on from here"]
 
 
 _PROCESSES = """

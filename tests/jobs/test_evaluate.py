@@ -44,8 +44,8 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return content
 
 
 def query_rows(folder: Path) -> list[dict[str, str]]:
@@ -58,8 +58,8 @@ def test_a_set_across_a_zone_boundary_is_measured_whole(
 ) -> None:
     out = tmp_path / "out"
     assert main(["evaluate", str(places), "--model", "gem", "--output", str(out)]) == 0
-    found = results(out)
-    assert found["counts"] == {
+    measured = results(out)
+    assert measured["counts"] == {
         "database": PLACES,
         "database_unreadable": 0,
         "queries": PLACES,
@@ -67,21 +67,21 @@ def test_a_set_across_a_zone_boundary_is_measured_whole(
         "queries_with_positive": PLACES,
         "queries_without_positive": 0,
     }
-    assert found["all"]["recall_over_all_queries"]["1"] == 1.0
-    assert found["all"]["mean_average_precision"] == 1.0
-    assert {name: row["queries"] for name, row in found["conditions"].items()} == {
+    assert measured["all"]["recall_over_all_queries"]["1"] == 1.0
+    assert measured["all"]["mean_average_precision"] == 1.0
+    assert {name: row["queries"] for name, row in measured["conditions"].items()} == {
         "day": 3,
         "night": 3,
     }
-    assert found["set"]["protocol"] == "within 25 m"
-    assert found["model"]["fingerprint"]
+    assert measured["set"]["protocol"] == "within 25 m"
+    assert measured["model"]["fingerprint"]
     rows = query_rows(out)
     assert [row["positives"] for row in rows] == ["1"] * PLACES
     assert [row["right"] for row in rows] == ["true"] * PLACES
     assert all(float(row["distance_m"]) == pytest.approx(11.15, abs=0.05) for row in rows)
-    said = capsys.readouterr().out
-    assert "6 queries in 6 photographs, right within 25 m" in said
-    assert said.count("with a positive") == 3  # all, day, night
+    output = capsys.readouterr().out
+    assert "6 queries in 6 photographs, right within 25 m" in output
+    assert output.count("with a positive") == 3  # all, day, night
 
 
 def test_the_recall_is_that_of_a_hand_count_and_failures_are_shown(tmp_path: Path) -> None:
@@ -92,9 +92,9 @@ def test_the_recall_is_that_of_a_hand_count_and_failures_are_shown(tmp_path: Pat
             (tmp_path / part / f"{frame}.jpg").write_bytes(encode(texture(seed)))
     out = tmp_path / "out"
     assert main(["evaluate", str(tmp_path), "--model", "gem", "--output", str(out)]) == 0
-    found = results(out)
-    assert found["all"]["recall_over_all_queries"]["1"] == pytest.approx(2 / 3, abs=1e-6)
-    assert found["all"]["recall_over_all_queries"]["5"] == 1.0
+    measured = results(out)
+    assert measured["all"]["recall_over_all_queries"]["1"] == pytest.approx(2 / 3, abs=1e-6)
+    assert measured["all"]["recall_over_all_queries"]["5"] == 1.0
     assert [row["right"] for row in query_rows(out)] == ["true", "true", "false"]
     page = (out / "failures.html").read_text()
     assert page.count('<li class="triple">') == 1
@@ -123,24 +123,24 @@ def test_both_denominators_and_what_cannot_be_read_are_told(
     out = tmp_path / "out"
     command = ["evaluate", str(tmp_path / "set.csv"), "--model", "gem", "--output", str(out)]
     assert main(command) == 0
-    found = results(out)
-    assert found["counts"]["queries"] == 4
-    assert found["counts"]["queries_with_positive"] == 3
-    assert found["counts"]["queries_unreadable"] == 1
-    assert found["counts"]["database_unreadable"] == 1
-    assert found["all"]["recall_over_all_queries"]["100"] == 0.25
-    assert found["all"]["recall_over_queries_with_positive"]["100"] == pytest.approx(
+    measured = results(out)
+    assert measured["counts"]["queries"] == 4
+    assert measured["counts"]["queries_with_positive"] == 3
+    assert measured["counts"]["queries_unreadable"] == 1
+    assert measured["counts"]["database_unreadable"] == 1
+    assert measured["all"]["recall_over_all_queries"]["100"] == 0.25
+    assert measured["all"]["recall_over_queries_with_positive"]["100"] == pytest.approx(
         1 / 3, abs=1e-6
     )
-    assert set(found["conditions"]) == {"snow", "unknown"}
+    assert set(measured["conditions"]) == {"snow", "unknown"}
     by_name = {row["query"]: row for row in query_rows(out)}
     assert by_name["q1.jpg"]["best_match"] == ""
     assert by_name["q1.jpg"]["note"]
     assert by_name["q3.jpg"]["positives"] == "0"
-    said = capsys.readouterr().out
-    assert "queries without a right photograph in the database: 1," in said
-    assert "queries that cannot be read and count as misses: 1 (q1.jpg: " in said
-    assert "cannot be read, and so not be found: 1 (d2.jpg: empty_file" in said
+    output = capsys.readouterr().out
+    assert "queries without a right photograph in the database: 1," in output
+    assert "queries that cannot be read and count as misses: 1 (q1.jpg: " in output
+    assert "cannot be read, and so not be found: 1 (d2.jpg: empty_file" in output
 
 
 def test_the_same_set_gives_the_same_bytes(places: Path, tmp_path: Path) -> None:
@@ -218,11 +218,11 @@ def test_queries_that_are_the_database_are_not_mixed_into_it(
 def test_an_atlas_is_split_by_time(atlas: Path, tmp_path: Path) -> None:
     command = ["evaluate", str(atlas), "--model", "gem", "--positives-m", "1"]
     assert main([*command, "--since", "2024-05-01T12:00:20", "--output", str(tmp_path)]) == 0
-    found = results(tmp_path)
-    assert (found["set"]["layout"], found["set"]["split"]) == ("atlas", None)
-    assert (found["counts"]["database"], found["counts"]["queries"]) == (8, 8)
+    measured = results(tmp_path)
+    assert (measured["set"]["layout"], measured["set"]["split"]) == ("atlas", None)
+    assert (measured["counts"]["database"], measured["counts"]["queries"]) == (8, 8)
     # The same pixels at the same place, with another time in the file.
-    assert found["all"]["recall_over_all_queries"]["1"] == 1.0
+    assert measured["all"]["recall_over_all_queries"]["1"] == 1.0
 
 
 def test_whitening_index_and_re_ranking_are_told(tmp_path: Path) -> None:
@@ -238,11 +238,11 @@ def test_whitening_index_and_re_ranking_are_told(tmp_path: Path) -> None:
     command = ["evaluate", str(tmp_path / "set"), "--model", "gem", "--output", str(out)]
     command += ["--whiten", "2", "--whiten-split", "val", "--index", "Flat"]
     assert main([*command, "--rerank", "sift", "--rerank-candidates", "3"]) == 0
-    found = results(out)
-    assert found["dimension"] == 2
-    assert found["whitening"]["split"] == "val"
-    assert found["search"] == "Flat"
-    assert found["rerank"] == {
+    measured = results(out)
+    assert measured["dimension"] == 2
+    assert measured["whitening"]["split"] == "val"
+    assert measured["search"] == "Flat"
+    assert measured["rerank"] == {
         "method": "sift",
         "candidates": 3,
         "patch_size": None,
@@ -255,9 +255,9 @@ def test_patches_put_the_right_place_first(places: Path, tmp_path: Path) -> None
     out = tmp_path / "out"
     command = ["evaluate", str(places), "--rerank", "rapid", "--patch-dimension", "8"]
     assert main([*command, "--output", str(out)]) == 0
-    found = results(out)
-    assert found["rerank"]["patch_size"] == 5
-    assert found["all"]["recall_over_all_queries"]["1"] == 1.0
+    measured = results(out)
+    assert measured["rerank"]["patch_size"] == 5
+    assert measured["all"]["recall_over_all_queries"]["1"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_an_untrained_model_finds_real_frames(tmp_path: Path) -> None:
         pytest.skip(f"no photographs in {folder}; set VLADMAP_PHOTOS")
     command = ["evaluate", str(folder), "--frames-tolerance", "2", "--learn"]
     assert main([*command, "--model", "netvlad-lite", "--output", str(tmp_path)]) == 0
-    found = results(tmp_path)
-    assert found["set"]["protocol"] == "within 2 frames"
-    assert found["counts"]["queries"] == 200
-    assert found["all"]["recall_over_all_queries"]["1"] > 0.96  # 0.92 without smoothing
+    measured = results(tmp_path)
+    assert measured["set"]["protocol"] == "within 2 frames"
+    assert measured["counts"]["queries"] == 200
+    assert measured["all"]["recall_over_all_queries"]["1"] > 0.96  # 0.92 without smoothing

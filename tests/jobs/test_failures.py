@@ -29,7 +29,7 @@ def _code_and_line(work: object, capfd: pytest.CaptureFixture[str]) -> tuple[int
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "expected"),
     [
         (errno.ENOSPC, "f.parquet: No space left on device; make room"),
         (errno.EDQUOT, "make room"),
@@ -40,7 +40,7 @@ def _code_and_line(work: object, capfd: pytest.CaptureFixture[str]) -> tuple[int
     ],
 )
 def test_what_the_machine_refuses_is_one_line(
-    number: int, said: str, capfd: pytest.CaptureFixture[str]
+    number: int, expected: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Issue 19, 21: a full disk and a read-only atlas were tracebacks."""
 
@@ -49,7 +49,7 @@ def test_what_the_machine_refuses_is_one_line(
 
     code, line = _code_and_line(work, capfd)
     assert code == 2
-    assert said in line
+    assert expected in line
 
 
 class _Fails(beam.DoFn):
@@ -61,7 +61,7 @@ class _Fails(beam.DoFn):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (UserError("this photograph\nis not there"), "vladmap: this photograph is not there"),
         (OSError(errno.ENOSPC, "No space left on device", "/a/f"), "/a/f: No space left on device"),
@@ -69,7 +69,7 @@ class _Fails(beam.DoFn):
     ],
 )
 def test_what_a_worker_raises_is_said_once(
-    error: Exception, said: str, capfd: pytest.CaptureFixture[str]
+    error: Exception, expected: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Issue 19, 21: two tracebacks of Beam's went before the line, which ended in a step's name."""
 
@@ -80,7 +80,7 @@ def test_what_a_worker_raises_is_said_once(
 
     code, line = _code_and_line(work, capfd)
     assert code == 2
-    assert said in line
+    assert expected in line
     assert "while running" not in line
 
 

@@ -30,11 +30,11 @@ def test_a_checkpoint_is_described_by_its_content(
     checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["models", str(checkpoint)]) == 0
-    about = json.loads(capsys.readouterr().out.split(": ", 1)[1])
-    assert about["format"] == "pytorch-NetVlad"
-    assert about["backbone"] == "vgg16 conv5_3"
-    assert (about["aggregation"]["clusters"], about["aggregation"]["dimension"]) == (3, 512)
-    assert about["pca"] is None
+    card = json.loads(capsys.readouterr().out.split(": ", 1)[1])
+    assert card["format"] == "pytorch-NetVlad"
+    assert card["backbone"] == "vgg16 conv5_3"
+    assert (card["aggregation"]["clusters"], card["aggregation"]["dimension"]) == (3, 512)
+    assert card["pca"] is None
 
 
 def test_a_converted_checkpoint_gives_the_same_descriptors(

@@ -29,18 +29,18 @@ needs_photos = pytest.mark.skipif(
 
 def built(photos: Path, atlas: Path, capsys: pytest.CaptureFixture[str]) -> str:
     code = build.main(["--images", str(photos), "--atlas", str(atlas), "--threads", "2"])
-    said = capsys.readouterr()
-    assert code == 0, said.err
-    return said.out
+    output = capsys.readouterr()
+    assert code == 0, output.err
+    return output.out
 
 
 def test_a_camera_that_turns_on_its_tripod_registers_nothing_and_the_reason_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Issue 19, 1 (cases/rotation): GPS noise of three metres is no way travelled."""
-    said = built(CASES / "rotation", tmp_path, capsys)
-    assert "0 of 10 (0 %)" in said
-    assert "no parallax: a turn on the spot explains every verified pair" in said
+    output = built(CASES / "rotation", tmp_path, capsys)
+    assert "0 of 10 (0 %)" in output
+    assert "no parallax: a turn on the spot explains every verified pair" in output
     assert pq.read_table(tmp_path / "poses.parquet").num_rows == 0
     assert not list((tmp_path / "model").rglob("*.bin"))
     listed = pq.read_table(tmp_path / "unregistered.parquet").to_pylist()

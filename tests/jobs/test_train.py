@@ -50,15 +50,15 @@ def test_a_run_writes_its_models_its_curve_and_how_to_evaluate(
 ) -> None:
     run = tmp_path / "run"
     assert main(["train", "--data", str(layout), "--output", str(run), *QUICK]) == 0
-    said = capsys.readouterr().out
-    assert f"--model gem --checkpoint {run / 'best.safetensors'}" in said
+    output = capsys.readouterr().out
+    assert f"--model gem --checkpoint {run / 'best.safetensors'}" in output
     rows = curve(run)
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert rows[0]["loss"] == ""
     assert float(rows[2]["recall@1"]) > float(rows[0]["recall@1"])
-    about = json.loads((run / "training.json").read_text())
-    assert about["counts"]["queries with potential positives"] == 24
-    assert about["recipe"]["rate"] == 1e-3
+    record = json.loads((run / "training.json").read_text())
+    assert record["counts"]["queries with potential positives"] == 24
+    assert record["recipe"]["rate"] == 1e-3
     best = load_model("gem", run / "best.safetensors")
     assert best.input_long_side(640, 480) == (64, 48)
     assert not list(run.glob("*.partial"))
@@ -113,8 +113,8 @@ def test_frames_validate_and_ghost_net_is_trained_from_nothing(
     options = ["--data", str(layout), "--validate", str(tmp_path / "walk"), "--output", str(run)]
     options += ["--backbone", "ghost", "--clusters", "3", "--project", "2", "--long-side", "64"]
     assert main(["train", *options, "--epochs", "1", "--queries-an-epoch", "4"]) == 0
-    found = network(read_weights(run / "best.safetensors"))
-    assert found.backbone.name == "ghost-dilated"
+    start = network(read_weights(run / "best.safetensors"))
+    assert start.backbone.name == "ghost-dilated"
     model = load_model("ghost-dil-netvlad", run / "last.safetensors")
     assert model.describe(database).shape == (6, 2)
 

@@ -101,9 +101,9 @@ class Trial:
         """(damage, outcome, what was said) of each; the atlas is whole again afterwards."""
         for damage in damages:
             damage.apply(self.root)
-        said, error = self._build()
+        output, error = self._build()
         after = snapshot(self.root)
-        results = [(damage, *self._outcome(damage, said, error, after)) for damage in damages]
+        results = [(damage, *self._outcome(damage, output, error, after)) for damage in damages]
         if any(
             after.get(name) != data for name, data in self.whole.items() if name not in _TOLD
         ) or set(after) != set(self.whole):
@@ -132,32 +132,32 @@ class Trial:
         return stream.getvalue(), error
 
     def _outcome(
-        self, damage: Damage, said: str, error: BaseException | None, after: dict[str, bytes]
+        self, damage: Damage, output: str, error: BaseException | None, after: dict[str, bytes]
     ) -> tuple[str, str]:
-        named = [line for line in said.splitlines() if damage.path in line]
+        named = [line for line in output.splitlines() if damage.path in line]
         if error is not None:
             refused = isinstance(error, UserError) and named
-            return (REFUSED, named[0]) if refused else (TRACEBACK, said)
+            return (REFUSED, named[0]) if refused else (TRACEBACK, output)
         if not pq.read_table(self.root / "poses.parquet").equals(self.poses):
-            return WRONG, said
-        kept = after.get(damage.path)
-        same = kept == self.whole[damage.path]
+            return WRONG, output
+        data = after.get(damage.path)
+        same = data == self.whole[damage.path]
         if not same and damage.path in _TOLD:
             # Its figures may be others; that it holds is for the check to say.
-            same = kept is not None and not any(
+            same = data is not None and not any(
                 finding.path.endswith(damage.path)
                 for finding in check_atlas(AtlasStore.open(str(self.root), create=False))
             )
-        elif not same and kept is not None and damage.path.startswith("ledger/"):
+        elif not same and data is not None and damage.path.startswith("ledger/"):
             with contextlib.suppress(ValueError):
-                now, before = unsealed(kept), unsealed(self.whole[damage.path])
+                now, before = unsealed(data), unsealed(self.whole[damage.path])
                 if now == before and not named:
                     return HARMLESS, "only how it is written differs"
                 # A line may count the milliseconds that its shard took.
                 same = all(now[key] == before[key] for key in before if key != "counts")
         if same:
             return (NAMED, named[0]) if named else (REMADE, "")
-        return SILENT, said
+        return SILENT, output
 
     def _restore(self) -> None:
         for path in snapshot(self.root):
@@ -203,16 +203,16 @@ def main() -> int:
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     results = []
     started = time.monotonic()
-    kept = parsed.atlas.with_name(parsed.atlas.name + ".whole")
-    shutil.copytree(parsed.atlas, kept, dirs_exist_ok=True)
-    for damage, outcome, said in damage_all(
+    whole = parsed.atlas.with_name(parsed.atlas.name + ".whole")
+    shutil.copytree(parsed.atlas, whole, dirs_exist_ok=True)
+    for damage, outcome, output in damage_all(
         parsed.atlas, parsed.each, parsed.seed, parsed.together
     ):
-        results.append((damage, outcome, said))
+        results.append((damage, outcome, output))
         seconds = time.monotonic() - started
         print(f"{seconds:7.0f} s  {damage.kind:<12} {damage.path}: {outcome}", flush=True)
         if outcome in (SILENT, TRACEBACK, WRONG):
-            print(said, flush=True)
+            print(output, flush=True)
     print(table(results))
     return int(any(outcome in (SILENT, TRACEBACK, WRONG) for _, outcome, _ in results))
 

@@ -44,10 +44,10 @@ def test_check_atlas_names_everything_that_is_wrong(
     shutil.copy(sorted((atlas / "images").rglob("*.parquet"))[0], stray)
     line = atlas / "ledger" / "scan" / "g0000-00000.json"
     flip(line)
-    code, said = checked(atlas, capsys)
+    code, output = checked(atlas, capsys)
     assert code == 1
     for path in (flipped, cut, missing, stray, line):
-        assert f"{path}: " in said
+        assert f"{path}: " in output
     # It only looks.
     assert {name: data for name, data in data_files(atlas).items() if name in before} == {
         name: (atlas / name).read_bytes() for name in before if (atlas / name).exists()
@@ -79,9 +79,9 @@ def test_check_atlas_knows_rows_columns_and_ids(
         (pairs.drop_columns(["similarity"]), None, "its columns are not those of its table"),
     ):
         recommit("pair", table, rows)
-        code, said = checked(atlas, capsys)
+        code, output = checked(atlas, capsys)
         assert code == 1
-        assert words in said
+        assert words in output
 
 
 def test_repair_says_what_it_needs_where_an_atlas_does_not_know_its_options(

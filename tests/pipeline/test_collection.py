@@ -138,8 +138,10 @@ def test_one_file_by_two_names_is_one_row_and_said(tmp_path: Path) -> None:
     table = list_collection(str(tmp_path / "list.csv")).table
     assert table["path"].to_pylist() == ["a.jpg", "b.jpg"]
     assert table["overrides"].to_pylist() == ['{"heading_deg": 1.0}', '{"heading_deg": 4.0}']
-    said = notes(tmp_path / "list.csv")
-    assert "3 rows name a file that a row before them names, and do not count: a.jpg, a.jpg" in said
+    remarks = notes(tmp_path / "list.csv")
+    assert (
+        "3 rows name a file that a row before them names, and do not count: a.jpg, a.jpg" in remarks
+    )
 
 
 def test_paths_of_another_system_are_read_and_said(tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def test_what_was_left_out_is_in_the_manifest_and_the_summary(tmp_path: Path) ->
     write_drive(tmp_path / "photos", 2)
     touch(tmp_path / "photos" / "@eaDir" / "x.jpg", tmp_path / "photos" / "notes.txt")
     run = build(tmp_path / "photos", tmp_path / "atlas", upto=1)
-    said = run.atlas.manifest["collection_notes"]
-    assert len(said) == 2
+    remarks = run.atlas.manifest["collection_notes"]
+    assert len(remarks) == 2
     shown = " ".join(report_data.summary(run).split())
-    assert all(note in shown for note in said)
+    assert all(note in shown for note in remarks)

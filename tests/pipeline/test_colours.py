@@ -57,7 +57,7 @@ def test_points_are_coloured_from_upright_pixels_whatever_is_stored(tmp_path: Pa
         tmp_path / "atlas", {"left": (range(8), {"unregistered": {}})}, str(tmp_path / "photos"),
         hashes,
     )  # fmt: skip
-    found = colours(tmp_path / "atlas")
+    colour_of = colours(tmp_path / "atlas")
     model = pycolmap.Reconstruction(str(tmp_path / "atlas" / "model" / "0"))
     wanted = pycolmap.Reconstruction(model)
     upright = tmp_path / "upright"
@@ -65,11 +65,13 @@ def test_points_are_coloured_from_upright_pixels_whatever_is_stored(tmp_path: Pa
     for number in range(8):
         Image.fromarray(picture(number)).save(upright / name_of(number), format="PNG")
     wanted.extract_colors_for_all_images(str(upright))
-    difference = np.array([np.abs(found[n] - wanted.point3D(n).color).max() for n in sorted(found)])
+    difference = np.array(
+        [np.abs(colour_of[n] - wanted.point3D(n).color).max() for n in sorted(colour_of)]
+    )
     assert np.quantile(difference, 0.9) <= 4  # JPEG; COLMAP passes over what is at the border
-    assert not any((colour == 0).all() for colour in found.values())
-    said = json.loads((tmp_path / "atlas" / "model" / "merge.json").read_text())["colours"]
-    assert said == {"points_without": 0, "unreadable": {}}
+    assert not any((colour == 0).all() for colour in colour_of.values())
+    report = json.loads((tmp_path / "atlas" / "model" / "merge.json").read_text())["colours"]
+    assert report == {"points_without": 0, "unreadable": {}}
     assert "could not be read" not in report_data.summary(run)
 
 
@@ -82,12 +84,12 @@ def test_a_photograph_that_is_gone_is_counted_and_said(tmp_path: Path) -> None:
         tmp_path / "atlas", {"left": (range(8), {"unregistered": {}})}, str(tmp_path / "photos"),
         hashes,
     )  # fmt: skip
-    found = colours(tmp_path / "atlas")
-    black = sum((colour == 0).all() for colour in found.values())
-    said = json.loads((tmp_path / "atlas" / "model" / "merge.json").read_text())["colours"]
-    assert sorted(said["unreadable"]) == [name_of(3), name_of(4)]
-    assert said["unreadable"][name_of(3)].startswith("missing")
-    assert said["points_without"] == black < len(found) / 2
+    colour_of = colours(tmp_path / "atlas")
+    black = sum((colour == 0).all() for colour in colour_of.values())
+    report = json.loads((tmp_path / "atlas" / "model" / "merge.json").read_text())["colours"]
+    assert sorted(report["unreadable"]) == [name_of(3), name_of(4)]
+    assert report["unreadable"][name_of(3)].startswith("missing")
+    assert report["points_without"] == black < len(colour_of) / 2
     summary = report_data.summary(run)
     assert "2 photographs could not be read again" in summary
     assert f"{name_of(3)} (missing" in summary

@@ -82,8 +82,8 @@ def test_a_change_that_no_listing_shows_is_a_reject_once_and_read_again_by_the_n
         (image_id("0003.jpg"), "changed")
     ]
     assert done(build(photos, atlas))["ingest"] == 1
-    described = pq.read_table(atlas / "descriptors")["image_id"].to_pylist()
-    assert sorted(described) == sorted(image_id(f"{n:04d}.jpg") for n in range(8))
+    ids = pq.read_table(atlas / "descriptors")["image_id"].to_pylist()
+    assert sorted(ids) == sorted(image_id(f"{n:04d}.jpg") for n in range(8))
     assert not list((atlas / "rejects").rglob("*.parquet"))
     assert set(done(build(photos, atlas)).values()) == {0}
 
@@ -110,13 +110,15 @@ def test_touched_copied_and_moved_photographs_are_read_again_and_nothing_else_is
     photos, atlas = tmp_path / "photos", tmp_path / "atlas"
     write_drive(photos, 20)
     build(photos, atlas)
-    kept = ("images/", "descriptors/", "pairs/", "index/")
-    before = {name: data for name, data in files(atlas).items() if name.startswith(kept)}
+    unchanged = ("images/", "descriptors/", "pairs/", "index/")
+    before = {name: data for name, data in files(atlas).items() if name.startswith(unchanged)}
     for number in (1, 4, 11):
         os.utime(photos / f"{number:04d}.jpg")
     run = build(photos, atlas)
     assert done(run) == dict.fromkeys(done(run), 0) | {"ingest": 3}
-    assert {name: data for name, data in files(atlas).items() if name.startswith(kept)} == before
+    assert {
+        name: data for name, data in files(atlas).items() if name.startswith(unchanged)
+    } == before
 
     shutil.copytree(photos, tmp_path / "elsewhere")
     shutil.rmtree(photos)

@@ -141,9 +141,9 @@ def test_a_job_on_damaged_results_of_a_stage_before_it_says_what_to_run(
     path = sorted((atlas / "descriptors").rglob("*.parquet"))[0]
     flip(path)
     assert main(["pair", "--atlas", str(atlas)]) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert str(path) in said
-    assert "vladmap build" in said
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert str(path) in message
+    assert "vladmap build" in message
 
 
 @pytest.mark.parametrize("data", [None, b"", b"[]", b'{"schema_version": "x"}', b"[" * 100_000,
@@ -168,7 +168,7 @@ def test_a_damaged_or_lost_manifest_is_made_anew_from_the_ledger(
 
 
 @pytest.mark.parametrize(
-    "said",
+    "data",
     [
         b"[]",
         b"{",
@@ -179,16 +179,16 @@ def test_a_damaged_or_lost_manifest_is_made_anew_from_the_ledger(
     ],
 )
 def test_times_of_other_types_do_not_end_a_build(
-    grown: tuple[Path, Path], tmp_path: Path, said: bytes, capsys: pytest.CaptureFixture[str]
+    grown: tuple[Path, Path], tmp_path: Path, data: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip
     """Issue 19, 17: `timings.json` cannot end a build."""
     _, whole = grown
     atlas = tmp_path / "atlas"
     shutil.copytree(whole, atlas)
-    (atlas / "work" / "timings.json").write_bytes(said)
+    (atlas / "work" / "timings.json").write_bytes(data)
     assert main(["report", "--atlas", str(atlas)]) == 0
-    said_of_it = "what earlier runs kept in it is not shown"
-    assert (said_of_it in capsys.readouterr().err) == (b"seal" not in said)
+    warning = "what earlier runs kept in it is not shown"
+    assert (warning in capsys.readouterr().err) == (b"seal" not in data)
 
 
 def test_an_atlas_of_an_older_vladmap_is_made_anew_and_nothing_stands_twice(
@@ -222,8 +222,8 @@ def test_flips_cuts_and_deletions_all_over_an_atlas_are_never_silent_nor_a_trace
     results = list(damage.damage_all(atlas, OF_EACH, seed=0, together=2))
     print(damage.table(results))
     bad = [
-        (hit.kind, hit.path, outcome, said)
-        for hit, outcome, said in results
+        (hit.kind, hit.path, outcome, output)
+        for hit, outcome, output in results
         if outcome in (damage.SILENT, damage.TRACEBACK, damage.WRONG)
     ]
     assert not bad

@@ -57,7 +57,7 @@ def test_a_file_and_its_folder_reach_the_disk_before_the_ledger_has_its_line(
     """Issue 19, 18: a power cut must not leave a line without its file."""
     events: list[str] = []
     fsync, replace = os.fsync, os.replace
-    names = lambda found: os.path.relpath(os.readlink(f"/proc/self/fd/{found}"), tmp_path)  # noqa: E731
+    names = lambda descriptor: os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path)  # noqa: E731
     monkeypatch.setattr(os, "fsync", lambda fd: (events.append(f"sync {names(fd)}"), fsync(fd)))
     monkeypatch.setattr(
         os, "replace", lambda a, b: (events.append(f"name {os.path.relpath(b, tmp_path)}"),

@@ -29,16 +29,16 @@ def judged(root: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple
         mine = [pair for pair in links if (pair[1] < name_of(12)) == (shard == SHARDS[0])]
         mine += [FALSE] * (shard == SHARDS[1])
         entry(root, "verify", shard, f"two_views/{shard}.parquet", ends(mine, tables.TWO_VIEWS))
-    found: list[Task] = []
+    executed: list[Task] = []
 
     def execute(step: Step, tasks: list[Task], *_: Any, **__: Any) -> dict[str, LedgerEntry]:
-        found.extend(tasks)
+        executed.extend(tasks)
         return {}
 
     monkeypatch.setattr(run, "execute", execute)
     run.options = run.options.__class__(**{**vars(run.options), **options})
     STAGES["reconstruct"].work(run)
-    return run, found
+    return run, executed
 
 
 def test_a_false_pair_is_named_and_given_to_no_tile(
@@ -56,5 +56,5 @@ def test_a_false_pair_is_named_and_given_to_no_tile(
     assert wrong[0]["distance_m"] > wrong[0]["limit_m"]
     [task] = tasks
     assert storage.read_table(f"{tmp_path}/{task.path('judged')}").to_pylist() == rows
-    [said] = [text for text in gather(run, pictures=False).remarks if "verified pairs" in text]
-    assert said.startswith("1 of 24 verified pairs are not trusted")
+    [remark] = [text for text in gather(run, pictures=False).remarks if "verified pairs" in text]
+    assert remark.startswith("1 of 24 verified pairs are not trusted")

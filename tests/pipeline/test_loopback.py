@@ -29,15 +29,15 @@ def listening(pid: int | str = "self") -> list[tuple[str, int]]:
             own.add(os.readlink(descriptor))
         except OSError:
             continue
-    found = []
+    sockets = []
     for table in ("tcp", "tcp6"):
         path = Path(f"/proc/{pid}/net/{table}")
         for line in path.read_text().splitlines()[1:] if path.exists() else ():
             fields = line.split()
             if fields[3] == _LISTENS and f"socket:[{fields[9]}]" in own:
                 address, _, port = fields[1].partition(":")
-                found.append((address, int(port, 16)))
-    return found
+                sockets.append((address, int(port, 16)))
+    return sockets
 
 
 def test_the_direct_runners_services_listen_on_loopback_alone(tmp_path: Path) -> None:
@@ -66,10 +66,10 @@ def test_the_pool_of_workers_listens_on_loopback_alone() -> None:
     )
     try:
         end = time.monotonic() + 60
-        while not (found := listening(pool.pid)) and time.monotonic() < end:
+        while not (sockets := listening(pool.pid)) and time.monotonic() < end:
             time.sleep(0.1)
-        assert {each for _, each in found} == {port}
-        assert {address for address, _ in found} <= _LOOPBACK
+        assert {each for _, each in sockets} == {port}
+        assert {address for address, _ in sockets} <= _LOOPBACK
     finally:
         pool.send_signal(signal.SIGKILL)
         pool.wait()

@@ -43,12 +43,12 @@ def by_patches(drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_patches_are_one_row_an_image_in_int8_that_any_reader_can_scale(by_patches: Path) -> None:
     table = pq.read_table(by_patches / "patches" / "netvlad-lite")
-    about = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     assert table.num_rows == 14
     assert len(set(table["image_id"].to_pylist())) == 14
     # 256 x 192 is brought to 320 x 240: a map of 20 x 15 cells, 16 x 11 patches of 5.
-    assert about["vladmap:patch_size"] == "5"
-    assert about["vladmap:stride_px"] == "16"
+    assert metadata["vladmap:patch_size"] == "5"
+    assert metadata["vladmap:stride_px"] == "16"
     for row in table.to_pylist():
         assert (row["rows"], row["columns"]) == (11, 16)
         whole = np.frombuffer(row["descriptors"], np.int8).reshape(11 * 16, 16)
@@ -171,9 +171,9 @@ def test_the_dry_run_tells_the_bytes_of_an_images_patches(drive: Path, tmp_path:
     options = BuildOptions(
         images=str(drive), atlas=str(tmp_path / "atlas"), rerank="rapid", patch_dimension=512
     )
-    said = describe_work(options, ["ingest", "describe", "pair"], costing=Costing(rates=DEFAULT))
+    work = describe_work(options, ["ingest", "describe", "pair"], costing=Costing(rates=DEFAULT))
     # 36 x 26 patches of 512 numbers and a scale
-    assert "482,976 bytes an image" in "\n".join(said.lines)
+    assert "482,976 bytes an image" in "\n".join(work.lines)
 
 
 def test_patches_that_were_not_described_are_asked_for(drive: Path, tmp_path: Path) -> None:

@@ -45,11 +45,11 @@ def test_a_panorama_is_a_reject_of_verify_with_the_way_out_and_others_have_featu
     run = Run(AtlasStore.open(str(tmp_path / "atlas"), create=True), options)
     STAGES["ingest"].work(run)
     extract_features(run)  # two of five would be more than a tenth
-    found = rejects(tmp_path / "atlas")
-    assert {Path(row["uri"]).name for row in found} == set(PANORAMAS)
-    assert {(row["stage"], row["reason"]) for row in found} == {("verify", "panorama")}
-    assert all("equirectangular" in row["detail"] for row in found)
-    assert all("views of 90 degrees or less" in row["detail"] for row in found)
+    rows = rejects(tmp_path / "atlas")
+    assert {Path(row["uri"]).name for row in rows} == set(PANORAMAS)
+    assert {(row["stage"], row["reason"]) for row in rows} == {("verify", "panorama")}
+    assert all("equirectangular" in row["detail"] for row in rows)
+    assert all("views of 90 degrees or less" in row["detail"] for row in rows)
     assert pq.read_table(tmp_path / "atlas" / "features" / "sift").num_rows == 3
 
 
@@ -74,7 +74,9 @@ def test_a_drive_with_panoramas_in_it_is_mapped_without_them(
     assert mapped
     assert not spherical & mapped
     cameras = [json.loads(path.read_text()) for path in (atlas / "work/cameras").glob("*.json")]
-    assert [(said["camera"]["width"], said["camera"]["height"]) for said in cameras] == [(256, 192)]
+    assert [(output["camera"]["width"], output["camera"]["height"]) for output in cameras] == [
+        (256, 192)
+    ]
 
 
 @pytest.mark.slow
@@ -84,9 +86,9 @@ def test_a_collection_of_panoramas_alone_ends_well_and_lists_each(
     photos, atlas = panoramas_in(tmp_path / "photos"), tmp_path / "atlas"
     for _ in range(2):
         code = build.main(["--images", str(photos), "--atlas", str(atlas), "--threads", "1"])
-        said = capsys.readouterr()
-        assert code == 0, said.err
-        assert "panorama" in said.out
+        output = capsys.readouterr()
+        assert code == 0, output.err
+        assert "panorama" in output.out
         assert pq.read_table(atlas / "poses.parquet").num_rows == 0
         listed = pq.read_table(atlas / "unregistered.parquet").to_pylist()
         assert sorted(row["name"] for row in listed) == PANORAMAS

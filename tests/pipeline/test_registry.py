@@ -102,12 +102,12 @@ def test_a_stage_reads_only_the_options_that_it_declares(rerank: str, atlas_copy
 @pytest.fixture
 def registered() -> Iterator[None]:
     """The toy stage's line stands in the registry, before the report's."""
-    kept = dict(STAGES)
+    registered = dict(STAGES)
     report = STAGES.pop("report")
     STAGES.update(names=toy_stage.STAGE, report=report)
     yield
     STAGES.clear()
-    STAGES.update(kept)
+    STAGES.update(registered)
 
 
 @pytest.fixture
@@ -147,14 +147,14 @@ def test_a_registered_stage_says_what_it_needs_and_estimates_its_work(
     assert "names       5 lines" in capsys.readouterr().out
     build = ["build", "--images", str(tmp_path / "drive"), "--atlas", str(ingested)]
     assert main([*build, "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert "names       5 lines" in said
-    assert f", names, report -> {ingested}" in said
+    output = capsys.readouterr().out
+    assert "names       5 lines" in output
+    assert f", names, report -> {ingested}" in output
     empty = AtlasStore.open(str(tmp_path / "empty"), create=True)
     empty.save()
     assert main(["names", "--atlas", empty.root]) == 2
-    assert "names: " in (said := capsys.readouterr().err)
-    assert "run `vladmap ingest` first" in said
+    assert "names: " in (output := capsys.readouterr().err)
+    assert "run `vladmap ingest` first" in output
 
 
 @pytest.mark.medium

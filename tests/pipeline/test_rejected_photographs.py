@@ -42,9 +42,9 @@ def exceptions() -> Iterator[type[BaseException]]:
             if module.name.startswith("__"):
                 continue
             name = f"vladmap.{package}.{module.name}"
-            for _, found in inspect.getmembers(importlib.import_module(name), inspect.isclass):
-                if issubclass(found, BaseException) and found.__module__ == name:
-                    yield found
+            for _, member in inspect.getmembers(importlib.import_module(name), inspect.isclass):
+                if issubclass(member, BaseException) and member.__module__ == name:
+                    yield member
 
 
 def made(kind: type[BaseException]) -> BaseException:
@@ -137,11 +137,11 @@ def test_one_photograph_or_none_ends_in_one_line(
 
 
 def one_line(code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    said = capsys.readouterr().err
-    assert code in (0, EXIT_USER_ERROR), said
-    assert "Traceback" not in said
+    output = capsys.readouterr().err
+    assert code in (0, EXIT_USER_ERROR), output
+    assert "Traceback" not in output
     if code == EXIT_USER_ERROR:
-        last = said.strip().splitlines()[-1]
+        last = output.strip().splitlines()[-1]
         assert last.startswith("vladmap: ")
         assert "shards are not in the ledger" not in last
 
@@ -197,9 +197,9 @@ def test_two_photographs_that_match_and_make_no_model_end_clearly(
     """Issue 19, 14: a tile that fails leaves `merge` and `report` with no model at all."""
     photos = write(tmp_path / "photos", 2, bad={})
     code = run(photos, tmp_path / "atlas")
-    said = capsys.readouterr()
-    assert code == 0, said.err
-    assert "registered      0 of 2" in said.out
+    output = capsys.readouterr()
+    assert code == 0, output.err
+    assert "registered      0 of 2" in output.out
 
 
 def test_hungry_and_damaged_files_are_rejects_of_ingest_and_describe(tmp_path: Path) -> None:

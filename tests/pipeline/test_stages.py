@@ -96,12 +96,12 @@ def test_descriptors_are_unit_vectors_of_every_image(atlas: Path) -> None:
 
 def test_pairs_are_unordered_unique_and_hold_every_neighbour_in_the_sequence(atlas: Path) -> None:
     table = pq.read_table(atlas / "pairs")
-    found = list(zip(table["image_id_a"].to_pylist(), table["image_id_b"].to_pylist(), strict=True))
-    assert all(a < b for a, b in found)
-    assert len(set(found)) == len(found)
+    pairs = list(zip(table["image_id_a"].to_pylist(), table["image_id_b"].to_pylist(), strict=True))
+    assert all(a < b for a, b in pairs)
+    assert len(set(pairs)) == len(pairs)
     for number in range(19):
         ends = sorted(image_id(f"{at:04d}.jpg") for at in (number, number + 1))
-        assert tuple(ends) in set(found)
+        assert tuple(ends) in set(pairs)
 
 
 def test_the_same_build_again_does_nothing(drive: Path, atlas: Path) -> None:
@@ -157,8 +157,8 @@ def test_a_changed_photograph_is_described_anew(tmp_path: Path) -> None:
     assert done(run)["ingest"] == 1
     rows = pq.read_table(tmp_path / "atlas" / "images").to_pylist()
     assert len(rows) == 10
-    described = pq.read_table(tmp_path / "atlas" / "descriptors" / "netvlad-lite")
-    assert sorted(described["image_id"].to_pylist()) == sorted(row["image_id"] for row in rows)
+    descriptors = pq.read_table(tmp_path / "atlas" / "descriptors" / "netvlad-lite")
+    assert sorted(descriptors["image_id"].to_pylist()) == sorted(row["image_id"] for row in rows)
 
 
 def test_a_shard_that_was_lost_or_cut_short_is_made_again(drive: Path, tmp_path: Path) -> None:
@@ -179,13 +179,13 @@ def test_every_bad_input_is_rejected_with_its_reason_and_costs_nothing_else(tmp_
     odd = write_odd_inputs(images / "odd")
     build(images, tmp_path / "atlas", upto=2, max_pixels=100_000_000)
     rejects = pq.read_table(tmp_path / "atlas" / "rejects" / "ingest")
-    found = {
+    rejected = {
         Path(uri).name: reason
         for uri, reason in zip(
             rejects["uri"].to_pylist(), rejects["reason"].to_pylist(), strict=True
         )
     }
-    assert found == {name: reason.value for name, reason in reasons.items()}
+    assert rejected == {name: reason.value for name, reason in reasons.items()}
     rows = {
         row["image_id"]: row for row in pq.read_table(tmp_path / "atlas" / "images").to_pylist()
     }
@@ -219,8 +219,8 @@ def test_exact_duplicates_point_to_the_first_and_are_not_described(tmp_path: Pat
     first, copy = image_id("0002.jpg"), image_id("copy/0002.jpg")
     assert rows[copy]["duplicate_of"] == first
     assert rows[first]["duplicate_of"] is None
-    described = pq.read_table(tmp_path / "atlas" / "descriptors" / "netvlad-lite")
-    assert copy not in described["image_id"].to_pylist()
+    descriptors = pq.read_table(tmp_path / "atlas" / "descriptors" / "netvlad-lite")
+    assert copy not in descriptors["image_id"].to_pylist()
 
 
 def test_a_manifest_chooses_the_photographs_and_overrides_their_exif(tmp_path: Path) -> None:
@@ -237,10 +237,10 @@ def test_a_manifest_chooses_the_photographs_and_overrides_their_exif(tmp_path: P
         row["image_id"]: row for row in pq.read_table(tmp_path / "atlas" / "images").to_pylist()
     }
     assert len(rows) == 2
-    moved, kept = rows[image_id("images/0001.jpg")], rows[image_id("images/0002.jpg")]
+    moved, unmoved = rows[image_id("images/0001.jpg")], rows[image_id("images/0002.jpg")]
     assert (moved["latitude"], moved["longitude"]) == (-33.5, -70.25)
-    assert kept["latitude"] == pytest.approx(48.2 + 2 * 2e-5, abs=1e-9)
-    assert {moved["sequence_id"], kept["sequence_id"]} == {"south"}
+    assert unmoved["latitude"] == pytest.approx(48.2 + 2 * 2e-5, abs=1e-9)
+    assert {moved["sequence_id"], unmoved["sequence_id"]} == {"south"}
     rejects = pq.read_table(run.atlas.path("rejects/ingest"))
     assert rejects["reason"].to_pylist() == ["missing"]
 
@@ -260,11 +260,11 @@ def test_a_missing_or_empty_folder_is_one_clear_line(
 def test_tables_have_the_schemas_of_the_contract(atlas: Path) -> None:
     for folder, schema in (("images", tables.IMAGES), ("pairs", tables.PAIRS)):
         for path in (atlas / folder).rglob("*.parquet"):
-            found = pq.read_schema(path)
-            assert found.remove_metadata().equals(schema.remove_metadata())
-            assert found.metadata[b"vladmap:schema_version"] == b"1"
+            stored = pq.read_schema(path)
+            assert stored.remove_metadata().equals(schema.remove_metadata())
+            assert stored.metadata[b"vladmap:schema_version"] == b"1"
             for name in schema.names:
-                assert found.field(name).metadata == schema.field(name).metadata
+                assert stored.field(name).metadata == schema.field(name).metadata
 
 
 def test_a_stage_without_the_one_before_says_which_to_run(tmp_path: Path, drive: Path) -> None:
@@ -279,10 +279,10 @@ def test_index_holds_every_descriptor_and_finds_each_image_itself(atlas: Path) -
     folder = atlas / "index" / "netvlad-lite"
     index = faiss.read_index(str(folder / "global.faiss"))
     ids = pq.read_table(folder / "ids.parquet")["image_id"].to_pylist()
-    described = pq.read_table(atlas / "descriptors" / "netvlad-lite")
-    vectors = np.stack(described["descriptor"].to_numpy())
-    _, found = index.search(vectors, 1)
-    assert [ids[row] for row in found[:, 0]] == described["image_id"].to_pylist()
+    descriptors = pq.read_table(atlas / "descriptors" / "netvlad-lite")
+    vectors = np.stack(descriptors["descriptor"].to_numpy())
+    _, rows = index.search(vectors, 1)
+    assert [ids[row] for row in rows[:, 0]] == descriptors["image_id"].to_pylist()
 
 
 def smoothed_at_once(atlas: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -292,9 +292,9 @@ def smoothed_at_once(atlas: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     folder = atlas / "index" / "netvlad-lite"
     ids = pq.read_table(folder / "ids.parquet")["image_id"].to_pylist()
     images = pq.read_table(atlas / "images").to_pandas().set_index("image_id").loc[ids]
-    described = pq.read_table(atlas / "descriptors" / "netvlad-lite")
-    row_of = {image: row for row, image in enumerate(described["image_id"].to_pylist())}
-    vectors = np.stack(described["descriptor"].to_numpy())[[row_of[image] for image in ids]]
+    descriptors = pq.read_table(atlas / "descriptors" / "netvlad-lite")
+    row_of = {image: row for row, image in enumerate(descriptors["image_id"].to_pylist())}
+    vectors = np.stack(descriptors["descriptor"].to_numpy())[[row_of[image] for image in ids]]
     vectors = vectors.astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     positions = ecef_on_ellipsoid(images["latitude"].to_numpy(), images["longitude"].to_numpy())
@@ -309,8 +309,8 @@ def test_the_index_of_places_is_smoothed_across_shards(atlas: Path) -> None:
     np.testing.assert_allclose(held, wanted, atol=1e-3)  # descriptors are kept in half precision
     vectors = np.stack(pq.read_table(atlas / "descriptors")["descriptor"].to_numpy())
     assert np.abs(np.sort(vectors @ vectors.T) - np.sort(held @ held.T)).max() > 0.01
-    about = json.loads((atlas / "index" / "netvlad-lite" / "index.json").read_text())
-    assert about["places_sigma_m"] == SIGMA_M
+    facts = json.loads((atlas / "index" / "netvlad-lite" / "index.json").read_text())
+    assert facts["places_sigma_m"] == SIGMA_M
 
 
 def test_a_photograph_that_comes_later_is_mixed_into_its_neighbours_that_look_the_same_way_too(
@@ -339,18 +339,18 @@ def test_geopandas_reads_the_images_as_geometries(atlas: Path) -> None:
 def test_a_chosen_ivf_index_stays_until_the_collection_is_fourfold(tmp_path: Path) -> None:
     settings = BuildOptions(atlas=str(tmp_path))
     run = Run(AtlasStore.open(str(tmp_path), create=True), settings)
-    about = {"factory": "IVF1024,SQ8", "chosen_for": 21_000}
+    facts = {"factory": "IVF1024,SQ8", "chosen_for": 21_000}
     folder = tmp_path / "index" / settings.model
     folder.mkdir(parents=True)
-    (folder / "index.json").write_text(json.dumps(about))
+    (folder / "index.json").write_text(json.dumps(facts))
     assert index_factory(run, 80_000, 7168) == ("IVF1024,SQ8", 21_000)
     assert index_factory(run, 84_000, 7168) == ("IVF2048,SQ8", 84_000)
 
 
 def test_an_ivf_index_is_merged_from_its_shards(drive: Path, tmp_path: Path) -> None:
     run = build(drive, tmp_path / "atlas", factory="IVF4,Flat")
-    about = json.loads(Path(run.atlas.path("index/netvlad-lite/index.json")).read_text())
-    assert about["factory"] == "IVF4,Flat"
-    assert about["count"] == 20
-    assert about["recall"] == 1.0  # all four lists are visited
+    facts = json.loads(Path(run.atlas.path("index/netvlad-lite/index.json")).read_text())
+    assert facts["factory"] == "IVF4,Flat"
+    assert facts["count"] == 20
+    assert facts["recall"] == 1.0  # all four lists are visited
     assert set(done(build(drive, tmp_path / "atlas", factory="IVF4,Flat")).values()) == {0}

@@ -60,17 +60,17 @@ def write_tile(root: Path, name: str, numbers: range, report: dict[str, Any]) ->
         folder = root / "scratch" / name
         folder.mkdir(parents=True)
         model_of(numbers).write_binary(folder)
-        told = {"georegistered": True, "origin": list(ORIGIN), "images": len(numbers), "points": 9}
-        report["models"] = [{"model": 0, **told, **report.pop("model", {})}]
+        facts = {"georegistered": True, "origin": list(ORIGIN), "images": len(numbers), "points": 9}
+        report["models"] = [{"model": 0, **facts, **report.pop("model", {})}]
         files = [
             storage.commit_file(
                 str(root), f"tiles/{name}/sparse/0/{path.name}", path.read_bytes(), 1
             )
             for path in sorted(folder.iterdir())
         ]
-    told = {"tile": name, "images": 12, "origin": list(ORIGIN), **report}
+    facts = {"tile": name, "images": 12, "origin": list(ORIGIN), **report}
     path = f"tiles/{name}/tile.json"
-    main = storage.commit_file(str(root), path, json.dumps(told).encode(), 1)
+    main = storage.commit_file(str(root), path, json.dumps(facts).encode(), 1)
     counts = {"models": 1, "failed": 0, "milliseconds": 1500}
     task = Task(name, NO_CELL, path, "made")
     commit_entry(str(root), "reconstruct", task, [main, *files], counts=counts)
@@ -149,10 +149,10 @@ def photographs(root: Path) -> set[str]:
 
 def test_photographs_are_registered_or_unregistered_over_tiles_and_shards(tmp_path: Path) -> None:
     """Issue 19, 13: the two add up to all photographs, and the report says the same."""
-    said = "the mapper found no place for it among the others"
+    reason = "the mapper found no place for it among the others"
     few = "too little evidence: 9 points with parallax, 15 are needed"
-    left = {f"id-{name_of(8)}": said, f"id-{name_of(9)}": few}
-    right = {f"id-{name_of(9)}": said, f"id-{name_of(10)}": said}
+    left = {f"id-{name_of(8)}": reason, f"id-{name_of(9)}": few}
+    right = {f"id-{name_of(9)}": reason, f"id-{name_of(10)}": reason}
     run = made(
         tmp_path,
         {
@@ -160,13 +160,13 @@ def test_photographs_are_registered_or_unregistered_over_tiles_and_shards(tmp_pa
             "right": (range(11, 24), {"unregistered": right}),
         },
     )
-    found = unregistered(tmp_path)
+    missing_rows = unregistered(tmp_path)
     posed = set(pq.read_table(tmp_path / "poses.parquet")["image_id"].to_pylist())
     assert len(posed) == 21
-    missing = {row["image_id"] for row in found.values()}
+    missing = {row["image_id"] for row in missing_rows.values()}
     assert posed | missing == photographs(tmp_path)
     assert not posed & missing
-    assert {name: (row["stage"], row["reason"]) for name, row in found.items()} == {
+    assert {name: (row["stage"], row["reason"]) for name, row in missing_rows.items()} == {
         name_of(8): ("reconstruct", "left_out_by_mapper"),
         name_of(9): ("reconstruct", "too_few_points"),
         name_of(10): ("reconstruct", "left_out_by_mapper"),
@@ -186,7 +186,7 @@ def test_photographs_are_registered_or_unregistered_over_tiles_and_shards(tmp_pa
     assert facts_of(data).photographs == 28
     assert [tile["seconds"] for tile in data.tiles] == [1.5, 1.5]
     page = render(data)
-    for name in found:
+    for name in missing_rows:
         assert f"<bdi>{name}</bdi>" in page
 
 
@@ -195,10 +195,10 @@ def test_where_every_tile_fails_the_map_is_empty_and_says_why(tmp_path: Path) ->
     failure = "mapping failed: still running after 3600 s"
     members = {f"id-{name_of(number)}": failure for number in range(IMAGES)}
     run = made(tmp_path, {"all": (range(0), {"failure": failure, "unregistered": members})})
-    found = unregistered(tmp_path)
-    assert len(found) == 28
-    assert found[name_of(5)]["reason"] == "tile_failed"
-    assert found[name_of(5)]["detail"] == f"all: {failure}"
+    missing_rows = unregistered(tmp_path)
+    assert len(missing_rows) == 28
+    assert missing_rows[name_of(5)]["reason"] == "tile_failed"
+    assert missing_rows[name_of(5)]["detail"] == f"all: {failure}"
     assert pq.read_table(tmp_path / "poses.parquet").num_rows == 0
     STAGES["report"].work(run)
     page = (tmp_path / "report" / "index.html").read_text()
@@ -210,9 +210,9 @@ def test_where_every_tile_fails_the_map_is_empty_and_says_why(tmp_path: Path) ->
 def test_without_any_tile_the_map_is_empty_too(tmp_path: Path) -> None:
     """Issue 19, 13: no verified pair anywhere is no reason to say nothing."""
     made(tmp_path, {})
-    found = unregistered(tmp_path)
-    assert len(found) == 28
-    assert found[name_of(3)]["reason"] == "pairs_not_trusted"
+    missing_rows = unregistered(tmp_path)
+    assert len(missing_rows) == 28
+    assert missing_rows[name_of(3)]["reason"] == "pairs_not_trusted"
     assert json.loads((tmp_path / "model" / "merge.json").read_text())["models"] == []
 
 
@@ -241,8 +241,8 @@ def test_a_map_without_any_gps_is_drawn_in_its_own_coordinates(
     assert data.model_positions.num_rows == 8
     drawn = atlas_map(data, facts_of(data))
     assert {layer.name: layer.drawn for layer in drawn.layers}["registered"] == 8
-    found = {row["image_id"]: [row[axis] for axis in "xyz"]
+    missing_rows = {row["image_id"]: [row[axis] for axis in "xyz"]
              for row in data.model_positions.to_pylist()}  # fmt: skip
     centres = test_tile_merge.street()[0]
     # In the model's own frame, which here is the street's.
-    np.testing.assert_allclose(found[f"id-{name_of(5)}"], centres[5], atol=1e-6)
+    np.testing.assert_allclose(missing_rows[f"id-{name_of(5)}"], centres[5], atol=1e-6)

@@ -228,8 +228,8 @@ def test_a_stage_reads_no_column_of_images_that_its_inputs_leave_out(
 
     def spy_table(path: str, columns: list[str] | None = None) -> Any:
         if "/images/cell=" in path and "label" in running:
-            found = set(columns or pq.read_schema(path).names)
-            read.setdefault(running["label"], set()).update(found)
+            names = set(columns or pq.read_schema(path).names)
+            read.setdefault(running["label"], set()).update(names)
         return table(path, columns)
 
     def spy_pipeline(self: Run, tasks: Sequence[Task], label: str, transform: Any) -> None:

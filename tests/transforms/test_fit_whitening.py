@@ -13,8 +13,8 @@ from vladmap.transforms.whitening import FitWhitening
 
 
 def fitted(parts: list[np.ndarray], dimension: int, folder: Path) -> Whitening:
-    def keep(found: Whitening) -> None:
-        np.savez(folder / "whitening.npz", weight=found.weight, bias=found.bias)
+    def keep(whitening: Whitening) -> None:
+        np.savez(folder / "whitening.npz", weight=whitening.weight, bias=whitening.bias)
 
     with beam.Pipeline("FnApiRunner") as pipeline:
         pipeline | beam.Create(parts) | FitWhitening(dimension, seed=3) | beam.Map(keep)
@@ -31,14 +31,14 @@ def test_parts_in_any_order_give_the_whitening_of_the_whole(
     rows = generator.normal(size=(240, 60)) * np.geomspace(1, 0.01, 60)
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     parts = np.split(rows, 12)
-    found = fitted(parts, 6, tmp_path)
+    whitening = fitted(parts, 6, tmp_path)
     whole = fit_whitening(rows, 6, seed=3)
-    np.testing.assert_allclose(found.weight, whole.weight, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found.bias, whole.bias, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(whitening.weight, whole.weight, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(whitening.bias, whole.bias, rtol=1e-4, atol=1e-4)
     random.Random(1).shuffle(parts)
     again = fitted(parts, 6, tmp_path)
-    assert np.array_equal(again.weight, found.weight)
-    assert np.array_equal(again.bias, found.bias)
+    assert np.array_equal(again.weight, whitening.weight)
+    assert np.array_equal(again.bias, whitening.bias)
 
 
 def test_too_few_descriptors_end_the_pipeline_and_say_how_many_it_takes(tmp_path: Path) -> None:
