@@ -42,7 +42,7 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class Method:
-    """`name[+rerank][=checkpoint]`, taken apart."""
+    """A method of `vladmap compare`: the parts of `name[+rerank][=checkpoint]`."""
 
     model: str
     rerank: str
@@ -137,7 +137,7 @@ def _measured(
 
 
 def _known(row: MethodRow) -> dict[str, Any]:
-    """The row for scripts; figures that are not known are None."""
+    """The row for scripts; unknown figures are None."""
     return {
         name: None if isinstance(value, float) and math.isnan(value) else value
         for name, value in dataclasses.asdict(row).items()
@@ -145,7 +145,7 @@ def _known(row: MethodRow) -> dict[str, Any]:
 
 
 def _by_condition(chosen: EvaluationSet, ranking: Ranking) -> dict[str, float]:
-    """Recall@1 of the queries of each condition; none where no name says any."""
+    """Recall@1 of the queries of each condition; empty if the set names no conditions."""
     names = np.array([name or "unknown" for name in chosen.queries.conditions])
     if not any(chosen.queries.conditions):
         return {}

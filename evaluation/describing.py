@@ -1,4 +1,4 @@
-"""Photographs on local disk through a descriptor model."""
+"""Describing photographs on local disk with a descriptor model."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _BATCH = {"cpu": 16, "cuda": 64}
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a model runs: `threads` decode, and on a CPU `lanes` of them describe beside each other.
+    """How a model runs: `threads` decode, and on a CPU `lanes` of them describe in parallel.
 
-    Only with one lane is the time of an image its own.
+    The time measured for an image is only its own if there is one lane.
     """
 
     device: str = "cpu"
@@ -41,9 +41,10 @@ class RunSettings:
 
 @dataclass(frozen=True, eq=False)
 class Descriptors:
-    """`rows` (N, D) float32 of N photographs, zero where `unreadable` says why there is none.
+    """The descriptors `rows` (N, D) float32 of N photographs.
 
-    `milliseconds` is the model's time for one of them, without reading and decoding.
+    Rows of photographs that cannot be read are zero; `unreadable` has the reasons. `milliseconds`
+    is the model's time for one photograph, without reading and decoding.
     """
 
     rows: NDArray[np.float32]
@@ -52,7 +53,7 @@ class Descriptors:
 
 
 def read_pixels(path: Path, target: Target) -> Pixels:
-    """A photograph, upright RGB at the size `target` wants. Raises PhotoError."""
+    """A photograph, upright RGB, at the size that `target` gives. Raises PhotoError."""
     return decode_rgb(read_photo(path), target=target)
 
 
@@ -61,7 +62,7 @@ def describe(
 ) -> Descriptors:
     """Describe photographs in order, decoding while the model computes.
 
-    `label` is what a progress bar says.
+    `label` is the label of the progress bar.
     """
     rows = np.zeros((len(paths), model.spec.dimension), np.float32)
     unreadable: dict[int, str] = {}
@@ -101,7 +102,10 @@ def describe(
 def read_ahead(
     paths: Sequence[Path], target: Target, threads: int, label: str
 ) -> Iterator[tuple[int, Pixels | PhotoError]]:
-    """Positions and pixels, or why there are none, in order; a few are decoded ahead."""
+    """Yield the positions and pixels of photographs, or their errors, in order.
+
+    A few photographs are decoded ahead of the one that is yielded.
+    """
 
     def read(path: Path) -> Pixels | PhotoError:
         try:

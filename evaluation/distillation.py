@@ -46,11 +46,11 @@ from vladmap.retrieval.recall import rank
 from vladmap.schemas.rejects import PhotoError, UserError
 from vladmap.weights.reading import part_of, read_weights
 
-_AS = "netvlad-lite"  # whose words and reduction in a build the validation set is judged by
+_AS = "netvlad-lite"  # the model by whose words and reduction the validation set is described
 _VOCABULARIES = 3
 _CALIBRATED_ON = 32
-_MOST_LEARNT_FROM = 4096  # pictures that words and reduction are learnt from
-_SIDE = 1600  # pixels of the long side that photographs are cut from
+_MOST_LEARNT_FROM = 4096  # the most pictures that words and reduction are learnt from
+_SIDE = 1600  # long side in pixels of the photographs that crops are taken from
 _COLUMNS = ("step", "loss", "recall@1", "recall@5")
 
 
@@ -89,7 +89,7 @@ def distil(settings: DistillationSettings) -> None:
 def _learn(
     settings: DistillationSettings, distiller: Distiller, record: Mapping[str, Any]
 ) -> Backbone:
-    """The student at its best on the validation set; the last one where there is none."""
+    """The student that is best on the validation set; without a set, the last one."""
     steps = distiller.settings.steps
     judge = None if settings.validate is None else _Judge(settings)
     curve: list[dict[str, float]] = []
@@ -134,16 +134,20 @@ def _learn(
 
 
 def _best(curve: Sequence[Mapping[str, float]]) -> int:
-    """The row of the highest recall@5, of those of the highest recall@1, of those the first; the
-    last row where nothing was validated."""
+    """The row of the highest recall@5; of several, the one of the highest recall@1, then the first.
+    If nothing was validated it is the last row.
+    """
     if "recall@5" not in curve[-1]:
         return len(curve) - 1
     return max(range(len(curve)), key=lambda n: (curve[n]["recall@5"], curve[n]["recall@1"], -n))
 
 
 class _Judge:
-    """Recall on photographs of places, as a build makes descriptors of them: words and reduction
-    learnt from the database. The mean over some vocabularies, which differ by a point or two."""
+    """Measures recall on photographs of places.
+
+    Descriptors are made as in a build, with words and reduction learnt from the database. Recall is
+    the mean over several vocabularies, which differ by a point or two.
+    """
 
     def __init__(self, settings: DistillationSettings) -> None:
         assert settings.validate is not None
@@ -153,7 +157,7 @@ class _Judge:
         self._seed: int = settings.recipe.seed
 
     def recalls(self, student: Backbone) -> tuple[float, float]:
-        """Recall@1 and @5, %, over the queries with a right answer."""
+        """Recall@1 and recall@5 in %, over the queries that have a positive."""
         size = student.preprocessing.size
         sides = [
             Pictures(self._set.database.paths, size),
@@ -252,7 +256,7 @@ def _none(size: tuple[int, int]) -> Scenes:
 
 
 def _sample(scenes: Scenes) -> Iterator[Pixels]:
-    """Pictures to learn words and a reduction from, evenly over all."""
+    """Pictures to learn words and a reduction from, evenly spaced over all."""
     count = min(len(scenes.pictures), _MOST_LEARNT_FROM // 2)
     rows = np.linspace(0, len(scenes.pictures) - 1, count).round().astype(int)
     return (scenes.pictures[row] for row in np.unique(rows))
@@ -261,7 +265,7 @@ def _sample(scenes: Scenes) -> Iterator[Pixels]:
 def _finished(
     settings: DistillationSettings, learnt: Backbone, pictures: Sequence[Pixels], seed: int
 ) -> Network:
-    """The whole model: words and reduction from the pictures that the backbone learnt from."""
+    """The complete model; words and reduction are learnt from the pictures given."""
     parts = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
     aggregation = learnt_aggregation("netvlad", learnt, parts, settings.clusters, seed)
     model = TrainableModel(learnt, aggregation)

@@ -1,7 +1,7 @@
-"""What a query is compared with its candidates by, and the order that it puts them into.
+"""Evidence for re-ranking: scores of a query's candidates, and the order that follows from them.
 
-This is the one implementation: a build reads what it compares from the atlas (`transforms.rerank`),
-an evaluation computes it from photographs (`evaluation.reranking`).
+Builds and evaluations share this implementation. A build reads what is compared from the atlas
+(`transforms.rerank`), an evaluation computes it from photographs (`evaluation.reranking`).
 """
 
 from __future__ import annotations
@@ -23,40 +23,41 @@ from vladmap.retrieval.names import BY_PATCHES
 from vladmap.retrieval.rerank import by_inliers, scores_of_each
 from vladmap.retrieval.stored_patches import StoredPatches
 
-# Measured: a thousand of an image's features order candidates as well as all, in a tenth the time.
+# Measured: with a thousand features per image the order is as good as with all, in a tenth of the
+# time.
 FEATURES_COMPARED = 1024
 
-_ERROR_PX = 3.0  # at a long side of 800 pixels, on larger photographs in proportion
+_ERROR_PX = 3.0  # for a long side of 800 pixels; in proportion to the long side
 _ERROR_LONG_SIDE_PX = 800
 
 Item = TypeVar("Item")
 
 
 class Evidence(ABC, Generic[Item]):
-    """Compares images by an `Item` that was computed of each: local features, or patches."""
+    """Compares images by an `Item` that was computed from each: local features, or patches."""
 
     weighs_cosines: ClassVar[bool]
-    """Whether the cosines of descriptors have a part in the order."""
+    """Whether the order depends on the cosines of descriptors, too."""
 
     @abstractmethod
     def scores(self, query: Item, candidates: Sequence[Item]) -> NDArray[np.float64]:
-        """(C,): one score a candidate, larger being better."""
+        """(C,): the score of each candidate, larger being better."""
 
     @abstractmethod
     def order(
         self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        """(C,): places of one query's candidates, best first, by their scores (C,) and the cosines
-        of descriptors `similarity` (C,), by which they come best first.
+        """(C,): the positions of one query's candidates in their new order, best first.
 
-        A candidate whose score is NaN has nothing to be compared by, and counts as the worst.
+        `scores` (C,) are those of `scores`, `similarity` (C,) the cosines of their descriptors, in
+        descending order. A candidate without an item has the score NaN and counts as the worst.
         """
 
 
 class FeatureEvidence(Evidence[LocalFeatures]):
     """The inliers of a fundamental matrix over the matches of local features.
 
-    `threads` compare a query with its candidates.
+    `threads` threads compare a query with its candidates.
     """
 
     weighs_cosines = True
@@ -68,7 +69,7 @@ class FeatureEvidence(Evidence[LocalFeatures]):
     def scores(
         self, query: LocalFeatures, candidates: Sequence[LocalFeatures]
     ) -> NDArray[np.float64]:
-        """(C,): the inliers of each candidate; FEATURES_COMPARED features of an image count."""
+        """(C,): the inliers of each candidate, among the FEATURES_COMPARED strongest features."""
         ours = self.kind.strongest(query, FEATURES_COMPARED)
 
         def inliers(candidate: LocalFeatures) -> int:
@@ -108,7 +109,7 @@ class PatchEvidence(Evidence[StoredPatches]):
 def evidence(
     way: str, features: str, threads: int = 1, device: str = "cpu"
 ) -> FeatureEvidence | PatchEvidence | None:
-    """What the way to re-rank called `way` compares by; None where the order by descriptor stands.
+    """The evidence of the way to re-rank called `way`; None without re-ranking.
 
     `features` is the kind of local features that `features.names.reranking_by` chooses by; a
     network that matches them runs on `device`. Raises
@@ -127,7 +128,7 @@ def evidence(
 
 
 def _error_px(features: LocalFeatures) -> float:
-    """Pixels by which an inlier may miss its epipolar line in the image of these features."""
+    """The distance in pixels by which an inlier may miss its epipolar line."""
     if features.size is None:
         raise ValueError("features of an image of unknown size cannot be compared in pixels")
     return _ERROR_PX * max(1.0, max(features.size) / _ERROR_LONG_SIDE_PX)

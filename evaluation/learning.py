@@ -1,4 +1,4 @@
-"""The model that an evaluation measures, which learns its words from the database if it must."""
+"""The model that an evaluation measures; words that it lacks are learnt from the database."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from vladmap.schemas.rejects import PhotoError, UserError
 WORD_IMAGES = 512
 """Photographs that an evaluation learns words from, by default.
 
-Twice a build's, as one vocabulary serves a whole measurement; the published figures of
-docs/evaluation.md were made with it. Recall does not tell the two apart: on 303 places in another
-season recall@1 is 80.9 % with these numbers and 80.5 % with a build's, one query less.
+Twice as many as in a build, because one vocabulary serves a whole measurement; the figures of
+docs/evaluation.md were made with it. Recall hardly differs: on 303 places in another season
+recall@1 is 80.9 % with these and 80.5 % with a build's, one query less.
 """
 
 DESCRIPTORS_AN_IMAGE = 200
@@ -36,7 +36,7 @@ DESCRIPTORS_AN_IMAGE = 200
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model, how it runs, and whether its words are learnt although its file has some.
+    """Which model is measured, how it runs, and whether words that its file has are learnt anew.
 
     `dimension` is what descriptors are reduced to where words are learnt: None for as many numbers
     as suit the model, 0 for no reduction. `whiten` says that the caller whitens descriptors
@@ -65,7 +65,7 @@ class ModelChoice:
 def prepare_model(choice: ModelChoice, database: Sequence[Path]) -> tuple[DescriptorModel, int]:
     """The model, and the number of photographs of the database that its words were learnt from.
 
-    That is 0 for a checkpoint that is complete, and for weights that ship with vladmap. Otherwise
+    The number is 0 for a complete checkpoint and for weights that ship with vladmap. Otherwise
     centres, word weights, the reduction and the whitening of patches are learnt from the database
     by the steps of a build (`models.learning`). Raises UserError where the model
     needs a file that is not given.
@@ -102,8 +102,11 @@ def prepare_model(choice: ModelChoice, database: Sequence[Path]) -> tuple[Descri
 
 
 def sample_of(database: Sequence[Path], count: int) -> list[Path]:
-    """At most `count` photographs, those whose paths below their common folder have the lowest
-    digests: of a collection in that folder, those that a build draws."""
+    """At most `count` photographs: those whose relative paths have the lowest digests.
+
+    Paths are relative to the common folder: for a collection in that folder these are the
+    photographs that a build samples.
+    """
     root = os.path.commonpath([path.parent for path in database]) if database else ""
     names = [path.relative_to(root).as_posix() for path in database]
     return [database[row] for row in lowest_digests(names, count)]

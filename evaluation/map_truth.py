@@ -1,6 +1,6 @@
 """An atlas compared with the truth: its map, and its retrieval.
 
-Images are right where the truth says they were taken; GPS is not asked.
+The places of images are those of the truth; GPS is not used.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _COLUMNS = [
 
 
 class _Descriptors(NamedTuple):
-    """`rows` (N, D) float32 of N images, zero where one has none, and what `model` made them."""
+    """Descriptors of one `model`: `rows` (N, D) float32 of N images, zero for those without."""
 
     rows: NDArray[np.float32]
     model: dict[str, Any]
 
 
 def read_truth(path: str) -> pa.Table:
-    """A truth table. Raises UserError where it is none, naming the columns that it lacks."""
+    """Read a truth table. Raises UserError for another file, with the columns that it lacks."""
     try:
         table = pq.read_table(Path(path))
     except (OSError, pa.ArrowInvalid) as error:
@@ -94,7 +94,7 @@ def _recall(images: pa.Table, places: Places, descriptors: _Descriptors) -> dict
         "right_m": RIGHT_M,
         "right_deg": RIGHT_DEG,
         "beside": BESIDE,
-        # These three, and the recalls below, are named as `vladmap evaluate` names them.
+        # These keys, and those of the recalls below, are the ones of `vladmap evaluate`.
         "queries": recall.queries,
         "queries_with_positive": recall.with_positive,
         "queries_unreadable": int((~descriptors.rows.any(axis=1)).sum()),
@@ -108,7 +108,7 @@ def _recall(images: pa.Table, places: Places, descriptors: _Descriptors) -> dict
 
 
 def _placed(root: str, truth: pa.Table, paths: Sequence[str]) -> tuple[pa.Table, Places]:
-    """The images of which the truth knows the place, without exact duplicates, in order of uri."""
+    """The images whose place the truth has, without exact duplicates, in the order of their uri."""
     empty = tables.IMAGES.empty_table().select(_COLUMNS)
     shards = [storage.read_table(storage.join(root, path), _COLUMNS) for path in paths]
     images = pa.concat_tables([empty, *(shard.cast(empty.schema) for shard in shards)])

@@ -1,4 +1,4 @@
-"""What a ranking is worth: the figures of an evaluation, and the record that it writes of them."""
+"""The figures of an evaluation, and the record of them that is written."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def results_of(
     learnt_from: int,
     whitening: Whitening | None,
 ) -> dict[str, Any]:
-    """All that is needed to know what was measured; the same inputs give the same results."""
+    """The record of a measurement: what was measured, how, and the figures."""
     chosen, spec = measured.chosen, model.spec
     every = measured.rows["all"]
     return {
@@ -131,7 +131,7 @@ def results_of(
 
 
 def _rerank(settings: EvaluationSettings) -> dict[str, Any] | None:
-    """How candidates were re-ranked, None where they were not."""
+    """How candidates were re-ranked; None if they were not."""
     if settings.rerank == "none":
         return None
     features = matcher = patch_size = None

@@ -26,5 +26,6 @@ METHODS = (
 """Methods that `vladmap compare` measures by default, in the order of their publication."""
 
 BESIDE = 10.0
-"""Images of one sequence this many seconds apart (or places, where times are missing) are the same
-picture over again, and are not looked for."""
+"""Images of one sequence that are at most this many seconds apart (or positions, if times are
+missing) show the same thing, and are not ranked for each other.
+"""

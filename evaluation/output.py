@@ -66,7 +66,7 @@ def _percent(share: float) -> str:
 
 
 def _notes(measured: Measured) -> list[str]:
-    """What a reader must know of what was left out or counts against the model."""
+    """Notes on what was left out and on what counts as a miss."""
     chosen = measured.chosen
     notes = []
     without = int((measured.positives == 0).sum())
@@ -117,7 +117,7 @@ def write(folder: Path, source: Path, measured: Measured, results: dict[str, Any
 
 
 def _write_queries(path: Path, source: Path, measured: Measured) -> None:
-    """A row a query; ranks count from 1, empty cells are not known."""
+    """Write a row for each query; ranks are from 1, unknown values are empty."""
     chosen, ranking = measured.chosen, measured.ranking
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")

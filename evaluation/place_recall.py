@@ -1,7 +1,7 @@
-"""How often descriptors find the right place, by the true places of the images themselves.
+"""Recall of the images of one collection as queries among each other, by their true places.
 
-Each image is looked for among all the others. What was taken next to it in its own sequence is the
-same picture over again: finding it is no merit and not finding it no fault, so it is left out.
+Images taken next to the query in its own sequence show nearly the same and would always be ranked
+first: they are left out of its ranking.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ RECALL_AT = (1, 5, 10, 20)
 def right_matches(places: Places, beside: Sequence[Rows]) -> list[Rows]:
     """For each of N images the rows of its right matches, ascending.
 
-    They lie within RIGHT_M of it and look within RIGHT_DEG of its heading (a heading that is not
-    known agrees with any), and are not among the rows that it is `beside`.
+    A right match lies within RIGHT_M of the image, its heading differs by at most RIGHT_DEG (an
+    unknown heading agrees with any), and it is not in `beside`, the rows taken next to the image.
     """
     near = within(places, places, RIGHT_M)
     matches_of_each = []
@@ -40,10 +40,10 @@ def recall_of_places(
 ) -> Figures:
     """Recall of N images as queries, each among the N - 1 others, by their true `places`.
 
-    `descriptors` (N, D) are unit vectors, zero where an image has none: it finds nothing and is not
-    found, and counts. `beside` holds for each image the rows that were taken next to it
-    (photos.sequences.beside_in_sequence): they are not ranked. Search is exact: time grows with
-    the square of N.
+    `descriptors` (N, D) are unit vectors; a zero row is an image without a descriptor, which counts
+    as a miss and is no match. `beside` lists for each image the rows taken next to it
+    (photos.sequences.beside_in_sequence), which are not ranked. The search is exact: its time grows
+    with the square of N.
     """
     return figures(
         rank(

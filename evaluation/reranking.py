@@ -1,4 +1,4 @@
-"""Re-ranking a query's best matches by evidence that is computed where it is first needed."""
+"""Re-ranking a query's best matches by evidence that is computed when it is first needed."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from vladmap.retrieval.recall import RANKING_LENGTH, Ranking, rank, reordered
 from vladmap.retrieval.stored_patches import StoredPatches, bytes_an_image, stored
 from vladmap.schemas.rejects import PhotoError
 
-_FEATURE_SIZE = InputSize(480, 800)  # thumbnails are enlarged to have as many features as others
+_FEATURE_SIZE = InputSize(480, 800)  # thumbnails are enlarged, to have enough features
 
-_CACHED = 4096  # photographs whose evidence stays in memory: at most 1 GB of patches
+_CACHED = 4096  # number of photographs whose evidence stays in memory: at most 1 GB of patches
 
 
 class ComputedEvidence:
-    """Evidence of photographs, computed when it is asked for, with what it costs.
+    """Evidence of photographs, computed on demand, with its cost in bytes and time.
 
-    `compute` makes of pixels, read at the size that `target` wants, what `evidence` compares, and
-    says how many bytes of an atlas it takes.
+    `compute` takes pixels, read at the size that `target` gives, and returns the item that
+    `evidence` compares and the number of bytes that it takes in an atlas.
     """
 
     def __init__(
@@ -52,17 +52,17 @@ class ComputedEvidence:
         self._of = functools.lru_cache(_CACHED)(self._computed)
 
     def of(self, path: Path) -> Any | None:
-        """What is compared of a photograph, None where it cannot be read."""
+        """The item of a photograph; None if it cannot be read."""
         return self._of(path)
 
     @property
     def bytes_an_image(self) -> float:
-        """As an atlas stores it, on average over what was computed."""
+        """The mean size in bytes of the computed items, as an atlas stores them."""
         return self._bytes / max(1, self._images)
 
     @property
     def milliseconds_an_image(self) -> float:
-        """To compute it, reading and decoding left out."""
+        """The mean time in milliseconds to compute an item, without reading and decoding."""
         return 1000 * self._seconds / max(1, self._images)
 
     def _computed(self, path: Path) -> Any | None:
@@ -86,8 +86,7 @@ def computed_evidence(
     threads: int = 1,
     device: str = "cpu",
 ) -> ComputedEvidence | None:
-    """What the way to re-rank called `way` orders by (`evaluation.evidence.evidence`); None where
-    the order by descriptor stands.
+    """The evidence of a way to re-rank, see `evaluation.evidence.evidence`; None without one.
 
     Patches of `patch_size` cells are those of `model`. Networks that extract or match features run
     on `device`. Raises UserError where a package is missing.
@@ -124,16 +123,16 @@ def ranked(
     candidates: int,
     factory: str = "",
 ) -> tuple[Ranking, float]:
-    """The ranking of (Q, D) queries in the set's (N, D) database, and the milliseconds a query.
+    """The ranking of (Q, D) queries in the set's (N, D) database, and the milliseconds per query.
 
-    These are of the search and of comparing the `candidates`; smoothing is done once.
+    The time is that of the search and of the comparison of `candidates`, without smoothing.
     """
     searched = smoothing.of(database, chosen.database)
     started = time.perf_counter()
     ranking = rank(
         queries,
-        # Smoothing puts the first match right more often, and has fewer places among the best:
-        # where it weighs in the candidates' order, they are those of the descriptors themselves.
+        # With smoothing the first match is right more often, but the best matches show fewer
+        # places. If the cosine has a part in the new order, candidates are chosen without it.
         database if by is not None and by.evidence.weighs_cosines else searched,
         chosen.positives,
         keep=max(RANKING_LENGTH, candidates),
@@ -155,12 +154,11 @@ def new_order(
     queries: NDArray[np.float32],
     database: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], float]:
-    """Places (Q, C) of each query's C best in their new order, and the milliseconds a query.
+    """The positions (Q, C) of each query's C best in a new order, and the milliseconds per query.
 
-    These are of the comparisons alone. The cosines that weigh in are those of the descriptors
-    `queries` (Q, D) and `database` (N, D), which may be smoothed where those that chose the
-    candidates were not. A candidate without evidence scores lowest; the order of a query without
-    stays.
+    The time is that of the comparisons alone. Cosines are computed from `queries` (Q, D) and
+    `database` (N, D), which may be smoothed although candidates were chosen without smoothing. A
+    candidate without evidence comes last; for a query without evidence the order stays.
     """
     head = min(candidates, ranking.rows.shape[1])
     order = np.tile(np.arange(head), (len(ranking.rows), 1))

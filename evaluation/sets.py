@@ -1,4 +1,4 @@
-"""The photographs that a job measures on: the set that the options ask for."""
+"""The set of photographs that an evaluation measures on."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ATLAS_COLUMNS = [
 
 
 def read_set(settings: SetSettings) -> EvaluationSet:
-    """The set that the settings name. Raises UserError where there is none."""
+    """The set that the settings name. Raises UserError if there is none."""
     source, metres = settings.source, settings.positives_m
     layout = detect(source) if settings.layout == "auto" else settings.layout
     if layout == "utm":
@@ -56,7 +56,7 @@ def read_set(settings: SetSettings) -> EvaluationSet:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """How far the descriptors of a database are smoothed: `sigma` in metres or frames, 0 not."""
+    """The smoothing of a database's descriptors: `sigma` in metres or frames, 0 for none."""
 
     sigma: float
     unit: str
@@ -66,21 +66,21 @@ class Smoothing:
         return f"database smoothed {over}" if self.sigma else "database not smoothed"
 
     def of(self, rows: NDArray[np.float32], database: Places) -> NDArray[np.float32]:
-        """The rows (N, D) of the database's photographs, smoothed."""
+        """The descriptors `rows` (N, D) of the database's photographs, smoothed."""
         if not self.sigma:
             return rows
         if self.unit == "m":
             return smooth(rows, database.positions, database.headings, self.sigma)
-        # Frames follow each other along one way.
+        # The position of a frame is its number in the sequence.
         frames = np.arange(len(rows), dtype=np.float64)[:, None]
         return smooth(rows, frames, np.zeros(len(rows)), self.sigma)
 
 
 def smoothing_for(chosen: EvaluationSet, given: float | None) -> Smoothing:
-    """The smoothing of the set's database: the `given` sigma, or where that is None what suits it.
+    """The smoothing of the set's database: the `given` sigma, or by default one for the set.
 
-    Where the queries are the database there is none: each would be mixed into its neighbours.
-    Raises UserError for a sigma that cannot be.
+    If the queries are the database there is none, because each query would be part of its
+    neighbours' descriptors. Raises UserError for a sigma that the set does not allow.
     """
     unit = "frames" if chosen.metres is None else "m"
     if given and chosen.leave_one_out:

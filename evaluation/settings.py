@@ -1,4 +1,4 @@
-"""What evaluations are told: the set, how models run, what is measured. It imports nothing slow."""
+"""Settings of evaluations: the set, how models run, what is measured. It imports nothing slow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SetSettings:
     last_share: float = 0.2
 
     def of_split(self, split: str) -> SetSettings:
-        """The same source, another of its splits."""
+        """The settings of another split of the same source."""
         return dataclasses.replace(self, split=split)
 
 

@@ -41,7 +41,7 @@ _AT_ONCE = 32
 
 
 def train(settings: TrainingSettings) -> None:
-    """Make the model to start from, train it, and say what came of it."""
+    """Make the model to start from, train it, and print the result."""
     recipe = settings.recipe
     begun = (settings.output / STATE).exists()
     if begun and not settings.resume:
@@ -111,7 +111,7 @@ def train(settings: TrainingSettings) -> None:
 
 
 def _foundation(settings: TrainingSettings) -> tuple[Network, bytes]:
-    """The network that the options name, without what is still to be learnt, and its file."""
+    """The network that the settings name, without the parts that are learnt first, and its file."""
     source = b""
     if settings.init is not None or settings.backbone not in (LITE, GHOST):
         path = settings.init or Path(settings.backbone)
@@ -139,7 +139,7 @@ def _foundation(settings: TrainingSettings) -> tuple[Network, bytes]:
 
 
 def _start(settings: TrainingSettings, net: Network, source: bytes, images: Images) -> bytes:
-    """The file of the model before training: clusters and projection from the photographs."""
+    """The file of the model before training, with clusters and projection from photographs."""
     clusters = settings.clusters or (4 if settings.aggregation == "supervlad" else 64)
     rows = np.random.default_rng(settings.recipe.seed).permutation(len(images))
     own: Backbone = net.backbone

@@ -1,4 +1,4 @@
-"""The photographs that a model learns from and is judged by, from what the settings name."""
+"""The training set and the validation set that the settings name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RIGHT_M = 25.0
 def read_data(
     data: TrainingData, size: Size, seed: int, watch: Watch
 ) -> tuple[TrainingSet, ValidationSet]:
-    """What to learn from and what to validate on, without the photographs that do not decode."""
+    """The training set and the validation set, without photographs that cannot be decoded."""
     sets = [read_set(data.set_of(source, data.layout, data.split)) for source in data.sources]
     for source, each in zip(data.sources, sets, strict=True):
         if each.metres is None:
@@ -53,7 +53,7 @@ def read_data(
 
 
 def _validation(data: TrainingData) -> EvaluationSet | None:
-    """The set to validate on, None where areas have to be held out."""
+    """The set to validate on; None if areas of the training set have to be held out for it."""
     if data.validate is not None:
         return read_set(data.set_of(data.validate, "auto", data.validate_split))
     first = data.sources[0]
@@ -100,7 +100,7 @@ def _readable(
     what: str,
     watch: Watch,
 ) -> tuple[np.ndarray, Pictures]:
-    """The rows that decode, and their pictures; the others are counted aloud."""
+    """The rows of the photographs that can be decoded, and their pictures; others are logged."""
     memory = int(data.memory_gb * 2**30 / 4)
     images = Pictures(places.paths, size, data.threads, memory)
     bad = images.unreadable(watch(what, len(places)))

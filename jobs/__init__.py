@@ -4,7 +4,10 @@ import logging
 
 
 def _useful(record: logging.LogRecord) -> bool:
-    """Beam warns of Google's libraries when it is imported; a build without them is no less."""
+    """Whether a log record is shown; not shown is Beam's warning of a missing Google library.
+
+    Beam logs it when it is imported, though only its Google connectors need the library.
+    """
     return "apitools not found" not in record.getMessage()
 
 

@@ -23,7 +23,7 @@ example:
 
 
 def command_line() -> Parser:
-    """The job's options."""
+    """The parser of the job."""
     options = parser(
         "check-atlas",
         "Read and check every file of an atlas, and name what is damaged. (Also: verify-atlas.)",

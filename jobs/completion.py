@@ -52,7 +52,7 @@ def complete(jobs: Mapping[str, str], load: Callable[[str], Any]) -> None:
 def _all(
     jobs: Mapping[str, str], load: Callable[[str], Any], line: Sequence[str]
 ) -> argparse.ArgumentParser:
-    """A parser of every job; only that of the job in the line knows its options."""
+    """A parser with a subparser for each job; only the job named in `line` has its options."""
     made = Parser(prog="vladmap", allow_abbrev=False)
     made.add_argument("--version", action="store_true")
     each = made.add_subparsers()

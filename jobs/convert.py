@@ -1,4 +1,4 @@
-"""`vladmap convert`: a checkpoint in anyone's layout to safetensors with a model card."""
+"""`vladmap convert`: a checkpoint in any layout that is known, to safetensors with a model card."""
 
 from __future__ import annotations
 

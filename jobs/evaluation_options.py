@@ -1,4 +1,4 @@
-"""Options that the jobs which measure or learn from photographs of places have alike."""
+"""Options that several jobs share: those that evaluate models and those that train them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vladmap.retrieval.names import SIGMA_M
 
 
 def add_layout_options(options: argparse._ActionsContainer, split: str) -> None:
-    """How a source is laid out, and which of its photographs are the queries."""
+    """Add the options on the layout of a source and on which of its photographs are the queries."""
     options.add_argument(
         "--layout", default="auto", choices=("auto", *LAYOUTS), help="default: what it looks like"
     )
@@ -39,7 +39,7 @@ def add_layout_options(options: argparse._ActionsContainer, split: str) -> None:
 
 
 def add_set_options(options: argparse.ArgumentParser) -> None:
-    """SOURCE and what is to be known of it."""
+    """Add SOURCE and the options on how its photographs are used."""
     options.add_argument("source", metavar="SOURCE", type=Path, help="folder, CSV or atlas")
     group = options.add_argument_group("the photographs")
     add_layout_options(group, split="test")
@@ -68,7 +68,7 @@ def add_set_options(options: argparse.ArgumentParser) -> None:
 
 
 def add_model_options(options: argparse.ArgumentParser) -> None:
-    """How models run, and re-ranking: alike for every job that measures."""
+    """Add the options on how models run and on re-ranking."""
     group = options.add_argument_group("how models run")
     group.add_argument("--precision", default="float32", choices=PRECISION_NAMES)
     group.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -105,7 +105,7 @@ def add_model_options(options: argparse.ArgumentParser) -> None:
 
 
 def set_settings(parsed: argparse.Namespace) -> SetSettings:
-    """What `add_set_options` were given."""
+    """The settings that the options of `add_set_options` have."""
     return SetSettings(
         source=parsed.source,
         layout=parsed.layout,
@@ -118,7 +118,7 @@ def set_settings(parsed: argparse.Namespace) -> SetSettings:
 
 
 def method_settings(parsed: argparse.Namespace) -> MethodSettings:
-    """What `add_model_options` and `--smooth` were given."""
+    """The settings that the options of `add_model_options` and `--smooth` have."""
     return MethodSettings(
         device=parsed.device,
         precision=parsed.precision,

@@ -1,4 +1,4 @@
-"""What of an error the user can mend, in one line."""
+"""Errors that the user can mend, explained in one line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STEP = re.compile(r" \[while running '[^']*'\]")
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on."""
+    """Yield the error and the chain of exceptions that it was raised from."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -40,9 +40,9 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def explained(error: BaseException) -> str | None:
-    """What to say of an error that the user or the machine made, None where it is vladmap's own.
+    """One line on an error made by the user or the machine; None for an error of vladmap itself.
 
-    Beam wraps what a worker raised, as an exception's cause or as text.
+    Beam wraps an exception that a worker raised: as the cause of another one, or as text in it.
     """
     for cause in causes(error):
         if isinstance(cause, UserError):
@@ -51,7 +51,8 @@ def explained(error: BaseException) -> str | None:
     for cause in causes(error):
         if (line := _of_the_machine(cause)) is not None:
             return _line(line)
-        # Only through Beam's wrapping: behind an error of our own an older one may lie.
+        # Only errors that Beam wraps are searched: one of our own may have been raised while
+        # another was handled, which would explain nothing.
         if not (
             isinstance(cause, RuntimeError) or type(cause).__module__.startswith("apache_beam.")
         ):

@@ -17,13 +17,13 @@ _ALIASES = {"verify-atlas": "check-atlas"}
 
 
 class Job(Protocol):
-    """What runs a job: a module of this package, or the job of a stage."""
+    """What `load` returns: a module of this package, or the job of a stage."""
 
     def command_line(self) -> Parser:
         """What the job can be told."""
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Do what a command line says; returns the exit code."""
+        """Run the job with these words of a command line; returns the exit code."""
 
 
 def jobs() -> dict[str, str]:

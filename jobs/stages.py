@@ -1,4 +1,4 @@
-"""The jobs that run stages of a build: their command line and what they do is the same."""
+"""The jobs that run stages of a build. They differ in their stages alone."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class StageJob:
 
 def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | None) -> int:
     given = words(argv)
-    # After a bare `--` all is Beam's.
+    # Everything after a bare `--` goes to Beam.
     end = given.index(END) if END in given else len(given)
     parsed, left = options_parser.parse_known_args(given[:end])
 
@@ -97,13 +97,13 @@ def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | No
 def _for_beam(
     known: Parser, path: str | None, configured: Sequence[str], given: Sequence[str]
 ) -> list[str]:
-    """The words for Beam, those of the `--config` file first.
+    """The options for Beam, those of the `--config` file first.
 
     Raises UserError for a word that neither this job nor Beam knows.
     """
     if not configured and not given:
         return []
-    # Takes a second: only where there is something to look up.
+    # This import takes a second.
     from vladmap.pipeline.beam_words import checked
 
     own = known.flags()

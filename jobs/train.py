@@ -165,7 +165,7 @@ def _settings(parsed: argparse.Namespace) -> TrainingSettings:
 
 
 def _add_data_options(options: argparse.ArgumentParser) -> None:
-    """Where the photographs are, and how they are read."""
+    """Add the options on where the photographs are and how they are read."""
     group = options.add_argument_group("the photographs")
     group.add_argument(
         "--data",

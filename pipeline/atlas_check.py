@@ -28,9 +28,9 @@ _KNOWN = 50
 
 
 def check(root: str) -> list[Finding]:
-    """Check an atlas, print what is wrong with it, and return that."""
+    """Check an atlas; print and return the findings."""
     level = log.level
-    log.setLevel(logging.ERROR)  # each finding is told once, below
+    log.setLevel(logging.ERROR)  # each finding is printed once, below
     try:
         atlas = AtlasStore.open(root, create=False)
         findings = _findings(atlas)
@@ -57,9 +57,10 @@ def _findings(atlas: AtlasStore) -> list[Finding]:
 
 
 def repair(root: str, findings: list[Finding], images: str) -> None:
-    """Forget what is damaged, and run the build that made the atlas.
+    """Delete what is damaged, and run again the build that made the atlas.
 
-    Raises UserError, with nothing changed, where it is not known which or from which photographs.
+    Raises UserError, before anything is changed, if the options of that build are not known or its
+    photographs are not there.
     """
     atlas = AtlasStore.open(root, create=False)
     known = kept_options(atlas)
@@ -81,10 +82,10 @@ def repair(root: str, findings: list[Finding], images: str) -> None:
 
 
 def _require_its_photographs(atlas: AtlasStore, options: BuildOptions) -> None:
-    """Raises UserError unless the atlas knows the photographs where it says that it found them.
+    """Raises UserError unless the collection holds, unchanged, a photograph that the atlas lists.
 
-    What an atlas says may be anybody's words: it does not open a folder whose photographs whoever
-    wrote it had not seen.
+    An atlas may come from someone else, and it names the folder that a repair reads. Whoever wrote
+    it must have seen the photographs in that folder: otherwise it is not read.
     """
     inside = options.images if os.path.isdir(options.images) else os.path.dirname(options.images)
     seen = 0

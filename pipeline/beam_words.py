@@ -1,7 +1,6 @@
-"""The words of a command line that are meant for Beam: which it knows, and which runner they name.
+"""Checking the words of a command line that are meant for Beam.
 
-Beam itself passes over a word that it does not know, and a mistyped option would silently be its
-default.
+Beam ignores words that it does not know, so that a mistyped option would silently have its default.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from vladmap.schemas.rejects import UserError
 def checked(words: Sequence[str], own: Collection[str] = (), strange: str = "") -> list[str]:
     """The words for Beam, each an option of its own classes, those of the runner among them.
 
-    `own` are vladmap's options, for the name that was meant; `strange` goes before what is said.
+    `own` are vladmap's options, which are suggested for mistyped words; `strange` is put before the
+    messages.
 
     Raises UserError for a word that Beam does not know, a value that it does not take, and a runner
     that is not there.
@@ -31,7 +31,7 @@ def checked(words: Sequence[str], own: Collection[str] = (), strange: str = "") 
     parser = _Parser(allow_abbrev=False, add_help=False)
     StandardOptions._add_argparse_args(parser)
     _require_runner(parser.parse_known_args(known + unchecked)[0].runner)
-    # Only now: a runner's module may bring option classes of its own.
+    # After the runner is loaded: its module may define options of its own.
     parser = _Parser(allow_abbrev=False, add_help=False)
     for options in {str(each): each for each in PipelineOptions.__subclasses__()}.values():
         options._add_argparse_args(parser)
@@ -49,7 +49,7 @@ def _require_runner(name: str | None) -> None:
         create_runner(name)
     except ImportError as error:
         raise UserError(f"--runner {name}: {error}") from error
-    except Exception as error:  # a class that is none, or one that cannot be made
+    except Exception as error:  # not a class of options, or one that cannot be instantiated
         known = [path.rpartition(".")[2] for path in StandardOptions.ALL_KNOWN_RUNNERS]
         hint = did_you_mean(name, known)
         raise UserError(
@@ -58,7 +58,7 @@ def _require_runner(name: str | None) -> None:
 
 
 class _Parser(BeamArgumentParser):
-    """Beam's parser, which would print its usage and end the process."""
+    """Beam's parser, with errors raised as UserError instead of printed with the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)

@@ -1,6 +1,6 @@
-"""A worker of Beam's in a process of its own that ends with the process that started it.
+"""A Beam worker process that ends when the process that started it ends.
 
-Beam's own goes on when the runner is killed, and keeps the models in memory.
+Beam's own worker continues after its runner was killed, with its models in memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from vladmap.photos.processes import end_with
 
 
 def main() -> None:
-    """Run Beam's worker; the first word is the id of the process that started this one."""
+    """Run Beam's worker; the first argument is the id of the process that started this one."""
     end_with(int(sys.argv.pop(1)))
     from apache_beam.runners.worker import sdk_worker_main
 

@@ -1,4 +1,4 @@
-"""A run of stages, in order: damage made good, the manifest kept."""
+"""Running stages in order: damage found on the way is repaired, the manifest is kept up to date."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger("vladmap")
 
 _OPTIONS = "options"
 _RETRIES = 3
-"""Times that a run starts again when it has come upon damage."""
+"""The number of times that a run starts again after it has found damaged files."""
 
 
 def run_stages(
@@ -57,7 +57,8 @@ def run_stages(
             except UserError:
                 raise
             except Exception:
-                # Whatever a stage stumbled on: damage shows in the digests.
+                # A damaged file may make a stage fail in any way; the digests tell whether there is
+                # one.
                 if not again or not atlas.doubt():
                     raise
                 log.warning("what is damaged is made anew: starting again")
@@ -68,7 +69,7 @@ def run_stages(
 
 
 def outcome(run: Run) -> dict[str, Any]:
-    """What a run did and what its atlas holds now, for scripts: `--json`."""
+    """What a run did and what its atlas now holds, for `--json`."""
     return {
         "vladmap": VERSION,
         "atlas": run.atlas.root,
@@ -79,7 +80,7 @@ def outcome(run: Run) -> dict[str, Any]:
 
 
 def absolute(options: BuildOptions) -> BuildOptions:
-    """The options with the local paths of what is read in full, as an atlas keeps them."""
+    """The options with local paths made absolute, as an atlas stores them."""
     paths: dict[str, Any] = {
         name: os.path.abspath(value) if value and storage.is_local(value) else value
         for name, value in (("images", options.images), ("checkpoint", options.checkpoint))
@@ -101,7 +102,7 @@ def _keep_options(atlas: AtlasStore, options: BuildOptions) -> None:
 def kept_options(atlas: AtlasStore) -> BuildOptions | None:
     """The options of the last whole build, None where an atlas does not know them.
 
-    Raises UserError for what is no option's value: the atlas may be anybody's.
+    Raises UserError for a bad value of an option: an atlas may come from someone else.
     """
     known = atlas.ledger(_OPTIONS).get("all")
     if known is None:
@@ -115,7 +116,7 @@ def kept_options(atlas: AtlasStore) -> BuildOptions | None:
 
 
 def _ledgers_before(run: Run, names: Sequence[str]) -> list[str]:
-    """Stages, as the ledger names them, whose results these jobs read and do not make."""
+    """The ledgers of the stages whose results these stages read and do not make."""
     order = list(STAGES)
     before = order[: min(order.index(name) for name in names)]
     return [ledger for name in before for ledger in STAGES[name].ledger_names(run.options)]

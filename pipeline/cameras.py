@@ -20,17 +20,17 @@ from vladmap.pipeline.stages.verify import CAMERAS
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
 from vladmap.transforms.cameras import ChooseCameras
 
-# A camera is tried on the best connected of so many of its images, of at most so many shards.
+# The trials of a camera choose among so many of its images, from at most so many shards.
 _CAMERA_IMAGES = 4 * TRIAL_IMAGES
 _CAMERA_SHARDS = 8
 
 
 def choose_cameras(run: Run, features: Mapping[str, LedgerEntry]) -> dict[str, Counter[str]]:
-    """Choose each camera's projection model; returns how many images of each a shard holds.
+    """Choose each camera's projection model; returns how many images of each camera a shard holds.
 
-    It is made on the shard that has most of the camera's images and, where that has few, on others
-    that pairs connect with it. A choice stands once it was made on as many images as a trial uses;
-    until then it is made again when there are more.
+    The trials use images of the shard that has most images of the camera and, if these are few, of
+    shards that pairs connect with it. A choice is final once it was made with as many images as a
+    trial uses; until then it is made again whenever there are more.
     """
     images, pairs = image_shards(run), run.ledger(PAIR)
     keys = {shard: Counter(camera_keys(_one_lens(run, entry))) for shard, entry in images.items()}
@@ -62,14 +62,14 @@ def choose_cameras(run: Run, features: Mapping[str, LedgerEntry]) -> dict[str, C
 
 
 def _one_lens(run: Run, entry: LedgerEntry) -> pa.Table:
-    """Rows of an image shard that a camera model can explain."""
+    """The rows of an image shard that a camera model can explain: those that are no panoramas."""
     columns = [*IMAGE_COLUMNS, "projection"]
     table = storage.read_table(run.atlas.path(entry.file.path), columns)
     return table.filter(pc.equal(table["projection"], PERSPECTIVE))
 
 
 def _fingerprint(run: Run, images: int, known: LedgerEntry | None) -> str:
-    """That of a choice among so many images; that of the known choice if it stands."""
+    """The fingerprint of a choice among so many images; that of the known one if it is final."""
     fingerprints = [
         CAMERAS.fingerprint(detector=run.options.features, images=count)
         for count in range(1, min(images, _CAMERA_IMAGES) + 1)
@@ -81,7 +81,11 @@ def _fingerprint(run: Run, images: int, known: LedgerEntry | None) -> str:
 
 
 def _trial_shards(counts: Mapping[str, int], joined: Mapping[str, set[str]]) -> list[str]:
-    """Shards to try a camera on, by how many of its images each has: enough, and connected."""
+    """The shards whose images a camera is tried on.
+
+    `counts` is the number of its images in each shard; shards are added along `joined` until there
+    are enough images.
+    """
     chosen: list[str] = []
     linked: set[str] = set()
     while len(chosen) < min(len(counts), _CAMERA_SHARDS):
@@ -95,7 +99,7 @@ def _trial_shards(counts: Mapping[str, int], joined: Mapping[str, set[str]]) -> 
 
 
 def _joined_shards(pairs: Mapping[str, LedgerEntry]) -> dict[str, set[str]]:
-    """For each shard those that its pairs reach into, and whose pairs reach into it."""
+    """For each shard, the shards that it has pairs in common with."""
     joined: defaultdict[str, set[str]] = defaultdict(set)
     for shard, entry in pairs.items():
         for other in {key.rpartition("/")[2].partition(":")[0] for key in entry.inputs}:

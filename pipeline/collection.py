@@ -1,4 +1,4 @@
-"""What is in a collection: a listing of its files, from a folder, a glob or a manifest."""
+"""The listing of a collection's files, from a folder, a glob or a manifest."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _AGAIN = "links to folders that are read anyway"
 
 
 class LeftOut:
-    """What a listing passes over: how many, by kind, and the first of them by name."""
+    """Files that a listing leaves out: how many of each kind, and the first names."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
@@ -43,12 +43,12 @@ class LeftOut:
         self._names.setdefault(kind, []).append(name)
 
     def add_other(self, name: str) -> None:
-        """A file that is not called like a photograph."""
+        """Count a file whose name is not that of a photograph."""
         stem, dot, ending = name.rpartition("/")[2].rpartition(".")
         self._endings[f".{ending.lower()}" if stem and dot else "no ending"] += 1
 
     def sentences(self) -> tuple[str, ...]:
-        """One a kind: for the log, the summary and the report."""
+        """One sentence for each kind, for the log, the summary and the report."""
         lines = []
         if total := self._endings.total():
             common = sorted(self._endings.items(), key=lambda item: (-item[1], item[0]))
@@ -69,7 +69,7 @@ def _shown(name: str) -> str:
 class Listing:
     """A collection's root and its files (columns of schemas.ingest_tables.LISTING), sorted by path.
 
-    `notes` are sentences on what was passed over or guessed, and why.
+    `notes` are sentences on what was left out or guessed, and why.
     """
 
     root: str
@@ -128,12 +128,12 @@ def _list_folder(source: str) -> Listing:
 def _below(
     root: str, wanted: Callable[[str], object] = lambda path: True
 ) -> tuple[list[dict[str, Any]], LeftOut, list[OSError]]:
-    """Rows of the `wanted` paths below a local folder, what is left out, what cannot be read."""
+    """Rows of the `wanted` paths below a local folder, files left out, and unreadable folders."""
     rows: list[dict[str, Any]] = []
     left_out = LeftOut()
     unreadable: list[OSError] = []
-    # A folder that links lead to twice, or in a circle, is read by its shortest way: those without
-    # links first, and then those behind one link, behind two, ...
+    # A folder that several links lead to, or a circle of links, is read once, by the path with the
+    # fewest links: paths without links first, then those with one link, with two, ...
     read: set[str] = set()
     waiting = [root]
     while waiting:
@@ -143,7 +143,7 @@ def _below(
                 name = path.rpartition("/")[2]
                 if not wanted(path):
                     continue
-                # A folder that is called like a photograph is reported; what lies in it is read.
+                # A folder whose name is that of a photograph is reported, and its content is read.
                 if is_image_name(name):
                     rows.append(_local_row(root, path))
                 elif not folder:
@@ -164,9 +164,9 @@ def _walk(
     own = os.path.realpath(root)
     for folder, subfolders, names in os.walk(start, onerror=unreadable.append):
         inside = folder.removeprefix(root).lstrip("/")
-        # Not the inode: some network drives have none to tell.
+        # Folders are recognised by path, not inode: some network drives have no inodes.
         real = os.path.realpath(folder)
-        # Nor is what lies around the collection part of it, if a link leads up there.
+        # A link to a folder above the collection does not make what lies there part of it.
         above = folder != root and f"{own}/".startswith(f"{real.rstrip('/')}/")
         if real in read or above:
             left_out.add(_AGAIN, inside)
@@ -195,7 +195,7 @@ def _local_row(root: str, path: str) -> dict[str, Any]:
         status = os.stat(path)
     except PermissionError:
         return _row(root, path, kind="unreadable")
-    except (OSError, ValueError):  # a name with a NUL in it is a ValueError
+    except (OSError, ValueError):  # ValueError: a name that contains NUL
         return _row(root, path, kind="missing")
     kind = "file" if stat.S_ISREG(status.st_mode) else "not_a_file"
     return _row(root, path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, kind)
@@ -213,7 +213,7 @@ def _row(
     try:
         path.encode()
     except UnicodeEncodeError:
-        # Parquet holds UTF-8 only: the name is shown escaped, and the file is rejected.
+        # Parquet holds only UTF-8: the name is stored escaped, and the file is rejected later.
         path = os.fsencode(path).decode("utf-8", "backslashreplace")
         uri, kind = f"{root.rstrip('/')}/{path}", "name_not_utf8"
     return {
@@ -239,7 +239,7 @@ def _list_matches(source: str) -> Listing:
         return Listing(root, _table(rows), left_out.sentences())
     try:
         matches = FileSystems.match([pattern])[0].metadata_list
-    except Exception as error:  # credentials, buckets, schemes: each says it in its own words
+    except Exception as error:  # each of Beam's filesystems raises types of its own
         raise UserError(f"{source} cannot be listed: {error}") from error
     left_out = LeftOut()
     rows = []
@@ -255,7 +255,7 @@ def _list_matches(source: str) -> Listing:
 
 
 def _remote_row(root: str, uri: str, metadata: FileMetadata | None) -> dict[str, Any]:
-    """Where a store says nothing of a file, reading it will tell."""
+    """The row of a file on a store; without metadata, reading will tell whether it is there."""
     if metadata is None:
         return _row(root, uri)
     seconds = metadata.last_updated_in_seconds or 0.0
@@ -265,7 +265,7 @@ def _remote_row(root: str, uri: str, metadata: FileMetadata | None) -> dict[str,
 def _metadata(uri: str) -> FileMetadata | None:
     try:
         return FileSystems.get_filesystem(uri).metadata(uri)
-    except Exception:  # each store has exceptions of its own
+    except Exception:  # each store raises types of its own
         return None
 
 
@@ -304,7 +304,7 @@ def _list_manifest(source: str) -> Listing:
 
 
 def _place(root: str, uri: str) -> tuple[str, bool]:
-    """A manifest's uri in full, and whether its backslashes had to be read as slashes."""
+    """The full URI of a manifest's entry, and whether its backslashes were taken for slashes."""
     if not storage.is_local(uri):
         return uri, False
     place = os.path.normpath(os.path.join(root, uri))

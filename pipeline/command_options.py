@@ -17,7 +17,7 @@ from vladmap.pipeline.stages import STAGES
 from vladmap.schemas.rejects import UserError
 
 END = "--"
-"""What stands after it goes to Beam as it is: options that only a job server of one's own knows."""
+"""Words after it go to Beam unchecked: options that only the user's own job server knows."""
 
 
 def stages_with(flag: str) -> list[str]:
@@ -85,7 +85,8 @@ def _read_config(path: str) -> tuple[dict[str, Any], list[str]]:
             content = yaml.safe_load(stream) or {}
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from error
-    # Beside its own errors: an impossible date, a number of a thousand digits, a deep nest.
+    # PyYAML also raises errors that are not its own: for an impossible date, for a number of a
+    # thousand digits, for deep nesting.
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

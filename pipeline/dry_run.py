@@ -1,5 +1,7 @@
-"""What a run would do and take, in words: `--dry-run`. Nothing is written but by a calibration,
-which deletes its folder."""
+"""`--dry-run`: what a run would do and what it would take, in words.
+
+Nothing is written, but for the temporary folder of a calibration, which is deleted.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from vladmap.pipeline.build import absolute, kept_options
 from vladmap.pipeline.collection import Listing, list_collection
 from vladmap.pipeline.ledgers import image_shards
 from vladmap.pipeline.measured import calibrate, dimension_of, rates_of_atlas
-from vladmap.pipeline.option_values import NOT_KEPT
+from vladmap.pipeline.option_values import NOT_STORED
 from vladmap.pipeline.options import BuildOptions, reduced_to
 from vladmap.pipeline.planning import plan
 from vladmap.pipeline.rates import DEFAULT, Rates, read_rates
@@ -171,7 +173,7 @@ def _fresh(run: Run, stages: Sequence[Stage], images: int, unread: int) -> dict[
     before, now = kept_options(run.atlas), absolute(run.options)
     stale, found = False, {}
     for stage in STAGES.values():
-        names = [name for name in stage.options if name not in (*NOT_KEPT, "images")]
+        names = [name for name in stage.options if name not in (*NOT_STORED, "images")]
         stale |= before is not None and any(
             getattr(before, name) != getattr(now, name) for name in names
         )

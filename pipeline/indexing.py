@@ -1,4 +1,4 @@
-"""The tasks of the stage `index`: which factory, trained on what, and the parts that are merged."""
+"""The tasks of the stage `index`: the FAISS factory, the training sample, the parts to merge."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from vladmap.schemas.records import NO_CELL, LedgerEntry, Task, shard_cell
 from vladmap.schemas.rejects import UserError
 
 TRAINED = "trained"
-"""The one shard of the ledger of trained indices."""
+"""The name of the only shard in the ledger of trained indices."""
 
 TRAINING_ROWS = 50_000
-"""Descriptors that an index is trained on, at most; fewer by less than a shard."""
+"""The largest number of descriptors that an index is trained on. Whole shards are taken."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class IndexPlan:
 
 
 def plan_index(run: Run) -> IndexPlan:
-    """What the index of this run's model is made of. UserError where no image has a descriptor."""
+    """The plan of the index of this run's model. UserError if no image has a descriptor."""
     descriptors = dict(sorted(run.ledger(DESCRIBE).items()))
     count = sum(entry.file.rows for entry in descriptors.values())
     if count == 0:
@@ -84,7 +84,7 @@ def plan_index(run: Run) -> IndexPlan:
     metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}
     dimension, weights = int(metadata["vladmap:dimension"]), metadata["vladmap:model_fingerprint"]
     factory, chosen_for = index_factory(run, count, dimension)
-    # An index is trained for descriptors: those of other weights may even be of another length.
+    # An index is trained again for other weights: even the dimension may differ.
     fingerprint = TRAIN.fingerprint(factory=factory, seed=run.options.seed, weights=weights)
     model = run.options.model
     return IndexPlan(model, descriptors, dimension, weights, factory, chosen_for, fingerprint)
@@ -93,7 +93,8 @@ def plan_index(run: Run) -> IndexPlan:
 def index_factory(run: Run, count: int, dimension: int) -> tuple[str, int]:
     """The index's factory, and the count of images that it was chosen for.
 
-    The given one, else the one for this count; an IVF stays until the count is fourfold.
+    The factory is that of --factory, or the one recommended for this count. A recommended IVF
+    factory is used until the count has grown fourfold.
     """
     if run.options.factory:
         return run.options.factory, count
@@ -114,7 +115,7 @@ def index_factory(run: Run, count: int, dimension: int) -> tuple[str, int]:
 
 
 def part_tasks(run: Run, plan: IndexPlan) -> list[Task]:
-    """For each shard: add its descriptors to a copy of the trained index."""
+    """One task for each shard: add its descriptors to a copy of the trained index."""
     return [
         Task(
             shard,
@@ -132,8 +133,10 @@ def part_tasks(run: Run, plan: IndexPlan) -> list[Task]:
 
 
 def place_tasks(run: Run, plan: IndexPlan) -> list[Task]:
-    """For each shard: the same with descriptors averaged over neighbours in space, which may lie
-    in the shards of its cell and of the cells around it."""
+    """One task for each shard: add its smoothed descriptors to a copy of the trained index.
+
+    Neighbours in space may lie in the shards of its cell and of the cells around it.
+    """
     fingerprint = PLACES.fingerprint(index=plan.fingerprint, sigma_m=SIGMA_M)
     by_cell: dict[str, list[str]] = defaultdict(list)
     for shard in plan.descriptors:
@@ -166,7 +169,10 @@ def place_tasks(run: Run, plan: IndexPlan) -> list[Task]:
 
 
 def shards_around(shard: str, by_cell: Mapping[str, list[str]]) -> list[str]:
-    """The shard and those of `by_cell` in its cell and around it, sorted; itself without a cell."""
+    """The shards of `by_cell` in this shard's cell and the cells around it, sorted.
+
+    A shard without a cell (no positions) is alone.
+    """
     cell = shard_cell(shard)
     cells = [] if cell == NO_CELL else ring(cell)
     return sorted({shard, *(other for near in cells for other in by_cell.get(near, []))})

@@ -1,4 +1,4 @@
-"""One Beam pipeline on the runner that was asked for: started, named, waited for, cancelled."""
+"""Running one Beam pipeline on the chosen runner: its options, its name, its end, its metrics."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ Metrics = dict[str, dict[str, Any]]
 
 
 def options_of(words: Sequence[str]) -> PipelineOptions:
-    """Beam's options of its words on the command line.
+    """Beam's pipeline options, from its words on the command line.
 
-    A bare DirectRunner first looks for Prism on the internet: without a runner ours is named.
+    If no runner is given FnApiRunner is set, because the DirectRunner would first look for Prism on
+    the internet.
     """
     options = PipelineOptions(list(words))
     standard = options.view_as(StandardOptions)
@@ -70,9 +71,10 @@ def _has_processes(options: PipelineOptions) -> bool:
 
 
 def job_name(given: str | None, label: str, now: datetime) -> str:
-    """A name for one pipeline of a build, as Dataflow takes it: letters, digits and dashes.
+    """A name for one pipeline of a build, of letters, digits and dashes as Dataflow demands.
 
-    With its stage, and with the time where the user named none: names of jobs that run are unique.
+    It holds the stage, and the time if the user gave no name, because names of running jobs must be
+    unique.
     """
     stage = re.sub("[^a-z0-9]+", "-", label.lower()).strip("-")
     return f"{given}-{stage}" if given else f"vladmap-{stage}-{now:%Y%m%d-%H%M%S}"
@@ -83,8 +85,8 @@ def run(
 ) -> tuple[PipelineResult, Metrics]:
     """Run the pipeline that `build` fills, to its end; returns its result and its metrics.
 
-    Where the work is done elsewhere, the job's id and page are said, and an interruption cancels
-    it: its workers would go on, beside those of the next run.
+    For a job on remote workers its id and its page are logged, and an interruption cancels the job:
+    otherwise its workers would go on, beside those of the next run.
 
     Raises UserError where Beam does not take the options.
     """
@@ -120,8 +122,8 @@ def run(
 def _runner(options: PipelineOptions) -> Iterator[FnApiRunner | None]:
     """The runner to use in place of the one that Beam makes, if any.
 
-    Beam's own processes say hundreds of lines on stderr. Here they say them to a file, whose end
-    is kept for `--verbose` and `--log-file` where the pipeline fails.
+    Beam's worker processes write hundreds of lines to stderr. Here these go to a file; if the
+    pipeline fails, its last lines are logged for `--verbose` and `--log-file`.
     """
     if not _has_processes(options):
         yield None
@@ -132,7 +134,7 @@ def _runner(options: PipelineOptions) -> Iterator[FnApiRunner | None]:
             f"exec {shlex.quote(sys.executable)} -m vladmap.pipeline.beam_worker {os.getpid()} "
             f">>{shlex.quote(str(path))} 2>&1"
         )
-        # Else Beam would put its own command in its place.
+        # In another mode Beam would replace the command above by its own.
         options.view_as(DirectOptions).direct_running_mode = "in_memory"
         try:
             yield FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
@@ -144,9 +146,9 @@ def _runner(options: PipelineOptions) -> Iterator[FnApiRunner | None]:
 
 
 def _job_of(result: PipelineResult) -> str:
-    """The id that the runner knows the job by; empty where it has none."""
+    """The runner's id of the job, or an empty text."""
     job_id = getattr(result, "job_id", None) or getattr(result, "_job_id", None)
-    with contextlib.suppress(Exception):  # a job that was never made
+    with contextlib.suppress(Exception):  # the job was never created
         return str((job_id() if callable(job_id) else job_id) or "")
     return ""
 
@@ -155,7 +157,7 @@ def metrics_of(result: PipelineResult) -> Metrics:
     """`counters` and `distributions` of a pipeline by namespace and name, over all its steps."""
     try:
         metrics = result.metrics().query()
-    except Exception as error:  # a runner that keeps none
+    except Exception as error:  # some runners have no metrics
         log.debug("no metrics: %s", error)
         return {}
     counters: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What the stages read of one another in the ledger, and whether there is enough to work on."""
+"""What a stage reads in the ledgers of other stages, and whether it has something to work on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vladmap.schemas.rejects import DamagedFile, UserError
 
 
 def require(run: Run, name: str) -> None:
-    """Raises UserError where a stage that this one needs has left nothing to work on."""
+    """Raises UserError if a stage that this one needs has not run, or has no results."""
     for needed in reversed(STAGES[name].needs):
         before = STAGES[needed]
         ran = before.may_be_empty and needed in run.atlas.manifest["stages"]
@@ -30,7 +30,7 @@ def require(run: Run, name: str) -> None:
 
 
 def identity(run: Run, name: str) -> str:
-    """Digest of all that a stage has committed, as the ledger tells it."""
+    """Digest of everything that a stage has committed, from its ledger."""
     return storage.combined_digest(
         f"{ledger}/{shard} {entry.content}"
         for ledger in STAGES[name].ledger_names(run.options)
@@ -44,7 +44,7 @@ def image_shards(run: Run) -> dict[str, LedgerEntry]:
 
 
 def reject_paths(run: Run) -> list[str]:
-    """Files of rejects of this run's model and features, earlier stages first."""
+    """Paths of all rejects with this run's model and features, those of earlier stages first."""
     return [
         file.path
         for step in (INGEST, DESCRIBE, FEATURES)
@@ -77,9 +77,9 @@ def read_json(run: Run, path: str) -> dict[str, Any]:
 def inputs_of(
     run: Run, step: Step, shards: Iterable[str], part: str = ""
 ) -> tuple[tuple[str, str], ...]:
-    """A task's inputs: what the ledger says now of shards that an earlier step made.
+    """The inputs of a task: the identities, by the ledger, of shards that an earlier step made.
 
-    With `part` they are inputs in that part of them alone.
+    With `part` they are the identities of that part of the shards alone.
     """
     ledger, name = run.ledger(step), step.ledger_name(run.options)
     key = f":{part}" if part else ""
@@ -87,7 +87,7 @@ def inputs_of(
 
 
 def image_count(run: Run) -> Callable[[Task], int]:
-    """Images of a task's shard that have pixels of their own."""
+    """The number of images in a task's shard that are not exact duplicates."""
     counts = {
         shard: entry.counts["images"] - entry.counts["duplicates"]
         for shard, entry in image_shards(run).items()
@@ -98,7 +98,10 @@ def image_count(run: Run) -> Callable[[Task], int]:
 def task_per_shard(
     run: Run, path: Callable[[str], str], fingerprint: str, part: str = "pixels"
 ) -> list[Task]:
-    """One task for each shard of `images/`, of which it reads a part; `path` names its output."""
+    """One task for each shard of `images/`.
+
+    It depends on one `part` of the shard (see PARTS); `path` gives the path of its output.
+    """
     return [
         Task(
             shard,

@@ -1,4 +1,4 @@
-"""Local features of every new image: read by re-ranking and by the stage `verify`."""
+"""Extracting the local features of new images, for re-ranking and for the stage `verify`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Beam's services for its workers, on this machine alone.
+"""Restrict Beam's services for its workers to the loopback interface.
 
-Beam 2.77 serves work, data and state to whoever asks, on all of a machine's interfaces and without
-credentials: who reaches them reads the photographs, and who reaches a pool of workers has it run
-code of his own. Wherever both ends are on one machine, they belong on the loopback interface.
+Beam 2.77 opens the ports for work, data and state on all network interfaces and without
+authentication: anyone who reaches them can read the photographs, and can have a pool of workers run
+any code. If driver and workers are on one machine the loopback interface is enough.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _EVERYWHERE = ("[::]:", "0.0.0.0:", ":::")
 
 
 def bind_to_loopback() -> None:
-    """From now on gRPC's servers in this process listen on the loopback interface alone."""
+    """Make all later gRPC servers of this process listen on the loopback interface only."""
     kind: Any = type(grpc.server(ThreadPoolExecutor(1)))
     original = kind.add_insecure_port
     if getattr(original, "is_loopback", False):

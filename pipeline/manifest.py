@@ -1,4 +1,4 @@
-"""What `atlas.json` says of an atlas: its stages, counts and bounds."""
+"""The stages, counts and bounds in the manifest of an atlas, `atlas.json`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vladmap.pipeline.stages.verify import FEATURES, VERIFY
 
 
 def record(run: Run, name: str) -> None:
-    """Enter a stage that ended in the manifest, with the identity of all that it committed."""
+    """Enter a finished stage in the manifest, with the identity of everything that it committed."""
     run.atlas.manifest["stages"][name] = identity(run, name)
     run.atlas.manifest |= _facts(run)
     run.atlas.save()

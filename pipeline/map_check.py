@@ -19,7 +19,7 @@ from vladmap.schemas.rejects import UserError
 
 
 def check(root: str, path: str, as_json: bool = False) -> None:
-    """Print how far an atlas is from the truth in a file, and show it in the report."""
+    """Compare an atlas with a truth file; print the result and show it in the report."""
     atlas = AtlasStore.open(root, create=False)
     run = Run(atlas, options_shown(atlas))
     atlas.require(
@@ -37,14 +37,14 @@ def check(root: str, path: str, as_json: bool = False) -> None:
 
 
 def show(run: Run, measured: dict[str, Any]) -> None:
-    """Keep a comparison in the atlas and make its report anew.
+    """Store a comparison in the atlas and write its report again.
 
     Raises UserError where the atlas cannot be written or another run has it.
     """
     try:
         with run.atlas.locked():
             truth_record.store(run, measured)
-            # Without a ledger there are poses, but nothing that a report could show.
+            # A copy of the poses without a ledger has nothing else that a report could show.
             if image_shards(run):
                 report.work(run)
                 record(run, "report")

@@ -1,4 +1,4 @@
-"""Values of options from anywhere: typed, checked, kept in an atlas, and written down again."""
+"""Values of options: their types and ranges checked, stored in a manifest, written as words."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vladmap.schemas.rejects import UserError
 
 FIELDS = {option.name: option for option in dataclasses.fields(BuildOptions)}
 
-NOT_KEPT = ("atlas", "device", "threads", "batch_size", "relearn")
-"""They say how a run works, not what its atlas holds."""
+NOT_STORED = ("atlas", "device", "threads", "batch_size", "relearn")
+"""Options on how a run works: the content of an atlas does not depend on them."""
 
 
 def typed(source: str, name: str, value: Any) -> Any:
-    """A value that `source` gives an option; UserError where it is none of the option's."""
+    """The value that `source` gives an option, as the option's type; UserError if it is none."""
     option = FIELDS[name]
     kind = {"int": int, "float": float, "str": str, "bool": bool}[str(option.type)]
     whole = isinstance(value, int) and not isinstance(value, bool)
@@ -77,7 +77,7 @@ def checked(values: Mapping[str, Any]) -> BuildOptions:
 
 
 def _is_file_name(text: str) -> bool:
-    """Whether a file can be called so, and tables and JSON, which are UTF-8, can say it."""
+    """Whether the text is valid as a file name and as UTF-8, for tables and JSON."""
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
@@ -85,16 +85,16 @@ def _is_file_name(text: str) -> bool:
 
 
 def given(options: BuildOptions) -> dict[str, Any]:
-    """The options that differ from their defaults and say what an atlas holds, for its manifest."""
+    """The options to store: those not at their defaults that change the content of an atlas."""
     return {
         name: getattr(options, name)
         for name, option in FIELDS.items()
-        if name not in NOT_KEPT and getattr(options, name) != option.default
+        if name not in NOT_STORED and getattr(options, name) != option.default
     }
 
 
 def from_manifest(source: str, values: Any) -> BuildOptions:
-    """Options that `given` wrote, read from `source`; UserError for what is no option's value."""
+    """The options that `given` returned, read from a manifest; UserError for a bad value."""
     if not isinstance(values, dict):
         raise UserError(f"{source}: no options")
     unknown = sorted(set(values) - set(FIELDS))

@@ -1,4 +1,4 @@
-"""Every option of a build: its default, its meaning, what it may be.
+"""Every option of a build: its default, its meaning, and the values that are allowed.
 
 One dataclass is the single source: the command line, `--config` and `--help` are derived from it.
 """
@@ -17,7 +17,7 @@ from vladmap.photos.machine import usable_cores
 from vladmap.retrieval.names import BY_PATCHES
 
 AS_PUBLISHED = -1
-"""In place of a number of dimensions: what suits the model."""
+"""A value for a number of dimensions: the one that the model is published with."""
 
 
 def _option(
@@ -42,9 +42,9 @@ def _option(
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Options of a build. Which stages read each is declared by the stages (pipeline/stages/).
+    """Options of a build. Each stage declares which of them it reads (pipeline/stages/).
 
-    An option that says what an atlas holds takes part in the fingerprints of what it changes.
+    An option that changes the content of an atlas is part of the fingerprints of what it changes.
     """
 
     images: str = _option(
@@ -229,12 +229,12 @@ class BuildOptions:
 
 
 def flag_of(name: str) -> str:
-    """An option as it stands on a command line."""
+    """The flag of an option on a command line."""
     return "--" + name.replace("_", "-")
 
 
 def learning_options(options: BuildOptions) -> str:
-    """The options given that say what is learnt from the collection."""
+    """The given options that are about learning from the collection."""
     given = {
         "--clusters": options.clusters > 0,
         "--whiten": options.whiten > 0,
@@ -246,12 +246,12 @@ def learning_options(options: BuildOptions) -> str:
 
 
 def reduced_to(options: BuildOptions) -> int:
-    """Numbers that descriptors are reduced to where they are learnt; 0 for none."""
+    """The dimension that descriptors are reduced to if words are learnt; 0 for no reduction."""
     if options.dimension != AS_PUBLISHED:
         return options.dimension
     return 0 if options.whiten else DEFAULT_DIMENSION[options.model]
 
 
 def worker_threads(options: BuildOptions, in_process: bool) -> int:
-    """Threads (or processes) in each worker; remote workers are one to a core already."""
+    """Threads (or processes) in each worker; with remote workers one, as each has one core."""
     return options.threads or (usable_cores() if in_process else 1)

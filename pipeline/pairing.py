@@ -1,4 +1,6 @@
-"""The tasks of the stage `pair`: who may see whom, and what candidates are re-ranked by."""
+"""The tasks of the stage `pair`: which shards each shard is paired with, and how candidates are
+re-ranked.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from vladmap.transforms.rerank import RerankSettings
 
 
 def pair_tasks(run: Run) -> list[Task]:
-    """For each shard: pair its images with those of shards that came before, and of its own."""
+    """One task for each shard: pair its images with those of the same shard and of earlier ones."""
     options = run.options
     descriptors = dict(sorted(run.ledger(DESCRIBE).items()))
     sequences = _sequences(run)
@@ -33,7 +35,7 @@ def pair_tasks(run: Run) -> list[Task]:
     tasks = []
     for shard in descriptors:
         by_cell[shard_cell(shard)].append(shard)
-        # Shards come in the order of their names: what is in `by_cell` came before, or is itself.
+        # Shards are visited in the order of their names: `by_cell` holds this one and earlier ones.
         around = shards_around(shard, by_cell)
         fingerprint = PAIR.fingerprint(
             model=options.model,
@@ -44,11 +46,11 @@ def pair_tasks(run: Run) -> list[Task]:
             gps_sigma_m=options.gps_sigma_m,
             rerank=_rerank_choice(run),
             sequences=sequences.get(shard, ""),
-            # The factory chosen for the collection's size may change as it grows, and what was
-            # paired by another stays; only one that the user asks for makes pairs stale.
+            # The factory that is chosen by the size of the collection changes as it grows; pairs
+            # made with an earlier one stay valid. Only --factory makes them stale.
             factory=options.factory,
-            # More pixels allowed, more images in shards that are there: later ones are to be
-            # paired with them.
+            # If larger photographs are allowed, existing shards gain images, and later shards
+            # must be paired with these.
             max_pixels=options.max_pixels,
         )
         tasks.append(
@@ -86,9 +88,9 @@ def pair_settings(run: Run, rerank: RerankSettings) -> PairSettings:
 
 
 def _sequences(run: Run) -> dict[str, str]:
-    """Identity of each shard's neighbours in sequences, which may lie in any other shard.
+    """Identity of the neighbours in sequences of each shard's images; they may lie in any shard.
 
-    In the driver: three short columns of all images.
+    Computed in the driver, which reads three short columns of all images.
     """
     parts = []
     for shard, entry in image_shards(run).items():
@@ -100,7 +102,7 @@ def _sequences(run: Run) -> dict[str, str]:
 
 
 def _rerank_choice(run: Run) -> tuple[str, ...] | None:
-    """What the order of candidates depends on, None where the one by descriptor stands."""
+    """The settings that re-ranking depends on; None without re-ranking."""
     options = run.options
     if options.rerank == "none":
         return None
@@ -113,7 +115,9 @@ def _rerank_choice(run: Run) -> tuple[str, ...] | None:
 
 
 def rerank_settings(run: Run) -> RerankSettings:
-    """The evidence that candidates are re-ranked by: patches, or features, extracted if need be.
+    """The evidence that candidates are re-ranked by: patches, or local features.
+
+    Features that are missing are extracted here.
 
     Raises UserError where the atlas has no patches, or too many photographs no features.
     """

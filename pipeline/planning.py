@@ -1,8 +1,8 @@
-"""Which files of a collection are new: plans of generations, written before the work begins.
+"""Which files of a collection are new, planned in generations.
 
-The files that no earlier plan knows become a new generation, cut into chunks of the listing. A
-plan is committed first, so that a killed run is taken up with the same chunks and shards, and a
-grown collection gets shards of its own beside those it has.
+Files that are in no earlier plan become a new generation, cut into chunks of the listing. The plan
+is committed before the work begins, so that a killed run is resumed with the same chunks and
+shards, and a collection that grows gets new shards beside those that it has.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ DEAD = pa.schema([("chunk", pa.string()), ("path", pa.string())])
 
 @dataclass(frozen=True)
 class Plan:
-    """Chunks of the listing in the order they were planned, and what of them no longer counts.
+    """Chunks of the listing in the order of their planning, and which of their rows are stale.
 
-    `alive` says how many files of each chunk are in the collection as they were planned.
+    `alive` is the number of files of each chunk that are in the collection as they were planned.
     """
 
     chunks: Sequence[tuple[str, str]]  # name, and path of the chunk's table
@@ -52,9 +52,9 @@ def plan(
 ) -> Plan:
     """Extend the atlas's plans by the files that are new or changed.
 
-    `doubtful` are ids of images that a later stage could not read as they had been read: they
-    count as changed, whatever the listing says. With `write` false nothing is written: the plan
-    then only counts.
+    `doubtful` are ids of images whose files a later stage found missing or changed: they count as
+    changed, whatever the listing says. If `write` is false nothing is written, and the plan serves
+    only to count.
     """
     entries = {
         name: entry
@@ -64,7 +64,7 @@ def plan(
     known: dict[tuple[object, ...], tuple[str, str]] = {}
     planned: list[tuple[str, str]] = []
     for chunk, row in _planned(atlas, entries.values()):
-        # A state that was planned twice was doubted: what was read last counts.
+        # A state is planned twice if the file was doubtful: the later plan counts.
         known[_state(row)] = (chunk, row["path"])
         planned.append((chunk, row["path"]))
     rows = listing.table.to_pylist()
@@ -99,7 +99,7 @@ def plan(
 def _planned(
     atlas: AtlasStore, entries: Iterable[LedgerEntry]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(chunk, row) of every plan, the oldest first."""
+    """Yield (chunk, row) of every plan, the oldest first."""
     for entry in entries:
         for file in entry.files:
             for row in storage.read_table(atlas.path(file.path)).to_pylist():
@@ -107,8 +107,10 @@ def _planned(
 
 
 def _state(row: Mapping[str, object]) -> tuple[object, ...]:
-    """What a file has to be like to count as read. A plan of an older vladmap knew less of it: none
-    of its files is like that, and each is read once more."""
+    """The state of a listed file, by which it is recognised as already read.
+
+    Plans of older versions lack some of its fields and match no file: each file is read once more.
+    """
     return tuple(row.get(name) for name in LISTING.names)
 
 
@@ -118,13 +120,13 @@ _NO_HOME: dict[str, str | None] = {"home": None, "home_hash": None}
 def _homes(
     atlas: AtlasStore, entries: Iterable[LedgerEntry], paths: Set[str]
 ) -> dict[str, dict[str, str | None]]:
-    """`home` and `home_hash` of the paths that were read before, by what was read last."""
+    """`home` and `home_hash` of paths that were read before, by what was read last."""
     homes: dict[str, dict[str, str | None]] = {}
     last: dict[str, set[str]] = {}
     for chunk, row in _planned(atlas, entries):
         path = row["path"]
         if path in paths:
-            # Of a plan whose files nobody came to read there is what was known when it was made.
+            # If the files of a plan were never read, what was known when it was made is used.
             homes.setdefault(path, _NO_HOME)
             if row.get("home"):
                 homes[path] = {name: row[name] for name in _NO_HOME}
@@ -144,7 +146,7 @@ def _chunk_name(path: str) -> str:
 
 
 def _is_generation(entry: LedgerEntry) -> bool:
-    """Whether names are as `_write_generation` gives them: shards are called after them."""
+    """Whether names are those that `_write_generation` gives; shards are named after them."""
     return all(
         file.path.startswith(layout.plan_chunks(entry.shard))
         and _CHUNK.fullmatch(_chunk_name(file.path))
@@ -155,14 +157,14 @@ def _is_generation(entry: LedgerEntry) -> bool:
 def _free_name(taken: Container[str]) -> str:
     """The first name of a generation that no plan has.
 
-    A plan that was lost leaves its name free. Its files are the fresh ones then, and become the
-    same chunks again: what was made of them still stands.
+    A plan that was lost leaves its name free. Its files then count as new and become the same
+    chunks again, so that their results stay valid.
     """
     return next(name for number in itertools.count() if (name := f"g{number:04d}") not in taken)
 
 
 def _last_name(taken: Collection[str]) -> str:
-    """The name after all that plans have: what is read again stands behind what it corrects."""
+    """The name after those of all plans: files that are read again come after what they correct."""
     return f"g{1 + max((int(name[1:]) for name in taken), default=-1):04d}"
 
 

@@ -1,4 +1,4 @@
-"""Rejected photographs: how many are too many, and which are to be read again."""
+"""Rejected photographs: whether there are too many, and which have to be read again."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _NOT_AS_READ = pa.array(
 
 
 def check_rejects(run: Run, stage: str, rejected: int, accepted: int, folder: str = "") -> None:
-    """Raises UserError where more is rejected than `--max-reject-rate` allows, or all of it.
+    """Raises UserError if more photographs are rejected than `--max-reject-rate` allows, or all.
 
-    `folder` of `rejects/` says why, where it is not named after the stage.
+    The rejects are in the folder `folder` of `rejects/`, if it is not named after the stage.
     """
     total = rejected + accepted
     listed = run.atlas.path(layout.REJECTS, folder or stage)
@@ -40,9 +40,9 @@ def check_rejects(run: Run, stage: str, rejected: int, accepted: int, folder: st
 def check_ledger_rejects(
     run: Run, stage: str, folder: str, ledger: Mapping[str, LedgerEntry]
 ) -> None:
-    """The same for a stage whose ledger counts images and rejects.
+    """`check_rejects` for a stage whose ledger counts images and rejects.
 
-    A panorama is rejected by the local features, but is a good photograph, and is not counted.
+    A panorama, which has no local features, is a good photograph and is not counted.
     """
     rejected, panoramas, accepted = (
         sum(entry.counts.get(name, 0) for entry in ledger.values())
@@ -52,10 +52,10 @@ def check_ledger_rejects(
 
 
 def unreadable_since_ingest(run: Run) -> set[str]:
-    """Ids of images that a later stage rejected because it did not find the bytes of ingest.
+    """Ids of images that a later stage rejected because the file was missing or had other bytes.
 
-    The listing cannot always tell: a file may change while a run is at work, or in a way that
-    leaves its size and times; a network drive may have been away. Such files are read again.
+    The listing does not show every change: a file may change during a run, or keep its size and
+    times, and a network drive may be unavailable for a while. Such files are read again.
     """
     ledgers = [
         *(f"describe-{model}" for model in MODEL_NAMES),

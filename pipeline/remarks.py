@@ -1,4 +1,4 @@
-"""What the report remarks on: guesses, doubts, and what was left out."""
+"""Remarks for the report: what was guessed, doubted or left out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def remarks(run: Run, merged: dict[str, Any]) -> list[str]:
 
 
 def of_collection(run: Run) -> list[str]:
-    """What the listing passed over or guessed."""
+    """What the listing left out or guessed."""
     notes = run.atlas.manifest.get("collection_notes")
     return (
         [f"{note}." for note in notes if isinstance(note, str)] if isinstance(notes, list) else []

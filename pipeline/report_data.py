@@ -1,4 +1,4 @@
-"""What an atlas holds and says of itself, for the report and for the summary of a build."""
+"""Gathering the data of an atlas for the report and for the summary of a build."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from vladmap.schemas.records import LedgerEntry
 def options_shown(atlas: AtlasStore) -> BuildOptions:
     """The options that an atlas's report was made with; the defaults where it has none yet.
 
-    Raises UserError for what is no value of an option: the atlas may be anybody's.
+    Raises UserError for a bad value of an option: an atlas may come from someone else.
     """
     stored = atlas.manifest.get("report", {})
     place = atlas.path(layout.MANIFEST)
@@ -54,12 +54,12 @@ def options_shown(atlas: AtlasStore) -> BuildOptions:
 
 
 def summary(run: Run) -> str:
-    """What is printed at the end of a build."""
+    """The text that is printed at the end of a build."""
     return terminal_summary(gather(run, pictures=False), run.atlas.path(layout.REPORT_PAGE))
 
 
 def summary_figures(run: Run) -> dict[str, Any]:
-    """The same for scripts."""
+    """The figures of the summary, for scripts."""
     return {
         **figures(gather(run, pictures=False)),
         "report": run.atlas.path(layout.REPORT_PAGE),
@@ -127,7 +127,7 @@ def _unregistered(run: Run) -> pa.Table:
 
 
 def _model_positions(run: Run, poses: pa.Table) -> pa.Table | None:
-    """Where each model has its images, for a map without any place on Earth."""
+    """Projection centres in each model's own frame, if no model is georegistered."""
     if poses.num_rows == 0 or poses["latitude"].null_count < poses.num_rows:
         return None
     rows = {
@@ -152,7 +152,7 @@ def _model_positions(run: Run, poses: pa.Table) -> pa.Table | None:
 
 
 def _tile(run: Run, entry: LedgerEntry) -> TileQuality:
-    """A tile's figures; residuals are those of its largest model."""
+    """The figures of a tile; residuals are those of its largest model."""
     report = read_json(run, entry.file.path)
     milliseconds = entry.counts.get("milliseconds")
     models = report.get("models", [])

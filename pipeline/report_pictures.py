@@ -1,4 +1,4 @@
-"""What the report shows as pictures: retrieval's matches, and photographs in no map."""
+"""The pictures in the report: matches of retrieval, and photographs that are not in the map."""
 
 from __future__ import annotations
 

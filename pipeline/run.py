@@ -1,7 +1,7 @@
-"""One run: what a stage still has to do, doing it in Beam, and saying so.
+"""One run over an atlas: finding what a stage still has to do, running it in Beam, reporting it.
 
-Every step of a stage goes the same way: list its tasks, subtract what the ledger says is done,
-forget what is no longer wanted, run the rest as one Beam pipeline, report.
+Every step of a stage works alike: list its tasks, subtract those that the ledger has as done,
+delete the shards that no task stands for, run the rest as one Beam pipeline, report.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger("vladmap")
 
 @dataclass(frozen=True)
 class StageResult:
-    """How a stage ended. `elements` counts what was worked on now, `reused` what stood already."""
+    """The result of a stage: `elements` were computed now, `reused` were committed before."""
 
     stage: str
     unit: str
@@ -51,7 +51,7 @@ class Run:
     beam_args: Sequence[str] = ()
     results: list[StageResult] = field(default_factory=list)
     stage: tuple[int, int] = (1, 1)
-    """The stage at work and how many this run has."""
+    """The number of the current stage, from 1, and the number of stages in this run."""
 
     @property
     def in_process(self) -> bool:
@@ -63,7 +63,7 @@ class Run:
         return self.atlas.ledger(step.ledger_name(self.options), refresh=refresh)
 
     def todo(self, step: Step, tasks: Sequence[Task]) -> list[Task]:
-        """Tasks that the ledger does not know as done with these settings and inputs."""
+        """The tasks that the ledger does not have as done with these settings and inputs."""
         ledger = self.ledger(step)
         return [task for task in tasks if not self._holds(ledger.get(task.shard), task)]
 
@@ -76,7 +76,7 @@ class Run:
         )
 
     def is_current(self, entry: LedgerEntry) -> bool:
-        """Whether all that an entry was made from is still what it was."""
+        """Whether everything that an entry was made from still has the same identity."""
         return all(self.atlas.content(key) == value for key, value in entry.inputs.items())
 
     def execute(
@@ -88,10 +88,10 @@ class Run:
         count: Callable[[Task], int] | None = None,
         device: str = "cpu",
     ) -> dict[str, LedgerEntry]:
-        """Bring a step up to date; `transform` takes tasks and commits each in its ledger.
+        """Bring a step up to date; `transform` takes tasks and commits each in the step's ledger.
 
-        `count` says how many of the step's units a task holds, for the bar and the rate. Shards
-        that the ledger knows and `tasks` does not are forgotten.
+        `count` returns how many of the step's units a task holds, for the bar and the rate. Shards
+        in the ledger that no task stands for are deleted.
 
         Raises UserError where the pipeline ended and left a task without its line in the ledger.
         """
@@ -115,7 +115,7 @@ class Run:
                 f"{label}: the pipeline ended, but {len(missing)} of {len(todo)} shards are not in "
                 f"the ledger (first: {missing[0].shard}); see the runner's log, then run it again"
             )
-        # A shard that is made again may have fewer files than it had.
+        # A shard that was computed again may have fewer files than before: the others are deleted.
         now = {file.path for entry in ledger.values() for file in entry.files}
         for path in sorted(before - now):
             storage.delete(self.atlas.path(path))
@@ -123,7 +123,7 @@ class Run:
         return ledger
 
     def _with_digests(self, tasks: Sequence[Task]) -> list[Task]:
-        """The tasks with the digests of what they read, as far as the ledger knows them."""
+        """The tasks with the digests of the files that they read, as far as the ledger has them."""
         known = self.atlas.digests()
         return [
             replace(
@@ -133,7 +133,7 @@ class Run:
         ]
 
     def _files_of(self, step: Step, tasks: Sequence[Task]) -> set[str]:
-        """What the ledger says that shards had, whether its lines hold or not."""
+        """The files of shards by the ledger, including those of entries that no longer hold."""
         ledger, lost = self.ledger(step), self.atlas.lost.get(step.ledger_name(self.options), {})
         paths = set()
         for task in tasks:
@@ -145,7 +145,7 @@ class Run:
     def pipeline(self, tasks: Sequence[Task], label: str, transform: beam.PTransform) -> None:
         """Run `transform` over `tasks` in one Beam pipeline, to its end.
 
-        The shuffle gives each task a bundle of its own: the work of one waits for no other's.
+        A shuffle puts each task into a bundle of its own, so that tasks run independently.
         """
 
         def build(pipeline: beam.Pipeline) -> None:
@@ -158,7 +158,7 @@ class Run:
     def _committed(
         self, step: Step, todo: Sequence[Task], size: Callable[[Task], int]
     ) -> Callable[[], int] | None:
-        """For runners whose workers are elsewhere: progress as the ledger tells it."""
+        """Show progress, for remote workers, from the entries that appear in the ledger."""
         if self.in_process:
             return None
         sizes = {task.shard: size(task) for task in todo}
@@ -175,7 +175,7 @@ class Run:
         return committed
 
     def forget_others(self, step: Step, shards: set[str]) -> None:
-        """Take out of the atlas what the ledger holds of a step beside `shards`."""
+        """Delete from the atlas the shards of a step that are not in `shards`."""
         ledger = self.ledger(step)
         still_used = frozenset(
             file.path for shard in shards if shard in ledger for file in ledger[shard].files
@@ -197,14 +197,14 @@ class Run:
                 result.stage,
                 counted(result.elements, result.unit),
                 result.seconds,
-                # Of a few large things a rate says nothing.
+                # A rate below one a second is not shown: the units are few and large.
                 f" ({result.rate:.1f} a second)" if result.rate and result.rate >= 1 else "",
                 f", {result.reused} done before" if result.reused else "",
             )
             self._remember(result)
 
     def _remember(self, result: StageResult) -> None:
-        """Keep the timing of the last run that did work, for the report of a later one."""
+        """Store the timing of a stage that did work, for reports of later runs."""
         timing = {
             "unit": result.unit,
             "elements": result.elements,
@@ -215,7 +215,7 @@ class Run:
         self._store(layout.TIMINGS, result.stage, timing)
 
     def timings(self) -> dict[str, dict[str, Any]]:
-        """Timing of each stage when it last did work."""
+        """The timing of each stage in the last run in which it did work."""
         return {
             name: timing
             for name, timing in self._stored(layout.TIMINGS).items()

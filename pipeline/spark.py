@@ -2,9 +2,9 @@
 
     python -m vladmap.pipeline.spark -- vladmap build --images DIR --atlas DIR
 
-runs the words after `--` with the options of a Spark job server of their own behind them. The
-server's classpath comes from Maven (`spark/pom.xml`), once; a cluster is reached by `--master`,
-with the environment of its workers among the command's own options (docs/runners.md).
+starts a Spark job server, runs the command after `--` with the options that reach the server, and
+stops the server. Maven fetches the server's jars once (`spark/pom.xml`). `--master` names a
+cluster; the environment of its workers is then among the command's own options (docs/runners.md).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ log = logging.getLogger("vladmap")
 
 _POM = Path(__file__).resolve().parent.parent / "spark" / "pom.xml"
 _MAIN_CLASS = "org.apache.beam.runners.spark.SparkJobServerDriver"
-# Spark reaches into these packages, which Java 17 keeps closed.
+# Spark uses internals of these packages, to which Java 17 denies access by default.
 _OPENED = ("sun.nio.ch", "java.nio", "java.util", "java.lang.invoke", "java.lang")
-# They call it an error that workers leave when a pipeline is over.
+# These loggers report as errors that workers disconnect at the end of a pipeline.
 _SILENCED = (
     "runners.fnexecution.control.FnApiControlClient",
     "sdk.fn.data.BeamFnDataGrpcMultiplexer",
@@ -45,8 +45,8 @@ _START_SECONDS = 120
 _STOP_SECONDS = 15
 _TAIL_LINES = 30
 _TOLD = (0, 2, 129, 130, 143)
-"""Exit codes of a command that has said itself what there is to say."""
-# Without a cache Beam starts new workers for each of Spark's stages, and models are loaded again.
+"""Exit codes of a command that has reported its own error, or has none."""
+# Without this, Beam starts new workers for each of Spark's stages, and each loads its model again.
 _ENVIRONMENT_CACHE = "--environment_cache_millis=600000"
 
 
@@ -115,7 +115,7 @@ def spark_job_server(
                 "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
                 *(f"-Dorg.slf4j.simpleLogger.log.org.apache.beam.{name}=off" for name in _SILENCED),
                 *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED),
-                # A local Spark must not depend on how this machine's name resolves.
+                # The name of this machine need not resolve to an address that local Spark can use.
                 *(
                     ("-Dspark.driver.host=localhost", "-Dspark.driver.bindAddress=127.0.0.1")
                     if cores
@@ -197,7 +197,7 @@ def _log_file(path: str | os.PathLike[str] | None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _this_python_first() -> Iterator[None]:
-    """Beam starts a worker as `python`, by the PATH: let that be the interpreter that runs us."""
+    """Put this interpreter first in PATH: Beam starts its workers as `python`."""
     before = os.environ.get("PATH", os.defpath)
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), before))
     try:
@@ -230,7 +230,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 
 def _tail(path: Path) -> str:
     lines = path.read_text(errors="replace").splitlines()
-    # Java's stack frames push what went wrong out of sight.
+    # Frames of Java's stack traces are left out: they would hide the messages.
     messages = [line for line in lines if not line.startswith("\tat ")]
     return "\n".join(messages[-_TAIL_LINES:])
 
@@ -250,8 +250,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(command: Sequence[str]) -> int:
     """Run a command to its end; returns its exit code.
 
-    Who ends us asks it to end, too; Ctrl-C has reached it already. Raises CalledProcessError where
-    it failed in a way that the server may know more of.
+    SIGTERM is passed on to the command; Ctrl-C reaches it without our help. Raises
+    CalledProcessError for an exit code not in _TOLD: the server's log may then have the reason.
     """
     process = subprocess.Popen(command)
     try:

@@ -30,7 +30,7 @@ _IMAGE_COLUMNS = [*IMAGE_COLUMNS, *PHOTOGRAPH_COLUMNS, "duplicate_of"]
 
 
 def judge_pairs(run: Run) -> JudgedPairs:
-    """Judge all verified pairs of the atlas together and write the verdicts down."""
+    """Judge all verified pairs of the atlas together and write `work/judged.parquet`."""
     images = pa.concat_tables(
         _images(shard, storage.read_table(run.atlas.path(entry.file.path), _IMAGE_COLUMNS))
         for shard, entry in image_shards(run).items()
@@ -47,7 +47,7 @@ def judge_pairs(run: Run) -> JudgedPairs:
 
 
 def _images(shard: str, table: pa.Table) -> pa.Table:
-    """Rows of a shard that are no duplicates, with the names of their shard and their camera."""
+    """The rows of a shard that are no duplicates, with the names of their shard and camera."""
     table = table.filter(pc.is_null(table["duplicate_of"]))
     cameras = [camera_name(key) for key in camera_keys(table)]
     table = table.append_column("shard", pa.array([shard] * table.num_rows, pa.string()))

@@ -23,7 +23,7 @@ from vladmap.schemas.records import NO_CELL, Task
 log = logging.getLogger("vladmap")
 
 STAGE = "truth"
-"""The comparison's line in the ledger, so that a changed figure does not go unseen."""
+"""The ledger of the comparison, by which a changed file is noticed."""
 
 
 def measure(run: Run, truth: pa.Table) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def measure(run: Run, truth: pa.Table) -> dict[str, Any]:
 
 
 def store(run: Run, measured: dict[str, Any]) -> None:
-    """Keep a comparison in the atlas; equal ones are equal files."""
+    """Write a comparison into the atlas; equal comparisons give equal bytes."""
     data = json.dumps(_numbers(measured), indent=1, sort_keys=True, allow_nan=False) + "\n"
     root = run.atlas.root
     file = storage.commit_file(root, REPORT_TRUTH, data.encode(), 1)
@@ -52,10 +52,10 @@ def store(run: Run, measured: dict[str, Any]) -> None:
 
 
 def stored(run: Run) -> TruthFigures | None:
-    """The comparison that the atlas keeps, None without one that can be read.
+    """The comparison that is stored in the atlas; None if there is none that can be read.
 
-    It is current if images, descriptors and poses are still those that were compared, and the
-    descriptors those of the run's model.
+    It is current if images, descriptors and poses are still those that were compared and the
+    descriptors are those of the run's model.
     """
     if STAGE not in run.atlas.ledger(STAGE):
         if storage.exists(run.atlas.path(REPORT_TRUTH)):
@@ -68,7 +68,7 @@ def stored(run: Run) -> TruthFigures | None:
             map=dict(content["map"]),
             retrieval=None if content["retrieval"] is None else dict(content["retrieval"]),
         )
-        truth_section(figures)  # a file that another version wrote may lack what is shown
+        truth_section(figures)  # a file of another version may lack figures: KeyError
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return figures
@@ -81,13 +81,13 @@ def stored_identity(run: Run) -> str:
 
 
 def _measured_on(run: Run) -> str:
-    """Identity of all that a comparison reads of the atlas."""
+    """Identity of everything in the atlas that a comparison reads."""
     images = [entry.file.digest for entry in image_shards(run).values()]
     return storage.combined_digest([*images, identity(run, "describe"), identity(run, "merge")])
 
 
 def _numbers(value: Any) -> Any:
-    """Floats to six decimals, for JSON; what is not finite is null."""
+    """The value with floats rounded to six decimals, and null for those that are not finite."""
     if isinstance(value, dict):
         return {key: _numbers(part) for key, part in value.items()}
     if isinstance(value, float):

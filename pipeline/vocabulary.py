@@ -1,4 +1,4 @@
-"""A model's weights in an atlas: learnt from its photographs, or brought by a checkpoint."""
+"""The weights of a model in an atlas: learnt from its photographs, or copied from a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from vladmap.transforms.learn import LearnVocabulary, Reading
 log = logging.getLogger("vladmap")
 
 _WEIGHTS = "weights"
-"""The one shard of the vocabulary's ledger."""
+"""The name of the only shard in the ledger of a vocabulary."""
 
 
 def model_weights(run: Run, settings: ModelSettings) -> LedgerEntry:
-    """The model's weights in the atlas; once learnt they stay, however the collection grows.
+    """The model's weights in the atlas. Learnt weights stay as they are when the collection grows.
 
     Raises UserError for a checkpoint that cannot be read.
     """
@@ -45,7 +45,7 @@ def model_weights(run: Run, settings: ModelSettings) -> LedgerEntry:
         images=options.vocabulary_images,
         seed=options.seed,
         patches=(options.patch_dimension, options.patch_size) if settings.patch_size else None,
-        # Reductions and whitenings are fitted to descriptors, which lower precision makes others.
+        # Reduction and whitening are fitted to descriptors, which depend on the precision.
         **({"precision": options.precision} if options.precision != "float32" else {}),
     )
     committed = run.ledger(VOCABULARY).get(_WEIGHTS)
@@ -67,14 +67,14 @@ def _read_checkpoint(path: str) -> bytes | None:
 
 
 def _whole_weights(options: BuildOptions, checkpoint: bytes | None) -> bytes | None:
-    """Weights to which nothing has to be learnt, None where something has."""
+    """The file of weights that are complete; None if words have to be learnt."""
     # A path, where there is one: errors name it.
     source = storage.local_copy(options.checkpoint) if checkpoint else None
     return complete_weights(options.model, source, options.learn)
 
 
 def _keep_weights(run: Run, settings: ModelSettings, whole: bytes, fingerprint: str) -> LedgerEntry:
-    """Commit weights to which nothing has to be learnt."""
+    """Commit weights that are complete."""
     options, root, ledger_name = run.options, run.atlas.root, VOCABULARY.ledger_name(run.options)
     if without_effect := learning_options(options):
         log.warning(
@@ -92,12 +92,12 @@ def _keep_weights(run: Run, settings: ModelSettings, whole: bytes, fingerprint: 
 
 
 def _learn_weights(run: Run, settings: ModelSettings, fingerprint: str) -> LedgerEntry:
-    """Learn words, and what reduces descriptors to a dimension, from a sample of the images."""
+    """Learn words, and the reduction of descriptors, from a sample of the images."""
     options, root, ledger_name = run.options, run.atlas.root, VOCABULARY.ledger_name(run.options)
     rows = [
         row for entry in image_shards(run).values() for row in shard_rows(root, entry.file.path)
     ]
-    # Ids are digests of names: the lowest ones are a fair sample, and the same in every run.
+    # Ids are digests of names: the lowest are a random sample that is the same in every run.
     rows.sort(key=lambda row: row["image_id"])
     learning = _learning(options, settings.patch_size)
     sample = pa.Table.from_pylist(rows[: learning.sample_images], schema=SHARD_ROWS)
@@ -112,7 +112,7 @@ def _learn_weights(run: Run, settings: ModelSettings, fingerprint: str) -> Ledge
         count=lambda task: sample.num_rows,
         device=options.device,
     )
-    storage.delete(run.atlas.path(listed))  # nothing reads it again, or would notice its damage
+    storage.delete(run.atlas.path(listed))  # nothing reads it again
     return ledger[_WEIGHTS]
 
 

@@ -1,7 +1,7 @@
-"""Cameras: which projection fits each camera's photographs, by trial reconstructions.
+"""Cameras: the choice of each camera's projection model by trial reconstructions.
 
-Part of the verify stage, between the features and the pairs: two-view geometry needs to know a
-fisheye lens. A camera is tried on images of a few shards that pairs connect.
+A step of the verify stage, after the features and before the pairs: two-view geometry must know
+whether a lens is a fisheye. A camera is tried on images of a few shards that pairs connect.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class ChooseCameras(beam.PTransform):
     """Tasks of cameras -> ledger entries of `work/cameras/`.
 
     Photographs are matched by the nearest neighbours of their `features`, whichever matcher the
-    pairs of the map get: few matches tell one lens from another, and a network takes long. The
-    cameras of a bundle, and the trials of each, run beside each other: `workers` at once.
+    pairs of the map use: few matches are enough to distinguish lenses, and a network is slow. The
+    cameras of a bundle, and the trials of each, run in parallel, `workers` at once.
 
     A task is named after its camera (camera_name), and reads `images`, `pairs` and `features` of
     some shards.

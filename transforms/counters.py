@@ -6,7 +6,7 @@ import apache_beam as beam
 
 
 class StageCounters:
-    """Beam counters under the stage's own name."""
+    """Beam counters in a namespace named after the stage."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage

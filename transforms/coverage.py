@@ -1,4 +1,4 @@
-"""Coverage: one table over all images and poses, a row a cell."""
+"""Coverage: one row for each H3 cell, from the tables of all images and poses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vladmap.schemas.records import LedgerEntry, Task, shard_cell
 class MeasureCoverage(beam.PTransform):
     """One task that reads `images`, `rejects` and `poses` -> `coverage.parquet`.
 
-    It holds three columns of all images, some 60 bytes an image.
+    Memory holds three columns of all images, some 60 bytes per image.
     """
 
     root: str

@@ -1,11 +1,11 @@
-"""Describe: one global descriptor an image, in batches, decoding while the model computes.
+"""Describe: a global descriptor of each image, in batches, decoding while the model computes.
 
-Shards of `images/` in, `descriptors/` out, with `rejects/` of photographs that cannot be described.
-Where patches are wanted they come from the same forward pass, and go to `patches/`.
+From shards of `images/` to `descriptors/`, and `rejects/` for photographs that have none. Patch
+descriptors, if needed, come from the same forward pass and go to `patches/`.
 
-Metrics carry RunInference's names, so that dashboards made for it fit. Its PyTorch handler is not
-used: it falls back to the CPU without a word, rejects a failed batch whole, and does not shrink a
-batch that does not fit in memory.
+Metrics have the names of Beam's RunInference, so that dashboards made for it work. Its PyTorch
+handler is not used: it falls back to the CPU silently, rejects all of a failed batch, and does not
+shrink a batch that does not fit in memory.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ModelSettings:
 
 
 class _Model:
-    """A model in a weakly referenced box, so that a process's workers can share one."""
+    """Holds a model: Beam shares an object among the workers of a process by a weak reference."""
 
     def __init__(self, root: str, settings: ModelSettings) -> None:
         started = time.monotonic()
@@ -106,7 +106,7 @@ class _Describe(beam.DoFn):
         )
         settings = self._settings
         self._box, self._model = box, box.model
-        # A GPU has two lanes: the pixels of one batch are copied while the other's is computed.
+        # On a GPU two lanes: the pixels of one batch are copied while another batch is computed.
         lanes = settings.threads if settings.device == "cpu" else 2
         self._describer = BatchDescriber(box.model, settings.batch_size, lanes, settings.patch_size)
         metrics = beam.metrics.Metrics
@@ -132,7 +132,7 @@ class _Describe(beam.DoFn):
                 if description.patches is not None:
                     patches.append((photo.row["image_id"], description.patches))
             elif error is None:
-                # Only a classical model gives zero: an image without a single feature.
+                # A zero descriptor: a model of local features, and an image that has none.
                 error = PhotoError(RejectReason.NO_DESCRIPTOR, "nothing in it to describe")
             if error is not None:
                 rejects.append(reject_row(photo.row["uri"], photo.row["image_id"], STAGE, error))
@@ -167,7 +167,7 @@ class _Describe(beam.DoFn):
         return [storage.commit_table(self._root, path, table)]
 
     def _describe(self, rows: list[dict[str, Any]]) -> Iterator[tuple[Photo, Description | None]]:
-        """Photographs with their descriptions; some threads decode while others compute."""
+        """Yield photographs with their descriptors; some threads decode while others compute."""
         settings = self._settings
         with ThreadPoolExecutor(settings.threads) as readers:
             ahead = settings.batch_size * (self._describer.lanes + 1)
@@ -177,7 +177,7 @@ class _Describe(beam.DoFn):
             yield from self._describer.describe(photos)
 
     def _report(self) -> None:
-        """Metrics belong to the bundle's own thread."""
+        """Update the metrics, which Beam accepts only from the thread of the bundle."""
         while self._describer.latencies:
             images, microseconds = self._describer.latencies.popleft()
             self._inferences.inc(images)

@@ -1,9 +1,8 @@
 """Index: train on a sample, add each shard on its own, merge in the shards' order.
 
-Shards of `descriptors/` in, the files of `index/<model>/` out. The merged index equals the one that
-a single process would have built; only the merge holds it whole in memory. Beside the index of the
-descriptors stands one of the descriptors smoothed over the photographs taken beside each other, for
-queries that were taken at another time.
+From shards of `descriptors/` to the files of `index/<model>/`. The merged index equals the one that
+a single process would have built; only the merge holds it whole in memory. A second index holds the
+descriptors smoothed over neighbours in space, for queries that were taken at another time.
 """
 
 from __future__ import annotations
@@ -88,8 +87,8 @@ class AddShards(beam.PTransform):
 class AddSmoothed(beam.PTransform):
     """Tasks of descriptor shards -> partial indices of their smoothed descriptors.
 
-    A task reads its own shard and those in the cells around (`around`), whose images may
-    be neighbours of its own.
+    A task reads its own shard and, as `around`, those of its cell and the cells around it, whose
+    images may be neighbours of its own.
     """
 
     root: str
@@ -158,7 +157,7 @@ class MergeIndex(beam.PTransform):
         files = [
             storage.commit_file(self.root, task.output, faiss_index.to_bytes(merged), len(ids))
         ]
-        del merged  # one whole index in memory at a time
+        del merged  # so that only one whole index is in memory
         places = faiss_index.to_bytes(self._merged(task, "places"))
         rows = pa.array(np.arange(len(ids), dtype=np.int64))
         id_table = pa.Table.from_arrays([rows, pa.array(ids, pa.string())], schema=tables.INDEX_IDS)
@@ -200,7 +199,7 @@ def load_index(
 ) -> tuple[faiss_index.Index, list[str]]:
     """The global index of an atlas and its image ids by row.
 
-    DamagedFile where the index's digest is not `expected`, if it is known.
+    Raises DamagedFile if `expected` is given and is not the digest of the index.
     """
     path = storage.join(root, layout.global_index(model))
     index = faiss_index.from_bytes(storage.read_whole(path, expected))

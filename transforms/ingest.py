@@ -1,9 +1,9 @@
-"""Ingest: read every photograph's header once, then give each image its place in the atlas.
+"""Ingest: read the header of each photograph once, then organise the images into shards.
 
-ScanPhotos: chunks of the listing (schemas.ingest_tables.PLANNED) in, `work/headers/` out. It reads
-whole files. OrganiseImages: those header rows in, `images/` and `rejects/ingest/` out. It shuffles
-only the rows, a few hundred bytes each: exact duplicates, sequences and cells depend on the whole
-collection, and a shard of `images/` holds images of one cell.
+ScanPhotos reads whole files: from chunks of the listing (schemas.ingest_tables.PLANNED) to
+`work/headers/`. OrganiseImages goes from these rows to `images/` and `rejects/ingest/`. It shuffles
+only the rows, a few hundred bytes each, because exact duplicates, sequences and cells depend on
+the whole collection and a shard of `images/` holds images of one cell.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from vladmap.transforms.counters import StageCounters
 STAGE = "ingest"
 SCAN = "scan"
 
-# Shards of one block are made together: a group of a shuffle holds at most this many chunks.
+# The shards of one block are made together: a group of a shuffle holds at most so many chunks.
 _CHUNKS_PER_BLOCK = 50
 
 Row = dict[str, Any]
@@ -77,7 +77,7 @@ class _Scan(beam.DoFn):
         yield commit_entry(self._root, SCAN, task, files, counts=counts)
 
     def _read(self, item: Row) -> Row:
-        """One listed file's row of HEADERS."""
+        """The row of HEADERS of one listed file."""
         try:
             require_file(item["kind"])
             data = photo_bytes(item["uri"], self._max_pixels)
@@ -99,8 +99,8 @@ class _Scan(beam.DoFn):
 class OrganiseImages(beam.PTransform):
     """Tasks of header chunks -> ledger entries of `images/`, and rejects of the whole stage.
 
-    `dead` is the path of a table of (chunk, path): header rows whose files have left the collection
-    or were changed since.
+    `dead` is the path of a table of (chunk, path): header rows whose files were removed from the
+    collection or changed since.
     """
 
     root: str
@@ -178,7 +178,7 @@ def _duplicates(group: tuple[str, Iterable[tuple[str, str, str]]]) -> Iterator[t
     return duplicates(map(Copy._make, group[1]))
 
 
-# Frames cross the shuffles as plain tuples: a pickled Frame names its class in each element.
+# Frames are shuffled as plain tuples: pickled as a Frame, each element would hold its class name.
 _Values = tuple[Any, ...]
 
 
@@ -188,7 +188,7 @@ def _by_clock(row: Row) -> tuple[str, _Values]:
 
 
 def _zones(group: tuple[str, Iterable[_Values]]) -> Iterator[tuple[str, _Values]]:
-    """The frames of one clock, in their zones, by drive."""
+    """The frames of one clock, with their time zones, grouped by drive."""
     for frame in with_zones(map(Frame._make, group[1])):
         yield frame.drive, tuple(frame)
 
@@ -202,7 +202,7 @@ def _sequences(
 def _complete(
     joined: tuple[str, dict[str, list[Any]]], cell_resolution: int
 ) -> Iterator[tuple[tuple[str, str], Row]]:
-    """The finished row of `images/` under its block and cell."""
+    """The finished row of `images/`, keyed by its block and cell."""
     _, parts = joined
     duplicate_of = next(iter(parts["duplicate"]), None)
     for header in parts["row"]:

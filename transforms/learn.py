@@ -1,6 +1,6 @@
-"""Learn: a model's words, whitening and reduction, from a sample of a collection's photographs.
+"""Learn: the words, whitening and reduction of a model, from a sample of the collection.
 
-`models.learning` has the steps; here they are distributed over workers.
+The steps are those of `models.learning`, distributed over workers.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ STAGE = "vocabulary"
 Pixels = NDArray[np.uint8]
 
 SamplePart = tuple[Task, int, list[dict[str, Any]]]
-"""A task, the place of the part in the sample, and rows of `images/`."""
+"""A task, the position of the part in the sample, and the part: rows of `images/`."""
 
 Weights = tuple[Task, bytes]
-"""A task, and the file of the vocabulary as it is learnt so far."""
+"""A task, and the file of the vocabulary as far as it has been learnt."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How workers read the photographs of the sample: threads that decode, the largest size."""
+    """How workers read photographs of the sample: the threads, and the largest size in pixels."""
 
     root: str
     threads: int
@@ -77,7 +77,7 @@ class LearnVocabulary(beam.PTransform):
         settings, reading = self.settings, self.reading
         parts = tasks | "Sample" >> beam.FlatMap(_sample_parts, reading.root) | beam.Reshuffle()
         weights = self._words(parts)
-        # Before the descriptors are shortened: patches are projected from their full length.
+        # Before descriptors are reduced: patches are projected from their full dimension.
         if settings.patch_dimension:
             learnt = beam.pvalue.AsSingleton(weights)
             whitening = (
@@ -108,7 +108,7 @@ class LearnVocabulary(beam.PTransform):
         return weights | "Commit" >> beam.Map(_commit, reading.root, self.stage)
 
     def _words(self, parts: beam.PCollection) -> beam.PCollection:
-        """The vocabulary's words, those of a bag of words with their weights."""
+        """Learn the vocabulary's words, and for a bag of words also their weights."""
         settings, reading = self.settings, self.reading
         weights = (
             parts
@@ -129,7 +129,7 @@ class LearnVocabulary(beam.PTransform):
 
 
 _Placed = tuple[Task, int, NDArray[np.float32]]
-"""Descriptors of a part of the sample, with its task and its place."""
+"""A task, the position of a part of the sample, and the part's descriptors."""
 
 
 def _fit(group: tuple[str, Iterable[_Placed]], settings: LearningSettings) -> Weights:
@@ -165,7 +165,7 @@ def _commit(weights: Weights, root: str, stage: str) -> LedgerEntry:
 
 
 def _in_order(group: tuple[str, Iterable[_Placed]]) -> tuple[Task, NDArray[np.float32]]:
-    """The parts of a sample in order, however the shuffle delivered them."""
+    """Join the parts of a sample in their order, which a shuffle does not keep."""
     parts = sorted(group[1], key=lambda part: part[1])
     return parts[0][0], np.concatenate([part[2] for part in parts])
 
@@ -181,7 +181,7 @@ def _sample_path(root: str, task: Task) -> str:
 
 
 class _DrawLocal(beam.DoFn):
-    """Local descriptors drawn of a part's images."""
+    """Draws local descriptors from a part's images."""
 
     def __init__(self, reading: Reading, settings: LearningSettings) -> None:
         self._reading, self._settings = reading, settings
@@ -196,7 +196,7 @@ class _DrawLocal(beam.DoFn):
     def process(self, part: SamplePart) -> Iterator[tuple[str, _Placed]]:
         task, start, rows = part
         images = _pixels(rows, self._reading, self._features.input_size.target)
-        # No rows where no photograph could be read: the fit says that there are too few.
+        # Without a readable photograph there are no rows: the fit reports that there are too few.
         settings = self._settings
         drawn = sample(self._features, images, settings.descriptors_an_image, settings.seed)
         yield task.shard, (task, start, drawn)
@@ -205,7 +205,7 @@ class _DrawLocal(beam.DoFn):
 
 
 class _CountWords(beam.DoFn):
-    """How many of a part's images have each word."""
+    """Counts for each word the images of a part that have it."""
 
     def __init__(self, reading: Reading, settings: LearningSettings) -> None:
         self._reading, self._settings = reading, settings
@@ -223,7 +223,7 @@ class _CountWords(beam.DoFn):
 
 
 class _Describe(beam.DoFn):
-    """Global descriptors of a part's images, by the model as it is learnt so far."""
+    """Computes global descriptors of a part's images, by the model as far as it has been learnt."""
 
     _model: DescriptorModel | None = None
 
@@ -247,7 +247,7 @@ class _Describe(beam.DoFn):
 
 
 class _DescribeInPlace(_Describe):
-    """Global descriptors with the place of their part in the sample."""
+    """Computes global descriptors, and emits them with the position of their part in the sample."""
 
     def process(  # type: ignore[override]
         self, part: SamplePart, learnt: Weights
@@ -258,7 +258,7 @@ class _DescribeInPlace(_Describe):
 
 
 class _DrawPatches(_Describe):
-    """Patches drawn of a part's images."""
+    """Draws patches from a part's images."""
 
     _each = 0
 
@@ -276,7 +276,7 @@ class _DrawPatches(_Describe):
 def _pixels(
     rows: list[dict[str, Any]], reading: Reading, target: Callable[[int, int], tuple[int, int]]
 ) -> list[Pixels]:
-    """Pixels of the photographs in `rows` that can be read, at the size `target` wants."""
+    """The pixels of the readable photographs in `rows`, at the size that `target` gives."""
     with ThreadPoolExecutor(reading.threads) as pool:
         photos = load_ahead(rows, reading.max_pixels, pool, PART_IMAGES, target)
         return [photo.pixels for photo in photos if photo.pixels is not None]

@@ -1,4 +1,4 @@
-"""Merge: all tiles' models into as few as agree. One worker holds them, as large as the map is."""
+"""Merge: the tiles' models are joined where they agree. One worker holds all of them in memory."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ STAGE = "merge"
 class MergeTiles(beam.PTransform):
     """One task that reads `images` and `tiles` -> `model/`, `poses.parquet`.
 
-    For `unregistered.parquet` it reads `rejects`, `pairs` and `two_views` too;
-    `collection` is what the names of photographs that were never read are relative to.
+    For `unregistered.parquet` it also reads `rejects`, `pairs` and `two_views`. `collection` is the
+    folder that names of photographs are relative to, for those that were never read.
     """
 
     root: str
@@ -119,7 +119,7 @@ class _Merge(beam.DoFn):
     def _photographs(
         self, by_name: Mapping[str, dict[str, Any]], names: Sequence[str]
     ) -> Iterator[NDArray[np.uint8] | Exception]:
-        """Yield the reduced pixels of photographs, or what is wrong with one."""
+        """Yield each photograph's pixels at reduced size, or the error of reading it."""
         with ThreadPoolExecutor(self._threads) as pool:
             rows = [dict(by_name[name]) for name in names]
             ahead = 2 * self._threads

@@ -1,10 +1,10 @@
-"""Pair: which images are worth matching.
+"""Pair: candidate pairs of images, which are worth matching.
 
-Shards of `images/` and `descriptors/` in, `pairs/` out. Each image is paired with images that came
-before it, in the order of the shards' names: with the most similar within reach of its GPS, with
-the most similar in the whole collection, and with those before it in its sequence. Every unordered
-pair is thus found once, by its later image, and a collection that grows adds pairs without touching
-those it has.
+From shards of `images/` and `descriptors/` to `pairs/`. Each image is paired with images of its own
+shard and of earlier shards, in the order of their names: with the most similar near it by GPS, with
+the most similar in the whole collection, and with those before it in its sequence. A pair of two
+shards is thus proposed once, by the later one, and a growing collection adds pairs without changing
+existing ones.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ STAGE = "pair"
 
 @dataclass(frozen=True)
 class PairSettings:
-    """Where candidates are looked for; see pipeline.options for the meanings.
+    """The settings of PairImages; pipeline.options explains those that are options.
 
-    `stage` is the describe stage's name in the ledger, `index` the identity of the merged index,
-    `shards` every descriptor shard as (name, rows, identity) in the index's order.
+    `stage` is the ledger of the descriptors, `index` the identity of the merged index, `shards`
+    every shard of descriptors as (name, rows, identity) in the order of the index.
     """
 
     model: str
@@ -100,7 +100,7 @@ class PairImages(beam.PTransform):
         )
 
 
-# Stops and neighbours cross the shuffles as plain tuples, which pickle smaller.
+# Stops and neighbours are shuffled as plain tuples, which are smaller when pickled.
 _Values = tuple[Any, ...]
 
 
@@ -114,13 +114,13 @@ def _stops(shard_and_path: tuple[str, str], root: str) -> Iterator[tuple[str, _V
 def _neighbours(
     group: tuple[str, Iterable[_Values]], following: int
 ) -> Iterator[tuple[str, _Values]]:
-    """(shard, pair) of the stops of one sequence, by the shard that makes the pair."""
+    """Yield (shard, pair) for the stops of one sequence, by the shard the pair belongs to."""
     for shard, neighbour in sequence_neighbours(map(Stop._make, group[1]), following):
         yield shard, tuple(neighbour)
 
 
 class _SharedCollection:
-    """The global index in a box: workers of one process share it by a weak reference."""
+    """Holds the global index: the workers of a process share this object by a weak reference."""
 
     def __init__(self, root: str, settings: PairSettings) -> None:
         names, rows, _ = zip(*settings.shards, strict=True)
@@ -151,7 +151,7 @@ class _Pair(beam.DoFn):
         around = {layout.shard_of(path) for path in task.paths(layout.DESCRIPTORS)}
         shards = around.union(searched, *pairs_of.values())
         candidates = []
-        # Candidates by the shard they lie in: two galleries are in memory at a time.
+        # Candidates are looked for in one shard after another: two galleries are in memory.
         for shard in sorted(shards):
             gallery = query if shard == task.shard else self._gallery(shard)
             if shard in around:
@@ -161,7 +161,7 @@ class _Pair(beam.DoFn):
         table = merge_candidates(candidates, settings.near, scores)
         StageCounters(STAGE).add("pairs", table.num_rows)
         progress.advance(len(query.ids))
-        # An image without a descriptor has a place in a sequence, but its shard may not have one.
+        # A shard that only sequences name may have no descriptors, and then is no input.
         inputs = {
             f"{settings.stage}/{shard}": self._content[shard]
             for shard in shards & self._content.keys()
@@ -173,9 +173,10 @@ class _Pair(beam.DoFn):
     def _in_collection(
         self, shard: str, query: Gallery
     ) -> tuple[list[RankedCandidates], set[str], dict[Pair, float]]:
-        """Each query's best in the collection, the shards they were chosen from, and the scores.
+        """The best candidates of each query in the collection, the shards searched, the scores.
 
-        With re-ranking more candidates are looked at than stay; without it there are no scores.
+        With re-ranking, more candidates are scored than are returned; without it there are no
+        scores.
         """
         settings = self._settings
         box = self._shared.acquire(

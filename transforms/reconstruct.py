@@ -1,8 +1,8 @@
-"""Reconstruct: each tile on its own, on local disk and in a child process, then published.
+"""Reconstruct: each tile on its own, in a child process on local disk, then copied to the atlas.
 
-A tile reads keypoints and two-view geometries of its images, nothing else: no photograph is opened
-and no pair matched again. A tile that fails says so in its `tile.json` and costs only itself.
-On one machine several tiles are mapped beside each other, with the same bytes as one by one.
+A tile reads the keypoints and two-view geometries of its images; no photograph is opened and no
+pair is matched again. A tile that fails has the reason in its `tile.json` and affects no other. On
+one machine several tiles are mapped in parallel, with the same bytes as one after the other.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ class _Reconstruct(SideBySide):
         """Map one tile, on one thread, and commit it; see SideBySide."""
         started = time.monotonic()
         wanted = self._members(task)
-        # The tile is mapped again when one of these columns changes: it may depend on no others.
+        # The tile is mapped again when one of these columns changes, so it must read no others.
         images = images_among(self._tables(task, layout.IMAGES, ["uri", *PARTS["map"]]), wanted)
         keypoints = features_among(
             self._tables(task, layout.FEATURES, ["image_id", "keypoints"]), set(wanted.to_pylist())
         )
-        # A photograph that was rejected after ingest has no keypoints and takes no part.
+        # A photograph that was rejected in verify has no keypoints and takes no part.
         usable = pa.array(sorted(keypoints), pa.string())
         with tempfile.TemporaryDirectory(prefix="vladmap-tile-") as folder:
             output = Path(folder)
@@ -134,7 +134,7 @@ class _Reconstruct(SideBySide):
                 "models": len(models),
                 "failed": int(result.failure is not None),
                 "out_of_memory": int(result.out_of_memory),
-                # Here and not in tile.json: the same inputs give the same bytes, not the same time.
+                # Not in tile.json, which must have the same bytes for the same inputs.
                 "milliseconds": round(1000 * (time.monotonic() - started)),
                 "limit_s": int(self._time_limit_s),
             },

@@ -1,7 +1,7 @@
-"""Re-ranking of global candidates by evidence that was computed once an image.
+"""Re-ranking of candidates by stored evidence: patches or local features.
 
-Evidence is read a shard at a time and never shuffled: a shard's queries are scored against the
-candidates that lie in one other shard, then against those in the next.
+Evidence is read one shard at a time and never shuffled: the queries of a shard are scored against
+the candidates in one other shard, then against those in the next.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from vladmap.models.patch_table import read_patches
 
 @dataclass(frozen=True)
 class RerankSettings:
-    """How each query's best `candidates` are put in order: a way of `evaluation.evidence`.
+    """How the best `candidates` of each query are re-ranked, by a way of `evaluation.evidence`.
 
-    `features` are the kind of local features, where their matches order; a network that matches
-    them runs on `device`. `evidence` is every shard
-    that has patches or features, as (name, path, identity), and `stage` the ledger it stands in.
+    `features` is the kind of local features, if these are matched; a network that matches them
+    runs on `device`. `evidence` lists every shard of patches or features as (name, path, identity),
+    and `stage` is their ledger.
     """
 
     method: str = "none"
@@ -38,7 +38,7 @@ class RerankSettings:
 
 
 class StoredEvidence:
-    """Scores of pairs between two shards of an atlas, by evidence that lies in it."""
+    """Scores of pairs between two shards of an atlas, by the evidence stored in it."""
 
     def __init__(self, root: str, settings: RerankSettings, compare: Evidence[Any]) -> None:
         self._root, self._settings, self._compare = root, settings, compare
@@ -48,7 +48,7 @@ class StoredEvidence:
     def scores(self, shard: str, other: str, pairs: list[tuple[str, str]]) -> list[float]:
         """The score of each (image of `shard`, image of `other`), 0 where either has no evidence.
 
-        The evidence of `shard` is kept for the next call, that of `other` let go.
+        The evidence of `shard` stays in memory for the next call, that of `other` does not.
         """
         if self._own[0] != shard:
             self._own = (shard, self._load(shard))
@@ -68,11 +68,11 @@ class StoredEvidence:
     def order(
         self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        """As `Evidence.order` says."""
+        """See `Evidence.order`."""
         return self._compare.order(scores, similarity)
 
     def inputs(self, shards: set[str]) -> dict[str, str]:
-        """What was read, for the ledger."""
+        """The inputs of a task that read evidence of these shards, for the ledger."""
         return {
             f"{self._settings.stage}/{shard}": content
             for shard, _, content in self._settings.evidence
@@ -80,7 +80,7 @@ class StoredEvidence:
         }
 
     def _load(self, shard: str) -> Mapping[str, Any]:
-        """What is compared of the images of a shard, by image_id."""
+        """The evidence of the images of a shard, by image_id."""
         if shard not in self._paths:
             return {}
         table = storage.read_table(storage.join(self._root, self._paths[shard]))
@@ -94,6 +94,6 @@ class StoredEvidence:
 
 
 def stored_evidence(root: str, settings: RerankSettings) -> StoredEvidence | None:
-    """The evidence that `settings` ask for; None where the order by descriptor stands."""
+    """The evidence that `settings` name; None without re-ranking."""
     compare = evidence(settings.method, settings.features, device=settings.device)
     return None if compare is None else StoredEvidence(root, settings, compare)

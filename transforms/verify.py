@@ -1,7 +1,7 @@
-"""Verify: local features once an image, matches and two-view geometry once a pair.
+"""Verify: local features of each image, then matches and two-view geometry of each pair.
 
-Both in Parquet, both by shard. Features never cross a shuffle: a shard of pairs reads the feature
-shards that its images lie in, two at a time.
+Each is computed once and stored by shard. Features are not shuffled: a shard of pairs reads the
+shards of features that its images lie in, two at a time.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def _extractor(detector: str, device: str) -> LocalFeatureExtractor:
 def extract_photo(
     row: dict[str, Any], detector: str, max_pixels: int, device: str = "cpu"
 ) -> Extracted:
-    """Features of one row of `images/`, or why there are none. It may run in another process."""
+    """The features of one row of `images/`, or the reason that there are none.
+
+    It may run in another process.
+    """
     photo: Photo = load_photo(row, max_pixels)
     if photo.pixels is None:
         return row, None, photo.error
@@ -83,7 +86,7 @@ def extract_photo(
 
 
 def _panorama(row: dict[str, Any]) -> PhotoError:
-    """No camera model explains such a picture: a map made with one would be silently wrong."""
+    """The reject of a panorama, which no camera model of COLMAP explains."""
     return PhotoError(
         RejectReason.PANORAMA,
         f"{row['projection']} projection, not the picture of one lens: it is searched, not mapped; "
@@ -108,7 +111,7 @@ class _Extract(beam.DoFn):
     def setup(self) -> None:
         self._pool: WorkerPool | ThreadPoolExecutor | None = None
         if feature_kind(self._detector).parallelism == "threads":
-            one_thread_a_call()  # the same bytes on machines of any number of cores
+            one_thread_a_call()  # the results do not depend on the number of cores
             self._pool = ThreadPoolExecutor(self._workers)
         elif self._workers > 1:
             self._pool = WorkerPool(self._workers)
@@ -204,7 +207,7 @@ class _Verify(beam.DoFn):
         images = _Images(self._root, task)
         groups: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
         for a, b in zip(*(pairs[name].to_pylist() for name in pairs.column_names), strict=True):
-            # An image whose features were rejected has nothing to match.
+            # An image that was rejected has no features, and takes no part.
             if a in images.shards and b in images.shards:
                 low, high = sorted((images.shards[a], images.shards[b]))
                 groups[low, high].append((a, b))
@@ -228,7 +231,7 @@ class _Verify(beam.DoFn):
 
 
 class _Images:
-    """Where the images of a task's shards lie, and their cameras."""
+    """The images of a task's shards: the shard and the camera of each."""
 
     def __init__(self, root: str, task: Task) -> None:
         self._root = root
@@ -244,11 +247,11 @@ class _Images:
             images = storage.read_table(storage.join(root, path), IMAGE_COLUMNS)
             keys = camera_keys(images)
             for image, key in zip(images["image_id"].to_pylist(), keys, strict=True):
-                if key in chosen:  # none is chosen for panoramas
+                if key in chosen:  # no camera is chosen for panoramas
                     self.cameras[image] = chosen[key]
 
     def features(self, shards: tuple[str, str], wanted: set[str]) -> dict[str, LocalFeatures]:
-        """Features of the wanted images of two shards; the tables of others are let go."""
+        """Features of the wanted images of two shards; features of other shards leave memory."""
         self._loaded = {
             shard: self._loaded[shard]
             if shard in self._loaded

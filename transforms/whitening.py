@@ -1,4 +1,4 @@
-"""PCA-whitening fitted over any number of descriptors, wherever they are."""
+"""PCA-whitening fitted in Beam to any number of descriptors."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Basis = NDArray[np.float64] | None
 class FitWhitening(beam.PTransform):
     """Arrays (n, D) of descriptors -> one Whitening to `dimension` numbers.
 
-    The descriptors are made once and passed over several times, `models.whitening` says why. What
-    a worker holds are the sums of its bundle. Fails with UserError where the descriptors do not
-    suffice; `of` says what they are of.
+    The descriptors are computed once and read several times (see `models.whitening`). A worker
+    holds the sums of its bundle. Raises UserError if there are too few descriptors; `of` names for
+    the message what they describe.
     """
 
     dimension: int
@@ -69,7 +69,7 @@ class FitWhitening(beam.PTransform):
 
 
 class _AddUp(beam.DoFn):
-    """The sums of a bundle's descriptors, as one element."""
+    """Emits one element with the sums of a bundle's descriptors."""
 
     def __init__(self, dimension: int, seed: int) -> None:
         self._dimension, self._seed = dimension, seed
@@ -98,6 +98,6 @@ def _basis(basis: Basis, full: int, dimension: int, seed: int) -> NDArray[np.flo
 
 
 def _added(parts: Iterable[Sums]) -> Sums | None:
-    # A combiner is also asked for the sum of nothing.
+    # Beam also combines an empty list of parts.
     held = [part for part in parts if part is not None]
     return functools.reduce(operator.add, held) if held else None

@@ -1,6 +1,6 @@
 """The stages of a build, in their order: each is a module of this package that declares `STAGE`.
 
-A new stage is a module here and a line below. It stands behind the stages that it needs.
+A new stage is a module here and a line below, after the stages that it needs.
 """
 
 from __future__ import annotations
@@ -24,4 +24,4 @@ _MODULES = (
 STAGES: dict[str, Stage] = {
     name: import_module(f"vladmap.pipeline.stages.{name}").STAGE for name in _MODULES
 }
-"""By name, in the order of a build."""
+"""The stages by name, in the order of a build."""

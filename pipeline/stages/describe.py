@@ -75,7 +75,7 @@ def estimate(run: Run, images: int) -> list[str]:
     done = sum(entry.file.rows for entry in run.ledger(DESCRIBE).values())
     lines = [f"describe    {max(images - done, 0)} images by {options.model} on {options.device}"]
     if options.rerank in BY_PATCHES:
-        # Of a photograph in proportion 4:3 at 640 pixels; smaller inputs have fewer patches.
+        # For a photograph of 640 x 480 pixels; smaller inputs have fewer patches.
         patches = (30 - options.patch_size + 1) * (40 - options.patch_size + 1)
         brought = patch_dimension(options.model, options.checkpoint or None)
         each_image = bytes_an_image([patches], brought or options.patch_dimension, "int8")

@@ -43,7 +43,7 @@ def work(run: Run) -> None:
     plan = indexing.plan_index(run)
     count, rows = plan.count, plan.rows
     trained = run.ledger(TRAIN).get(indexing.TRAINED)
-    # More descriptors to train on make no other index: its codes would all change.
+    # A trained index stays when the collection grows: training it again would change all codes.
     if trained is None or trained.fingerprint != plan.fingerprint:
         transform = TrainIndex(
             root, TRAIN.ledger_name(options), plan.factory, indexing.TRAINING_ROWS

@@ -20,7 +20,7 @@ SCAN = Step("scan", version=8, label="ingest", unit="images", internal=True)
 INGEST = Step("ingest", version=6, label="organise")
 
 _ORGANISED = "organise"
-"""The ledger of the one entry that says that all of `images/` was made from all headers."""
+"""The ledger of the one entry that records from which headers `images/` was made."""
 
 _NOTES = {
     "invalid_positions": "have a position that cannot be used, and count as without one",
@@ -29,7 +29,7 @@ _NOTES = {
     "zones_of_neighbours": "have the time zone of their camera's other frames in the folder",
     "zones_unknown": "have a capture time without a zone, taken for UTC (column time_source)",
 }
-"""What is logged of each count of the ledger."""
+"""The sentence that is logged for each count in the ledger."""
 
 
 def work(run: Run) -> None:
@@ -89,7 +89,10 @@ def work(run: Run) -> None:
 
 
 def _organise(run: Run, chunks: Sequence[str], dead: pa.Table) -> None:
-    """Duplicates, sequences, cells and shards, made as a whole from all headers or not at all."""
+    """Find duplicates, sequences and cells, and write the shards of `images/`.
+
+    They depend on the headers of the whole collection: if any of these changed, all is done again.
+    """
     from vladmap.atlas import layout, storage
     from vladmap.atlas.commit import commit_entry
     from vladmap.schemas.records import NO_CELL, Task

@@ -17,8 +17,10 @@ MERGE = Step("merge", version=10, unit="images", alone=True)
 
 
 def work(run: Run) -> None:
-    """`unregistered.parquet` says of every photograph without a pose why it has none, and so reads
-    what each stage has left.
+    """Merge the tiles in one task.
+
+    `unregistered.parquet` gives the reason for every photograph without a pose; for it the task
+    reads results of all earlier stages.
     """
     from vladmap.atlas import layout
     from vladmap.pipeline.ledgers import image_shards, inputs_of, reject_paths

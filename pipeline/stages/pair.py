@@ -13,7 +13,7 @@ PAIR = Step("pair", version=3, unit="images")
 
 
 def work(run: Run) -> None:
-    """Candidates for each new image: near ones, ones anywhere, and those before it in its drive."""
+    """Propose candidates for each new image: by GPS, by descriptor, and by sequence."""
     from vladmap.pipeline import pairing
     from vladmap.pipeline.ledgers import image_count, image_shards
     from vladmap.transforms.pair import PairImages

@@ -16,8 +16,10 @@ RECONSTRUCT = Step("reconstruct", version=7, unit="tiles")
 
 
 def work(run: Run) -> None:
-    """What is thought of each pair is in `work/judged.parquet`, as is what each tile was given of
-    it. Where there are no trusted pairs, or all tiles fail, the map is empty.
+    """Judge the pairs, plan the tiles, and reconstruct those that are new or changed.
+
+    The verdict on each pair is written to `work/judged.parquet`. If there are no trusted pairs, or
+    if all tiles fail, the map is empty.
     """
     from vladmap.pipeline.options import worker_threads
     from vladmap.pipeline.tiles import judge_pairs, tile_task
@@ -27,8 +29,8 @@ def work(run: Run) -> None:
     judged = judge_pairs(run)
     tiles = judged.tiles(options.tile_images)
     if not tiles:
-        # Descriptors, index and pairs still stand, and the report says of each photograph why it
-        # is in no map.
+        # Not an error: descriptors, index and pairs are usable, and the report gives the reason for
+        # each photograph.
         log.warning(
             "reconstruct: no two photographs see the same scene, so there is nothing to map; "
             "photographs further apart than they can see make no map"
@@ -47,9 +49,9 @@ def work(run: Run) -> None:
 
 
 def _forget_given_up(run: Run, limit_s: int) -> None:
-    """Tiles that failed are tried again where they are allowed more time, or less.
+    """Remove failed tiles from the ledger if the time limit has changed: they are tried again.
 
-    Those that had too little memory are tried again always: next time there may be more.
+    Tiles that ran out of memory are always tried again: there may be more memory now.
     """
     for name, entry in sorted(run.ledger(RECONSTRUCT).items()):
         other_limit = entry.counts.get("limit_s", limit_s) != limit_s
@@ -75,6 +77,6 @@ STAGE = Stage(
     options=("threads", "gps_sigma_m", "features", "tile_images", "tile_minutes"),
     group="maps (reconstruct, merge)",
     examples=("vladmap reconstruct --atlas atlas --tile-images 300",),
-    # Where no pair is verified there are no tiles, and the map is empty.
+    # Without verified pairs there are no tiles, and the map is empty.
     may_be_empty=True,
 )

@@ -1,4 +1,4 @@
-"""Gather what an atlas says of itself, and write it for people: `report/index.html`."""
+"""Gather the figures of an atlas into one page: `report/index.html`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("vladmap")
 REPORT = Step("report")
 
 SHOWN_OPTIONS = ("model", "features", "max_pixels")
-"""What the page shows depends on these options; `check-map` makes it anew with the same ones."""
+"""Options that the page depends on; `check-map` writes it again with the same ones."""
 
 
 def work(run: Run) -> None:

@@ -37,7 +37,7 @@ def work(run: Run) -> None:
     images, pairs, cameras = image_shards(run), run.ledger(PAIR), run.ledger(CAMERAS)
     options = run.options
     matching = {"detector": options.features}
-    if options.matcher != NEAREST:  # which was there before there was a choice
+    if options.matcher != NEAREST:  # left out, so that atlases older than the option stay valid
         matching["matcher"] = options.matcher
     tasks = []
     for shard, entry in sorted(pairs.items()):
@@ -84,7 +84,7 @@ def estimate(run: Run, images: int) -> list[str]:
     from vladmap.features.registry import feature_kind
 
     options = run.options
-    # Measured: some 3,000 keypoints of 144 bytes an image, 4 kB a pair.
+    # Measured: some 3,000 keypoints of 144 bytes for each image, and 4 kB for each pair.
     size = human_bytes(images * 3000 * 144)
     device = feature_kind(options.features).device(options.device)
     return [f"verify      {options.features} features on {device}, about {size} on disk"]
