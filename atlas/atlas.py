@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 16
 _WEIGHTS = "weights"
-# By table: the schema, the stage that makes it, its name in the ledger.
+# For each table: its schema, the stage that makes it, its name in the ledger.
 _TABLES = {
     layout.IMAGES: (tables.IMAGES, "ingest", layout.INGEST_LEDGER),
     layout.PAIRS: (tables.PAIRS, "pair", layout.PAIR_LEDGER),
@@ -268,7 +268,7 @@ class Atlas:
         return entries
 
     def _named(self, prefix: str) -> list[str]:
-        """What is behind the prefix in the names of the ledger that have entries."""
+        """The names that follow the prefix in those names of the ledger that have entries."""
         return [
             stage.removeprefix(prefix)
             for stage in self._files.stages()
@@ -279,7 +279,7 @@ class Atlas:
         return self._choice(name, "model", self.models)
 
     def _choice(self, name: str | None, option: str, known: Sequence[str]) -> str:
-        """The one asked for, that of the last build, or the only one."""
+        """The name that is asked for, else that of the last build, else the only one."""
         what, stage = {
             "model": ("descriptors", "describe"),
             "features": ("features", "verify"),
@@ -298,7 +298,7 @@ class Atlas:
         return str(name)
 
     def _loaded(self, name: str, device: str) -> DescriptorModel:
-        """The model, kept from call to call as long as the descriptors are its."""
+        """The model, which stays loaded as long as its fingerprint is that of the descriptors."""
         key = (name, device, self.descriptors(name).fingerprint)
         if self._loaded_model is None or self._loaded_model[0] != key:
             self._loaded_model = (key, self.model(name, device=device))

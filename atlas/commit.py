@@ -1,4 +1,4 @@
-"""The last step of every stage: a shard's files, then its line in the ledger."""
+"""Committing a shard, the last step of every stage: its files first, then its ledger entry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vladmap.schemas.rejects import PhotoError
 def read_input(root: str, task: Task, path: str) -> bytes:
     """All bytes of a file that a task reads.
 
-    Raises OSError where there is none, DamagedFile where they are not those committed.
+    Raises OSError if it does not exist, DamagedFile if its bytes are not those committed.
     """
     return storage.read_whole(storage.join(root, path), task.digest_of.get(path))
 
@@ -46,9 +46,9 @@ def commit_shard(
 ) -> LedgerEntry:
     """Write a shard's table and its rejects, check both, and enter them in the ledger.
 
-    `others` are files of the shard that are in place already. `inputs` adds what only the work
-    itself could tell was read to those that the task names. The shard's identity is that of its
-    table, or of all its files where there are more: re-ranking reads patches, the report rejects.
+    `others` are files of the shard that are already written. `inputs` are added to those that the
+    task names: inputs that are only known after the work. The identity of the shard is that of its
+    table, or of all its files if it has several, as later stages read patches and rejects, too.
     """
     files = [storage.commit_table(root, task.output, table), *others]
     rows = sorted(rejects, key=lambda row: row["uri"])
@@ -76,7 +76,7 @@ def commit_entry(
     parts: Mapping[str, str] | None = None,
     inputs: Mapping[str, str] | None = None,
 ) -> LedgerEntry:
-    """Enter files that are already in place."""
+    """Enter files that are already written in the ledger."""
     committed = tuple(files)
     entry = LedgerEntry(
         stage=stage,

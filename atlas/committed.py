@@ -18,11 +18,11 @@ _PAUSE_S = 0.2
 
 
 class CommittedFiles:
-    """The files that the ledger of the atlas at `root` knows, as it stands when they are asked for.
+    """The committed files of the atlas at `root`, by its ledger at the time of each call.
 
-    Each file is compared with the ledger before it is read: its size always, its digest where it
-    changed after its line was written or where the atlas is a copy. A shard that a build replaces
-    at this moment is read when its line is there. Nothing is written. Raises DamagedAtlas.
+    Each file is compared with the ledger before it is read: always its size; its digest if it
+    changed after its entry was written, or if the atlas is a copy. If a build replaces a shard at
+    this moment, reading waits for the new entry. Nothing is written. Raises DamagedAtlas.
     """
 
     def __init__(self, root: str, ledger: LedgerReader) -> None:
@@ -30,11 +30,11 @@ class CommittedFiles:
         self._ledger = ledger
 
     def stages(self) -> list[str]:
-        """All names in the ledger."""
+        """All names of ledgers in the atlas."""
         return self._ledger.stages()
 
     def has_entries(self, stage: str) -> bool:
-        """Whether a stage has any entry; none is read."""
+        """Whether a stage has any entry. The entries are not read."""
         return bool(storage.list_files(self._join(layout.ledger_folder(stage)), ".json"))
 
     def entries(self, stage: str) -> dict[str, LedgerEntry]:
@@ -92,11 +92,11 @@ class CommittedFiles:
             raise _damaged(place, str(error)) from error
 
     def checked(self, stage: str, shard: str, path: str) -> str:
-        """The place of a committed file that is what the ledger says now."""
+        """The path of a committed file, after it was checked against the current ledger."""
         line_place = self._join(layout.ledger_entry(stage, shard))
         why, place = "", self._join(path)
         for attempt in range(_TRIES):
-            if attempt:  # a build may be between a file and its line
+            if attempt:  # a build may have written a file and not yet its entry
                 time.sleep(_PAUSE_S)
             line = read_line(line_place)
             if line.entry is None:

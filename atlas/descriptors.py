@@ -30,8 +30,8 @@ class DescriptorShard(NamedTuple):
 class Descriptors:
     """The global descriptors of all images by one model: unit vectors, their product a cosine.
 
-    Nothing is read before it is asked for. `shards()` holds one shard in memory at a time,
-    `vectors` all of them. Exact duplicates of a photograph have no descriptor of their own.
+    They are read on demand: `shards()` holds one shard in memory at a time, `vectors` all of them.
+    Exact duplicates of a photograph have no descriptor of their own.
     """
 
     def __init__(self, files: CommittedFiles, model: str) -> None:
@@ -55,12 +55,12 @@ class Descriptors:
 
     @property
     def dimension(self) -> int:
-        """Numbers in a descriptor."""
+        """The dimension of a descriptor."""
         return int(self._facts["vladmap:dimension"])
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the model with its weights: descriptors of two must not be compared."""
+        """Digest of the model with its weights: descriptors of two models are not comparable."""
         return self._facts["vladmap:model_fingerprint"]
 
     def shards(self) -> Iterator[DescriptorShard]:
@@ -86,9 +86,9 @@ class Descriptors:
         return np.array(self.vectors, dtype, copy=copy)
 
     def of(self, image_ids: Sequence[str]) -> NDArray[np.float32]:
-        """(N, D) float32 of these images, in their order; of other shards nothing stays in memory.
+        """(N, D) float32 of these images, in their order; one shard at a time is in memory.
 
-        Raises NotInAtlas where one has no descriptor.
+        Raises NotInAtlas if one of them has no descriptor.
         """
         wanted = np.asarray(image_ids, dtype=str)
         result = np.zeros((len(wanted), self.dimension), np.float32)

@@ -1,10 +1,10 @@
-"""Do two atlases hold the same? Every Parquet table, COLMAP model and index, exactly.
+"""An exact comparison of two atlases: every Parquet table, COLMAP model and index.
 
     python -m vladmap.atlas.difference A B
 
 prints a line a table and exits 1 where anything differs. Rows are compared in the order of their
 ids, values bit by bit, schemas with their metadata; models (`.bin`) and indices (`.faiss`) as
-bytes. Reports, ledgers and timings are no part of it: they say how a build went.
+bytes. Reports, ledgers and timings are not compared, because they differ between builds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a reader of an atlas can run into. All are `UserError`: a sentence that says the way out."""
+"""The errors that reading an atlas raises. All are UserError: one sentence, with the way out."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from vladmap.schemas.rejects import UserError
 
 
 class AtlasError(UserError):
-    """An atlas cannot give what it was asked for: the base of what `vladmap.Atlas` raises."""
+    """The base of the errors that `vladmap.Atlas` raises."""
 
 
 class NotAnAtlas(AtlasError):
-    """The path holds no atlas, or one that a newer vladmap wrote."""
+    """There is no atlas at the path, or one that a newer vladmap wrote."""
 
 
 class NotBuiltYet(AtlasError):
-    """The stage that makes what was asked for has not run."""
+    """The stage that makes what is asked for has not run."""
 
 
 class NotInAtlas(AtlasError):
-    """The atlas has other models, features, images or columns than the one asked for."""
+    """The atlas does not have the model, kind of features, image or column that is asked for."""
 
 
 class DamagedAtlas(AtlasError):
-    """A file is not what the ledger says: it is missing, cut short, changed, or leads elsewhere."""
+    """A file is not as committed: it is missing, truncated, changed, or a link out of the atlas."""
 
 
 class MissingPhotograph(AtlasError):
-    """A photograph cannot be read where it was, or is not the one that the atlas was made of."""
+    """A photograph cannot be read at its place, or is not the one that the atlas was made from."""

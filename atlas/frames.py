@@ -1,4 +1,4 @@
-"""Arrow tables as frames: pandas' where there is no geometry, GeoPandas' where there is one."""
+"""Arrow tables as frames: of GeoPandas if they have a geometry, else of pandas."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MATRICES = ("fundamental", "essential", "homography")
 
 
 def joined(parts: Iterable[pa.Table], schema: pa.Schema, columns: Iterable[str] | None) -> pa.Table:
-    """Tables of one schema behind each other; with its columns where there is none of them."""
+    """The concatenation of tables of one schema; an empty table if there are none."""
     chosen = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     tables = [chosen.empty_table(), *(part.cast(chosen) for part in parts)]
     return pa.concat_tables(tables).replace_schema_metadata(None)
@@ -29,8 +29,8 @@ def joined(parts: Iterable[pa.Table], schema: pa.Schema, columns: Iterable[str] 
 def frame(table: pa.Table) -> pd.DataFrame | geopandas.GeoDataFrame:
     """A table as a frame with a fresh index.
 
-    Its `geometry` becomes points in longitude and latitude (OGC:CRS84), and its bounding boxes,
-    which say the same again, are left out. Lists of pairs of indices become (n, 2) uint32 arrays,
+    Its `geometry` becomes points in longitude and latitude (OGC:CRS84); bounding boxes, which hold
+    the same information, are left out. Lists of pairs of indices become (n, 2) uint32 arrays,
     matrices (3, 3) float64 arrays or None.
     """
     if _COVERING in table.column_names and _GEOMETRY in table.column_names:
@@ -61,7 +61,7 @@ def _is_nested(kind: pa.DataType) -> bool:
 
 
 def _objects(values: list[Any]) -> NDArray[np.object_]:
-    """One object a row: pandas would take equal lengths for a table of numbers."""
+    """A column of objects; pandas would stack arrays of equal lengths into one array."""
     column = np.empty(len(values), dtype=object)
     for row, value in enumerate(values):
         column[row] = value

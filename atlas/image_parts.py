@@ -1,6 +1,6 @@
-"""Identities of parts of a shard of `images/`: a later stage depends on the columns that it reads.
+"""Identities of parts of a shard of `images/`: sets of columns that later stages read.
 
-A changed sequence number then recomputes no descriptor.
+A later stage depends on one part: a changed sequence number does not make descriptors stale.
 """
 
 from __future__ import annotations
@@ -12,24 +12,25 @@ from vladmap.atlas import storage
 _CAMERA = ["make", "model", "width", "height", "focal_px", "projection"]
 
 PARTS = {
-    # What is computed from pixels alone: descriptors, patches.
+    # For what is computed from pixels alone: descriptors and patches.
     "pixels": ["image_id", "content_hash", "width", "height", "duplicate_of"],
-    # Local features: only photographs taken through one lens have them.
+    # For local features, which panoramas do not have.
     "features": ["image_id", "content_hash", "width", "height", "duplicate_of", "projection"],
-    # The index of places.
+    # For the index of smoothed descriptors.
     "directions": ["image_id", "latitude", "longitude", "heading_deg"],
-    # Pairs. Sequences cross shards: the identity of a shard's neighbours is an input of its own.
+    # For pairs. Sequences cross shards, so the neighbours in a sequence are an input of their own.
     "places": ["image_id", "latitude", "longitude", "gps_accuracy_m"],
-    # Two-view geometry.
+    # For two-view geometry.
     "cameras": ["image_id", *_CAMERA],
-    # Tiles: all but the sequences, the uri (a model has names in the collection) and the sharpness.
+    # For tiles: all but the sequences, the sharpness, and the uri (models have names relative to
+    # the collection).
     "map": [
         *("image_id", "name", "content_hash", "duplicate_of", *_CAMERA, "captured_at"),
         *("latitude", "longitude", "altitude", "gps_accuracy_m", "heading_deg"),
     ],
 }
-"""Columns of `images/` that later stages read, by the name under which the ledger keeps their
-identity: a stage depends on its own part and no other. The identity of a whole shard is its file's.
+"""Columns of `images/` that later stages read, by the name of their identity in the ledger: a stage
+depends on its own part alone. The identity of a whole shard is that of its file.
 """
 
 

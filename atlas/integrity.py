@@ -1,4 +1,4 @@
-"""Is an atlas whole? Every file against the ledger, and the tables against each other."""
+"""Checking an atlas: every file against the ledger, and the tables against each other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NOT_OF_IMAGES = (layout.WORK, layout.REJECTS)
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong, and the line of the ledger that does not hold for it, if any."""
+    """One defect of an atlas, and the ledger entry that is invalid because of it, if any."""
 
     path: str
     why: str
@@ -42,11 +42,12 @@ class Finding(NamedTuple):
 def check_atlas(
     atlas: AtlasStore, advance: Callable[[int], object] = lambda files: None
 ) -> list[Finding]:
-    """Everything that is wrong with an atlas; empty where it is whole.
+    """All defects of an atlas; empty if there are none.
 
-    Reads every committed file: its size and digest, whether it parses, its schema and rows, whether
-    each image id is one of `images/`, what each line of the ledger was made of, and what no line
-    knows. `advance` is told how many files were read. Nothing is written.
+    Every committed file is read: its size and digest are checked, whether it can be parsed, its
+    schema and number of rows, and whether each image id is in `images/`. Files that no ledger entry
+    lists are defects, too. `advance` is called with the number of files read since its last call.
+    Nothing is written.
     """
     atlas.doubted = True
     findings = []
@@ -81,16 +82,16 @@ def _lost(atlas: AtlasStore, stage: str) -> Iterable[LostLine]:
 
 
 def count_files(atlas: AtlasStore) -> int:
-    """How many files the ledger knows."""
+    """The number of files in the ledger."""
     return sum(
         len(entry.files) for stage in atlas.stage_names() for entry in atlas.ledger(stage).values()
     )
 
 
 def forget(atlas: AtlasStore, findings: Iterable[Finding]) -> None:
-    """Take out of an atlas the lines that do not hold, what is damaged, and what no line knows.
+    """Delete from an atlas the invalid ledger entries, damaged files, and files in no entry.
 
-    The next build makes anew what is then missing.
+    The next build computes again what is then missing.
     """
     for finding in findings:
         if finding.shard:
@@ -100,7 +101,7 @@ def forget(atlas: AtlasStore, findings: Iterable[Finding]) -> None:
 
 
 def behind(atlas: AtlasStore) -> int:
-    """Lines of the ledger made from what has changed since: the next build makes them anew."""
+    """Ledger entries whose inputs have changed since: the next build computes them again."""
     return sum(
         any(atlas.content(key) != value for key, value in entry.inputs.items())
         for stage in atlas.stage_names()
@@ -109,19 +110,19 @@ def behind(atlas: AtlasStore) -> int:
 
 
 def _image_ids(atlas: AtlasStore) -> NDArray[np.str_]:
-    """All image ids, sorted; of shards that can be read."""
+    """The image ids of all shards that can be read, sorted."""
     parts = [np.zeros(0, "U32")]
     for entry in atlas.image_shards().values():
         try:
             table = storage.read_table(atlas.path(entry.file.path), ["image_id"])
         except OSError:
-            continue  # it is among the findings
+            continue  # reported as a finding of its own
         parts.append(table["image_id"].to_numpy().astype("U32"))
     return np.sort(np.concatenate(parts))
 
 
 def _of_file(atlas: AtlasStore, file: FileRef, known: NDArray[np.str_]) -> Iterator[str]:
-    """What is wrong with a file whose bytes are those committed."""
+    """The defects in the content of a file whose bytes are those committed."""
     if not file.path.endswith(".parquet"):
         return
     folder = layout.top(file.path)

@@ -92,7 +92,7 @@ def images(shard: str) -> str:
 
 
 def rejects(stage: str, shard: str) -> str:
-    """What a stage rejected of a shard."""
+    """The photographs of a shard that a stage rejected."""
     return f"{REJECTS}/{stage}/{shard}.parquet"
 
 
@@ -157,7 +157,7 @@ def index_ids(model: str) -> str:
 
 
 def index_facts(model: str) -> str:
-    """What a model's index is: factory, count, dimension, recall."""
+    """The facts on a model's index: factory, count, dimension, recall."""
     return f"{INDEX}/{model}/index.json"
 
 
@@ -177,7 +177,7 @@ def tile_folder(tile: str) -> str:
 
 
 def tile_report(tile: str) -> str:
-    """What the reconstruction of a tile reports."""
+    """The report of a tile's reconstruction."""
     return f"{TILES}/{tile}/tile.json"
 
 
@@ -197,7 +197,7 @@ def model_folder(number: int | str) -> str:
 
 
 def plan_chunks(generation: str) -> str:
-    """What the paths of all chunks of a generation of the listing begin with."""
+    """The common prefix of the paths of all chunks of a generation of the listing."""
     return f"{WORK}/plan/{generation}-"
 
 
@@ -207,12 +207,12 @@ def plan_chunk(generation: str, number: int) -> str:
 
 
 def headers(chunk: str) -> str:
-    """What a chunk's photographs say of themselves."""
+    """The headers of a chunk's photographs."""
     return f"{WORK}/headers/{chunk}.parquet"
 
 
 def vocabulary_sample(model: str) -> str:
-    """The photographs that a model's words are learnt from, while they are."""
+    """The photographs that a model's words are learnt from; deleted afterwards."""
     return f"{WORK}/vocabulary/{model}.parquet"
 
 
@@ -242,7 +242,7 @@ def tile_members(tile: str) -> str:
 
 
 def tile_judged(tile: str) -> str:
-    """The verified pairs of a tile, with what was judged of each."""
+    """The verified pairs of a tile, with the verdict on each."""
     return f"{WORK}/tiles/{tile}.judged.parquet"
 
 

@@ -19,9 +19,9 @@ _SHOWN = 3
 
 
 class LostLine(NamedTuple):
-    """A shard whose line in the ledger does not hold: the file that is to blame, and why.
+    """A shard whose ledger entry is invalid: the file that causes it, and the reason.
 
-    `entry` is None where the line itself cannot be read.
+    `entry` is None if the entry itself cannot be read.
     """
 
     shard: str
@@ -31,7 +31,7 @@ class LostLine(NamedTuple):
 
 
 class LedgerLine(NamedTuple):
-    """A file of the ledger: the entry in it, or None and why there is none."""
+    """A file of the ledger: the entry in it, or None and the reason."""
 
     path: str
     entry: LedgerEntry | None
@@ -40,11 +40,12 @@ class LedgerLine(NamedTuple):
 
 @dataclass
 class LedgerReader:
-    """The ledger of the atlas at `root`. Every method but `stages` and `lines` remembers.
+    """The ledger of the atlas at `root`. All methods but `stages` and `lines` cache what they read.
 
-    With `doubted` every file's digest is read before the file is believed. `lost` has the lines
-    that do not hold, by stage and shard. With `renewing` a line whose files were read again is
-    touched, so that they need not be read once more; only who holds the atlas's lock may.
+    If `doubted`, the digest of every file is computed before its entry is taken as valid. `lost`
+    has the invalid entries, by stage and shard. If `renewing`, the time of an entry whose files
+    were read again is set to now, so that they need not be read once more; that requires the
+    atlas's lock.
     """
 
     root: str
@@ -60,23 +61,23 @@ class LedgerReader:
         return storage.list_folders(storage.join(self.root, layout.LEDGER))
 
     def lines(self, stage: str) -> list[LedgerLine]:
-        """Every line of a stage as it stands; no other file is looked at."""
+        """Every entry of a stage as it is in the ledger; the files it lists are not checked."""
         folder = storage.join(self.root, layout.ledger_folder(stage))
         with ThreadPoolExecutor(16) as pool:
             return list(pool.map(read_line, storage.list_files(folder, ".json")))
 
     def entries(self, stage: str, *, refresh: bool = False) -> dict[str, LedgerEntry]:
-        """Entries of a stage by shard whose files are still there, as they were committed.
+        """The valid entries of a stage by shard: those whose files are as they were committed.
 
-        An entry that does not hold counts as absent, is logged, and stands in `lost`: its shard is
-        made again.
+        An invalid entry counts as absent, is logged, and is put into `lost`: its shard is computed
+        again.
         """
         if refresh or stage not in self._entries:
             self._entries[stage] = self._read(stage)
         return self._entries[stage]
 
     def digests(self) -> dict[str, str]:
-        """Digest of every committed file of the stages that were asked for so far, by path."""
+        """Digest of every committed file of the stages that were read so far, by path."""
         return {
             file.path: file.digest
             for entries in self._entries.values()
@@ -85,7 +86,7 @@ class LedgerReader:
         }
 
     def verify_again(self) -> bool:
-        """Read every digest again; whether any line was lost that held before."""
+        """Compute every digest again; returns whether an entry that was valid before is invalid."""
         before, stages = len(self._reported), sorted(self._entries)
         self._verified.clear()
         self.doubted = True
@@ -113,12 +114,12 @@ class LedgerReader:
         line: LedgerLine,
         files: Sequence[FileRef] | None = None,
     ) -> LedgerEntry | LostLine:
-        """The entry of a line if its files are as committed; `states` has the line's and theirs.
+        """The entry of a line if its files are as committed; `states` has the state of each.
 
-        With `files` only these are looked at.
+        With `files` only these are checked.
 
-        Digests are read of files that changed after their line was written, and of all where the
-        atlas is doubted: a file that nothing has touched since is what it was.
+        Digests are computed for files that changed after the entry was written, and for all files
+        if the atlas is doubted: a file that was not changed since is as it was.
         """
         entry = line.entry
         if entry is None:
@@ -161,7 +162,7 @@ class LedgerReader:
 
 
 def read_line(path: str) -> LedgerLine:
-    """One file of the ledger. An entry that names another place than its own is none."""
+    """Read one file of the ledger. An entry of another stage or shard is invalid."""
     try:
         entry = LedgerEntry.from_json(storage.read_bytes(path))
     except OSError as error:

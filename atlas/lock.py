@@ -1,4 +1,4 @@
-"""The lock of an atlas on local disk: one run at a time works on it."""
+"""The lock of an atlas on local disk, by which only one run at a time works on it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vladmap.schemas.rejects import UserError
 
 @contextlib.contextmanager
 def exclusive(root: str) -> Iterator[None]:
-    """Keep other runs on this machine out of the atlas at `root`; ends with the process.
+    """Lock the atlas at `root` against other runs on this machine, until this process ends.
 
-    Raises UserError where another run has it, or something other than a file stands in its place.
+    Raises UserError if another run holds the lock, or if its path is not a regular file.
     """
     with _open(f"{root}/{layout.LOCK}") as lock:
         try:
@@ -33,7 +33,7 @@ def exclusive(root: str) -> Iterator[None]:
 
 
 def _open(path: str) -> BinaryIO:
-    """The lock's file. What somebody put in its place is neither followed nor emptied."""
+    """Open the lock file, without following a link and without truncating what is there."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o666)

@@ -1,4 +1,4 @@
-"""Reading the photographs of an image shard, ahead of the work that is done on them."""
+"""Reading the photographs of an image shard in advance of the work on them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Photo:
 
 
 def shard_rows(root: str, path: str, also: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Rows of an image shard that have pixels of their own: exact duplicates stand for nothing.
+    """The rows of an image shard without exact duplicates.
 
     They have the columns of SHARD_ROWS and those named in `also`.
     """
@@ -81,7 +81,7 @@ def load_ahead(
     ahead: int,
     target: Target | None = None,
 ) -> Iterator[Photo]:
-    """Photographs in the order of `rows`, at most `ahead` of them decoded but not yet taken.
+    """Yield photographs in the order of `rows`; at most `ahead` of them are decoded in advance.
 
     The pool decodes while the caller computes; memory is bounded by `ahead` images.
     """

@@ -1,4 +1,4 @@
-"""The COLMAP models of an atlas, opened when they are asked for."""
+"""The COLMAP models of an atlas, read on demand."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _ENTRY = "model"
 
 
 class StoredReconstruction:
-    """One COLMAP model of the map, `model/<number>/`. Nothing is read before it is asked for.
+    """One COLMAP model of the map, `model/<number>/`, which is read on demand.
 
-    Where it is georegistered its frame is East, North, Up in metres about `origin`, else a frame of
-    its own.
+    If it is georegistered its frame is east, north, up in metres with the origin `origin`;
+    otherwise it is an arbitrary frame of its own.
     """
 
     def __init__(self, files: CommittedFiles, number: int, facts: dict[str, Any]) -> None:
@@ -41,17 +41,17 @@ class StoredReconstruction:
 
     @property
     def images(self) -> int:
-        """How many images it has."""
+        """The number of its registered images."""
         return int(self.facts["images"])
 
     @property
     def points(self) -> int:
-        """How many 3D points it has."""
+        """The number of its 3D points."""
         return int(self.facts["points"])
 
     @property
     def georegistered(self) -> bool:
-        """Whether GPS placed it on Earth."""
+        """Whether it was georegistered by GPS."""
         return bool(self.facts["georegistered"])
 
     @property
@@ -62,9 +62,9 @@ class StoredReconstruction:
 
     @cached_property
     def folder(self) -> Path:
-        """A local folder with its files, checked against the ledger: for COLMAP and its readers.
+        """A local folder with its files, checked against the ledger, for COLMAP and other readers.
 
-        Of an atlas elsewhere it is a copy that goes with this object.
+        For a remote atlas it is a copy that is deleted with this object.
         """
         inside = layout.model_folder(self.number)
         paths = [
@@ -98,7 +98,7 @@ class StoredReconstruction:
     def geographic(self, points: ArrayLike) -> NDArray[np.float64]:
         """Points (..., 3) of its frame as latitude, longitude (degrees), altitude (metres).
 
-        Raises AtlasError where it is not georegistered.
+        Raises AtlasError if it is not georegistered.
         """
         from vladmap.geodesy.wgs84 import enu_to_geodetic
 
@@ -118,7 +118,7 @@ class Reconstructions(Sequence[StoredReconstruction]):
 
     @cached_property
     def report(self) -> dict[str, Any]:
-        """model/merge.json: the models' figures, and what was decided of each pair of tiles."""
+        """The content of model/merge.json: figures of the models, decisions on pairs of tiles."""
         data = self._files.data(layout.MERGE_LEDGER, _ENTRY, layout.MERGE_REPORT)
         try:
             report: dict[str, Any] = json.loads(data)

@@ -26,10 +26,10 @@ _ENTRY = "global"
 
 
 class SearchIndex:
-    """The index of one model. It is read when it is first searched, as a whole.
+    """The index of one model. It is read as a whole when it is first used.
 
-    With `places` it is the one whose descriptors are averaged over neighbours in space that look
-    the same way, which finds more for photographs of another day.
+    With `places` it is the index of descriptors averaged over neighbours in space that look the
+    same way, which has better recall for photographs of another day.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class SearchIndex:
         wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
         similarity, rows = self._nearest(self._descriptors.of(wanted), k + 1)
         others = self.image_ids[rows] != np.array(wanted, dtype=str)[:, None]
-        others[others.all(axis=1), -1:] = False  # not among its own k + 1: the last one goes
+        others[others.all(axis=1), -1:] = False  # not among its own k + 1: the last is removed
         shape = (len(wanted), max(0, rows.shape[1] - 1))
         return self._frame(
             np.array(wanted, dtype=object),

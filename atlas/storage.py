@@ -1,7 +1,7 @@
 """Files of an atlas on any of Beam's filesystems: whole reads, atomic writes, listings.
 
-A file is written under a temporary name, renamed and read back before anyone may rely on it, so
-that a killed worker leaves nothing that looks finished.
+A file is written under a temporary name, renamed, and read back before it is entered anywhere, so
+that a killed worker leaves no partial file that looks complete.
 """
 
 from __future__ import annotations
@@ -42,11 +42,10 @@ def combined_digest(parts: Iterable[str]) -> str:
 
 
 def join(root: str, *parts: str) -> str:
-    """Path of what lies in an atlas, under its root. Separators are `/` on every filesystem.
+    """The path of a file of an atlas, below its root. Separators are `/` on every filesystem.
 
-    Raises UserError for a name that is not plain (schemas.records.plain_path), and where a symbolic
-    link on the way leads out of the root: whoever made the atlas does not say what is read and
-    written elsewhere.
+    Raises UserError for a name that is not plain (schemas.records.plain_path), and if a symbolic
+    link on the way leads out of the root: an atlas must not cause reads or writes elsewhere.
     """
     if not parts:
         return root
@@ -65,19 +64,19 @@ def join(root: str, *parts: str) -> str:
 
 
 def is_local(path: str) -> bool:
-    """Whether a path is one of this machine's; others are those of Beam's filesystems."""
+    """Whether a path is on a local disk; other paths belong to Beam's filesystems."""
     return _SCHEME.match(path) is None
 
 
 def _remote() -> Any:
-    """Beam's filesystems, imported when a path needs them: a reader of local files has no Beam."""
+    """Beam's filesystems, imported on first use: reading local files does not need Beam."""
     from apache_beam.io.filesystems import FileSystems
 
     return FileSystems
 
 
 def _as_they_are() -> dict[str, Any]:
-    """The option by which Beam does not decompress what it opens, whatever its name ends in."""
+    """The arguments that stop Beam from decompressing files by the ending of their name."""
     from apache_beam.io.filesystem import CompressionTypes
 
     return {"compression_type": CompressionTypes.UNCOMPRESSED}
@@ -98,7 +97,7 @@ def read_bytes(path: str, at_most: int | None = None) -> bytes:
             data = remote.read(at_most + 1)
     except OSError:
         raise
-    except Exception as error:  # each of Beam's filesystems has exceptions of its own
+    except Exception as error:  # each of Beam's filesystems raises types of its own
         raise OSError(f"{path}: {error}") from error
     if len(data) > at_most:
         raise too_large(path, at_most)
@@ -106,7 +105,7 @@ def read_bytes(path: str, at_most: int | None = None) -> bytes:
 
 
 def read_whole(path: str, expected: str | None) -> bytes:
-    """All bytes of a file, DamagedFile where their digest is not `expected`, if it is known."""
+    """All bytes of a file. Raises DamagedFile if `expected` is given and is not their digest."""
     data = read_bytes(path)
     if expected and digest(data) != expected:
         raise DamagedFile(path, "its bytes are not those committed")
@@ -114,9 +113,9 @@ def read_whole(path: str, expected: str | None) -> bytes:
 
 
 def local_copy(path: str, expected: str | None = None) -> str:
-    """A local path with this file's bytes: itself where it is local already.
+    """A local path with this file's bytes: the path itself if it is local, else that of a copy.
 
-    DamagedFile where their digest is not `expected`, if it is known.
+    Raises DamagedFile if `expected` is given and is not the digest of the bytes.
     """
     if is_local(path):
         if expected and file_digest(path) != expected:
@@ -131,7 +130,7 @@ def local_copy(path: str, expected: str | None = None) -> str:
 
 @functools.cache
 def _copies(process: int) -> tempfile.TemporaryDirectory[str]:
-    """A folder of this process alone, gone with it: nobody else can plant a file there."""
+    """A temporary folder that only this user can write to; it is deleted when the process ends."""
     return tempfile.TemporaryDirectory(prefix="vladmap-")
 
 
@@ -140,11 +139,11 @@ def exists(path: str) -> bool:
 
 
 def write_atomic(path: str, data: bytes) -> None:
-    """Write a whole file so that it is there complete or not at all.
+    """Write a whole file so that it exists either completely or not at all.
 
-    Raises OSError where it cannot be written or does not read back as it was written.
+    Raises OSError if it cannot be written, or if reading it back gives other bytes.
     """
-    # Out of the table folders' way: readers of Parquet data sets skip names that begin with a dot.
+    # Readers of Parquet data sets skip names that begin with a dot.
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -162,7 +161,7 @@ def write_atomic(path: str, data: bytes) -> None:
 
 
 def half_written(root: str, before: float) -> list[str]:
-    """Temporary files of write_atomic under a root, last touched before a time (of the epoch)."""
+    """Temporary files of write_atomic below a root, last modified before a time (of the epoch)."""
     if is_local(root):
         paths = [
             os.path.join(folder, name)
@@ -180,16 +179,17 @@ def half_written(root: str, before: float) -> list[str]:
 
 
 def _modified(path: str) -> float:
-    """When a local file was last written to, 0 where it went meanwhile."""
+    """The time of a local file's last modification; 0 if it was deleted meanwhile."""
     with contextlib.suppress(FileNotFoundError):
         return os.lstat(path).st_mtime
     return 0.0
 
 
 def _write_through(temporary: str, path: str, data: bytes) -> None:
-    """Write, rename, and see both on the disk: a later file may rely on this one after a power cut.
+    """Write a file, rename it, and flush both to disk, with folders that are created for it.
 
-    Also the folders that were not there before.
+    A file that is written later, such as a ledger entry, may then rely on this one after a power
+    cut.
     """
     folder = os.path.dirname(path) or "."
     made = [folder]
@@ -211,15 +211,15 @@ def _sync_folder(folder: str) -> None:
     try:
         os.fsync(descriptor)
     except OSError:
-        pass  # some network filesystems sync no folders
+        pass  # some network filesystems cannot sync folders
     finally:
         os.close(descriptor)
 
 
 def delete(path: str) -> None:
-    """Delete a file or folder; nothing happens where there is none."""
+    """Delete a file or folder, if it exists."""
     if is_local(path):
-        # Not Beam's: it takes a name with brackets for a pattern.
+        # Not by Beam, which takes a name with brackets for a pattern.
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)
         else:
@@ -230,9 +230,9 @@ def delete(path: str) -> None:
 
 
 class FileState(NamedTuple):
-    """What is known of a file without reading it: bytes, and when it last changed in any way.
+    """The size of a file in bytes, and the time of the last change of its content or metadata.
 
-    `changed` is in seconds of the epoch, by the file system's clock.
+    `changed` is in seconds since the epoch, by the clock of the file system.
     """
 
     bytes: int
@@ -261,7 +261,7 @@ def states(paths: Iterable[str]) -> dict[str, FileState]:
 
 
 def file_digest(path: str) -> str:
-    """The digest of a file's bytes, read a piece at a time. Raises OSError as read_bytes does."""
+    """The digest of a file's bytes, read in blocks. Raises OSError as read_bytes does."""
     if not is_local(path):
         return digest(read_bytes(path))
     with open(path, "rb", opener=open_regular) as local:
@@ -269,33 +269,33 @@ def file_digest(path: str) -> str:
 
 
 def touch(path: str) -> None:
-    """Say of a local file that it changed just now; elsewhere nothing happens."""
+    """Set the time of change of a local file to now; a remote file is left alone."""
     if is_local(path):
         os.utime(path)
 
 
 def list_files(folder: str, ending: str) -> list[str]:
-    """Sorted paths of the files in a folder whose names end so; none where there is no folder."""
+    """Sorted paths of the files in a folder whose names have this ending; none without a folder."""
     return sorted(path for path, _ in list_modified(folder, ending))
 
 
 def list_modified(folder: str, ending: str) -> list[tuple[str, float]]:
-    """(path, seconds since the epoch) of the files in a folder whose names end so."""
+    """(path, time of modification since the epoch) of the files whose names have this ending."""
     if not is_local(folder):
         matches = _remote().match([f"{glob.escape(folder)}/*{ending}"])[0].metadata_list
         return [(item.path, item.last_updated_in_seconds or 0.0) for item in matches]
-    # Not Beam's, which takes brackets in the folder's own name for a pattern.
+    # Not by Beam, which takes brackets in the folder's name for a pattern.
     files = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(ending) and not entry.name.startswith("."):
-                with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                     files.append((f"{folder}/{entry.name}", entry.stat().st_mtime))
     return files
 
 
 def list_folders(folder: str) -> list[str]:
-    """Sorted names of the folders in a folder that are plain (schemas.records.plain_path)."""
+    """Sorted plain names (schemas.records.plain_path) of the folders in a folder."""
     names: set[str] = set()
     if is_local(folder):
         with (
@@ -323,9 +323,9 @@ def list_below(root: str) -> list[str]:
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """A table as Parquet: zstd, one row group per 10,000 rows, same table same bytes.
+    """A table as Parquet: zstd, one row group per 10,000 rows; equal tables give equal bytes.
 
-    Each page has a checksum, so that whoever reads some columns notices damage to them.
+    Each page has a checksum, so that damage is noticed when only some columns are read.
     """
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", row_group_size=10_000, write_page_checksum=True)
@@ -335,7 +335,7 @@ def table_bytes(table: pa.Table) -> bytes:
 def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
     """A Parquet file as a table, with `columns` in their order.
 
-    Raises OSError where there is no such file, DamagedFile where it is not whole or lacks a column.
+    Raises OSError if there is no such file, DamagedFile if it is damaged or lacks a column.
     """
     with _parquet(path) as file:
         if columns is None:
@@ -353,17 +353,17 @@ def read_schema(path: str) -> pa.Schema:
 
 
 def row_count(path: str) -> int:
-    """Rows of a Parquet file, as its footer says. Raises as read_table does."""
+    """The number of rows of a Parquet file, from its footer. Raises as read_table does."""
     with _parquet(path) as file:
         return int(file.metadata.num_rows)
 
 
 @contextlib.contextmanager
 def _parquet(path: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file on whose pages' checksums the reader insists; what goes wrong is its damage.
+    """Open a Parquet file with checksums verified; errors in reading it become DamagedFile.
 
-    A local file is opened by Arrow itself. A Python file may be let go by one of Arrow's threads
-    when the interpreter has ended, which aborts the process.
+    A local file is opened by Arrow itself: Arrow's threads may release a Python file object after
+    the interpreter has ended, which aborts the process.
     """
     if is_local(path):
         os.close(open_regular(path, os.O_RDONLY))
@@ -380,13 +380,13 @@ def _parquet(path: str) -> Iterator[pq.ParquetFile]:
 
 
 def commit_file(root: str, path: str, data: bytes, rows: int) -> FileRef:
-    """Write one file of an atlas and say what was committed."""
+    """Write one file of an atlas; returns its path, size and digest for the ledger."""
     write_atomic(join(root, path), data)
     return FileRef(path, rows, len(data), digest(data))
 
 
 def commit_table(root: str, path: str, table: pa.Table) -> FileRef:
-    """Write one table of an atlas, and prove that Parquet's own reader finds its rows."""
+    """Write one table of an atlas. Raises OSError if Parquet's reader misses rows."""
     data = table_bytes(table)
     rows = pq.read_metadata(io.BytesIO(data)).num_rows
     if rows != table.num_rows:

@@ -1,4 +1,4 @@
-"""The atlas that a run writes: its manifest, its ledger, what is forgotten and tidied."""
+"""The atlas that a run writes: its manifest and ledger, and deleting what is invalid."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _ENDINGS = (".parquet", ".bin", ".json", ".faiss", ".safetensors", ".checkpoint"
 _UNLEDGERED = re.compile(
     r"atlas\.json|ledger/.*|work/\w+\.(json|parquet)|work/(tiles|vocabulary|organise)/[^/]*\.parquet"
 )
-"""What stages make for themselves, whatever was there before."""
+"""Files that stages write without entering them in the ledger."""
 
 
 @dataclass
 class AtlasStore:
     """One atlas on any of Beam's filesystems. Paths inside it are relative to `root`.
 
-    `restored` says why the manifest could not be read, if it could not.
+    `restored` is the reason if the manifest could not be read and was restored from the ledger.
     """
 
     root: str
@@ -88,7 +88,7 @@ class AtlasStore:
 
     @property
     def doubted(self) -> bool:
-        """Whether every file's digest is to be read before the file is believed."""
+        """Whether the digest of every file is computed before its entry is taken as valid."""
         return self.reader.doubted
 
     @doubted.setter
@@ -97,7 +97,7 @@ class AtlasStore:
 
     @property
     def lost(self) -> dict[str, dict[str, LostLine]]:
-        """The lines of the ledger that do not hold, by stage and shard."""
+        """The invalid entries of the ledger, by stage and shard."""
         return self.reader.lost
 
     def _read_manifest(self) -> None:
@@ -116,7 +116,7 @@ class AtlasStore:
         self.manifest = restored_manifest(self.root, self.reader)
 
     def _place(self) -> str:
-        """What a copy of an atlas on local disk does not share with it; empty elsewhere."""
+        """An identity of a local atlas's folder, which a copy does not have; empty if remote."""
         try:
             return str(os.stat(self.root).st_ino) if storage.is_local(self.root) else ""
         except FileNotFoundError:
@@ -127,7 +127,7 @@ class AtlasStore:
         return self.reader.stages()
 
     def ledger(self, stage: str, *, refresh: bool = False) -> dict[str, LedgerEntry]:
-        """Entries of a stage by shard that hold (LedgerReader.entries)."""
+        """The valid entries of a stage by shard (see LedgerReader.entries)."""
         return self.reader.entries(stage, refresh=refresh)
 
     def image_shards(self) -> dict[str, LedgerEntry]:
@@ -146,16 +146,16 @@ class AtlasStore:
         return self.reader.digests()
 
     def content(self, key: str) -> str | None:
-        """Identity that `<stage>/<shard>` or its `:<part>` has now, as later stages see it."""
+        """The current identity of `<stage>/<shard>`, or of its `:<part>`, for later stages."""
         stage, _, shard = key.rpartition("/")
         shard, _, part = shard.partition(":")
         entry = self.ledger(stage).get(shard)
         return entry.identity(part) if entry else None
 
     def check_all(self) -> None:
-        """Read the digests of everything where the atlas is doubted: it is a copy, or was damaged.
+        """Compute the digests of all files if the atlas is doubted: a copy, or damaged before.
 
-        What holds then is believed until it changes.
+        Valid entries then count as valid until their files change.
         """
         if self.doubted:
             log.info("%s is a copy, or was damaged: every digest is read", self.root)
@@ -164,11 +164,11 @@ class AtlasStore:
             self.doubted = False
 
     def doubt(self) -> bool:
-        """Read every digest again; whether any line of the ledger was lost that held before."""
+        """Compute every digest again; returns whether an entry that was valid before is invalid."""
         return self.reader.verify_again()
 
     def require(self, stages: Iterable[str]) -> None:
-        """Raises UserError where a line of one of these stages does not hold."""
+        """Raises UserError if an entry of one of these stages is invalid."""
         for stage in stages:
             self.ledger(stage)
             for line in self.lost[stage].values():
@@ -177,7 +177,7 @@ class AtlasStore:
                 )
 
     def forget(self, stage: str, shard: str, keep: frozenset[str] = frozenset()) -> None:
-        """Take a shard out of the ledger and delete its files, but those in `keep`."""
+        """Delete a shard's entry from the ledger, and its files except those in `keep`."""
         entry = self.ledger(stage).pop(shard, None)
         storage.delete(self.path(layout.ledger_entry(stage, shard)))
         for file in entry.files if entry else ():
@@ -185,16 +185,15 @@ class AtlasStore:
                 storage.delete(self.path(file.path))
 
     def tidy(self) -> None:
-        """Take out of the atlas the lines that did not hold and were not made again.
+        """Delete the invalid entries that were not computed again, and files that no entry lists.
 
-        Then what no line of the ledger knows in the folders of the data goes, too: rows that a lost
-        line has left would stand beside those made in their place.
+        Files that an invalid entry leaves in the tables would duplicate the rows that replace them.
         """
         lost = [stage for stage, lines in self.lost.items() if lines]
         for stage in lost:
             self.ledger(stage, refresh=True)
             for shard in self.lost[stage]:
-                with contextlib.suppress(UserError):  # a name that is not ours
+                with contextlib.suppress(UserError):  # a name that no stage would give
                     storage.delete(self.path(layout.ledger_entry(stage, shard)))
             self.lost[stage] = {}
         if lost:
@@ -204,9 +203,10 @@ class AtlasStore:
                 log.warning("%s: no line of the ledger knows it; it is deleted", self.path(path))
 
     def strays(self) -> list[str]:
-        """Files that no line of the ledger knows and no stage makes for itself, sorted.
+        """Files that no entry of the ledger lists, sorted.
 
-        Hidden ones do not count, nor do those with a name or an ending that no file of ours has.
+        Not among them are files that stages write outside the ledger, hidden files, and files with
+        a name or an ending that no stage gives.
         """
         known = {
             file.path
@@ -225,7 +225,7 @@ class AtlasStore:
             if not self.manifest:
                 self.manifest = {"schema_version": SCHEMA_VERSION, "stages": {}}
             self.save()
-        except Exception as error:  # each filesystem says "read-only" in its own way
+        except Exception as error:  # each of Beam's filesystems raises types of its own
             raise UserError(
                 f"{self.root} cannot be written ({error}): choose a folder you may write to"
             ) from error
@@ -240,10 +240,10 @@ class AtlasStore:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs on this machine out of an atlas on local disk; ends with the process.
+        """Lock an atlas on local disk against other runs on this machine, until this process ends.
 
-        Raises UserError where another run has it. Object stores know no locks: there it is the
-        user's to start one run at a time.
+        Raises UserError if another run holds the lock. Object stores have no locks: there the user
+        must start one run at a time.
         """
         with exclusive(self.root) if storage.is_local(self.root) else contextlib.nullcontext():
             self.reader.renewing = storage.is_local(self.root)
@@ -254,7 +254,7 @@ class AtlasStore:
                 self.reader.renewing = False
 
     def _sweep(self, before: float) -> None:
-        """Delete the half-written files that killed runs have left, those older than this run."""
+        """Delete the temporary files of killed runs: those older than this run."""
         left = storage.half_written(self.root, before)
         for path in left:
             storage.delete(path)
@@ -263,5 +263,5 @@ class AtlasStore:
 
 
 def _visible(name: str) -> bool:
-    """Whether a file is somebody's; a killed run may leave a temporary one of ours."""
+    """Whether a file is not hidden. Killed runs may leave hidden temporary files."""
     return not name.startswith(".")

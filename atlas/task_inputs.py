@@ -1,4 +1,4 @@
-"""What a task of a stage reads: tables of a role, shard by shard, and cameras by their key."""
+"""Reading the inputs of a task: tables in a role, shard by shard, and cameras by their key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of photographs that are not in the map, from what a merge task reads."""
+"""The table of photographs that are not in the map, from the inputs of a merge task."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def read_unregistered(
     """Return schemas.tables.UNREGISTERED: every photograph of `task` without a row in `poses`.
 
     The task's `images` and `rejects` are read whole, `pairs` and `two_views` shard by shard and
-    only if the reason has to be looked for there. `collection` is what the names of photographs
-    that were never read are relative to.
+    only if the reason has to be looked for there. `collection` is the folder that names are
+    relative to, for photographs that were never read.
     """
 
     def joined(role: str, schema: pa.Schema, columns: list[str]) -> pa.Table:

@@ -1,5 +1,6 @@
-"""A model as COLMAP and the tools after it want it: names of files that lie beside it, and sizes
-that agree with them."""
+"""Writing a model for COLMAP and tools that read its models: its images have the names of the files
+exported beside it, and their sizes agree.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ Size = tuple[int, int]
 
 
 def read_reconstruction(folder: Path) -> pycolmap.Reconstruction:
-    """Read COLMAP's binary files. Raises UserError where they are none."""
+    """Read COLMAP's binary files. Raises UserError for other files."""
     try:
         return pycolmap.Reconstruction(str(folder))
     except Exception as error:  # COLMAP's checks come as several types
@@ -22,7 +23,7 @@ def read_reconstruction(folder: Path) -> pycolmap.Reconstruction:
 
 
 def image_sizes(model: pycolmap.Reconstruction) -> dict[str, Size]:
-    """(width, height) in pixels of each image's camera, by name; of all, registered or not."""
+    """(width, height) in pixels of each image's camera by name, for registered and other images."""
     cameras = {number: (camera.width, camera.height) for number, camera in model.cameras.items()}
     return {
         image.name: cameras[image.camera_id]

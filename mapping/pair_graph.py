@@ -33,7 +33,7 @@ class PairGraph:
         self.rotation = Rotation.from_quat(quaternions[:, [1, 2, 3, 0]])
 
     def around(self, images: Indices) -> tuple[Indices, Indices, Indices]:
-        """Return (row of `images`, partner, pair) of every pair of each image, as three arrays."""
+        """Return three arrays, for every pair of each image: row of `images`, partner, pair."""
         count = self.start[images + 1] - self.start[images]
         row = np.repeat(np.arange(len(images)), count)
         place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)

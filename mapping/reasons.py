@@ -1,7 +1,7 @@
-"""Why an image is in no model, in the words that tile.json and merge.json have for it.
+"""The sentences in tile.json and merge.json that say why an image is in no model.
 
-Each sentence begins with one of these, and stands for one reason of `unregistered.parquet`; figures
-may follow.
+Each reason in these files begins with one of the sentences below, which stands for one reason of
+`unregistered.parquet`; figures may follow.
 """
 
 from __future__ import annotations

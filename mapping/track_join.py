@@ -105,7 +105,7 @@ def _add_images(model: pycolmap.Reconstruction, other: pycolmap.Reconstruction) 
         if image.name in number_of:
             own = model.image(number_of[image.name])
             if not own.has_pose:
-                # It was taken out of `model`: there it is still, without a place.
+                # The image was removed from `model`, which still has it, but without a pose.
                 frame = model.frame(own.frame_id)
                 frame.rig_from_world = image.cam_from_world()
                 model.register_frame(own.frame_id)

@@ -1,8 +1,8 @@
-"""Why each photograph that is not in the map is not: every one of them, each with one reason.
+"""The reason for every photograph that is not in the map.
 
-A photograph falls out at the first step that it does not pass; the later ones never saw it. What
-is asked of the steps are counts and names, so that a table of a million photographs costs some
-array operations.
+A photograph has one reason: that of the first step which it did not pass, as later steps did not
+have it. Counts and names of each step are enough to tell, so that a table of a million photographs
+takes a few array operations.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _ORDER = {reason: place for place, reason in enumerate(UnregisteredReason)}
 
 @dataclass(frozen=True)
 class MapOutcome:
-    """What became of the images of the tiles, by image_id.
+    """The results of reconstruction and merging for the images of tiles.
 
-    `tiles` are the reports of tile.json by name; `in_models` names a tile's model in which an image
-    is; `merge` says why merging left one out that was in such a model.
+    `tiles` are the reports of tile.json by name. By image_id, `in_models` names a model of a tile
+    that holds the image, and `merge` gives the reason if merging left out an image of such a model.
     """
 
     tiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class MapOutcome:
 
 
 def pairs_per_image(image_ids: pa.Array, pairs: Iterable[pa.Table]) -> Counts:
-    """How many of the pairs (columns image_id_a, image_id_b) each image is in, (n,)."""
+    """The number of pairs (columns image_id_a, image_id_b) of each image, (n,)."""
     counts = np.zeros(len(image_ids), np.int64)
     for table in pairs:
         for end in ("image_id_a", "image_id_b"):
@@ -64,7 +64,7 @@ def pairs_per_image(image_ids: pa.Array, pairs: Iterable[pa.Table]) -> Counts:
 
 
 def verified_only(two_views: pa.Table) -> pa.Table:
-    """The rows of TWO_VIEWS, by their columns configuration and inliers, that show one scene."""
+    """The verified rows of TWO_VIEWS, by their columns configuration and inliers."""
     scene = pc.is_in(two_views["configuration"], value_set=pa.array(sorted(VERIFIED)))
     enough = pc.greater_equal(pc.list_value_length(two_views["inliers"]), MIN_INLIERS)
     return two_views.filter(pc.and_(scene, enough))
@@ -145,7 +145,7 @@ def _by_pairs(candidates: int, verified: int) -> Why:
 
 
 def _tile_reasons(outcome: MapOutcome) -> dict[str, Why]:
-    """What the tiles say of their images; of an image in several, the tile where it came furthest.
+    """The reason for each image of a tile; for an image in several tiles, that of the latest step.
 
     If a tile has failed, that is the reason for all of its images that have no other.
     """

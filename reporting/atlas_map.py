@@ -52,8 +52,10 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class AtlasMap:
-    """`item` is what BokehJS embeds; `layers` run from the top one down; `notes` say what is left
-    out; `caption` says what the axes are. There is no item where no image has a position."""
+    """The map for the page: `item` is what BokehJS embeds, None if no image has a position.
+
+    `layers` are from the top one down, `notes` say what is left out, `caption` what the axes are.
+    """
 
     item: dict[str, Any] | None
     layers: list[Layer]

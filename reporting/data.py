@@ -1,4 +1,4 @@
-"""What a report is made of: plain Arrow tables and dicts, filled by whoever read the atlas."""
+"""The data of a report: plain Arrow tables and dicts, which the caller reads from an atlas."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class _StageName(TypedDict):
 
 
 class StageTiming(_StageName, total=False):
-    """One stage of the run. `rate` is elements a second; `reused` were committed before."""
+    """The timing of a stage. `rate` is elements per second; `reused` were committed before."""
 
     elements: int
     reused: int
@@ -87,7 +87,7 @@ class StageTiming(_StageName, total=False):
 
 
 class IndexInfo(TypedDict, total=False):
-    """What `index.json` says; `recall` is of the index against exact search, 0 to 1."""
+    """The facts of `index.json`; `recall` (0 to 1) is that of the index against exact search."""
 
     model: str
     factory: str
@@ -131,7 +131,7 @@ class Retrieval:
 
 @dataclasses.dataclass(frozen=True)
 class ReportData:
-    """All that a report shows.
+    """Everything that a report shows.
 
     `images`, `rejects`, `pairs` and `poses` follow `schemas.tables`; only the columns that the
     report reads must be there (`pairs` is only counted). `two_views` follows TWO_VIEW_SUMMARY. A

@@ -24,7 +24,7 @@ NOT_VERIFIED = ("UNDEFINED", "DEGENERATE", "WATERMARK")
 
 
 def floats(table: pa.Table, name: str) -> Floats:
-    """A numeric column as float64, null as NaN; a column that is not there is all NaN."""
+    """A numeric column as float64 with NaN for null; a missing column is all NaN."""
     if name not in table.column_names:
         return np.full(table.num_rows, np.nan)
     column = table[name].combine_chunks().cast(pa.float64())
@@ -32,7 +32,7 @@ def floats(table: pa.Table, name: str) -> Floats:
 
 
 def strings(table: pa.Table, name: str) -> Strings:
-    """A string column as an object array, null as None; a column that is not there is all None."""
+    """A string column as an object array with None for null; a missing column is all None."""
     if name not in table.column_names:
         return np.full(table.num_rows, None, dtype=object)
     column = table[name].combine_chunks().cast(pa.string())
@@ -40,7 +40,7 @@ def strings(table: pa.Table, name: str) -> Strings:
 
 
 def rows_of(ids: pa.Array | pa.ChunkedArray, among: pa.Array) -> NDArray[np.int64]:
-    """Row of each id in `among`, -1 where it is not there."""
+    """The row of each id in `among`, -1 if it is not there."""
     indices = pc.index_in(ids, value_set=among)
     if isinstance(indices, pa.ChunkedArray):
         indices = indices.combine_chunks()
@@ -73,7 +73,7 @@ class RejectFigures:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Per-image arrays in the order of `images` (sorted by id), and what they sum up to."""
+    """Arrays per image, in the order of `images` (sorted by id), and totals."""
 
     images: pa.Table
     poses: pa.Table
@@ -86,15 +86,15 @@ class Facts:
     gps_residual_3d_m: Floats  # NaN without an altitude, too
     verified_pairs: pa.Table  # the verified rows of two_views, sorted by ids
     rejects: Sequence[RejectFigures]
-    rejects_unread: int  # rejects that are not among the images: nothing else is known of them
+    rejects_unread: int  # rejects that are not in `images`: nothing else is known of them
     models: Sequence[ModelFigures]
-    reason: Strings  # why the image is not in the map; None where it is, or nobody said
-    unregistered: pa.Table  # everything that is not in the map; not all of it is among the images
+    reason: Strings  # why the image is not in the map; None if it is, or if there is no reason
+    unregistered: pa.Table  # everything that is not in the map; some of it is not in `images`
     missing: Sequence[MissingFigures]
 
     @functools.cached_property
     def photographs(self) -> int:
-        """All files that were offered as photographs: in the map or not."""
+        """The number of files that were listed as photographs, in the map or not."""
         return self.registered_total + self.unregistered.num_rows
 
     @functools.cached_property
@@ -103,7 +103,7 @@ class Facts:
 
     @functools.cached_property
     def distinct(self) -> int:
-        """Images less exact duplicates: what can be registered."""
+        """The number of images without exact duplicates: those that can be registered."""
         return int((~self.duplicate | self.registered).sum())
 
     @functools.cached_property
@@ -186,7 +186,7 @@ def _model_figures(
     poses: pa.Table, images: pa.Table, horizontal: Floats, spatial: Floats
 ) -> list[ModelFigures]:
     image_row = rows_of(poses["image_id"], images["image_id"].combine_chunks())
-    # -1, of a pose without an image, takes the NaN that is appended.
+    # A pose without an image has row -1, which selects the NaN that is appended.
     of_pose = [np.append(residual, np.nan)[image_row] for residual in (horizontal, spatial)]
     model_of_pose = floats(poses, "model")
     points = floats(poses, "points")
@@ -194,7 +194,8 @@ def _model_figures(
     figures = []
     for model in np.unique(model_of_pose[np.isfinite(model_of_pose)]):
         of_model = model_of_pose == model
-        # Each image's mean error counts by its points: the mean over the model's observations.
+        # Mean errors of images are weighted by their points: the mean over the model's
+        # observations.
         weight = np.where(np.isfinite(error[of_model]), np.nan_to_num(points[of_model]), 0.0)
         mean = float(np.nansum(error[of_model] * weight) / weight.sum()) if weight.any() else np.nan
         flat, deep = (residual[of_model] for residual in of_pose)

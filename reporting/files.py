@@ -1,4 +1,4 @@
-"""The atlas's files, and how other people's tools read each of them."""
+"""The files of an atlas, and how common tools read each of them."""
 
 from __future__ import annotations
 

@@ -52,8 +52,11 @@ def hover_tool(marks: list[Any]) -> HoverTool:
 
 
 def street_frame(places: Places) -> GlyphRenderer | None:
-    """What widens the view to a street about a single image: else it would show the centimetres of
-    its GPS residual. It is not drawn, but the ranges count it."""
+    """An invisible frame around the places, some 30 m wide.
+
+    It counts for the ranges of the map, which for a single image would otherwise span the
+    centimetres of its GPS residual.
+    """
     known = [axis[np.isfinite(axis)] for axis in places.best]
     if any(axis.size == 0 or np.ptp(axis) > _STREET for axis in known):
         return None
@@ -69,7 +72,7 @@ def empty_plot(metric: bool) -> figure:
     wheel = WheelZoomTool()
     plot = figure(
         name="atlas",
-        # Hidden layers still count, so that the legend does not move the map.
+        # Hidden layers count, so that hiding one does not move the map.
         x_range=DataRange1d(range_padding=0.08, only_visible=False),
         y_range=DataRange1d(range_padding=0.08, only_visible=False),
         match_aspect=True,
@@ -105,7 +108,7 @@ def renumbered(item: dict[str, Any]) -> dict[str, Any]:
     """Count Bokeh's ids from 1 in order of appearance.
 
     Bokeh numbers models across the whole process, so that a second report in it would differ.
-    Only what Bokeh wrote as an id is touched: data stand in lists, never under a key of their own.
+    Only values under Bokeh's own keys of ids are changed: data are in lists without such keys.
     """
     known: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""Photographs that are not in the map: counted by reason, and some of each shown."""
+"""Photographs that are not in the map: counted by reason, with some examples of each."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def missing_figures(unregistered: pa.Table) -> list[MissingFigures]:
 
 
 def shown(unregistered: pa.Table, limit: int) -> pa.Table:
-    """At most `limit` rows, as many of each reason as of the others; sorted by reason and name."""
+    """At most `limit` rows, about equally many of each reason; sorted by reason and name."""
     ordered = unregistered.sort_by([("reason", "ascending"), ("name", "ascending")])
     reason = np.asarray(ordered["reason"].to_pylist(), object)
     _, start, count = np.unique(reason, return_index=True, return_counts=True)

@@ -47,8 +47,8 @@ def render(data: ReportData) -> str:
     """
     facts = facts_of(data)
     drawing = atlas_map(data, facts)
-    # Raw code stands in the page, so that it needs no second file; each piece is a file of ours or
-    # of a package, never of the collection.
+    # Code is inlined, so that the page needs no second file. It comes from this package and from
+    # Bokeh, never from the collection.
     bokeh_js = Resources(mode="inline", components=["bokeh"]).js_raw[0]
     report_js = (_HERE / "static" / "report.js").read_text(encoding="utf-8")
     css = (_HERE / "static" / "report.css").read_text(encoding="utf-8")
@@ -77,7 +77,7 @@ def render(data: ReportData) -> str:
         seconds=seconds,
         models=facts.models[:MAX_ROWS],
         models_left=max(0, len(facts.models) - MAX_ROWS),
-        # A collection without altitudes has no residual in space: no column of dashes.
+        # Without altitudes there are no 3-D residuals, and the column is left out.
         models_have_3d=any(math.isfinite(each.gps_residual_3d_median_m) for each in facts.models),
         tiles_have_3d=any(each["gps_residual_3d_median_m"] is not None for each in tiles),
         tiles=tiles,
@@ -117,7 +117,7 @@ def _policy(*scripts: str) -> str:
 
 
 def _script_safe(text: str) -> str:
-    """JSON that cannot end the script element it stands in, nor open a comment."""
+    """JSON in which no text can end the script element that it is in, or open a comment."""
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 

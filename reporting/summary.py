@@ -1,4 +1,4 @@
-"""What a build says on the terminal when it ends."""
+"""The summary that a build prints when it ends."""
 
 from __future__ import annotations
 
@@ -83,14 +83,17 @@ def _figures(data: ReportData, facts: Facts) -> list[str]:
 
 
 def _failures(data: ReportData) -> list[str]:
-    """What failed tiles say of themselves, each once, with how many say it; most often first."""
+    """The most frequent reasons of failed tiles, with the number of tiles that have each."""
     reasons = Counter(str(tile["failure"]) for tile in data.tiles if tile.get("failure"))
     most = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
     return [text + (f" ({count:,} tiles)" if count > 1 else "") for text, count in most]
 
 
 def _missing(facts: Facts) -> list[tuple[str, str]]:
-    """How many photographs are not in the map, and why; with the registered they are all."""
+    """The number of photographs that are not in the map, by reason.
+
+    Together with the registered ones they are all photographs.
+    """
     if not facts.missing:
         return []
     total = f"{facts.unregistered.num_rows:,} of {facts.photographs:,} photographs"
@@ -126,5 +129,5 @@ def _stages(data: ReportData) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """Control characters, which a terminal would obey, as escapes."""
+    """The text with control characters escaped: a terminal would obey them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

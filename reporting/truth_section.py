@@ -37,7 +37,7 @@ class RecallAt:
 
 @dataclasses.dataclass(frozen=True)
 class TruthSection:
-    """What the page shows. Without recalls there were no descriptors; see TruthFigures."""
+    """The content of the section. Without descriptors there are no recalls; see TruthFigures."""
 
     current: bool
     map: dict[str, Any]
@@ -51,7 +51,7 @@ class TruthSection:
 
 
 def truth_section(figures: TruthFigures | None) -> TruthSection | None:
-    """The section; None without a comparison."""
+    """The section of a comparison; None without one."""
     if figures is None:
         return None
     of_map, retrieval = figures["map"], figures["retrieval"]
@@ -81,7 +81,7 @@ def recalls(retrieval: dict[str, Any]) -> list[RecallAt]:
 
 
 def notes(retrieval: dict[str, Any]) -> list[str]:
-    """What a reader must know of how the recalls of `retrieval` were measured, as sentences."""
+    """Sentences on how the recalls of `retrieval` were measured."""
     queries, unturned = retrieval["queries"], retrieval["queries_without_heading"]
     turned = f" and {retrieval['right_deg']:g} degrees of its heading" if unturned < queries else ""
     sentences = [
@@ -126,8 +126,11 @@ def recall_lines(retrieval: dict[str, Any] | None, model: str) -> str:
 
 
 def _errors(errors: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """Rows of the table of the map's errors: a name; its median, 95 % and max; how many images
-    are over 1 m and over 5 m off (none of a rotation's), of how many."""
+    """Rows of the table of the map's errors: a name, and its figures.
+
+    These are median, 95 % and maximum; how many images are over 1 m and over 5 m off (empty for
+    rotations), and how many were compared.
+    """
     return [
         (
             name,
