@@ -24,7 +24,7 @@ example:
 
 
 def command_line() -> Parser:
-    """What the job can be told."""
+    """The parser of the job."""
     options = parser(
         "check-map",
         "Compare an atlas with the truth: registered share, position and rotation error of its\n"

@@ -81,18 +81,16 @@ def parser(job: str, text: str, *, epilog: str = "", json_help: str = "") -> Par
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    output = options.add_argument_group("what is said")
+    output = options.add_argument_group("output")
     output.add_argument("--version", action="version", version=f"vladmap {VERSION}")
     loud = output.add_mutually_exclusive_group()
     loud.add_argument(
-        "-v", "--verbose", action="store_true", help="also what Beam and other libraries say"
+        "-v", "--verbose", action="store_true", help="also the log of Beam and other libraries"
     )
     loud.add_argument(
         "-q", "--quiet", action="store_true", help="no progress: only warnings, errors, results"
     )
-    output.add_argument(
-        "--log-file", metavar="FILE", help="append all that is said to a file, with dates"
-    )
+    output.add_argument("--log-file", metavar="FILE", help="append the log to a file, with dates")
     if json_help:
         output.add_argument("--json", action="store_true", help=json_help)
     return options

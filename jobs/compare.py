@@ -31,7 +31,7 @@ examples:
 
 
 def command_line() -> Parser:
-    """What the job can be told."""
+    """The parser of the job."""
     options = parser(
         "compare",
         "Measure methods of place recognition side by side: recall@1 and @5, bytes an image,\n"

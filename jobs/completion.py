@@ -18,7 +18,7 @@ examples:
 
 
 def command_line() -> Parser:
-    """What the job can be told."""
+    """The parser of the job."""
     options = parser("completion", "Print a shell's completion of vladmap.", epilog=_EPILOG)
     options.add_argument("shell", choices=("bash", "zsh", "fish"))
     return options

@@ -11,7 +11,7 @@ from vladmap.schemas.rejects import UserError
 
 
 def command_line() -> Parser:
-    """What the job can be told."""
+    """The parser of the job."""
     options = parser(
         "convert",
         "Write a checkpoint as safetensors with a model card inside: where it came from,\n"

@@ -45,7 +45,7 @@ _HELP = {
 
 
 def command_line() -> Parser:
-    """What the job can be told."""
+    """The parser of the job."""
     defaults = Distillation()
     options = parser(
         "distil",

@@ -31,7 +31,7 @@ examples:
 
 
 def command_line() -> Parser:
-    """What the job can be told."""
+    """The parser of the job."""
     options = parser(
         "evaluate",
         "Measure place recognition: recall@1/5/10/20/100, mean average precision, precision and\n"

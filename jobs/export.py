@@ -41,7 +41,7 @@ examples:
 
 
 def command_line() -> Parser:
-    """What the job can be told."""
+    """The parser of the job."""
     options = parser(
         "export",
         "Write what an atlas holds in the formats of other tools.",

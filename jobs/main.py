@@ -20,7 +20,7 @@ class Job(Protocol):
     """What `load` returns: a module of this package, or the job of a stage."""
 
     def command_line(self) -> Parser:
-        """What the job can be told."""
+        """The parser of the job."""
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the job with these words of a command line; returns the exit code."""

@@ -9,7 +9,7 @@ from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, wo
 
 
 def command_line() -> Parser:
-    """What the job can be told."""
+    """The parser of the job."""
     options = parser(
         "models",
         "List the descriptor models, or say what checkpoints hold.",

@@ -12,7 +12,7 @@ from vladmap.schemas.rejects import UserError
 
 
 def command_line() -> Parser:
-    """What the job can be told."""
+    """The parser of the job."""
     options = parser(
         "sample",
         "Render a drive through a city: OUT/images/ with EXIF GPS, OUT/truth.parquet.",

@@ -41,7 +41,7 @@ class StageJob:
         return StageJob(stage.name, [stage.name], stage.text, stage.examples)
 
     def command_line(self) -> Parser:
-        """What the job can be told."""
+        """The parser of the job."""
         examples = "\n".join(f"  {line}" for line in self.examples)
         made = parser(
             self.name, self.text, epilog=_EPILOG.format(examples=examples), json_help=_JSON

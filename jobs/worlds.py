@@ -25,7 +25,7 @@ example:
 
 
 def command_line() -> Parser:
-    """What the job can be told."""
+    """The parser of the job."""
     options = parser(
         "worlds",
         "Render cities, each seen on many days: OUT/images/SPLIT/{database,queries}/@...@.jpg.",
