@@ -340,7 +340,7 @@ def _refine(
     return current
 
 
-def _stepped(similarity: Similarity, step: Array) -> Similarity:
+def _stepped(similarity: Similarity, step: NDArray[np.floating[Any]]) -> Similarity:
     """Return a similarity changed by a step (7,): log scale, rotation vector, translation."""
     return Similarity(
         similarity.scale * float(np.exp(np.clip(step[0], -1.0, 1.0))),
