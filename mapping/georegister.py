@@ -323,7 +323,8 @@ def _refine(
     value, damping = observed.cost(residuals), 1e-6
     for _ in range(_MAX_ITERATIONS):
         normal, gradient = observed.normal_equations(current, residuals)
-        step = -np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), gradient)
+        damped = normal + damping * np.diag(np.diag(normal) + 1e-12)
+        step = -np.asarray(np.linalg.solve(damped, gradient), np.float64)
         trial = _stepped(current, step)
         trial_residuals = observed.residuals(trial)
         trial_value = observed.cost(trial_residuals)
@@ -340,7 +341,7 @@ def _refine(
     return current
 
 
-def _stepped(similarity: Similarity, step: NDArray[np.floating[Any]]) -> Similarity:
+def _stepped(similarity: Similarity, step: Array) -> Similarity:
     """Return a similarity changed by a step (7,): log scale, rotation vector, translation."""
     return Similarity(
         similarity.scale * float(np.exp(np.clip(step[0], -1.0, 1.0))),
