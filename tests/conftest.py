@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
 
+import functools
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from filelock import FileLock
 _SHARED = ("rendered_city", "built_atlas", "tiled_atlas")
 
 Snapshot = dict[str, tuple[int, int]]
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,8 +43,14 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """(name, make) -> the folder of that name, which `make` fills once in a run. Read only."""
+    return functools.partial(_made_once, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def rendered_city(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """images/ with 30 photographs of a street in two drives, and truth.parquet. Read only.
+    """images/ with 24 photographs of a street in two drives, and truth.parquet. Read only.
 
     Two drives, two cells: photographs without GPS are in the cell `none`.
     """

@@ -41,7 +41,7 @@ def test_nearly_every_image_is_in_one_model_near_its_true_place(
 ) -> None:
     result = distance_to_truth(rendered_city, built_atlas)
     assert result["share_in_largest"] >= 0.9
-    # 30 positions with a noise of 3 m leave the map's own place uncertain by some metres.
+    # 24 positions with a noise of 3 m leave the map's own place uncertain by some metres.
     assert result["by_gps_m"]["median"] < 4.0
     assert result["aligned_m"]["median"] < 0.5
 

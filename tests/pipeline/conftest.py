@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import MadeOnce
 from tests.drives import write_drive
 from tests.pipeline.test_stages import build
 
 
 @pytest.fixture(scope="session")
-def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def grown(made_once: MadeOnce) -> tuple[Path, Path]:
     """A collection that grew once, and its atlas up to the pairs: two generations."""
-    folder = tmp_path_factory.mktemp("grown")
-    for start, count in ((0, 8), (8, 4)):
-        write_drive(folder / "photos", count, start=start)
-        build(folder / "photos", folder / "atlas")
+
+    def make(folder: Path) -> None:
+        for start, count in ((0, 8), (8, 4)):
+            write_drive(folder / "photos", count, start=start)
+            build(folder / "photos", folder / "atlas")
+
+    folder = made_once("grown", make)
     return folder / "photos", folder / "atlas"

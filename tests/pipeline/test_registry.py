@@ -89,6 +89,7 @@ def test_a_stage_reads_only_the_options_that_it_declares(rerank: str, atlas_copy
     options = kept_options(atlas)
     assert options is not None
     values = {**vars(options), "atlas": str(atlas_copy), "relearn": True, "rerank": rerank}
+    values |= {"rerank_candidates": 4, "patch_dimension": 16, "clusters": 8, "threads": 1}
     run = Run(atlas, Watched(**values))
     with atlas.locked():
         for stage in STAGES.values():

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.conftest import MadeOnce
 from tests.drives import write_drive
 from tests.pipeline.test_stages import build, done, files
 from vladmap.atlas import image_parts, storage
@@ -131,18 +132,19 @@ def tasks_with(atlas: Path, scratch: Path, **options: Any) -> dict[str, Sequence
     return recorder.tasks
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    write_drive(folder, 24)
-    return folder
+@pytest.fixture(scope="session")
+def photos(made_once: MadeOnce) -> Path:
+    return made_once("stale-photos", lambda folder: write_drive(folder, 24))
 
 
-@pytest.fixture(scope="module")
-def atlas(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def atlas(photos: Path, made_once: MadeOnce) -> Path:
     """Built up to verified pairs; one tile stands in the ledger by name."""
-    folder = tmp_path_factory.mktemp("atlas")
-    finished = build(photos, folder, **BASE)
+    return made_once("stale-atlas", lambda folder: write_atlas(photos, folder))
+
+
+def write_atlas(photos: Path, folder: Path) -> None:
+    finished = build(photos, folder, **BASE, threads=1)
     STAGES["verify"].work(finished)
     learnt = (folder / "index/netvlad-lite/model.safetensors").read_bytes()
     words = vocabulary.from_bytes(learnt)
@@ -151,7 +153,6 @@ def atlas(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     task = Task("t0", "none", "tiles/t0/tile.json", "made")
     file = storage.commit_file(str(folder), task.output, b"{}", 1)
     commit_entry(str(folder), "reconstruct", task, [file], counts={"models": 1, "failed": 0})
-    return folder
 
 
 def test_every_option_is_in_one_of_the_tables() -> None:
@@ -243,7 +244,7 @@ def test_a_stage_reads_no_column_of_images_that_its_inputs_leave_out(
     monkeypatch.setattr(storage, "read_table", spy_table)
     monkeypatch.setattr(run.Run, "pipeline", spy_pipeline)
     STAGES["verify"].work(
-        build(photos, tmp_path / "atlas", **BASE, everywhere=2, rerank="features")
+        build(photos, tmp_path / "atlas", **BASE, everywhere=2, rerank="features", threads=1)
     )
     assert {"describe", "index places", "pair", "features", "cameras", "verify"} <= set(read)
     # A camera's choice stands: it is made again where more of its images are there to try.
