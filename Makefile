@@ -22,7 +22,7 @@ ANSWERS = import os, sys, threading, urllib.request as web; \
     asked.start(); asked.join(4); os._exit(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test lint types bench bench-describe bench-rerank weights spark clean
+.PHONY: help demo check test lint types bench bench-describe bench-rerank bench-tiles weights spark clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench: $(READY) ## Measure images a second of ingest and describe against the ba
 
 bench-describe: $(READY) ## Measure images a second of each descriptor model
 	$(BIN)/python -m benchmarks.describe
+
+bench-tiles: $(READY) ## Measure what cutting a map into tiles costs, and what more cores gain
+	$(BIN)/python -m benchmarks.tiles --cores
 
 bench-rerank: $(READY) ## Measure re-ranking; with PHOTOS=<folder of sets> its recall, too
 	$(BIN)/python -m benchmarks.rerank

@@ -1,7 +1,9 @@
 """Tiles: bounded, connected, overlapping sets of images, each to be reconstructed on its own.
 
-Boundaries are lines of a fixed grid (the quadtree of Web Mercator), so that a collection that
-grows splits the tiles that outgrow their bound and leaves the others as they are. A line that cuts
+Images are cut into two, and each part again, until each fits: along lines of a fixed grid (that of
+the quadtree of Web Mercator), the coarsest that leads to few enough tiles, for each tile maps its
+overlap once more. A collection that grows keeps coarse lines, so that tiles far from what is new
+stay as they are. A line that cuts
 a street leaves fragments that no pair joins to the rest of their square: they go to the tile
 that they are best connected to.
 """
@@ -21,6 +23,8 @@ from vladmap.mapping.graph import connected_components
 
 # Of a tile's bound, the share left to images that it has in common with its neighbours.
 _OVERLAP = 0.2
+# At most so many tiles, over images / bound, are to come of a cut.
+_TILES = 1.5
 # A core smaller than this share of its bound joins a neighbour, which may reach this share of all.
 _FRAGMENT = 0.5
 _FULL = 0.9
@@ -73,20 +77,22 @@ def plan_tiles(
     component = connected_components(len(ids), first, second)
     core_images = int(max_images * (1 - _OVERLAP))
     leaf_of = np.full(len(ids), -1, np.int64)
-    names: list[str] = []
-    for root in np.unique(component[linked]):
-        members = linked[component[linked] == root]
-        for suffix, leaf in _leaves(members, latitude, longitude, core_images):
-            leaf_of[leaf] = len(names)
-            names.append(f"c{ids[root][:12]}{suffix}")
+    leaves = (
+        leaf
+        for root in np.unique(component[linked])
+        for leaf in _leaves(
+            linked[component[linked] == root], latitude, longitude, core_images, max_images
+        )
+    )
+    for number, leaf in enumerate(leaves):
+        leaf_of[leaf] = number
     inside = leaf_of[first] == leaf_of[second]
     piece = connected_components(len(ids), first[inside], second[inside])
     piece[leaf_of < 0] = -1
     group = _mended(piece, first, second, core_images, max_images)
-    named = _names(group, leaf_of, names, ids)
     tiles = [
         _tile(
-            named[number],
+            f"c{ids[number][:16]}",
             ids,
             np.flatnonzero(group == number),
             _overlapping(group, number, first, second, pair_weight, max_images),
@@ -145,28 +151,6 @@ def _counts(values: Indices) -> tuple[Indices, Indices]:
     return distinct, count.astype(np.int64)
 
 
-def _names(
-    group: Indices, leaf_of: Indices, leaf_names: list[str], ids: NDArray[np.object_]
-) -> dict[int, str]:
-    """A name for each group: of the leaf that most of its images are of.
-
-    Where two groups are of one leaf, the smaller one's has its first image's name at its end.
-    """
-    inside = group >= 0
-    keys, counts = _counts(group[inside] * len(leaf_names) + leaf_of[inside])
-    number, leaf = np.divmod(keys, len(leaf_names))
-    best = np.lexsort((leaf, -counts, number))
-    groups, where = np.unique(number[best], return_index=True)
-    chosen, size = leaf[best][where], counts[best][where]
-    named: dict[int, str] = {}
-    taken: set[int] = set()
-    for row in np.lexsort((groups, -size)).tolist():
-        at, own = int(groups[row]), int(chosen[row])
-        named[at] = leaf_names[own] + (f"-{ids[at][:12]}" if own in taken else "")
-        taken.add(own)
-    return named
-
-
 def _tile(name: str, ids: NDArray[np.object_], core: Indices, members: Indices) -> Tile:
     members = np.union1d(core, members)
     return Tile(name, ids[members].tolist(), np.isin(members, core))
@@ -220,36 +204,61 @@ def _leaves(
     latitude: NDArray[np.float64],
     longitude: NDArray[np.float64],
     bound: int,
-) -> list[tuple[str, Indices]]:
-    """(suffix of the name, images) of the leaves of the quadtree over one component."""
+    full: int,
+) -> list[Indices]:
+    """Cut one component into parts of at most `bound` images, for tiles of at most `full`."""
     if len(members) <= bound:
-        return [("", members)]
+        return [members]
     if np.isnan(latitude[members]).any():
         # No position anywhere in the component: there is nothing to cut along but the ids.
-        parts = np.array_split(members, -(-len(members) // bound))
-        return [(f"-{number:03d}", part) for number, part in enumerate(parts)]
+        return np.array_split(members, -(-len(members) // bound))
     x = (longitude[members] + 180.0) / 360.0
     sine = np.sin(np.radians(np.clip(latitude[members], -_MAX_LATITUDE, _MAX_LATITUDE)))
     y = 0.5 - np.log((1 + sine) / (1 - sine)) / (4 * np.pi)
     steps = 1 << _MAX_LEVEL
-    column, row = ((value * steps).clip(0, steps - 1).astype(np.int64) for value in (x, y))
-    leaves: list[tuple[str, Indices]] = []
-    waiting = [("", np.arange(len(members)))]
+    axes = [(value * steps).clip(0, steps - 1).astype(np.int64) for value in (x, y)]
+    leaves: list[Indices] = []
+    waiting = [np.arange(len(members))]
     while waiting:
-        key, inside = waiting.pop()
-        level = len(key)
-        if len(inside) <= bound or level == _MAX_LEVEL:
-            pieces = np.array_split(inside, -(-len(inside) // bound))
-            leaves.extend(
-                (f"-q{key}" + (f"-{number:03d}" if len(pieces) > 1 else ""), members[piece])
-                for number, piece in enumerate(pieces)
-            )
-            continue
-        shift = _MAX_LEVEL - level - 1
-        quadrant = 2 * ((row[inside] >> shift) & 1) + ((column[inside] >> shift) & 1)
-        waiting.extend(
-            (f"{key}{digit}", inside[quadrant == digit])
-            for digit in range(4)
-            if (quadrant == digit).any()
-        )
+        inside = waiting.pop()
+        if len(inside) <= bound:
+            leaves.append(members[inside])
+        else:
+            waiting.extend(_halves(inside, axes, bound, full))
     return leaves
+
+
+def _halves(
+    inside: Indices, axes: Sequence[Indices], bound: int, full: int
+) -> tuple[Indices, Indices]:
+    """Cut rows of `axes`, (n,) places along each, into two by one line of the grid.
+
+    It is the coarsest of those that lead to few enough tiles, and of equals the one in the middle.
+    """
+    count = len(inside)
+    below = np.arange(1, count)
+    tiles = np.maximum(
+        _tiles_of(below, bound, full) + _tiles_of(count - below, bound, full),
+        _tiles_of(np.array(count), bound, full),
+    )
+    best: tuple[tuple[int, ...], int, Indices] | None = None
+    for axis in axes:
+        order = inside[np.argsort(axis[inside], kind="stable")]
+        # Places differ from the bit on at which a line lies between them; 0 for the same place.
+        _, level = np.frexp((axis[order][1:] ^ axis[order][:-1]).astype(np.float64))
+        usable = np.flatnonzero(level)
+        if len(usable):
+            off = np.abs(2 * below - count)
+            at = usable[np.lexsort((off[usable], -level[usable], tiles[usable]))[0]]
+            key = (int(tiles[at]), -int(level[at]), int(off[at]))
+            if best is None or key < best[0]:
+                best = key, int(at) + 1, order
+    if best is None:  # all at one place
+        return inside[: count // 2], inside[count // 2 :]
+    _, at, order = best
+    return np.sort(order[:at]), np.sort(order[at:])
+
+
+def _tiles_of(images: Indices, bound: int, full: int) -> Indices:
+    """How many tiles numbers of images may come to: as many as must be, or as are few enough."""
+    return np.maximum(-(-images // bound), (_TILES * images / full).astype(np.int64))
