@@ -3,9 +3,9 @@
 Hausler et al., "Patch-NetVLAD: Multi-Scale Fusion of Locally-Global Descriptors for Place
 Recognition" (CVPR 2021).
 
-As published, a patch's sum of residuals comes from an integral image. Here sums over two cells are
-added to sums over four, and so on. The sums are the same, but more accurate: differences of an
-integral image's large float32 numbers lose digits.
+As published, a patch's sum of residuals comes from an integral image. Here it is a matrix product
+of its own, of the window's shares and descriptors, those of many patches in one call: the same
+sums, without the digits that differences of an integral image's large float32 numbers lose.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from vladmap.models.aggregations.netvlad import NetVLAD
 
-_NUMBERS_AT_ONCE = 1 << 19
+# Numbers in the residuals of patches in memory together: on a CPU they stay in its caches.
+_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 28}
 
 
 def patch_descriptors(
@@ -40,15 +41,15 @@ def patch_descriptors(
         raise ValueError(
             f"patches of {max(sizes)} cells do not fit a feature map of {height} x {width}"
         )
-    local, shares = aggregation.assign(features)
-    by_size = [
-        [
-            _of_image(aggregation, x.view(-1, height, width), a, size, weight, bias)
-            for x, a in zip(local, shares, strict=True)
-        ]
+    local, shares = (each.unflatten(2, (height, width)) for each in aggregation.assign(features))
+    if features.device.type != "cpu":
+        return [by_windows(aggregation, local, shares, size, weight, bias) for size in sizes]
+    # One at a time, as the caches want it, and so that sums do not depend on neighbours.
+    images = list(zip(local.split(1), shares.split(1), strict=True))
+    return [
+        torch.cat([_of_image(aggregation, *image, size, weight, bias) for image in images])
         for size in sizes
     ]
-    return [torch.stack(rows) for rows in by_size]
 
 
 def patch_centres(height: int, width: int, size: int, stride: int) -> Tensor:
@@ -63,6 +64,55 @@ def patch_centres(height: int, width: int, size: int, stride: int) -> Tensor:
     return torch.stack([grid[1].flatten(), grid[0].flatten()], dim=1).float()
 
 
+def by_windows(
+    aggregation: NetVLAD,
+    local: Tensor,
+    shares: Tensor,
+    size: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> Tensor:
+    """(N, D, H, W) unit local descriptors and their shares (N, K, H, W) -> (N, P, d).
+
+    A patch's sums are the product of its window's shares (K, size^2) and descriptors (size^2, D),
+    at the precision of `weight`. Rows of patches are taken together as memory allows, each with the
+    patches of all images.
+    """
+    dtype = torch.float32 if weight is None else weight.dtype
+    count, channels, height, width = local.shape
+    clusters, down = shares.shape[1], height - size + 1
+    local = local.to(dtype)
+    step = max(1, _AT_ONCE[local.device.type] // (count * (width - size + 1) * clusters * channels))
+    found = []
+    for start in range(0, down, step):
+        rows = slice(start, min(start + step, down) + size - 1)
+        ours = _windows(shares[:, :, rows], size).flatten(0, 2)  # (n, K, size^2)
+        theirs = _windows(local[:, :, rows], size).flatten(0, 2)
+        # Intra-normalisation makes a faint cluster count as much as any other, and float16 ends at
+        # 6e-8: each cluster is measured by its largest share in the window.
+        largest = ours.amax(2, keepdim=True).clamp(min=1e-30)
+        ours = (ours / largest).to(dtype)
+        residuals = torch.bmm(ours, theirs.transpose(1, 2)).float()
+        residuals = residuals - ours.float().sum(2, keepdim=True) * aggregation.centres
+        norms = torch.linalg.vector_norm(residuals, dim=2)
+        scales = torch.maximum(norms, aggregation.floor / largest[:, :, 0])
+        lengths = (norms / scales).square().sum(1, keepdim=True).sqrt().clamp(min=1e-12)
+        flat = (residuals / scales[:, :, None]).flatten(1)
+        if weight is not None:
+            flat = _product(flat, weight.T)
+        flat = flat / lengths
+        if weight is not None:
+            flat = functional.normalize(flat if bias is None else flat + bias, dim=1)
+        found.append(flat.unflatten(0, (count, -1)))
+    return torch.cat(found, 1)
+
+
+def _windows(grid: Tensor, size: int) -> Tensor:
+    """(N, C, H, W) -> (N, H - size + 1, W - size + 1, C, size^2): all windows, copied out."""
+    cut = grid.unfold(2, size, 1).unfold(3, size, 1)
+    return cut.permute(0, 2, 3, 1, 4, 5).flatten(4)
+
+
 def _of_image(
     aggregation: NetVLAD,
     local: Tensor,
@@ -71,51 +121,19 @@ def _of_image(
     weight: Tensor | None,
     bias: Tensor | None,
 ) -> Tensor:
-    """(D, H, W) unit local descriptors and their shares (K, L) -> (P, d)."""
-    significant = None if weight is None else _significant_shares(aggregation, shares, size, weight)
+    """`by_windows` of one image on a CPU, faster where each cell belongs to few clusters."""
+    significant = (
+        None
+        if weight is None
+        else _significant_shares(aggregation, shares[0].flatten(1), size, weight)
+    )
     if weight is None or significant is None:
-        rows, squares = _summed_first(aggregation, local, shares, size, weight)
-    else:
-        rows, squares = _projected_first(aggregation, local, shares, size, weight, significant)
+        return by_windows(aggregation, local, shares, size, weight, bias)
+    rows, squares = _projected_first(
+        aggregation, local[0], shares[0].flatten(1), size, weight, significant
+    )
     rows /= squares.sqrt().clamp(min=1e-12)
-    if weight is None:
-        return rows
-    return functional.normalize(rows if bias is None else rows + bias, dim=1)
-
-
-def _summed_first(
-    aggregation: NetVLAD, local: Tensor, shares: Tensor, size: int, weight: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Patches (P, d) by summing residuals, intra-normalising and then projecting, and the squared
-    lengths (P, 1) before the projection.
-
-    Clusters are computed some at a time: all residuals together are K times as large as the map,
-    and parts that fit into the caches are twice as fast.
-    """
-    channels, height, width = local.shape
-    local = local.permute(1, 2, 0).contiguous()[:, :, None]  # (H, W, 1, D)
-    shares = shares.T.reshape(height, width, -1).contiguous()
-    masses = _box_sums(shares, size)  # (P, K)
-    clusters = shares.shape[2]
-    step = max(1, _NUMBERS_AT_ONCE // local.numel())
-    squares = torch.zeros(len(masses), 1, device=local.device)
-    length = clusters * channels if weight is None else len(weight)
-    rows = torch.zeros(len(masses), length, device=local.device)
-    for start in range(0, clusters, step):
-        part = slice(start, start + step)
-        sums = _box_sums((shares[:, :, part, None] * local).flatten(2), size)
-        residuals = sums.unflatten(1, (-1, channels))
-        residuals.addcmul_(masses[:, part, None], aggregation.centres[part], value=-1)
-        norms = torch.linalg.vector_norm(residuals, dim=2, keepdim=True)
-        scales = norms.clamp(min=aggregation.floor)
-        residuals /= scales
-        squares += (norms / scales).square().sum(1)
-        columns = slice(start * channels, start * channels + residuals[0].numel())
-        if weight is None:
-            rows[:, columns] = residuals.flatten(1)
-        else:
-            rows += _product(residuals.flatten(1), weight[:, columns].T)
-    return rows, squares
+    return functional.normalize(rows if bias is None else rows + bias, dim=1)[None]
 
 
 def _projected_first(
@@ -126,10 +144,12 @@ def _projected_first(
     weight: Tensor,
     significant: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """`_summed_first` in the other order, for the pairs (cell, cluster) that are `significant`.
+    """`by_windows` in the other order, of the `significant` pairs of a cell and a cluster alone.
 
-    Between the two steps a cluster's sum is only scaled, and the projection is linear, so that each
-    cell's residual is projected once instead of once for each patch that covers it.
+    (D, H, W) and (K, L) -> rows (P, d), divided by their length neither before projection nor
+    after it, and the squares of the lengths before (P, 1). The projection is linear and a cluster's
+    sum is only scaled between the two, so each cell's residual is projected once instead of with
+    each of the patches that cover it.
     """
     channels, height, width = local.shape
     down, across = height - size + 1, width - size + 1
@@ -182,7 +202,7 @@ def _significant_shares(
     of a descriptor change by at most 2e-7. All are used where there is no floor, as in published
     models, and on a GPU, where index lists are slow.
     """
-    if aggregation.floor < 0.1 or shares.device.type != "cpu":
+    if aggregation.floor < 0.1:
         return None
     faint = 1e-5 if weight.dtype == torch.float32 else 1e-3
     cells, clusters = (2 * size**2 * shares.T > faint * aggregation.floor).nonzero(as_tuple=True)
@@ -190,28 +210,5 @@ def _significant_shares(
 
 
 def _product(rows: Tensor, weight: Tensor) -> Tensor:
-    """`rows` @ `weight`, computed at the precision of `weight`, as float32."""
+    """At the precision of `weight`; float32."""
     return (rows.to(weight.dtype) @ weight).float()
-
-
-def _box_sums(grid: Tensor, size: int) -> Tensor:
-    """(H, W, C) -> (P, C): sums over size x size windows."""
-    return _window_sums(_window_sums(grid, size, 0), size, 1).flatten(0, 1)
-
-
-def _window_sums(grid: Tensor, size: int, axis: int) -> Tensor:
-    """Sums over `size` neighbours along an axis, composed of sums over powers of two."""
-    length = grid.shape[axis] - size + 1
-    total: Tensor | None = None
-    start, width = 0, 1
-    while True:
-        if size & width:
-            part = grid.narrow(axis, start, length)
-            total = part if total is None else total + part
-            start += width
-        if start == size:
-            assert total is not None
-            return total
-        left = grid.shape[axis] - width
-        grid = grid.narrow(axis, 0, left) + grid.narrow(axis, width, left)
-        width *= 2

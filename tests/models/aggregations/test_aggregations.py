@@ -117,6 +117,33 @@ def test_patch_descriptors_are_their_definition_by_direct_summation(
         assert np.abs(rows.numpy() - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("floor", [1e-12, 1.0])
+@pytest.mark.parametrize("at_once", [1, 1 << 10, 1 << 30])
+def test_patches_of_a_batch_are_their_definition_however_many_are_taken_at_once(
+    floor: float, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU computes; without a floor clusters far fainter than float16's least count, too."""
+    monkeypatch.setitem(patches._AT_ONCE, "cpu", at_once)
+    generator = np.random.default_rng(9)
+    maps = generator.normal(size=(3, 7, 6, 8))
+    layer = NetVLAD.v2(torch.from_numpy(0.5 * generator.normal(size=(5, 7))), 40.0, floor)
+    weight, bias = generator.normal(size=(4, 35)), 0.1 * generator.normal(size=4)
+    local, shares = (
+        each.unflatten(2, (6, 8)) for each in layer.assign(torch.from_numpy(maps).float())
+    )
+    assert float(shares.amax((2, 3)).min()) < 1e-3
+    exact = torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+    for size in (2, 5):
+        expected = np.stack([patches_by_loops(one, layer, size) for one in maps])
+        expected = expected @ weight.T + bias
+        expected /= np.linalg.norm(expected, axis=2, keepdims=True)
+        found = patches.by_windows(layer, local, shares, size, *exact)
+        assert found.shape == expected.shape
+        assert np.abs(found.numpy() - expected).max() <= 2e-5
+        half = patches.by_windows(layer, local, shares, size, exact[0].half(), exact[1])
+        assert (half.numpy() * expected).sum(2).min() > 0.9995
+
+
 def test_patches_projected_a_cell_at_a_time_are_their_definition_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -125,7 +152,7 @@ def test_patches_projected_a_cell_at_a_time_are_their_definition_too(
     # All but hard assignment to many clusters: each cell belongs to few of them.
     layer = NetVLAD.v2(torch.from_numpy(0.5 * generator.normal(size=(40, 7))), 100.0, 1.0)
     weight, bias = generator.normal(size=(4, 280)), generator.normal(size=4)
-    monkeypatch.setattr(patches, "_summed_first", None)  # the other way is not there to be taken
+    monkeypatch.setattr(patches, "by_windows", None)  # the other way is not there to be taken
     found = patch_descriptors(
         layer,
         torch.from_numpy(maps).float(),
