@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vladmap.atlas import storage
 from vladmap.photos.decoding.bounds import size_limit
 from vladmap.photos.decoding.decode import decode_rgb
+from vladmap.photos.decoding.encoded import Encoded, encoded
 from vladmap.photos.files import photo_error
 from vladmap.photos.ids import content_hash
 from vladmap.schemas import tables
@@ -34,11 +35,15 @@ SHARD_ROWS = pa.schema(
 
 @dataclass(frozen=True)
 class Photo:
-    """A row of `images/` with its decoded pixels, (H, W, 3) uint8 upright RGB, or its error."""
+    """A row of `images/` with its decoded pixels, (H, W, 3) uint8 upright RGB, or its error.
+
+    In place of the pixels it may have the file, to be decoded elsewhere.
+    """
 
     row: dict[str, Any]
     pixels: NDArray[np.uint8] | None = None
     error: PhotoError | None = None
+    encoded: Encoded | None = None
 
 
 def shard_rows(root: str, path: str, also: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -63,12 +68,19 @@ def photo_bytes(uri: str, max_pixels: int) -> bytes:
         raise photo_error(error) from error
 
 
-def load_photo(row: dict[str, Any], max_pixels: int, target: Target | None = None) -> Photo:
-    """Read, check and decode one photograph."""
+def load_photo(
+    row: dict[str, Any], max_pixels: int, target: Target | None = None, as_file: bool = False
+) -> Photo:
+    """Read, check and decode one photograph.
+
+    `as_file` leaves a JPEG of the usual kinds to be decoded elsewhere.
+    """
     try:
         data = photo_bytes(row["uri"], max_pixels)
         if content_hash(data) != row["content_hash"]:
             raise PhotoError(RejectReason.CHANGED, "changed since ingest: run the build again")
+        if as_file and (file := encoded(data, max_pixels)) is not None:
+            return Photo(row, encoded=file)
         return Photo(row, decode_rgb(data, max_pixels=max_pixels, target=target))
     except PhotoError as error:
         return Photo(row, error=error)

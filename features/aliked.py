@@ -47,7 +47,7 @@ class Aliked(NetworkExtractor):
         small, factor = shrink(Image.fromarray(rgb), self.max_image_size)
         if min(small.size) < self.smallest:
             return KIND.none((width, height))
-        with convolutions(exact=True):
+        with convolutions():
             (detected,) = self._load()(self._tensor(small))
 
         # Where no score exceeds the threshold the network still returns weaker keypoints.

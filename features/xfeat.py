@@ -48,7 +48,7 @@ class XFeat(NetworkExtractor):
         size = [max(_STRIDE, side // _STRIDE * _STRIDE) for side in image.shape[-2:]]
         image = functional.interpolate(image, size, mode="bilinear", align_corners=False)
 
-        with convolutions(exact=True):
+        with convolutions():
             features, logits, reliability = self._load()(image)
         features = functional.normalize(features, dim=1)
         heat = _heatmap(logits)

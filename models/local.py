@@ -42,8 +42,8 @@ class ConvolutionalFeatures:
     `resampling` if there is one, to (N, `channels`, h, w) at its `stride`, possibly with a class
     token. `precision` is that of its weights and activations; a network with a method `lower` keeps
     its most sensitive layers in float32, and the output is converted to float32. CPUs have no fast
-    float16 arithmetic: on a CPU, float16 rounds the weights and computes in float32. In float32,
-    TF32 is switched off on a GPU.
+    float16 arithmetic: on a CPU, float16 rounds the weights and computes in float32. TF32 is
+    switched off on a GPU.
     """
 
     def __init__(
@@ -68,7 +68,6 @@ class ConvolutionalFeatures:
         arrays = {key: tensor.numpy() for key, tensor in weights.items()}
         self.digest = digest(f"{name} 2 mean {mean} std {std} {self.input_size}", arrays)
         self._resampling = resampling
-        self._exact = precision == "float32"
         dtype = PRECISIONS[precision]
         lower = getattr(network, "lower", network.to)
         network = lower(dtype).eval().requires_grad_(False)
@@ -96,23 +95,26 @@ class ConvolutionalFeatures:
     @torch.inference_mode()
     def maps(self, pixels: Pixels) -> Tensor:
         """(B, H, W, 3) uint8 at the input size -> (B, D, h, w) float32 on the device."""
-        return self.outputs(pixels)[0]
+        with convolutions():
+            return self.outputs(self.moved(pixels))[0]
 
-    @torch.inference_mode()
-    def outputs(self, pixels: Pixels) -> tuple[Tensor, ...]:
-        """(maps,), or (maps, class tokens (B, D)) where the network has a class token."""
-        stack = self._moved(torch.from_numpy(np.require(pixels, requirements=["C", "W"])))
+    def outputs(self, stack: Tensor) -> tuple[Tensor, ...]:
+        """(maps,), or (maps, class tokens (B, D)) where the network has a class token.
+
+        `stack` is (B, H, W, 3) uint8 at the input size, on the device. Callers run this within
+        `convolutions`; it may be compiled.
+        """
         x = (stack.permute(0, 3, 1, 2).float() - self._mean) * self._scale
         if self._resampling is not None:
             x = self._resampling(x)
-        with convolutions(exact=self._exact):
-            outputs = self._network(x.to(self._dtype))
+        outputs = self._network(x.to(self._dtype))
         return tuple(
             each.float() for each in (outputs if isinstance(outputs, tuple) else [outputs])
         )
 
-    def _moved(self, stack: Tensor) -> Tensor:
-        """`stack` on the device; a GPU copies pinned memory while it computes for other threads."""
+    def moved(self, pixels: Pixels) -> Tensor:
+        """`pixels` on the device; a GPU copies pinned memory while it computes for other threads."""
+        stack = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
         if self._copies is None:
             return stack
         with self._copies:

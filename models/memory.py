@@ -6,18 +6,22 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from vladmap.models.base import Pixels
 
 Result = TypeVar("Result")
+Images = TypeVar("Images", Sequence[Pixels], Tensor)
 
 
 def within_memory(
-    describe: Callable[[Sequence[Pixels]], Iterable[Result]],
-    images: Sequence[Pixels],
+    describe: Callable[[Images], Iterable[Result]],
+    images: Images,
     limit: int,
 ) -> tuple[list[Result], int]:
     """(results of `describe` for each (H, W, 3) uint8 image, the batch size that fitted).
+
+    `images` are a sequence, or one stack (B, H, W, 3) of them.
 
     A batch that does not fit into the GPU's memory is halved and tried again. Raises
     torch.OutOfMemoryError where a single image does not fit.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_LARGEST = 127
+LARGEST = 127
 
 
 class Patches(NamedTuple):
@@ -37,7 +37,7 @@ def quantise(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.fl
     is at most 1/254 of that magnitude.
     """
     largest = np.abs(rows).max(axis=-1)
-    scale = np.where(largest > 0, largest / _LARGEST, 1).astype(np.float32)
+    scale = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
     return np.round(rows / scale[..., None]).astype(np.int8), scale
 
 

@@ -35,13 +35,13 @@ def gpu_names() -> list[str]:
     return [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
 
 
-def convolutions(exact: bool) -> AbstractContextManager[None]:
+def convolutions() -> AbstractContextManager[None]:
     """A block in which a GPU computes convolutions the same way each time.
 
-    `exact`: in float32, without the TF32 shortcut.
+    Those in float32 without the TF32 shortcut.
     """
     import torch
 
     return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=not exact
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )

@@ -19,6 +19,11 @@ class InputSize:
     smallest: int
     largest: int
 
+    @property
+    def most_pixels(self) -> int:
+        """The most that an image decoded for the model has."""
+        return self.largest**2
+
     def target(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) in pixels after resizing; a size that it returned maps to itself."""
         long_side = max(width, height)
@@ -40,6 +45,11 @@ class FixedSize:
     width: int
     height: int
 
+    @property
+    def most_pixels(self) -> int:
+        """The most that an image decoded for the model has."""
+        return self.width * self.height
+
     def target(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) in pixels after resizing."""
         return self.width, self.height
@@ -60,6 +70,11 @@ class GivenSize:
 
     shortest: int
     longest: int
+
+    @property
+    def most_pixels(self) -> int:
+        """The most that an image decoded for the model has."""
+        return max(self.longest, self.shortest) ** 2
 
     def target(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) in pixels at which to decode a photograph; a size that it returned maps

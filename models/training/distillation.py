@@ -143,7 +143,7 @@ class Distiller:
             group["lr"] = settings.rate_at(number)
         total = 0.0
         for x, target in zip(pictures.split(_AT_ONCE), targets.split(_AT_ONCE), strict=True):
-            with convolutions(exact=True):
+            with convolutions():
                 local = _rows(_maps(self.student, x, self._backbone.preprocessing))
                 own = self._teacher_state is None
                 loss = relational_loss(local, _rows(target), settings.temperature, own)

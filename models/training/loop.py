@@ -198,7 +198,7 @@ class Trainer:
             passes = [*_passes(tuples, recipe)]
             read = ahead(passes, lambda item: self._steps.read(item[0], epoch))
             for (part, share, last), batch in zip(passes, read, strict=True):
-                with convolutions(exact=True):
+                with convolutions():
                     loss = self._steps.loss(batch)
                     self._scaler.scale(loss * share).backward()
                 value = loss.item()
@@ -266,7 +266,7 @@ class Trainer:
 
         self.model.eval()
         for keys, pixels in ahead(in_chunks(rows, _READ_AT_ONCE), read):
-            with convolutions(exact=True):
+            with convolutions():
                 parts.append(self._describer.describe(keys, pixels, size).cpu().numpy())
             advance(len(keys))
         return np.concatenate(parts)

@@ -144,7 +144,7 @@ class TrainableModel(nn.Module):
         learning = self.training
         self.eval()
         descriptors = np.empty((len(images), self.dimension), np.float32)
-        with convolutions(exact=True):
+        with convolutions():
             for positions, stack in batches(images, self.size, self.at_once):
                 pixels = torch.from_numpy(stack).to(self.device)
                 descriptors[positions] = self(pixels).cpu().numpy()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,9 +14,14 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from tests.transforms.alone import CHANGED, MODEL, Atlas, describe, learn, organise, scan
+from tests.transforms.alone import CHANGED, MODEL, Atlas, describe, files, learn, organise, scan
 from vladmap.atlas import layout
+from vladmap.atlas.reading import ProcessReader
+from vladmap.models.batches import BatchDescriber
 from vladmap.retrieval.descriptors import descriptor_matrix
+from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.transforms import describe as describe_module
+from vladmap.transforms.describe import DescribeImages
 
 pytestmark = pytest.mark.medium
 
@@ -67,3 +75,70 @@ def test_a_photograph_that_changed_since_ingest_costs_itself_alone(with_changed:
     assert with_changed.rejects("describe")[CHANGED] == "changed"
     assert counters["vladmap.describe/rejects"] == 2
     assert sum(entry.counts["images"] for entry in entries.values()) == len(after) == 12
+
+
+def described_with(atlas: Atlas, **settings: object) -> dict[str, bytes]:
+    """The files that describing gives, the ledger's lines among them, by path."""
+    transform, tasks, _ = describe(atlas)
+    assert isinstance(transform, DescribeImages)
+    transform.settings = replace(transform.settings, **settings)  # type: ignore[arg-type]
+    for path in (*atlas.root.glob("descriptors/**/*.parquet"), *atlas.root.glob("**/describe/*")):
+        if path.is_file():
+            path.unlink()
+    atlas.run(lambda _: (transform, tasks, "describe"))
+    found = files(atlas.root)
+    return {path: data for path, data in found.items() if "descri" in path}
+
+
+def test_the_same_bytes_whatever_the_batches_and_whoever_reads(atlas: Atlas) -> None:
+    """Shards of four photographs, batches of 1 to 64 that cross them, threads and processes."""
+    expected = described_with(atlas, batch_size=1, threads=1)
+    assert sum(path.endswith(".parquet") for path in expected) >= 4
+    assert described_with(atlas, batch_size=3, threads=2) == expected
+    assert described_with(atlas, batch_size=64, threads=3) == expected
+    assert described_with(atlas, batch_size=5, threads=2, processes=2) == expected
+
+
+def test_what_computes_and_reads_outlives_shards_and_ends_with_the_pipeline(
+    atlas: Atlas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[tuple[str, int]] = set()
+    started: list[ProcessReader] = []
+    guarded, made = BatchDescriber._guarded, ProcessReader.__init__
+
+    def seen(self: BatchDescriber, *arguments: Any) -> None:
+        threads.add((threading.current_thread().name, threading.get_ident()))
+        guarded(self, *arguments)
+
+    def kept(self: ProcessReader, *arguments: Any) -> None:
+        started.append(self)
+        made(self, *arguments)
+
+    monkeypatch.setattr(BatchDescriber, "_guarded", seen)
+    monkeypatch.setattr(ProcessReader, "__init__", kept)
+    before = threading.active_count()
+    described_with(atlas, batch_size=1, threads=1, processes=1)
+    assert len(atlas.ledger("describe")) >= 4
+    assert len(threads) == 1
+    assert len(started) == 1
+    assert started[0].running == []
+    assert threading.active_count() <= before
+
+
+def test_a_bundle_that_fails_and_is_tried_again_loses_nothing(
+    atlas: Atlas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third shard cannot be committed at first; what came before it stays, all comes again."""
+    expected = described_with(atlas)
+    commit, calls = describe_module.commit_described, []
+
+    def fails_once(root: str, stage: str, task: Task, *others: Any) -> LedgerEntry:
+        calls.append(task.shard)
+        if len(calls) == 3:
+            raise OSError("no space left on device")
+        return commit(root, stage, task, *others)
+
+    monkeypatch.setattr(describe_module, "commit_described", fails_once)
+    with pytest.raises(Exception, match="no space left"):
+        described_with(atlas)
+    assert described_with(atlas) == expected

@@ -1,0 +1,181 @@
+"""JPEG files that a device decodes itself: nvJPEG on a GPU, by torchvision.
+
+The pixels differ from libjpeg's by a third of a grey level on average. A descriptor moves by a
+hundredth of what lies between a query's first and second place; docs/performance.md has figures.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vladmap.photos.decoding.decode import decode_rgb
+from vladmap.photos.decoding.encoded import Encoded
+from vladmap.schemas.rejects import PhotoError, UserError
+
+JpegDecoder = Callable[[list[Tensor]], list[Tensor]]
+"""Files (n,) uint8 on the CPU -> (3, H, W) uint8 RGB on the device, in stored orientation.
+
+Raises RuntimeError where one of them cannot be decoded.
+"""
+
+_NUMBERS_AT_ONCE = 1 << 28
+
+_UPRIGHT: dict[int, Callable[[Tensor], Tensor]] = {
+    2: lambda images: images.flip(3),
+    3: lambda images: images.flip(2, 3),
+    4: lambda images: images.flip(2),
+    5: lambda images: images.transpose(2, 3),
+    6: lambda images: images.rot90(-1, (2, 3)),
+    7: lambda images: images.flip(2, 3).transpose(2, 3),
+    8: lambda images: images.rot90(1, (2, 3)),
+}
+
+
+def cuda_decoder(device: torch.device) -> JpegDecoder:
+    """nvJPEG. Raises UserError where torchvision is not there or was built without it."""
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except (ImportError, RuntimeError) as error:
+        raise UserError(
+            "decoding on the GPU needs torchvision: pip install 'vladmap[gpu]', or --decode cpu"
+        ) from error
+    # It is to move to torchcodec; the version that is pinned has it.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="torchvision.io")
+
+    def decode(files: list[Tensor]) -> list[Tensor]:
+        return list(decode_jpeg(files, ImageReadMode.RGB, device))
+
+    return decode
+
+
+class DecodedStack(NamedTuple):
+    """(B, H, W, 3) uint8 upright images on the device; `errors` says why some places are black.
+
+    The CPU decoded `on_cpu` of them after all.
+    """
+
+    images: Tensor
+    errors: dict[int, PhotoError]
+    on_cpu: int
+
+
+def decoded_stack(
+    pictures: Sequence[Encoded], size: tuple[int, int], decoder: JpegDecoder, device: torch.device
+) -> DecodedStack:
+    """Pictures decoded by the device, at `size` (H, W).
+
+    What the device does not decode (it knows fewer kinds of JPEG) the CPU does. A picture that
+    neither can decode costs itself alone.
+    """
+    stack = torch.zeros(len(pictures), *size, 3, dtype=torch.uint8, device=device)
+    errors: dict[int, PhotoError] = {}
+    on_cpu = 0
+    for part in _parts(pictures):
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        images = dict(zip(part, _decoded([pictures[k] for k in part], decoder), strict=True))
+        for place, image in images.items():
+            if image is None:
+                on_cpu += 1
+                try:
+                    stack[place] = _on_cpu(pictures[place], size).to(device)
+                except PhotoError as error:
+                    errors[place] = error
+            else:
+                alike[pictures[place].orientation, *image.shape].append(place)
+        for (orientation, *_), places in alike.items():
+            wanted = size[::-1] if orientation >= 5 else size
+            group = resized(torch.stack([_known(images[k]) for k in places]), wanted)
+            if orientation in _UPRIGHT:
+                group = _UPRIGHT[orientation](group)
+            group = group.permute(0, 2, 3, 1)
+            if len(places) == len(stack):
+                return DecodedStack(group.contiguous(), errors, on_cpu)
+            stack[torch.tensor(places, device=device)] = group
+    return DecodedStack(stack, errors, on_cpu)
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, 3, h, w) uint8 -> (N, 3, H, W) uint8 by the filters of `photos.decoding`.
+
+    Reduced by an antialiased bilinear filter, enlarged by a Hamming window, rounded to whole grey
+    levels: at most one off what Pillow makes of the same pixels.
+    """
+    if images.shape[2:] == size:
+        return images
+    if size[1] > images.shape[3]:
+        across = _hamming(images.shape[3], size[1]).to(images.device)
+        down = _hamming(images.shape[2], size[0]).to(images.device)
+        # Pillow rounds between the two passes.
+        return _rounded(down @ _rounded(images.float() @ across.T).float())
+    found = functional.interpolate(images.float(), size, mode="bilinear", antialias=True)
+    return _rounded(found)
+
+
+def _rounded(values: Tensor) -> Tensor:
+    return values.add(0.5).floor_().clamp_(0, 255).to(torch.uint8)
+
+
+@functools.cache
+def _hamming(length: int, wanted: int) -> Tensor:
+    """(wanted, length) weights of a Hamming window as wide as one pixel of the coarser grid."""
+    step = length / wanted
+    support = max(step, 1.0)
+    centres = (np.arange(wanted)[:, None] + 0.5) * step
+    x = np.abs((np.arange(length) + 0.5 - centres) / support)
+    weights = np.where(x < 1, np.sinc(x) * (0.54 + 0.46 * np.cos(math.pi * x)), 0.0)
+    return torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
+
+
+def _parts(pictures: Sequence[Encoded]) -> Iterator[list[int]]:
+    """Places of pictures that may be in the device's memory together, in full size."""
+    part: list[int] = []
+    numbers = 0
+    for place, picture in enumerate(pictures):
+        own = 3 * picture.size[0] * picture.size[1]
+        if part and numbers + own > _NUMBERS_AT_ONCE:
+            yield part
+            part, numbers = [], 0
+        part.append(place)
+        numbers += own
+    if part:
+        yield part
+
+
+def _decoded(pictures: Sequence[Encoded], decoder: JpegDecoder) -> list[Tensor | None]:
+    """Each picture in its stored orientation, None where the device cannot decode it."""
+    files = [torch.frombuffer(bytearray(picture.data), dtype=torch.uint8) for picture in pictures]
+    try:
+        images: list[Tensor | None] = [*decoder(files)]
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        if len(pictures) == 1:
+            return [None]
+        return [image for picture in pictures for image in _decoded([picture], decoder)]
+    wanted = [(3, *picture.size[::-1]) for picture in pictures]
+    return [
+        image if image is not None and tuple(image.shape) == shape else None
+        for image, shape in zip(images, wanted, strict=True)
+    ]
+
+
+def _on_cpu(picture: Encoded, size: tuple[int, int]) -> Tensor:
+    pixels = decode_rgb(
+        picture.data, max_pixels=picture.max_pixels, target=lambda *_: (size[1], size[0])
+    )
+    return torch.from_numpy(pixels)
+
+
+def _known(image: Tensor | None) -> Tensor:
+    assert image is not None
+    return image

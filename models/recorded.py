@@ -1,0 +1,109 @@
+"""A function of stacks of images as one launch a stack, for the sizes that occur often.
+
+Launching a network's some two hundred kernels one by one takes a GPU's driver longer than they run.
+A CUDA graph records them once, on buffers that stay, and launches them all at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("vladmap")
+
+Function = Callable[[Tensor], Tensor]
+"""(B, H, W, 3) uint8 on the device -> (B, N), a row an image that depends on it alone."""
+
+Replay = Callable[[], Tensor]
+"""Runs what was recorded over what its input holds now; the output, which the next run changes."""
+
+Recorder = Callable[[Function, Tensor], Replay]
+"""Records a function of an input that stays where it is."""
+
+OFTEN = 2
+"""Full stacks of a size after which it is recorded."""
+
+MOST = 16
+"""Sizes that are recorded at most: each keeps its buffers on the device."""
+
+_WARM_UP = 3
+
+
+class OftenRecorded:
+    """`function`, recorded for the first sizes of which stacks of `batch_size` come often.
+
+    Stacks of recorded sizes that are not full fill the input's first places; what the others give
+    is left out. All other stacks go through `function` itself, and all do where there is no
+    `recorder`. One thread at a time: recordings share their memory.
+    """
+
+    def __init__(self, function: Function, batch_size: int, recorder: Recorder | None) -> None:
+        self._function, self._batch_size, self._recorder = function, batch_size, recorder
+        self._full: Counter[tuple[int, ...]] = Counter()
+        self._recorded: dict[tuple[int, ...], tuple[Tensor, Replay] | None] = {}
+
+    def __call__(self, stack: Tensor) -> Tensor:
+        """The function of a stack; the result holds until the next call."""
+        size = tuple(stack.shape[1:])
+        if self._recorder is not None and len(stack) == self._batch_size:
+            self._full[size] += 1
+            room = size not in self._recorded and len(self._recorded) < MOST
+            if room and self._full[size] > OFTEN:
+                self._recorded[size] = self._record(self._recorder, stack)
+        held = self._recorded.get(size)
+        if held is None or len(stack) > self._batch_size:
+            return self._function(stack)
+        place, replay = held
+        place[: len(stack)].copy_(stack, non_blocking=True)
+        return replay()[: len(stack)]
+
+    def shrink(self, batch_size: int) -> None:
+        """From here on stacks of fewer images are full ones; what was recorded is given up."""
+        self._batch_size = batch_size
+        self._recorded.clear()
+
+    @property
+    def sizes(self) -> list[tuple[int, ...]]:
+        """(H, W, 3) of the sizes that are recorded."""
+        return [size for size, held in self._recorded.items() if held is not None]
+
+    def _record(self, recorder: Recorder, stack: Tensor) -> tuple[Tensor, Replay] | None:
+        place = stack.clone()
+        try:
+            return place, recorder(self._function, place)
+        except Exception as error:  # out of memory, or an operation that cannot be recorded
+            why = " ".join(str(error).split())[:200]
+            log.warning("describe: no CUDA graph for %s x %s: %s", *stack.shape[2:0:-1], why)
+            return None
+
+
+def cuda_recorder(device: torch.device) -> Recorder | None:
+    """What records on a GPU; None on a CPU, whose calls cost nothing beside what they compute."""
+    if device.type != "cuda":
+        return None
+    pool = torch.cuda.graph_pool_handle()
+
+    def record(function: Function, place: Tensor) -> Replay:
+        # Libraries choose their plans, and Triton compiles, in the first calls: not recordable.
+        computing, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+        aside.wait_stream(computing)
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UP):
+                function(place)
+        computing.wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads go on decoding and copying: they are no part of what is recorded.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            output = function(place)
+
+        def replay() -> Tensor:
+            graph.replay()
+            return output
+
+        return replay
+
+    return record

@@ -1,0 +1,116 @@
+"""Functions of stacks that are recorded for the sizes that occur often; no GPU is needed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from vladmap.models.recorded import MOST, OFTEN, Function, OftenRecorded, Replay, cuda_recorder
+
+
+class Recorder:
+    """Records as a CUDA graph does: what runs reads one input and writes one output."""
+
+    def __init__(self) -> None:
+        self.recorded: list[tuple[int, ...]] = []
+        self.replays = 0
+
+    def __call__(self, function: Function, place: Tensor) -> Replay:
+        self.recorded.append(tuple(place.shape))
+        output = function(place).clone()
+
+        def replay() -> Tensor:
+            self.replays += 1
+            output.copy_(function(place))
+            return output
+
+        return replay
+
+
+def sums(stack: Tensor) -> Tensor:
+    return stack.float().sum((1, 2))
+
+
+def stack(count: int, height: int = 2, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, height, 3, 3), generator=generator, dtype=torch.uint8)
+
+
+def test_a_size_is_recorded_once_after_some_full_stacks_and_gives_the_same_from_then_on() -> None:
+    recorder = Recorder()
+    run = OftenRecorded(sums, 4, recorder)
+    for number in range(3 * OFTEN):
+        one = stack(4, seed=number)
+        assert torch.equal(run(one), sums(one))
+    assert recorder.recorded == [(4, 2, 3, 3)]
+    assert recorder.replays == 2 * OFTEN
+    assert run.sizes == [(2, 3, 3)]
+
+
+def test_a_stack_that_is_not_full_fills_the_first_places_and_another_size_goes_without() -> None:
+    recorder = Recorder()
+    run = OftenRecorded(sums, 4, recorder)
+    for number in range(OFTEN + 1):
+        run(stack(4, seed=number))
+    assert torch.equal(run(stack(3, seed=9)), sums(stack(3, seed=9)))
+    assert recorder.replays == 2
+    assert torch.equal(run(stack(4, 5)), sums(stack(4, 5)))
+    assert torch.equal(run(stack(6)), sums(stack(6)))
+    assert recorder.replays == 2
+
+
+def test_stacks_that_are_never_full_are_never_recorded() -> None:
+    recorder = Recorder()
+    run = OftenRecorded(sums, 4, recorder)
+    for _ in range(5 * OFTEN):
+        run(stack(3))
+    assert recorder.recorded == []
+
+
+def test_so_many_sizes_are_recorded_and_no_more() -> None:
+    recorder = Recorder()
+    run = OftenRecorded(sums, 1, recorder)
+    for height in range(1, MOST + 3):
+        for _ in range(OFTEN + 1):
+            assert torch.equal(run(stack(1, height)), sums(stack(1, height)))
+    assert len(recorder.recorded) == MOST
+
+
+def test_what_cannot_be_recorded_goes_on_without_and_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(function: Function, place: Tensor) -> Replay:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    run = OftenRecorded(sums, 4, refuse)
+    for number in range(3 * OFTEN):
+        assert torch.equal(run(stack(4, seed=number)), sums(stack(4, seed=number)))
+    assert [record.getMessage() for record in caplog.records] == [
+        "describe: no CUDA graph for 3 x 2: operation not permitted when stream is capturing"
+    ]
+
+
+def test_after_an_end_of_memory_smaller_stacks_are_full_ones() -> None:
+    recorder = Recorder()
+    run = OftenRecorded(sums, 4, recorder)
+    for _ in range(OFTEN + 1):
+        run(stack(4))
+    run.shrink(2)
+    assert torch.equal(run(stack(4)), sums(stack(4)))
+    for _ in range(OFTEN + 1):
+        run(stack(2))
+    assert recorder.recorded == [(4, 2, 3, 3), (2, 2, 3, 3)]
+
+
+def test_a_cpu_records_nothing() -> None:
+    assert cuda_recorder(torch.device("cpu")) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_records_and_replays() -> None:
+    device = torch.device("cuda")
+    run = OftenRecorded(sums, 4, cuda_recorder(device))
+    for number in range(3 * OFTEN):
+        assert torch.equal(run(stack(4, seed=number).to(device)).cpu(), sums(stack(4, seed=number)))
+    assert run.sizes == [(2, 3, 3)]
