@@ -55,7 +55,12 @@ setup(
     install_requires=_requirements("beam_requirements.txt"),
     extras_require={
         "cpu": ["faiss-cpu>=1.15,<1.16"],
-        "gpu": ["faiss-gpu-cuvs>=1.15,<1.16", "libcuvs-cu13>=26.6,<26.7"],
+        "gpu": [
+            "faiss-gpu-cuvs>=1.15,<1.16",
+            "libcuvs-cu13>=26.6,<26.7",
+            # Its JPEG decoder is that of the GPU.
+            "torchvision>=0.29,<0.30",
+        ],
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
         "aws": ["apache-beam[aws]>=2.77,<2.78"],
         "learned": _LEARNED,

@@ -113,7 +113,7 @@ class ConvolutionalFeatures:
         )
 
     def moved(self, pixels: Pixels) -> Tensor:
-        """`pixels` on the device; a GPU copies pinned memory while it computes for other threads."""
+        """`pixels` on the device; a GPU copies pinned memory while it computes for others."""
         stack = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
         if self._copies is None:
             return stack

@@ -58,6 +58,8 @@ def checked(values: Mapping[str, Any]) -> BuildOptions:
             f"--model {options.model} learns nothing from the collection: "
             f"leave out {without_effect}"
         )
+    if options.decode == "gpu" and options.device != "cuda":
+        raise UserError("--decode gpu needs --device cuda")
     if options.model == "bovw" and options.whiten:
         raise UserError("--whiten is not for bovw: whitened counts are no longer tf-idf")
     if why := misfit(options.features, options.matcher):

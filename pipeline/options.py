@@ -19,6 +19,9 @@ from vladmap.retrieval.names import BY_PATCHES
 AS_PUBLISHED = -1
 """A value for a number of dimensions: the one that the model is published with."""
 
+AUTO = "auto"
+"""In place of a choice: what suits the device."""
+
 
 def _option(
     default: Any,
@@ -133,18 +136,26 @@ class BuildOptions:
         choices=("cpu", "cuda"),
     )
     precision: str = _option(
-        "float32",
-        "arithmetic of the models",
-        choices=("float32", "bfloat16", "float16"),
+        AUTO,
+        "arithmetic of the models; auto: float16 on a GPU, where it is closer to float32 than "
+        "bfloat16 and faster, else float32",
+        choices=(AUTO, "float32", "bfloat16", "float16"),
+    )
+    decode: str = _option(
+        AUTO,
+        "who decodes JPEGs for the model: the CPU, or the GPU, several times as fast, whose pixels "
+        "differ by a third of a grey level; auto: as the atlas was begun, a new one by the device",
+        choices=(AUTO, "cpu", "gpu"),
     )
     compile: bool = _option(
         False,
-        "compile the model's network for each size of image: seconds that long runs may repay",
+        "compile the model's network for each size of image: seconds that long runs may repay "
+        "(on a GPU from some 30,000 images on)",
     )
     batch_size: int = _option(
-        16,
-        "images in one forward pass",
-        within=Range(1, 4096),
+        0,
+        "images in one forward pass; 0: 64 on a GPU, else 16",
+        within=Range(0, 4096),
     )
     threads: int = _option(
         0,
@@ -250,6 +261,26 @@ def reduced_to(options: BuildOptions) -> int:
     if options.dimension != AS_PUBLISHED:
         return options.dimension
     return 0 if options.whiten else DEFAULT_DIMENSION[options.model]
+
+
+def precision_of(options: BuildOptions) -> str:
+    """The arithmetic of the models."""
+    if options.precision != AUTO:
+        return options.precision
+    return "float16" if options.device == "cuda" else "float32"
+
+
+def precision_asked_for(options: BuildOptions) -> str:
+    """The arithmetic that descriptors are said to have been made with.
+
+    What suits the device is the same numbers but for rounding: the same everywhere.
+    """
+    return "float32" if options.precision == AUTO else options.precision
+
+
+def batch_images(options: BuildOptions) -> int:
+    """Images in one forward pass."""
+    return options.batch_size or (64 if options.device == "cuda" else 16)
 
 
 def worker_threads(options: BuildOptions, in_process: bool) -> int:

@@ -13,7 +13,13 @@ from vladmap.models.kinds import LEARN_NOTHING
 from vladmap.models.learning import LearningSettings, complete_weights
 from vladmap.models.registry import patch_dimension
 from vladmap.pipeline.ledgers import image_shards
-from vladmap.pipeline.options import BuildOptions, learning_options, reduced_to
+from vladmap.pipeline.options import (
+    BuildOptions,
+    learning_options,
+    precision_asked_for,
+    precision_of,
+    reduced_to,
+)
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages.describe import VOCABULARY
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
@@ -33,7 +39,7 @@ def model_weights(run: Run, settings: ModelSettings) -> LedgerEntry:
     Raises UserError for a checkpoint that cannot be read.
     """
     options = run.options
-    dimension = reduced_to(options)
+    dimension, precision = reduced_to(options), precision_asked_for(options)
     checkpoint = _read_checkpoint(options.checkpoint)
     fingerprint = VOCABULARY.fingerprint(
         model=options.model,
@@ -46,7 +52,7 @@ def model_weights(run: Run, settings: ModelSettings) -> LedgerEntry:
         seed=options.seed,
         patches=(options.patch_dimension, options.patch_size) if settings.patch_size else None,
         # Reduction and whitening are fitted to descriptors, which depend on the precision.
-        **({"precision": options.precision} if options.precision != "float32" else {}),
+        **({"precision": precision} if precision != "float32" else {}),
     )
     committed = run.ledger(VOCABULARY).get(_WEIGHTS)
     if committed and committed.fingerprint == fingerprint and not options.relearn:
@@ -123,7 +129,7 @@ def _learning(options: BuildOptions, patch_size: int) -> LearningSettings:
         clusters=options.clusters,
         seed=options.seed,
         device=options.device,
-        precision=options.precision,
+        precision=precision_of(options),
         whiten=options.whiten,
         dimension=reduced_to(options),
         patch_size=patch_size,

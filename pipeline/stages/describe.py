@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from vladmap.models.kinds import CLASSICAL
+from vladmap.pipeline.options import AUTO
 from vladmap.pipeline.stage import Stage, Step
 from vladmap.retrieval.names import BY_PATCHES
 
 if TYPE_CHECKING:
     from vladmap.pipeline.run import Run
+
+log = logging.getLogger("vladmap")
 
 VOCABULARY = Step(
     "vocabulary",
@@ -28,33 +33,49 @@ def work(run: Run) -> None:
 
     from vladmap.atlas import layout
     from vladmap.pipeline.ledgers import image_count, task_per_shard
-    from vladmap.pipeline.options import worker_threads
+    from vladmap.pipeline.options import (
+        batch_images,
+        precision_asked_for,
+        precision_of,
+        worker_threads,
+    )
     from vladmap.pipeline.rejects import check_ledger_rejects
     from vladmap.pipeline.vocabulary import model_weights
     from vladmap.transforms.describe import DescribeImages, ModelSettings
 
     options, ledger_name = run.options, DESCRIBE.ledger_name(run.options)
+    threads, on_gpu = worker_threads(options, run.in_process), options.device == "cuda"
     settings = ModelSettings(
         name=options.model,
         checkpoint=options.checkpoint,
         device=options.device,
-        precision=options.precision,
-        batch_size=options.batch_size,
+        precision=precision_of(options),
+        batch_size=batch_images(options),
         max_pixels=options.max_pixels,
-        threads=worker_threads(options, run.in_process),
+        threads=threads,
+        # Beside a CPU's arithmetic threads read as fast, and processes cost memory.
+        processes=threads if on_gpu else 0,
         patch_size=options.patch_size if options.rerank in BY_PATCHES else 0,
         patches=layout.patches_folder(options.model),
         compile=options.compile,
     )
     weights = model_weights(run, settings)
     settings = replace(settings, weights=weights.file.path, weights_digest=weights.file.digest)
-    fingerprint = DESCRIBE.fingerprint(
-        weights=weights.content,
-        precision=options.precision,
-        model=options.model,
-        patch_size=settings.patch_size,
-        compiled=options.compile,
-    )
+
+    def fingerprint_of(decode: str) -> str:
+        return DESCRIBE.fingerprint(
+            weights=weights.content,
+            precision=precision_asked_for(options),
+            model=options.model,
+            # The 2 is of the way in which patches are summed.
+            patch_size=(settings.patch_size, 2) if settings.patch_size else 0,
+            compiled=options.compile,
+            **({"decode": decode} if decode == "gpu" else {}),
+        )
+
+    decode = decoder_of(run, fingerprint_of("gpu"), fingerprint_of("cpu"))
+    fingerprint = fingerprint_of(decode)
+    settings = replace(settings, decode_on_device=decode == "gpu" and on_gpu)
     ledger = run.execute(
         DESCRIBE,
         task_per_shard(run, partial(layout.descriptors, options.model), fingerprint),
@@ -63,6 +84,38 @@ def work(run: Run) -> None:
         device=options.device,
     )
     check_ledger_rejects(run, "describe", ledger_name, ledger)
+
+
+def decoder_of(run: Run, by_gpu: str, by_cpu: str) -> str:
+    """Whose pixels descriptors are made of: `cpu` or `gpu`.
+
+    Unless told otherwise an atlas stays as it was begun, which the fingerprints of its shards say,
+    on whatever device it goes on; a new one is begun by the device.
+    """
+    from importlib.util import find_spec
+
+    options = run.options
+    if options.decode != AUTO:
+        return options.decode
+    if options.model in CLASSICAL:
+        return "cpu"
+    known = {entry.fingerprint for entry in run.ledger(DESCRIBE).values()}
+    if by_gpu in known:
+        if options.device == "cpu":
+            log.info(
+                "describe: this atlas was begun with photographs decoded by a GPU; the CPU decodes "
+                "those that are new, to pixels that differ by a third of a grey level"
+            )
+        return "gpu"
+    if by_cpu in known or options.device == "cpu":
+        return "cpu"
+    if find_spec("torchvision") is None:
+        log.warning(
+            "describe: without torchvision the CPU decodes, several times slower: "
+            "pip install 'vladmap[gpu]', or say --decode cpu"
+        )
+        return "cpu"
+    return "gpu"
 
 
 def estimate(run: Run, images: int) -> list[str]:
@@ -107,6 +160,7 @@ STAGE = Stage(
         "relearn",
         "device",
         "precision",
+        "decode",
         "compile",
         "batch_size",
         "threads",

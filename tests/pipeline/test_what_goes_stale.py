@@ -54,6 +54,7 @@ STALE: dict[str, tuple[Any, set[str]]] = {
     "relearn": (True, {"vocabulary"}),
     "precision": ("bfloat16", {*WORDS, "describe"}),
     "compile": (True, {"describe"}),
+    "decode": ("gpu", {"describe"}),
     "factory": ("IVF2,Flat", {*ALL_OF_INDEX, "pair"}),
     "near": (2, {"pair"}),
     "reach_m": (30.0, {"pair"}),
@@ -72,6 +73,7 @@ STALE: dict[str, tuple[Any, set[str]]] = {
 
 # Beside these an option counts only together with another.
 TOGETHER: dict[str, dict[str, Any]] = {
+    "decode": {"device": "cuda"},
     "rerank_candidates": {"rerank": "features"},
     "matcher": {"features": "xfeat"},
     "patch_size": {"rerank": "rapid"},
