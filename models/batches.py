@@ -141,7 +141,7 @@ class BatchDescriber:
         if isinstance(picture, Encoded):
             width, height = target.target(*picture.upright_size)
         else:
-            width, height = target.taken(picture.shape[1], picture.shape[0])
+            width, height = target.resized(picture.shape[1], picture.shape[0])
         with self._lock:
             batch = self._open.get((height, width))
             if batch is None:
