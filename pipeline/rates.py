@@ -16,7 +16,7 @@ from typing import Any
 
 from vladmap.atlas import storage
 from vladmap.console.suggest import did_you_mean
-from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.options import BuildOptions, precision_of
 from vladmap.pipeline.stages import STAGES
 from vladmap.retrieval.names import BY_PATCHES
 from vladmap.schemas.rejects import UserError
@@ -169,7 +169,11 @@ def _rate(at: str, entry: Any, options: BuildOptions) -> Rate | None:
     when = entry.get("when", {})
     if not isinstance(when, dict):
         raise UserError(f"{at}: `when` is a table of options")
-    known = {**vars(options), _PATCHES: options.rerank in BY_PATCHES}
+    known = {
+        **vars(options),
+        "precision": precision_of(options),
+        _PATCHES: options.rerank in BY_PATCHES,
+    }
     _known(f"{at}, when", when, set(known))
     holds = all(
         known[name] in (value if isinstance(value, list) else [value])
