@@ -60,6 +60,11 @@ def on_this_machine(words: Sequence[str]) -> bool:
     return _is_direct(options_of(words))
 
 
+def is_dataflow(words: Sequence[str]) -> bool:
+    """Whether the work is given to Dataflow."""
+    return "dataflow" in options_of(words).view_as(StandardOptions).runner.lower()
+
+
 def _is_direct(options: PipelineOptions) -> bool:
     runner = options.view_as(StandardOptions).runner
     return runner.rpartition(".")[2].lower() in _ON_THIS_MACHINE

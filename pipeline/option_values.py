@@ -15,7 +15,7 @@ from vladmap.schemas.rejects import UserError
 
 FIELDS = {option.name: option for option in dataclasses.fields(BuildOptions)}
 
-NOT_STORED = ("atlas", "device", "threads", "batch_size", "relearn")
+NOT_STORED = ("atlas", "device", "accelerator", "threads", "batch_size", "relearn")
 """Options on how a run works: the content of an atlas does not depend on them."""
 
 
@@ -49,6 +49,12 @@ def checked(values: Mapping[str, Any]) -> BuildOptions:
             raise UserError(f"{flag_of(name)} {value!r}: no file has such a name")
     if options.dimension > 0 and (options.whiten or options.model == "bovw"):
         raise UserError("--dimension is neither for bovw nor together with --whiten")
+    if options.accelerator and options.device == "cpu":
+        raise UserError("--accelerator is for --device cuda")
+    if options.accelerator and not options.accelerator.startswith("type:"):
+        raise UserError(
+            f"--accelerator {options.accelerator}: expected type:NAME;count:N;install-nvidia-driver"
+        )
     if options.model not in SHIPPED and not options.checkpoint and options.atlas:
         raise UserError(
             f"--model {options.model} needs --checkpoint FILE: `vladmap models` says which"

@@ -135,6 +135,12 @@ class BuildOptions:
         "neighbours use the CPU); an absent GPU is an error",
         choices=("cpu", "cuda"),
     )
+    accelerator: str = _option(
+        "",
+        "GPU that Dataflow gives the workers of --device cuda, as type:nvidia-l4;count:1;"
+        "install-nvidia-driver",
+        metavar="GPU",
+    )
     precision: str = _option(
         AUTO,
         "arithmetic of the models; auto: float16 on a GPU, where it is closer to float32 than "

@@ -87,11 +87,13 @@ class Run:
         *,
         count: Callable[[Task], int] | None = None,
         device: str = "cpu",
+        memory: int = 0,
     ) -> dict[str, LedgerEntry]:
         """Bring a step up to date; `transform` takes tasks and commits each in the step's ledger.
 
         `count` returns how many of the step's units a task holds, for the bar and the rate. Shards
-        in the ledger that no task stands for are deleted.
+        in the ledger that no task stands for are deleted. `device` and `memory`, the bytes of the
+        largest task, are told to runners that choose their workers by them.
 
         Raises UserError where the pipeline ended and left a task without its line in the ledger.
         """
@@ -107,7 +109,7 @@ class Run:
             return self.ledger(step)
         started = time.monotonic()
         with Bar(label, total, unit, self._committed(step, todo, size), self.stage):
-            self.pipeline(todo, label, transform)
+            self.pipeline(todo, label, self.with_hints(transform, device, memory))
         ledger = self.ledger(step, refresh=True)
         missing = self.todo(step, todo)
         if missing:
@@ -141,6 +143,20 @@ class Run:
             entry = ledger.get(task.shard) or (damaged and damaged.entry)
             paths |= {file.path for file in entry.files} if entry else set()
         return paths
+
+    def with_hints(self, transform: beam.PTransform, device: str, memory: int) -> beam.PTransform:
+        """The transform with what its workers need, where a runner gives steps their own workers.
+
+        Only on Dataflow: others would start one more worker for it, and give it nothing.
+        """
+        if not launch.is_dataflow(self.beam_args):
+            return transform
+        hints = {}
+        if device != "cpu" and self.options.accelerator:
+            hints["accelerator"] = self.options.accelerator
+        if memory:
+            hints["min_ram"] = f"{-(-memory // 10**9)}GB"
+        return transform.with_resource_hints(**hints) if hints else transform
 
     def pipeline(self, tasks: Sequence[Task], label: str, transform: beam.PTransform) -> None:
         """Run `transform` over `tasks` in one Beam pipeline, to its end.

@@ -33,9 +33,14 @@ from vladmap.transforms.side_by_side import SideBySide
 
 STAGE = "reconstruct"
 
-# Bytes that mapping a tile takes, in the worker and in the tile's process together.
 _MEMORY = 400 << 20
 _MEMORY_OF_IMAGE = 3 << 20
+
+
+def map_memory(images: int) -> int:
+    """Bytes that a map of so many images takes, in the worker and in the tile's process together.
+    Measured where tiles are mapped; what merges them adjusts a map just so."""
+    return _MEMORY + images * _MEMORY_OF_IMAGE
 
 
 @dataclass(eq=False)
@@ -67,7 +72,7 @@ class _Reconstruct(SideBySide):
         self._root, self._time_limit_s, self._options = root, time_limit_s, options
 
     def memory(self, task: Task) -> int:
-        return _MEMORY + len(self._members(task)) * _MEMORY_OF_IMAGE
+        return map_memory(len(self._members(task)))
 
     def _members(self, task: Task) -> pa.Array:
         members = storage.read_table(storage.join(self._root, task.path("members")))

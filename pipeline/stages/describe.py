@@ -159,6 +159,7 @@ STAGE = Stage(
         "vocabulary_images",
         "relearn",
         "device",
+        "accelerator",
         "precision",
         "decode",
         "compile",

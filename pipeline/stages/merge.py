@@ -32,6 +32,7 @@ def work(run: Run) -> None:
     from vladmap.pipeline.stages.verify import FEATURES, VERIFY
     from vladmap.schemas.records import NO_CELL, Task
     from vladmap.transforms.merge import MergeTiles
+    from vladmap.transforms.reconstruct import map_memory
 
     images, options = image_shards(run), run.options
     task = Task(
@@ -59,6 +60,7 @@ def work(run: Run) -> None:
             for item in inputs_of(run, step, sorted(run.ledger(step)))
         ),
     )
+    count = sum(entry.counts["images"] for entry in images.values())
     ledger = run.execute(
         MERGE,
         [task],
@@ -69,7 +71,8 @@ def work(run: Run) -> None:
             options.max_pixels,
             worker_threads(options, run.in_process),
         ),
-        count=lambda task: max(1, sum(entry.counts["images"] for entry in images.values())),
+        count=lambda task: max(1, count),
+        memory=map_memory(count),
     )
     _log_counts(ledger["model"].counts)
 

@@ -25,6 +25,8 @@ def work(run: Run) -> None:
         pairing.pair_tasks(run),
         PairImages(run.atlas.root, pairing.pair_settings(run, evidence), stops),
         count=image_count(run),
+        # Patches are compared there, and features by a network.
+        device=run.options.device if run.options.rerank != "none" else "cpu",
     )
 
 
@@ -48,6 +50,7 @@ STAGE = Stage(
         "max_reject_rate",
         "model",
         "device",
+        "accelerator",
         "threads",
         "factory",
         "near",

@@ -23,7 +23,7 @@ def work(run: Run) -> None:
     """
     from vladmap.pipeline.options import worker_threads
     from vladmap.pipeline.tiles import judge_pairs, tile_task
-    from vladmap.transforms.reconstruct import ReconstructTiles
+    from vladmap.transforms.reconstruct import ReconstructTiles, map_memory
 
     options = run.options
     judged = judge_pairs(run)
@@ -45,6 +45,7 @@ def work(run: Run) -> None:
             options.gps_sigma_m,
             worker_threads(options, run.in_process),
         ),
+        memory=map_memory(options.tile_images),
     )
 
 

@@ -98,7 +98,15 @@ STAGE = Stage(
     estimate=estimate,
     steps=(FEATURES, CAMERAS, VERIFY),
     needs=("ingest", "pair"),
-    options=("max_pixels", "max_reject_rate", "device", "threads", "features", "matcher"),
+    options=(
+        "max_pixels",
+        "max_reject_rate",
+        "device",
+        "accelerator",
+        "threads",
+        "features",
+        "matcher",
+    ),
     group="local features and matches (verify)",
     examples=("vladmap verify --atlas atlas --features xfeat --matcher lighterglue",),
 )

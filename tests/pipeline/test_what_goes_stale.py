@@ -86,6 +86,7 @@ WITHOUT_EFFECT = {
     "atlas": "where the results stand",
     "max_reject_rate": "ends a run, changes no result",
     "device": "the same numbers but for rounding: describing a city again costs hours",
+    "accelerator": "which workers Dataflow starts",
     "batch_size": "the same numbers but for rounding",
     "threads": "the same numbers",
     "tile_minutes": "a tile that is done is done; one given up is tried again with more",
