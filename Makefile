@@ -23,7 +23,8 @@ ANSWERS = import os, sys, threading, urllib.request as web; \
     asked.start(); asked.join(4); os._exit(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test lint types bench bench-describe bench-rerank bench-tiles weights spark dataflow clean
+.PHONY: help demo check test lint types bench bench-describe bench-rerank bench-tiles bench-growth \
+    weights spark dataflow clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +80,10 @@ bench-tiles: $(READY) ## Measure what cutting a map into tiles costs, and what m
 bench-rerank: $(READY) ## Measure re-ranking; with PHOTOS=<folder of sets> its recall, too
 	$(BIN)/python -m benchmarks.rerank
 	$(if $(PHOTOS),$(BIN)/python -m benchmarks.rerank_recall --photos $(PHOTOS))
+
+# SIZES="2000 10000" for less than an hour.
+bench-growth: $(READY) ## Measure how time and memory grow with the photographs, to SIZES="10000 100000"
+	$(BIN)/python -m benchmarks.growth --sizes $(or $(SIZES),10000 100000)
 
 # PHOTOS has the folders lund, larochelle and sped.
 weights: $(READY) ## Make the backbone that ships again, with PHOTOS=<folder of sets>

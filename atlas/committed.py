@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from vladmap.atlas import layout, storage
+from vladmap.atlas import layout, listings, storage
 from vladmap.atlas.errors import DamagedAtlas, NotInAtlas
-from vladmap.atlas.ledger import LedgerLine, LedgerReader, LostLine, read_line
+from vladmap.atlas.ledger import LedgerReader, LostLine
+from vladmap.atlas.ledger_folds import LedgerLine
 from vladmap.schemas.records import FileRef, LedgerEntry
 from vladmap.schemas.rejects import UserError
 
@@ -34,8 +35,9 @@ class CommittedFiles:
         return self._ledger.stages()
 
     def has_entries(self, stage: str) -> bool:
-        """Whether a stage has any entry. The entries are not read."""
-        return bool(storage.list_files(self._join(layout.ledger_folder(stage)), ".json"))
+        """Whether a stage has any entry; none is read."""
+        alone = listings.list_files(self._join(layout.ledger_folder(stage)), ".json")
+        return bool(alone) or storage.exists(self._join(layout.ledger_fold(stage)))
 
     def entries(self, stage: str) -> dict[str, LedgerEntry]:
         """The ledger's entries of a stage by shard, sorted; empty where there is none."""
@@ -92,13 +94,12 @@ class CommittedFiles:
             raise _damaged(place, str(error)) from error
 
     def checked(self, stage: str, shard: str, path: str) -> str:
-        """The path of a committed file, after it was checked against the current ledger."""
-        line_place = self._join(layout.ledger_entry(stage, shard))
+        """The place of a committed file that is what the ledger says now."""
         why, place = "", self._join(path)
         for attempt in range(_TRIES):
             if attempt:  # a build may have written a file and not yet its entry
                 time.sleep(_PAUSE_S)
-            line = read_line(line_place)
+            line = self._line(stage, shard)
             if line.entry is None:
                 why, place = line.why, line.path
                 continue
@@ -119,6 +120,12 @@ class CommittedFiles:
     def _lines(self, stage: str) -> list[LedgerLine]:
         try:
             return self._ledger.lines(stage)
+        except UserError as error:
+            raise DamagedAtlas(str(error)) from error
+
+    def _line(self, stage: str, shard: str) -> LedgerLine:
+        try:
+            return self._ledger.line(stage, shard)
         except UserError as error:
             raise DamagedAtlas(str(error)) from error
 

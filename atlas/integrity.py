@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import layout, storage
 from vladmap.atlas.ledger import LostLine
+from vladmap.atlas.ledger_folds import delete_lines
 from vladmap.atlas.store import AtlasStore
 from vladmap.schemas import tables
 from vladmap.schemas.records import FileRef, LedgerEntry
@@ -93,9 +95,17 @@ def forget(atlas: AtlasStore, findings: Iterable[Finding]) -> None:
 
     The next build computes again what is then missing.
     """
-    for finding in findings:
+    found = list(findings)
+    by_stage: dict[str, set[str]] = defaultdict(set)
+    for finding in found:
         if finding.shard:
-            storage.delete(atlas.path(layout.ledger_entry(finding.stage, finding.shard)))
+            by_stage[finding.stage].add(finding.shard)
+    for stage, shards in sorted(by_stage.items()):
+        delete_lines(atlas.root, stage, shards)
+    fold = {atlas.path(layout.ledger_fold(stage)) for stage in by_stage}
+    for finding in found:
+        if finding.path in fold:
+            continue  # the other lines in it hold
         if finding.shard or not finding.stage:
             storage.delete(finding.path)
 

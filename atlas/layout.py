@@ -81,6 +81,11 @@ def ledger_entry(stage: str, shard: str) -> str:
     return f"{LEDGER}/{stage}/{shard}.json"
 
 
+def ledger_fold(stage: str) -> str:
+    """The entries of a stage that were folded into one file (atlas.ledger_folds)."""
+    return f"{LEDGER}/{stage}/folded.jsonl"
+
+
 def in_cell(folder: str, shard: str) -> str:
     """A shard's file of a table that lies in folders by cell."""
     return f"{folder}/cell={shard_cell(shard)}/{shard}.parquet"
@@ -211,6 +216,11 @@ def headers(chunk: str) -> str:
     return f"{WORK}/headers/{chunk}.parquet"
 
 
+def shard_list(name: str) -> str:
+    """A list of shards that a step at work reads (atlas.shard_lists)."""
+    return f"{WORK}/shards/{name}.parquet"
+
+
 def vocabulary_sample(model: str) -> str:
     """The photographs that a model's words are learnt from; deleted afterwards."""
     return f"{WORK}/vocabulary/{model}.parquet"
@@ -222,13 +232,13 @@ def trained_index(model: str) -> str:
 
 
 def partial_index(model: str, shard: str) -> str:
-    """A shard's part of the global index."""
-    return f"{WORK}/index/{model}/{shard}.faiss"
+    """A shard's part of the global index: the codes of its vectors (retrieval.index_parts)."""
+    return f"{WORK}/index/{model}/{shard}.bin"
 
 
 def partial_places(model: str, shard: str) -> str:
     """A shard's part of the index of averaged descriptors."""
-    return f"{WORK}/index/{model}/places-{shard}.faiss"
+    return f"{WORK}/index/{model}/places-{shard}.bin"
 
 
 def camera(name: str) -> str:

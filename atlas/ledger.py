@@ -10,7 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from vladmap.atlas import layout, storage
+from vladmap.atlas import layout, listings, storage
+from vladmap.atlas.ledger_folds import (
+    FOLD_FROM,
+    LedgerLine,
+    by_shard,
+    folded,
+    read_fold,
+    read_line,
+    write_fold,
+)
 from vladmap.schemas.records import FileRef, LedgerEntry
 
 log = logging.getLogger("vladmap")
@@ -30,22 +39,28 @@ class LostLine(NamedTuple):
     entry: LedgerEntry | None
 
 
-class LedgerLine(NamedTuple):
-    """A file of the ledger: the entry in it, or None and the reason."""
+_Checked = tuple[LedgerLine, LedgerEntry | LostLine, float]
+"""A line, what came of it, and when its files last changed."""
 
-    path: str
-    entry: LedgerEntry | None
-    why: str
+
+def _last_change(
+    checked: LedgerEntry | LostLine,
+    states: Mapping[str, storage.FileState],
+    places: Mapping[str, str],
+) -> float:
+    if isinstance(checked, LostLine):
+        return 0.0
+    return max(states[places[file.path]].changed for file in checked.files)
 
 
 @dataclass
 class LedgerReader:
-    """The ledger of the atlas at `root`. All methods but `stages` and `lines` cache what they read.
+    """The ledger of the atlas at `root`. `entries` remembers.
 
-    If `doubted`, the digest of every file is computed before its entry is taken as valid. `lost`
-    has the invalid entries, by stage and shard. If `renewing`, the time of an entry whose files
-    were read again is set to now, so that they need not be read once more; that requires the
-    atlas's lock.
+    With `doubted` every file's digest is read before the file is believed. `lost` has the lines
+    that do not hold, by stage and shard. With `renewing` a line whose files were read again is
+    touched (or its fold written anew), so that they need not be read once more; only who holds the
+    atlas's lock may.
     """
 
     root: str
@@ -55,16 +70,39 @@ class LedgerReader:
     _entries: dict[str, dict[str, LedgerEntry]] = field(default_factory=dict)
     _verified: dict[str, storage.FileState] = field(default_factory=dict)
     _reported: set[tuple[str, str]] = field(default_factory=set)
+    _folds: dict[str, tuple[storage.FileState, dict[str, LedgerLine]]] = field(default_factory=dict)
 
     def stages(self) -> list[str]:
         """All stages that have a folder in the ledger."""
-        return storage.list_folders(storage.join(self.root, layout.LEDGER))
+        return listings.list_folders(self._join(layout.LEDGER))
 
     def lines(self, stage: str) -> list[LedgerLine]:
-        """Every entry of a stage as it is in the ledger; the files it lists are not checked."""
-        folder = storage.join(self.root, layout.ledger_folder(stage))
+        """Every line of a stage as it stands, one a shard; no other file is looked at.
+
+        Lines of their own are read before the fold: one that is folded meanwhile is seen in it.
+        """
+        paths = listings.list_files(self._join(layout.ledger_folder(stage)), ".json")
         with ThreadPoolExecutor(16) as pool:
-            return list(pool.map(read_line, storage.list_files(folder, ".json")))
+            own = {line.shard: line for line in pool.map(read_line, paths)}
+        folded = {line.shard: line for line in read_fold(self.root, stage)}
+        for shard, line in own.items():
+            if line.entry is not None or shard not in folded or storage.exists(line.path):
+                folded[shard] = line
+        return [folded[shard] for shard in sorted(folded)]
+
+    def line(self, stage: str, shard: str) -> LedgerLine:
+        """The line of one shard as it stands; without an entry where there is none."""
+        own = read_line(self._join(layout.ledger_entry(stage, shard)))
+        if own.entry is not None or storage.exists(own.path):
+            return own
+        path = self._join(layout.ledger_fold(stage))
+        state = storage.states([path]).get(path)
+        if state is None:
+            return own
+        if stage not in self._folds or self._folds[stage][0] != state:
+            lines = {line.shard: line for line in read_fold(self.root, stage)}
+            self._folds[stage] = (state, lines)
+        return self._folds[stage][1].get(shard, own)
 
     def entries(self, stage: str, *, refresh: bool = False) -> dict[str, LedgerEntry]:
         """The valid entries of a stage by shard: those whose files are as they were committed.
@@ -75,6 +113,10 @@ class LedgerReader:
         if refresh or stage not in self._entries:
             self._entries[stage] = self._read(stage)
         return self._entries[stage]
+
+    def known(self) -> list[str]:
+        """The stages that were asked for so far."""
+        return sorted(self._entries)
 
     def digests(self) -> dict[str, str]:
         """Digest of every committed file of the stages that were read so far, by path."""
@@ -96,47 +138,87 @@ class LedgerReader:
         return len(self._reported) > before
 
     def _read(self, stage: str) -> dict[str, LedgerEntry]:
-        lines = self.lines(stage)
-        files = [file.path for line in lines if line.entry for file in line.entry.files]
-        places = [storage.join(self.root, path) for path in files]
-        states = storage.states([*(line.path for line in lines), *places])
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            checked = list(pool.map(lambda line: self.check(states, line), lines))
-        lost = {line.shard: line for line in checked if isinstance(line, LostLine)}
+        checked = self._checked(stage)
+        lost = {one.shard: one for _, one, _ in checked if isinstance(one, LostLine)}
         self._report(stage, lost)
         self.lost[stage] = lost
-        entries = [entry for entry in checked if isinstance(entry, LedgerEntry)]
-        return {entry.shard: entry for entry in sorted(entries, key=lambda entry: entry.shard)}
+        if self.renewing and any(
+            line.believed is not None and line.believed < believed for line, _, believed in checked
+        ):
+            self._write_fold(stage, [each for each in checked if each[0].text])
+        return {one.shard: one for _, one, _ in checked if isinstance(one, LedgerEntry)}
+
+    def _checked(self, stage: str) -> list[_Checked]:
+        """Each line of a stage, compared with its files; by shard."""
+        lines = self.lines(stage)
+        files = [file.path for line in lines if line.entry for file in line.entry.files]
+        places = storage.join_all(self.root, files)
+        states = storage.states([*(line.path for line in lines), *places.values()])
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            outcomes = list(pool.map(lambda line: self.check(states, line, places=places), lines))
+        return [
+            (line, one, _last_change(one, states, places))
+            for line, one in zip(lines, outcomes, strict=True)
+        ]
+
+    def fold(self, stage: str, least: int = FOLD_FROM) -> None:
+        """Take a stage's lines into its fold where at least so many stand alone.
+
+        Only who holds the atlas's lock may. A line whose files do not hold stays where it is.
+        """
+        alone = listings.list_files(self._join(layout.ledger_folder(stage)), ".json")
+        if len(alone) < least:
+            return
+        checked = self._checked(stage)
+        taken = [
+            (line, one, believed)
+            for line, one, believed in checked
+            if line.text or isinstance(one, LedgerEntry)
+        ]
+        self._write_fold(stage, taken)
+        for line, _, _ in taken:
+            if not line.text:
+                storage.delete(line.path)
+
+    def _write_fold(self, stage: str, checked: Sequence[_Checked]) -> None:
+        lines = by_shard(line for line, one, _ in checked if isinstance(one, LostLine))
+        lines |= {
+            one.shard: folded(one, believed)
+            for _, one, believed in checked
+            if isinstance(one, LedgerEntry)
+        }
+        write_fold(self.root, stage, lines)
 
     def check(
         self,
         states: Mapping[str, storage.FileState],
         line: LedgerLine,
         files: Sequence[FileRef] | None = None,
+        places: Mapping[str, str] | None = None,
     ) -> LedgerEntry | LostLine:
         """The entry of a line if its files are as committed; `states` has the state of each.
 
-        With `files` only these are checked.
+        With `files` only these are looked at. `places` are those of files that are known (join).
 
         Digests are computed for files that changed after the entry was written, and for all files
         if the atlas is doubted: a file that was not changed since is as it was.
         """
         entry = line.entry
         if entry is None:
-            return LostLine(
-                line.path.rpartition("/")[2].removesuffix(".json"), line.path, line.why, None
-            )
-        written = states.get(line.path)
+            return LostLine(line.shard, line.path, line.why, None)
+        written = line.believed
+        if written is None and line.path in states:
+            written = states[line.path].changed
         touched = False
         for file in entry.files if files is None else files:
-            path = storage.join(self.root, file.path)
+            path = (places or {}).get(file.path) or self._join(file.path)
             state = states.get(path)
             if state is None:
                 return LostLine(entry.shard, path, "it is missing", entry)
             if state.bytes != file.bytes:
                 why = f"it has {state.bytes} bytes, {file.bytes} were committed"
                 return LostLine(entry.shard, path, why, entry)
-            late = written is None or state.changed > written.changed
+            late = written is None or state.changed > written
             touched = touched or late
             if (late or self.doubted) and self._verified.get(path) != state:
                 try:
@@ -146,10 +228,13 @@ class LedgerReader:
                 if digest != file.digest:
                     return LostLine(entry.shard, path, "its bytes are not those committed", entry)
                 self._verified[path] = state
-        if touched and self.renewing:
+        if touched and self.renewing and line.believed is None:
             with contextlib.suppress(OSError):
                 storage.touch(line.path)
         return entry
+
+    def _join(self, path: str) -> str:
+        return storage.join(self.root, path)
 
     def _report(self, stage: str, lost: Mapping[str, LostLine]) -> None:
         new = [line for line in lost.values() if (line.path, line.why) not in self._reported]
@@ -157,19 +242,5 @@ class LedgerReader:
         for line in new[:_SHOWN]:
             log.warning("%s: %s; it counts as missing", line.path, line.why)
         if len(new) > _SHOWN:
-            folder = storage.join(self.root, layout.ledger_folder(stage))
+            folder = self._join(layout.ledger_folder(stage))
             log.warning("%s: and %d more", folder, len(new) - _SHOWN)
-
-
-def read_line(path: str) -> LedgerLine:
-    """Read one file of the ledger. An entry of another stage or shard is invalid."""
-    try:
-        entry = LedgerEntry.from_json(storage.read_bytes(path))
-    except OSError as error:
-        return LedgerLine(path, None, error.strerror or str(error))
-    except ValueError as error:
-        return LedgerLine(path, None, str(error))
-    place = layout.ledger_entry(entry.stage, entry.shard)
-    if not path.endswith(f"/{place}"):
-        return LedgerLine(path, None, f"it speaks of {place}")
-    return LedgerLine(path, entry, "")

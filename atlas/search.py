@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vladmap.atlas import layout
+from vladmap.atlas import layout, storage
 from vladmap.atlas.committed import CommittedFiles
 from vladmap.atlas.descriptors import Descriptors
 from vladmap.atlas.errors import AtlasError, DamagedAtlas
@@ -26,7 +26,7 @@ _ENTRY = "global"
 
 
 class SearchIndex:
-    """The index of one model. It is read as a whole when it is first used.
+    """The index of one model. It is opened when it is first searched.
 
     With `places` it is the index of descriptors averaged over neighbours in space that look the
     same way, which has better recall for photographs of another day.
@@ -69,14 +69,17 @@ class SearchIndex:
 
     @cached_property
     def faiss(self) -> Index:
-        """The FAISS index itself: inner product, rows as in `image_ids`."""
-        from vladmap.retrieval.faiss_index import from_bytes
+        """The FAISS index itself: inner product, rows as in `image_ids`.
+
+        Of a local atlas its vectors stay in the file until they are searched.
+        """
+        from vladmap.retrieval.index_parts import open_index
 
         path = (layout.places_index if self.places else layout.global_index)(self.model)
-        data = self._files.data(self._stage, _ENTRY, path)
+        place = self._files.checked(self._stage, _ENTRY, path)
         try:
-            index = from_bytes(data)
-        except UserError as error:
+            index = open_index(storage.local_copy(place))
+        except (OSError, UserError) as error:
             raise DamagedAtlas(f"{self._files.root}/{path}: {error}") from error
         if index.ntotal != len(self.image_ids):
             raise DamagedAtlas(

@@ -18,7 +18,7 @@ import stat
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,8 +28,9 @@ from vladmap.photos.ids import content_hash as digest
 from vladmap.schemas.records import FileRef, is_plain_path, plain_path
 from vladmap.schemas.rejects import DamagedFile, UserError
 
+_PIECE = 16 << 20
+_FEW_ROWS = 1000
 _SCHEME = re.compile(r"\s*[a-zA-Z][-a-zA-Z0-9+.]*://")
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 
 def combined_digest(parts: Iterable[str]) -> str:
@@ -63,13 +64,31 @@ def join(root: str, *parts: str) -> str:
     return path
 
 
+def join_all(root: str, paths: Iterable[str]) -> dict[str, str]:
+    """`join` of each of many paths, by path: each folder on the way is followed once."""
+    places: dict[str, str] = {}
+    folders: dict[str, bool] = {}  # whether it lies where its name says
+    real = os.path.realpath(root) if is_local(root) else ""
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        if folder not in folders:
+            place, known = (join(root, folder), f"{real}/{folder}") if folder else (root, real)
+            folders[folder] = is_local(root) and os.path.realpath(place) == known
+        place = f"{root.rstrip('/')}/{path}"
+        if folders[folder] and is_plain_path(name) and not os.path.islink(place):
+            places[path] = place
+        else:
+            places[path] = join(root, path)
+    return places
+
+
 def is_local(path: str) -> bool:
     """Whether a path is on a local disk; other paths belong to Beam's filesystems."""
     return _SCHEME.match(path) is None
 
 
-def _remote() -> Any:
-    """Beam's filesystems, imported on first use: reading local files does not need Beam."""
+def remote_files() -> Any:
+    """Beam's filesystems, imported when a path needs them: a reader of local files has no Beam."""
     from apache_beam.io.filesystems import FileSystems
 
     return FileSystems
@@ -91,7 +110,7 @@ def read_bytes(path: str, at_most: int | None = None) -> bytes:
     if is_local(path):
         return read_regular(path, at_most)
     try:
-        with _remote().open(path, **_as_they_are()) as remote:
+        with remote_files().open(path, **_as_they_are()) as remote:
             if at_most is None:
                 return remote.read()
             data = remote.read(at_most + 1)
@@ -135,7 +154,14 @@ def _copies(process: int) -> tempfile.TemporaryDirectory[str]:
 
 
 def exists(path: str) -> bool:
-    return os.path.exists(path) if is_local(path) else _remote().exists(path)
+    return os.path.exists(path) if is_local(path) else remote_files().exists(path)
+
+
+def temporary_name(path: str) -> str:
+    """A name beside a path for what becomes it. Readers of Parquet data sets skip names that begin
+    with a dot."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
 
 
 def write_atomic(path: str, data: bytes) -> None:
@@ -143,16 +169,15 @@ def write_atomic(path: str, data: bytes) -> None:
 
     Raises OSError if it cannot be written, or if reading it back gives other bytes.
     """
-    # Readers of Parquet data sets skip names that begin with a dot.
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+    temporary = temporary_name(path)
     try:
         if is_local(path):
-            _write_through(temporary, path, data)
-        else:
-            with _remote().create(temporary, **_as_they_are()) as stream:
+            with made_locally(temporary, path) as stream:
                 stream.write(data)
-            _remote().rename([temporary], [path])
+        else:
+            with remote_files().create(temporary, **_as_they_are()) as stream:
+                stream.write(data)
+            remote_files().rename([temporary], [path])
     except BaseException:
         delete(temporary)
         raise
@@ -160,45 +185,19 @@ def write_atomic(path: str, data: bytes) -> None:
         raise OSError(f"{path}: what was read back is not what was written")
 
 
-def half_written(root: str, before: float) -> list[str]:
-    """Temporary files of write_atomic below a root, last modified before a time (of the epoch)."""
-    if is_local(root):
-        paths = [
-            os.path.join(folder, name)
-            for folder, _, names in os.walk(root)
-            for name in names
-            if _TEMPORARY.fullmatch(name)
-        ]
-        return sorted(path for path in paths if 0 < _modified(path) < before)
-    return sorted(
-        item.path
-        for item in _remote().match([f"{glob.escape(root)}/**.tmp"])[0].metadata_list
-        if _TEMPORARY.fullmatch(item.path.rpartition("/")[2])
-        and 0 < (item.last_updated_in_seconds or 0) < before
-    )
-
-
-def _modified(path: str) -> float:
-    """The time of a local file's last modification; 0 if it was deleted meanwhile."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.lstat(path).st_mtime
-    return 0.0
-
-
-def _write_through(temporary: str, path: str, data: bytes) -> None:
-    """Write a file, rename it, and flush both to disk, with folders that are created for it.
-
-    A file that is written later, such as a ledger entry, may then rely on this one after a power
-    cut.
+@contextlib.contextmanager
+def made_locally(temporary: str, path: str) -> Iterator[BinaryIO]:
+    """Fill a temporary file in the block, rename it, and see both on the disk: a later file may
+    rely on this one after a power cut. Also the folders that were not there before.
     """
     folder = os.path.dirname(path) or "."
     made = [folder]
     while not os.path.isdir(made[-1]):
         made.append(os.path.dirname(made[-1]) or ".")
     os.makedirs(folder, exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as stream:
-        stream.write(data)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, 0o666), "w+b") as stream:
+        yield stream
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, path)
@@ -226,7 +225,7 @@ def delete(path: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path)
     elif exists(path):
-        _remote().delete([path])
+        remote_files().delete([path])
 
 
 class FileState(NamedTuple):
@@ -252,7 +251,7 @@ def states(paths: Iterable[str]) -> dict[str, FileState]:
             if stat.S_ISREG(known.st_mode):
                 by_path[path] = FileState(known.st_size, known.st_ctime_ns / 1e9)
     if remote:
-        for match in _remote().match([glob.escape(path) for path in remote]):
+        for match in remote_files().match([glob.escape(path) for path in remote]):
             by_path.update(
                 (item.path, FileState(item.size_in_bytes, item.last_updated_in_seconds or 0.0))
                 for item in match.metadata_list
@@ -263,63 +262,31 @@ def states(paths: Iterable[str]) -> dict[str, FileState]:
 def file_digest(path: str) -> str:
     """The digest of a file's bytes, read in blocks. Raises OSError as read_bytes does."""
     if not is_local(path):
-        return digest(read_bytes(path))
+        state = hashlib.blake2b(digest_size=16)
+        try:
+            with remote_files().open(path, **_as_they_are()) as remote:
+                while piece := remote.read(_PIECE):
+                    state.update(piece)
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(f"{path}: {error}") from error
+        return state.hexdigest()
     with open(path, "rb", opener=open_regular) as local:
         return hashlib.file_digest(local, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def upload(local: str, temporary: str, path: str) -> None:
+    """Copy a local file to another filesystem, a piece at a time, under a temporary name first."""
+    with open(local, "rb") as source, remote_files().create(temporary, **_as_they_are()) as target:
+        shutil.copyfileobj(source, target, _PIECE)
+    remote_files().rename([temporary], [path])
 
 
 def touch(path: str) -> None:
     """Set the time of change of a local file to now; a remote file is left alone."""
     if is_local(path):
         os.utime(path)
-
-
-def list_files(folder: str, ending: str) -> list[str]:
-    """Sorted paths of the files in a folder whose names have this ending; none without a folder."""
-    return sorted(path for path, _ in list_modified(folder, ending))
-
-
-def list_modified(folder: str, ending: str) -> list[tuple[str, float]]:
-    """(path, time of modification since the epoch) of the files whose names have this ending."""
-    if not is_local(folder):
-        matches = _remote().match([f"{glob.escape(folder)}/*{ending}"])[0].metadata_list
-        return [(item.path, item.last_updated_in_seconds or 0.0) for item in matches]
-    # Not by Beam, which takes brackets in the folder's name for a pattern.
-    files = []
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(ending) and not entry.name.startswith("."):
-                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                    files.append((f"{folder}/{entry.name}", entry.stat().st_mtime))
-    return files
-
-
-def list_folders(folder: str) -> list[str]:
-    """Sorted plain names (schemas.records.plain_path) of the folders in a folder."""
-    names: set[str] = set()
-    if is_local(folder):
-        with (
-            contextlib.suppress(FileNotFoundError, NotADirectoryError),
-            os.scandir(folder) as entries,
-        ):
-            names = {entry.name for entry in entries if entry.is_dir()}
-    else:
-        names = {path.partition("/")[0] for path in list_below(folder) if "/" in path}
-    return sorted(name for name in names if is_plain_path(name))
-
-
-def list_below(root: str) -> list[str]:
-    """Sorted paths, relative to a root, of all files below it whose names are plain."""
-    if is_local(root):
-        paths = [
-            os.path.relpath(os.path.join(folder, name), root)
-            for folder, _, names in os.walk(root)
-            for name in names
-        ]
-    else:
-        matched = _remote().match([f"{glob.escape(root)}/**"])[0].metadata_list
-        paths = [item.path.removeprefix(f"{root}/") for item in matched]
-    return sorted(path for path in paths if is_plain_path(path))
 
 
 def table_bytes(table: pa.Table) -> bytes:
@@ -338,12 +305,14 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
     Raises OSError if there is no such file, DamagedFile if it is damaged or lacks a column.
     """
     with _parquet(path) as file:
+        # Of a few rows Arrow's threads take longer to be told of them than to read them.
+        threads = file.metadata.num_rows > _FEW_ROWS
         if columns is None:
-            return file.read()
+            return file.read(use_threads=threads)
         missing = sorted(set(columns) - set(file.schema_arrow.names))
         if missing:
             raise DamagedFile(path, f"it has no column {', '.join(missing)}")
-        return file.read(columns).select(columns)
+        return file.read(columns, use_threads=threads).select(columns)
 
 
 def read_schema(path: str) -> pa.Schema:

@@ -7,12 +7,13 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from vladmap.atlas import layout, storage
+from vladmap.atlas import layout, listings, storage
 from vladmap.atlas.ledger import LedgerReader, LostLine
+from vladmap.atlas.ledger_folds import delete_lines
 from vladmap.atlas.lock import exclusive
 from vladmap.atlas.manifest import read_manifest, restored_manifest, software_versions
 from vladmap.schemas import SCHEMA_VERSION
@@ -36,7 +37,7 @@ _DATA = (
 )
 _ENDINGS = (".parquet", ".bin", ".json", ".faiss", ".safetensors", ".checkpoint")
 _UNLEDGERED = re.compile(
-    r"atlas\.json|ledger/.*|work/\w+\.(json|parquet)|work/(tiles|vocabulary|organise)/[^/]*\.parquet"
+    r"atlas\.json|ledger/.*|work/\w+\.(json|parquet)|work/(tiles|vocabulary|organise|shards)/[^/]*\.parquet"
 )
 """Files that stages write without entering them in the ledger."""
 
@@ -176,13 +177,24 @@ class AtlasStore:
                     f"{line.path}: {line.why}: run the same `vladmap build` again, it makes it anew"
                 )
 
-    def forget(self, stage: str, shard: str, keep: frozenset[str] = frozenset()) -> None:
-        """Delete a shard's entry from the ledger, and its files except those in `keep`."""
-        entry = self.ledger(stage).pop(shard, None)
-        storage.delete(self.path(layout.ledger_entry(stage, shard)))
-        for file in entry.files if entry else ():
-            if file.path not in keep:
-                storage.delete(self.path(file.path))
+    def forget(
+        self, stage: str, shards: Collection[str], keep: frozenset[str] = frozenset()
+    ) -> None:
+        """Take shards out of the ledger and delete their files, but those in `keep`."""
+        if not shards:
+            return
+        ledger = self.ledger(stage)
+        gone = [entry for shard in shards if (entry := ledger.pop(shard, None))]
+        delete_lines(self.root, stage, shards)
+        for entry in gone:
+            for file in entry.files:
+                if file.path not in keep:
+                    storage.delete(self.path(file.path))
+
+    def fold(self) -> None:
+        """Fold the ledgers of the stages at work that have grown to many files (ledger_folds)."""
+        for stage in self.reader.known():
+            self.reader.fold(stage)
 
     def tidy(self) -> None:
         """Delete the invalid entries that were not computed again, and files that no entry lists.
@@ -192,9 +204,7 @@ class AtlasStore:
         lost = [stage for stage, lines in self.lost.items() if lines]
         for stage in lost:
             self.ledger(stage, refresh=True)
-            for shard in self.lost[stage]:
-                with contextlib.suppress(UserError):  # a name that no stage would give
-                    storage.delete(self.path(layout.ledger_entry(stage, shard)))
+            delete_lines(self.root, stage, self.lost[stage])
             self.lost[stage] = {}
         if lost:
             gone = [path for path in self.strays() if layout.top(path) in _DATA]
@@ -216,7 +226,7 @@ class AtlasStore:
         }
         return [
             path
-            for path in storage.list_below(self.root)
+            for path in listings.list_below(self.root)
             if path.endswith(_ENDINGS) and path not in known and not _UNLEDGERED.fullmatch(path)
         ]
 
@@ -254,8 +264,8 @@ class AtlasStore:
                 self.reader.renewing = False
 
     def _sweep(self, before: float) -> None:
-        """Delete the temporary files of killed runs: those older than this run."""
-        left = storage.half_written(self.root, before)
+        """Delete the half-written files that killed runs have left, those older than this run."""
+        left = listings.half_written(self.root, before)
         for path in left:
             storage.delete(path)
         if left:

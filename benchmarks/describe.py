@@ -52,7 +52,7 @@ def stage(images: str, atlas: str, precision: str, **options: object) -> float:
     run = Run(AtlasStore.open(atlas, create=True), settings)
     STAGES["ingest"].work(run)
     for shard in list(run.ledger(DESCRIBE)):
-        run.atlas.forget(DESCRIBE.ledger_name(settings), shard)
+        run.atlas.forget(DESCRIBE.ledger_name(settings), [shard])
     STAGES["describe"].work(run)
     return next(result.seconds for result in run.results if result.stage == "describe")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vladmap.atlas import storage
+from vladmap.atlas import listings, storage
 from vladmap.atlas.store import AtlasStore
 from vladmap.exports.base import Exporter, Outcome, Settings, model_facts, new_folder
 from vladmap.features.colmap import pycolmap
@@ -86,7 +86,7 @@ EXPORTER = ColmapExporter()
 
 def _read_model(atlas: AtlasStore, model: int) -> pycolmap.Reconstruction:
     with tempfile.TemporaryDirectory(prefix="vladmap-export-") as folder:
-        for path in storage.list_files(atlas.path("model", str(model)), ".bin"):
+        for path in listings.list_files(atlas.path("model", str(model)), ".bin"):
             Path(folder, path.rpartition("/")[2]).write_bytes(storage.read_bytes(path))
         return read_reconstruction(Path(folder))
 

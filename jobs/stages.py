@@ -64,8 +64,6 @@ def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | No
     def work() -> int:
         from vladmap.atlas.store import AtlasStore
         from vladmap.pipeline.build import outcome, run_stages
-        from vladmap.pipeline.dry_run import describe_work
-        from vladmap.pipeline.report_data import summary, summary_figures
 
         reads_collection = any(not STAGES[name].needs for name in stages)
         options, configured = build_options(vars(parsed), parsed.config)
@@ -76,6 +74,8 @@ def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | No
             raise UserError("--images SOURCE is needed: a folder, a glob or a manifest")
         counted_with = costing(vars(parsed))
         if parsed.dry_run:
+            from vladmap.pipeline.dry_run import describe_work
+
             said = describe_work(options, stages, beam_words, counted_with)
             if parsed.json:
                 print_json({"work": said.lines, "estimate": said.figures})
@@ -84,10 +84,16 @@ def _run(options_parser: Parser, stages: Sequence[str], argv: Sequence[str] | No
             return 0
         atlas = AtlasStore.open(options.atlas, create=reads_collection)
         run = run_stages(atlas, options, beam_words, stages)
+        if "report" not in stages:
+            if parsed.json:
+                print_json(outcome(run))
+            return 0
+        # Brings COLMAP and FAISS, which stages before it do not all need.
+        from vladmap.pipeline.report_data import summary, summary_figures
+
         if parsed.json:
-            summed = {"summary": summary_figures(run)} if "report" in stages else {}
-            print_json({**outcome(run), **summed})
-        elif "report" in stages:
+            print_json({**outcome(run), "summary": summary_figures(run)})
+        else:
             print(summary(run))
         return 0
 

@@ -17,8 +17,15 @@ from vladmap.schemas.records import NO_CELL
 Row = Mapping[str, Any]
 
 
-def image_table(rows: Sequence[Row]) -> pa.Table:
-    """Rows of photos.organise.complete_row as a GeoParquet table of schemas.tables.IMAGES."""
+JOINED_KEY = b"vladmap:cell_resolution"
+"""Metadata of a shard of several cells: the resolution of the cells of its photographs."""
+
+
+def image_table(rows: Sequence[Row], joined: int | None = None) -> pa.Table:
+    """Rows of photos.organise.complete_row as a GeoParquet table of schemas.tables.IMAGES.
+
+    `joined` is the resolution of their cells, where they lie in several.
+    """
     latitude, longitude, altitude = (
         np.array([row[name] for row in rows], dtype=float)
         for name in ("latitude", "longitude", "altitude")
@@ -34,7 +41,11 @@ def image_table(rows: Sequence[Row]) -> pa.Table:
         else pa.array([row[field.name] for row in rows], field.type)
         for field in tables.IMAGES
     ]
-    return with_geo_metadata(pa.table(columns, schema=tables.IMAGES))
+    table = with_geo_metadata(pa.table(columns, schema=tables.IMAGES))
+    if joined is None:
+        return table
+    said = {**(table.schema.metadata or {}), JOINED_KEY: str(joined).encode()}
+    return table.replace_schema_metadata(said)
 
 
 def image_counts(rows: Sequence[Row]) -> dict[str, int]:

@@ -53,6 +53,7 @@ def run_stages(
                     require(run, name)
                     STAGES[name].work(run)
                     record(run, name)
+                    atlas.fold()
                 break
             except UserError:
                 raise

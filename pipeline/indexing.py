@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vladmap.atlas import layout, storage
-from vladmap.photos.cells import ring
+from vladmap.photos.cells import Nearby
 from vladmap.pipeline.ledgers import inputs_of
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages.describe import DESCRIBE
@@ -115,13 +114,14 @@ def index_factory(run: Run, count: int, dimension: int) -> tuple[str, int]:
 
 
 def part_tasks(run: Run, plan: IndexPlan) -> list[Task]:
-    """One task for each shard: add its descriptors to a copy of the trained index."""
+    """For each shard: the codes of its descriptors by the trained index."""
+    fingerprint = PARTS.fingerprint(index=plan.fingerprint)
     return [
         Task(
             shard,
             shard_cell(shard),
             layout.partial_index(plan.model, shard),
-            plan.fingerprint,
+            fingerprint,
             reads=(
                 (layout.DESCRIPTORS, entry.file.path),
                 ("trained", layout.trained_index(plan.model)),
@@ -138,12 +138,12 @@ def place_tasks(run: Run, plan: IndexPlan) -> list[Task]:
     Neighbours in space may lie in the shards of its cell and of the cells around it.
     """
     fingerprint = PLACES.fingerprint(index=plan.fingerprint, sigma_m=SIGMA_M)
-    by_cell: dict[str, list[str]] = defaultdict(list)
+    nearby: Nearby[str] = Nearby()
     for shard in plan.descriptors:
-        by_cell[shard_cell(shard)].append(shard)
+        nearby.add(shard_cell(shard), shard)
     tasks = []
     for shard, entry in plan.descriptors.items():
-        around = shards_around(shard, by_cell)
+        around = shards_around(shard, nearby)
         neighbours = tuple(
             ("around", plan.descriptors[other].file.path) for other in around if other != shard
         )
@@ -168,14 +168,9 @@ def place_tasks(run: Run, plan: IndexPlan) -> list[Task]:
     return tasks
 
 
-def shards_around(shard: str, by_cell: Mapping[str, list[str]]) -> list[str]:
-    """The shards of `by_cell` in this shard's cell and the cells around it, sorted.
-
-    A shard without a cell (no positions) is alone.
-    """
-    cell = shard_cell(shard)
-    cells = [] if cell == NO_CELL else ring(cell)
-    return sorted({shard, *(other for near in cells for other in by_cell.get(near, []))})
+def shards_around(shard: str, nearby: Nearby[str]) -> list[str]:
+    """The shard and those that lie near to its cell, sorted; itself without a cell."""
+    return sorted({shard, *nearby.near(shard_cell(shard))})
 
 
 def merge_task(
@@ -192,6 +187,7 @@ def merge_task(
         layout.global_index(plan.model),
         plan.fingerprint,
         reads=(
+            ("trained", layout.trained_index(plan.model)),
             *(("parts", parts[shard].file.path) for shard in shards),
             *(("places", places[shard].file.path) for shard in shards),
             *((layout.DESCRIPTORS, plan.descriptors[shard].file.path) for shard in shards),

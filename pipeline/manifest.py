@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyarrow as pa
 
 from vladmap.atlas import storage
@@ -18,14 +16,20 @@ from vladmap.pipeline.stages.verify import FEATURES, VERIFY
 
 
 def record(run: Run, name: str) -> None:
-    """Enter a finished stage in the manifest, with the identity of everything that it committed."""
-    run.atlas.manifest["stages"][name] = identity(run, name)
-    run.atlas.manifest |= _facts(run)
+    """Enter a stage that ended in the manifest, with the identity of all that it committed."""
+    manifest, now = run.atlas.manifest, identity(run, name)
+    # Positions change with the stage that reads the photographs alone, and all are read for it.
+    if "bounds" not in manifest or (name == _READS and manifest["stages"].get(name) != now):
+        manifest["bounds"] = _bounds(run)
+    manifest["stages"][name] = now
+    manifest["counts"] = _counts(run)
     run.atlas.save()
 
 
-def _facts(run: Run) -> dict[str, Any]:
-    """Counts, and the bounds of the positions."""
+_READS = "ingest"
+
+
+def _counts(run: Run) -> dict[str, int]:
     shards = image_shards(run)
     counts = {"images": sum(entry.counts["images"] for entry in shards.values())}
     for name in (
@@ -44,12 +48,16 @@ def _facts(run: Run) -> dict[str, Any]:
     )
     for entry in run.ledger(MERGE).values():
         counts |= {name: entry.counts.get(name, 0) for name in ("registered", "unregistered")}
+    return counts
+
+
+def _bounds(run: Run) -> list[float] | None:
+    """The box around all positions (bounding_box), None where there is none; 16 bytes an image."""
     places = [
         storage.read_table(run.atlas.path(entry.file.path), ["latitude", "longitude"])
-        for entry in shards.values()
+        for entry in image_shards(run).values()
     ]
-    known = pa.concat_tables(places).drop_null() if places else None
-    bounds = None
-    if known is not None and known.num_rows:
-        bounds = bounding_box(known["longitude"].to_numpy(), known["latitude"].to_numpy())
-    return {"counts": counts, "bounds": bounds}
+    found = pa.concat_tables(places).drop_null() if places else None
+    if found is None or not found.num_rows:
+        return None
+    return bounding_box(found["longitude"].to_numpy(), found["latitude"].to_numpy())

@@ -4,15 +4,15 @@ re-ranked.
 
 from __future__ import annotations
 
-from collections import defaultdict
-
+import numpy as np
 import pyarrow as pa
 
 from vladmap.atlas import layout, storage
+from vladmap.atlas.shard_lists import ListedShard, commit_shard_list
 from vladmap.features.names import RERANKING_BY_FEATURES
+from vladmap.photos.cells import Nearby
 from vladmap.pipeline.indexing import shards_around
 from vladmap.pipeline.ledgers import image_shards, inputs_of
-from vladmap.pipeline.local_features import extract_features
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages.describe import DESCRIBE
 from vladmap.pipeline.stages.index import INDEX
@@ -31,12 +31,12 @@ def pair_tasks(run: Run) -> list[Task]:
     options = run.options
     descriptors = dict(sorted(run.ledger(DESCRIBE).items()))
     sequences = _sequences(run)
-    by_cell: dict[str, list[str]] = defaultdict(list)
+    nearby: Nearby[str] = Nearby()
     tasks = []
     for shard in descriptors:
-        by_cell[shard_cell(shard)].append(shard)
-        # Shards are visited in the order of their names: `by_cell` holds this one and earlier ones.
-        around = shards_around(shard, by_cell)
+        nearby.add(shard_cell(shard), shard)
+        # Shards come in the order of their names: what is in `nearby` came before, or is itself.
+        around = shards_around(shard, nearby)
         fingerprint = PAIR.fingerprint(
             model=options.model,
             near=options.near,
@@ -72,7 +72,12 @@ def pair_tasks(run: Run) -> list[Task]:
 def pair_settings(run: Run, rerank: RerankSettings) -> PairSettings:
     """The settings of the transform PairImages, which are the same for all its tasks."""
     options = run.options
-    descriptors = sorted(run.ledger(DESCRIBE).items())
+    descriptors = run.ledger(DESCRIBE)
+    listed = []
+    for shard, entry in image_shards(run).items():
+        made = descriptors.get(shard)
+        rows, content = (made.file.rows, made.content) if made else (0, "")
+        listed.append(ListedShard(shard, entry.file.path, rows, content))
     return PairSettings(
         model=options.model,
         near=options.near,
@@ -82,7 +87,7 @@ def pair_settings(run: Run, rerank: RerankSettings) -> PairSettings:
         gps_sigma_m=options.gps_sigma_m,
         stage=DESCRIBE.ledger_name(options),
         index=run.ledger(INDEX)["global"].content,
-        shards=tuple((shard, entry.file.rows, entry.content) for shard, entry in descriptors),
+        shards=commit_shard_list(run.atlas.root, "pair", listed),
         rerank=rerank,
     )
 
@@ -92,13 +97,13 @@ def _sequences(run: Run) -> dict[str, str]:
 
     Computed in the driver, which reads three short columns of all images.
     """
-    parts = []
-    for shard, entry in image_shards(run).items():
+    parts, shards = [], image_shards(run)
+    for place, entry in enumerate(shards.values()):
         table = storage.read_table(run.atlas.path(entry.file.path), STOP_COLUMNS)
-        names = pa.array([shard] * table.num_rows, pa.string())
-        parts.append(table.append_column("shard", names))
-    pairs = neighbour_ids(pa.concat_tables(parts), run.options.following)
-    return {shard: storage.digest(ids.tobytes()) for shard, ids in pairs.items()}
+        places = pa.array(np.full(table.num_rows, place, np.int32))
+        parts.append(table.append_column("shard", places))
+    pairs = neighbour_ids(pa.concat_tables(parts), list(shards), run.options.following)
+    return {shard: storage.digest(ids.tobytes()) for shard, ids in pairs}
 
 
 def _rerank_choice(run: Run) -> tuple[str, ...] | None:
@@ -125,6 +130,9 @@ def rerank_settings(run: Run) -> RerankSettings:
     if options.rerank == "none":
         return RerankSettings()
     if options.rerank in RERANKING_BY_FEATURES:
+        # Brings COLMAP and torch, which pairs by descriptor do without.
+        from vladmap.pipeline.local_features import extract_features
+
         step, entries = FEATURES, extract_features(run)
         paths = {shard: entry.file.path for shard, entry in entries.items()}
     else:
@@ -141,12 +149,15 @@ def rerank_settings(run: Run) -> RerankSettings:
                 f"pair: {run.atlas.root} has no patches: run `vladmap describe --rerank "
                 f"{options.rerank}` first"
             )
-    evidence = tuple((shard, path, entries[shard].content) for shard, path in sorted(paths.items()))
+    listed = (
+        ListedShard(shard, path, entries[shard].file.rows, entries[shard].content)
+        for shard, path in sorted(paths.items())
+    )
     return RerankSettings(
         options.rerank,
         options.rerank_candidates,
         options.features,
         step.ledger_name(options),
-        evidence,
+        commit_shard_list(run.atlas.root, "evidence", listed),
         options.device,
     )

@@ -7,8 +7,10 @@ shards, and a collection that grows gets new shards beside those that it has.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
+from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,8 @@ from vladmap.schemas.ingest_tables import LISTING, PLANNED
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
 
 _CHUNK = re.compile(r"g\d+-\d+")
+
+_ROWS_AT_ONCE = 10_000
 
 DEAD = pa.schema([("chunk", pa.string()), ("path", pa.string())])
 
@@ -61,39 +65,50 @@ def plan(
         for name, entry in sorted(atlas.ledger(PLAN.name).items())
         if _is_generation(entry)
     }
-    known: dict[tuple[object, ...], tuple[str, str]] = {}
-    planned: list[tuple[str, str]] = []
-    for chunk, row in _planned(atlas, entries.values()):
-        # A state is planned twice if the file was doubtful: the later plan counts.
-        known[_state(row)] = (chunk, row["path"])
-        planned.append((chunk, row["path"]))
-    rows = listing.table.to_pylist()
-    again = {row["path"] for row in rows if doubtful and image_id(row["path"]) in doubtful}
-    fresh = [row for row in rows if row["path"] in again or _state(row) not in known]
-    alive = {
-        known[key] for row in rows if row["path"] not in again and (key := _state(row)) in known
-    }
-    counts: dict[str, int] = {}
-    for chunk, _ in alive:
-        counts[chunk] = counts.get(chunk, 0) + 1
+    known: dict[bytes, int] = {}
+    chunk_of: list[str] = []  # by the place of a planned row, as are those that are alive
+    for place, (chunk, row) in enumerate(_planned(atlas, entries.values())):
+        # A state that was planned twice was doubted: what was read last counts.
+        known[_state(row)] = place
+        chunk_of.append(chunk)
+    again: set[str] = set()
+    fresh: list[int] = []  # rows of the listing
+    alive = bytearray(len(chunk_of))
+    for number, row in enumerate(_rows(listing.table)):
+        place = known.get(_state(row), -1)
+        if doubtful and image_id(row["path"]) in doubtful:
+            again.add(row["path"])
+        elif place >= 0:
+            alive[place] = True
+            continue
+        fresh.append(number)
+    counts = dict(Counter(itertools.compress(chunk_of, alive)))
+    before = list(entries.values())
     if fresh and write:
-        homes = _homes(atlas, entries.values(), {row["path"] for row in fresh} - again)
-        fresh = [{**row, **homes.get(row["path"], _NO_HOME)} for row in fresh]
+        new = listing.table.take(pa.array(fresh))
+        homes = _homes(atlas, before, set(new["path"].to_pylist()) - again)
         name = _last_name(entries) if again else _free_name(entries)
-        entry = _write_generation(atlas, name, fresh, chunk_images)
+        entry = _write_generation(atlas, name, new, homes, chunk_images)
         entries[entry.shard] = atlas.ledger(PLAN.name)[entry.shard] = entry
-        for start, file in zip(range(0, len(fresh), chunk_images), entry.files, strict=True):
-            counts[_chunk_name(file.path)] = len(fresh[start : start + chunk_images])
-    dead = sorted(place for place in planned if place not in alive)
-    table = pa.Table.from_pylist(
-        [dict(zip(DEAD.names, place, strict=True)) for place in dead], DEAD
-    )
+        counts |= {_chunk_name(file.path): file.rows for file in entry.files}
+    dead = _dead(atlas, before, alive)
+    table = pa.Table.from_pylist([dict(zip(DEAD.names, each, strict=True)) for each in dead], DEAD)
     chunks = [
         (_chunk_name(file.path), file.path)
         for _, entry in sorted(entries.items())
         for file in entry.files
     ]
     return Plan(chunks, counts, table, len(fresh))
+
+
+def _dead(
+    atlas: AtlasStore, entries: Iterable[LedgerEntry], alive: Sequence[int]
+) -> list[tuple[str, str]]:
+    """(chunk, path), sorted, of the planned rows that are not alive."""
+    if all(alive):
+        return []
+    rows = zip(_planned(atlas, entries), alive, strict=True)
+    return sorted((chunk, row["path"]) for (chunk, row), lives in rows if not lives)
 
 
 def _planned(
@@ -106,12 +121,20 @@ def _planned(
                 yield _chunk_name(file.path), row
 
 
-def _state(row: Mapping[str, object]) -> tuple[object, ...]:
-    """The state of a listed file, by which it is recognised as already read.
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table, some at a time: as Python's objects they take ten times the memory."""
+    for batch in table.to_batches(_ROWS_AT_ONCE):
+        yield from batch.to_pylist()
 
-    Plans of older versions lack some of its fields and match no file: each file is read once more.
+
+def _state(row: Mapping[str, object]) -> bytes:
+    """What a file has to be like to count as read, as a digest: the collection may be large.
+
+    A plan of an older vladmap knew less of it: none of its files is like that, and each is read
+    once more.
     """
-    return tuple(row.get(name) for name in LISTING.names)
+    values = repr([row.get(name) for name in LISTING.names])
+    return hashlib.blake2b(values.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
 _NO_HOME: dict[str, str | None] = {"home": None, "home_hash": None}
@@ -169,13 +192,18 @@ def _last_name(taken: Collection[str]) -> str:
 
 
 def _write_generation(
-    atlas: AtlasStore, name: str, rows: list[dict[str, Any]], chunk_images: int
+    atlas: AtlasStore,
+    name: str,
+    new: pa.Table,
+    homes: Mapping[str, dict[str, str | None]],
+    chunk_images: int,
 ) -> LedgerEntry:
     files = []
-    for number, start in enumerate(range(0, len(rows), chunk_images)):
-        table = pa.Table.from_pylist(rows[start : start + chunk_images], schema=PLANNED)
-        path = layout.plan_chunk(name, number)
-        files.append(storage.commit_table(atlas.root, path, table))
+    for number, start in enumerate(range(0, new.num_rows, chunk_images)):
+        listed = new.slice(start, chunk_images).to_pylist()
+        rows = [{**row, **homes.get(row["path"], _NO_HOME)} for row in listed]
+        table = pa.Table.from_pylist(rows, schema=PLANNED)
+        files.append(storage.commit_table(atlas.root, layout.plan_chunk(name, number), table))
     task = Task(name, NO_CELL, files[0].path, PLAN.fingerprint())
     content = storage.combined_digest(file.digest for file in files)
     return commit_entry(atlas.root, PLAN.name, task, files, content=content)

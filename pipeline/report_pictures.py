@@ -42,7 +42,8 @@ def retrievals(run: Run, images: pa.Table) -> list[Retrieval]:
     if merged is None:
         return []
     index, ids = load_index(run.atlas.root, run.options.model, merged.file.digest)
-    chosen = {ids[row] for row in np.linspace(0, len(ids) - 1, min(_QUERIES, len(ids))).astype(int)}
+    spread = np.linspace(0, len(ids) - 1, min(_QUERIES, len(ids))).astype(int)
+    chosen = set(ids.take(pa.array(spread)).to_pylist())
     vectors: dict[str, NDArray[np.float32]] = {}
     for path in paths_of(run, DESCRIBE):
         table = storage.read_table(run.atlas.path(path))
@@ -52,7 +53,9 @@ def retrievals(run: Run, images: pa.Table) -> list[Retrieval]:
     if not queries:
         return []
     similarity, rows = search(index, np.stack([vectors[image] for image in queries]), _MATCHES + 1)
-    shown = {ids[row] for row in rows.ravel() if row >= 0} | set(queries)
+    there = np.unique(rows[rows >= 0])
+    found_ids = dict(zip(there.tolist(), ids.take(pa.array(there)).to_pylist(), strict=True))
+    shown = {*found_ids.values(), *queries}
     facts = {
         row["image_id"]: row
         for row in images.filter(
@@ -63,13 +66,13 @@ def retrievals(run: Run, images: pa.Table) -> list[Retrieval]:
     for image, scores, neighbours in zip(queries, similarity, rows, strict=True):
         matches = [
             Match(
-                ids[row],
+                found_ids[row],
                 float(score),
-                _distance(facts[image], facts[ids[row]]),
-                _thumbnail(run, facts[ids[row]]),
+                _distance(facts[image], facts[found_ids[row]]),
+                _thumbnail(run, facts[found_ids[row]]),
             )
-            for score, row in zip(scores, neighbours, strict=True)
-            if row >= 0 and ids[row] != image
+            for score, row in zip(scores, neighbours.tolist(), strict=True)
+            if row >= 0 and found_ids[row] != image
         ]
         examples.append(Retrieval(image, _thumbnail(run, facts[image]), matches[:_MATCHES]))
     return examples

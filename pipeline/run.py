@@ -14,7 +14,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from vladmap.atlas import layout, storage
+from vladmap.atlas import layout, listings, storage
 from vladmap.atlas.store import AtlasStore
 from vladmap.console.progress import Bar, counted
 from vladmap.pipeline import launch
@@ -184,7 +184,7 @@ class Run:
             folder = layout.ledger_folder(step.ledger_name(self.options))
             return sum(
                 sizes.get(layout.shard_of(path), 0)
-                for path, modified in storage.list_modified(self.atlas.path(folder), ".json")
+                for path, modified in listings.list_modified(self.atlas.path(folder), ".json")
                 if modified >= started
             )
 
@@ -196,8 +196,7 @@ class Run:
         still_used = frozenset(
             file.path for shard in shards if shard in ledger for file in ledger[shard].files
         )
-        for shard in sorted(set(ledger) - shards):
-            self.atlas.forget(step.ledger_name(self.options), shard, still_used)
+        self.atlas.forget(step.ledger_name(self.options), sorted(set(ledger) - shards), still_used)
 
     def _report(self, result: StageResult) -> None:
         self.results.append(result)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 
-import pyarrow as pa
-
 from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry
-from vladmap.atlas.photographs import SHARD_ROWS, shard_rows
+from vladmap.atlas.photographs import lowest_rows
 from vladmap.models.kinds import LEARN_NOTHING
 from vladmap.models.learning import LearningSettings, complete_weights
 from vladmap.models.registry import patch_dimension
@@ -90,7 +88,7 @@ def _keep_weights(run: Run, settings: ModelSettings, whole: bytes, fingerprint: 
         )
     if settings.patch_size:
         patch_dimension(options.model, whole)
-    run.atlas.forget(ledger_name, _WEIGHTS)
+    run.atlas.forget(ledger_name, [_WEIGHTS])
     file = storage.commit_file(root, layout.model_checkpoint(options.model), whole, 1)
     task = Task(_WEIGHTS, NO_CELL, file.path, fingerprint)
     entry = run.ledger(VOCABULARY)[_WEIGHTS] = commit_entry(root, ledger_name, task, [file])
@@ -100,16 +98,12 @@ def _keep_weights(run: Run, settings: ModelSettings, whole: bytes, fingerprint: 
 def _learn_weights(run: Run, settings: ModelSettings, fingerprint: str) -> LedgerEntry:
     """Learn words, and the reduction of descriptors, from a sample of the images."""
     options, root, ledger_name = run.options, run.atlas.root, VOCABULARY.ledger_name(run.options)
-    rows = [
-        row for entry in image_shards(run).values() for row in shard_rows(root, entry.file.path)
-    ]
-    # Ids are digests of names: the lowest are a random sample that is the same in every run.
-    rows.sort(key=lambda row: row["image_id"])
     learning = _learning(options, settings.patch_size)
-    sample = pa.Table.from_pylist(rows[: learning.sample_images], schema=SHARD_ROWS)
+    shards = (entry.file.path for entry in image_shards(run).values())
+    sample = lowest_rows(root, shards, learning.sample_images)
     listed = layout.vocabulary_sample(options.model)
     storage.commit_table(root, listed, sample)
-    run.atlas.forget(ledger_name, _WEIGHTS)
+    run.atlas.forget(ledger_name, [_WEIGHTS])
     output = layout.model_weights(options.model)
     ledger = run.execute(
         VOCABULARY,

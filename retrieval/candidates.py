@@ -62,6 +62,12 @@ class Gallery:
             np.where(np.isnan(accuracy), default_accuracy_m, accuracy),
         )
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the gallery takes in memory."""
+        columns = (self.ids, self.vectors, self.latitude, self.longitude, self.accuracy_m)
+        return sum(column.nbytes for column in columns)
+
     def rows(self, images: Sequence[str]) -> NDArray[np.int64]:
         """The row of each image id, -1 for an id that is not in the gallery."""
         wanted = np.array(images, dtype=self.ids.dtype if len(self.ids) else "U32")

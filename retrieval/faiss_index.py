@@ -1,19 +1,19 @@
-"""The FAISS index: choose it, train it, fill it in parts, merge them, measure it.
+"""The FAISS index: choose it, train it, search it, measure it; index_parts fills it.
 
 Descriptors are unit vectors and the metric is their inner product, so that a score is a cosine.
-Every step gives the same index for the same inputs; a merged index equals one built at once.
+Every step gives the same index for the same inputs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from vladmap.retrieval.descriptors import fair_sample
+from vladmap.retrieval.descriptors import ImageIds, fair_sample
 from vladmap.retrieval.threads import single_thread
 from vladmap.schemas.rejects import UserError
 
@@ -75,39 +75,6 @@ def from_bytes(data: bytes) -> faiss.Index:
         raise UserError(f"not a FAISS index: {str(error).strip().splitlines()[-1]}") from error
 
 
-def add_shard(trained: faiss.Index, vectors: Matrix) -> faiss.Index:
-    """The trained index with (n, D) vectors added, under the ids 0 to n - 1."""
-    if len(vectors):
-        trained.add(vectors)
-    return trained
-
-
-def merge(parts: Iterable[faiss.Index]) -> faiss.Index:
-    """One index of all parts, which are numbered consecutively in their order.
-
-    Memory holds the whole index and one part. Raises ValueError without parts, and
-    UserError for a kind of index that FAISS cannot merge.
-    """
-    merged: faiss.Index | None = None
-    for part in parts:
-        if merged is None:
-            merged = part
-        elif isinstance(merged, faiss.IndexIVF):
-            merged.merge_from(part, merged.ntotal)
-        else:
-            try:
-                # A plain index numbers its vectors by their place.
-                merged.merge_from(part)
-            except RuntimeError as error:
-                raise UserError(
-                    "--factory: FAISS cannot merge the parts of such an index: use Flat, SQ8, PQ "
-                    "or IVF<lists>,<one of these>"
-                ) from error
-    if merged is None:
-        raise ValueError("no parts to merge")
-    return merged
-
-
 def search(
     index: faiss.Index, queries: Matrix, k: int, below: int | None = None
 ) -> tuple[Matrix, NDArray[np.int64]]:
@@ -137,7 +104,7 @@ Blocks = Iterator[tuple[int, Matrix]]
 
 
 def recall_of_sample(
-    index: faiss.Index, ids: Sequence[str], read: Callable[[], Blocks], queries: int, k: int = 10
+    index: faiss.Index, ids: ImageIds, read: Callable[[], Blocks], queries: int, k: int = 10
 ) -> dict[str, float | int]:
     """`self_recall` of the `queries` images whose ids are lowest.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from vladmap.retrieval.candidates import Gallery
+from vladmap.retrieval.descriptors import ImageIds
 from vladmap.retrieval.faiss_index import Index, search
 
 Pair = tuple[str, str]
@@ -44,9 +47,13 @@ class Collection:
     """
 
     index: Index
-    ids: Sequence[str]
+    ids: ImageIds
     shards: Sequence[str]
     ends: NDArray[np.int64]
+
+    @functools.cached_property
+    def _place_of(self) -> dict[str, int]:
+        return {shard: place for place, shard in enumerate(self.shards)}
 
     def nearest(self, query: Gallery, shard: str, count: int) -> list[RankedCandidates]:
         """The `count` nearest images of each image of `query`, the gallery of `shard`.
@@ -54,7 +61,7 @@ class Collection:
         An image is not its own candidate. Candidates lie in `shard` or in shards before it, so that
         a pair in two shards is proposed once, by the image in the later one.
         """
-        end = int(self.ends[list(self.shards).index(shard)])
+        end = int(self.ends[self._place_of[shard]])
         own_rows = np.arange(end - len(query.ids), end)
         similarity, rows = search(self.index, query.vectors, count + 1, below=end)
         is_other = (rows >= 0) & (rows != own_rows[:, None])
@@ -67,7 +74,7 @@ class Collection:
             ranked.append(
                 RankedCandidates(
                     image,
-                    [self.ids[at] for at in row[others].tolist()],
+                    self.ids.take(pa.array(row[others])).to_pylist(),
                     [self.shards[at] for at in places.tolist()],
                     cosines[others],
                 )

@@ -129,9 +129,10 @@ class LedgerEntry:
         """The shard's main file."""
         return self.files[0]
 
-    def to_json(self) -> bytes:
+    def record(self) -> dict[str, Any]:
+        """The entry as JSON's types."""
         main, *others = self.files
-        record = {
+        return {
             "stage": self.stage,
             "shard": self.shard,
             "fingerprint": self.fingerprint,
@@ -145,12 +146,18 @@ class LedgerEntry:
             "counts": dict(sorted(self.counts.items())),
             "parts": dict(sorted(self.parts.items())),
         }
-        return sealed(record)
+
+    def to_json(self) -> bytes:
+        return sealed(self.record())
 
     @staticmethod
     def from_json(data: bytes) -> LedgerEntry:
-        """Raises ValueError where the bytes are no complete ledger entry with plain names."""
-        record = unsealed(data)
+        """Raises ValueError where the bytes are not a ledger entry, whole and with plain names."""
+        return LedgerEntry.from_record(unsealed(data))
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any]) -> LedgerEntry:
+        """The inverse of `record`. Raises ValueError for what is none."""
         try:
             main = FileRef(record["file"], record["rows"], record["bytes"], record["digest"])
             entry = LedgerEntry(

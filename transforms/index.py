@@ -1,14 +1,16 @@
 """Index: train on a sample, add each shard on its own, merge in the shards' order.
 
-From shards of `descriptors/` to the files of `index/<model>/`. The merged index equals the one that
-a single process would have built; only the merge holds it whole in memory. A second index holds the
-descriptors smoothed over neighbours in space, for queries that were taken at another time.
+Shards of `descriptors/` in, the files of `index/<model>/` out. The merged index equals the one that
+a single process would have built; nobody holds it whole (retrieval.index_parts). Beside the index
+of the descriptors stands one of the descriptors smoothed over the photographs taken beside each
+other, for queries that were taken at another time.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -18,14 +20,15 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry, read_input
+from vladmap.atlas.large_files import commit_written
 from vladmap.console import counter as progress
 from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
-from vladmap.retrieval import faiss_index
-from vladmap.retrieval.descriptors import descriptor_matrix, fair_sample, image_columns
+from vladmap.retrieval import faiss_index, index_parts
+from vladmap.retrieval.descriptors import ImageIds, descriptor_matrix, fair_sample, image_columns
 from vladmap.retrieval.names import SIGMA_M
 from vladmap.retrieval.smoothing import Placed, smooth_shard
 from vladmap.schemas import tables
-from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.schemas.records import FileRef, LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
 
 STAGE = "index"
@@ -57,13 +60,26 @@ def _sample(root: str, task: Task, count: int) -> NDArray[np.float32]:
         storage.read_table(storage.join(root, path), ["image_id", "descriptor"])
         for path in task.paths(layout.DESCRIPTORS)
     ]
-    ids = [image for table in parts for image in table["image_id"].to_pylist()]
-    return np.concatenate(list(map(descriptor_matrix, parts)))[fair_sample(ids, count)]
+    table = pa.concat_tables(parts)
+    return descriptor_matrix(table)[fair_sample(table["image_id"], count)]
+
+
+@functools.lru_cache(maxsize=1)
+def _trained(place: str, digest: str | None) -> faiss_index.Index:
+    """The trained index of the tasks at work, which only encode by it: read once a process."""
+    return faiss_index.from_bytes(storage.read_whole(place, digest))
+
+
+def _commit_codes(root: str, task: Task, vectors: NDArray[np.float32]) -> FileRef:
+    path = task.path("trained")
+    trained = _trained(storage.join(root, path), task.digest_of.get(path))
+    codes = index_parts.encode(trained, vectors)
+    return storage.commit_file(root, task.output, codes.tobytes(), len(codes))
 
 
 @dataclass(eq=False)
 class AddShards(beam.PTransform):
-    """Tasks of descriptor shards -> partial indices, whose ids count from 0 in each shard."""
+    """Tasks of descriptor shards -> parts of the index: the codes of their vectors."""
 
     root: str
     stage: str
@@ -73,11 +89,7 @@ class AddShards(beam.PTransform):
 
     def _add(self, task: Task) -> LedgerEntry:
         table = storage.read_table(storage.join(self.root, task.path("descriptors")))
-        trained = faiss_index.from_bytes(read_input(self.root, task, task.path("trained")))
-        part = faiss_index.add_shard(trained, descriptor_matrix(table))
-        file = storage.commit_file(
-            self.root, task.output, faiss_index.to_bytes(part), table.num_rows
-        )
+        file = _commit_codes(self.root, task, descriptor_matrix(table))
         StageCounters(STAGE).add("vectors", table.num_rows)
         progress.advance(table.num_rows)
         return commit_entry(self.root, self.stage, task, [file])
@@ -85,7 +97,7 @@ class AddShards(beam.PTransform):
 
 @dataclass(eq=False)
 class AddSmoothed(beam.PTransform):
-    """Tasks of descriptor shards -> partial indices of their smoothed descriptors.
+    """Tasks of descriptor shards -> parts of the index of their smoothed descriptors.
 
     A task reads its own shard and, as `around`, those of its cell and the cells around it, whose
     images may be neighbours of its own.
@@ -101,9 +113,7 @@ class AddSmoothed(beam.PTransform):
         own = self._placed(task.shard, task.path("descriptors"))
         around = (self._placed(layout.shard_of(path), path) for path in task.paths("around"))
         smoothed = smooth_shard(own, around, SIGMA_M)
-        trained = faiss_index.from_bytes(read_input(self.root, task, task.path("trained")))
-        part = faiss_index.to_bytes(faiss_index.add_shard(trained, smoothed))
-        file = storage.commit_file(self.root, task.output, part, len(smoothed))
+        file = _commit_codes(self.root, task, smoothed)
         StageCounters(STAGE).add("vectors_smoothed", len(smoothed))
         progress.advance(len(smoothed))
         return commit_entry(self.root, self.stage, task, [file])
@@ -143,37 +153,46 @@ class MergeIndex(beam.PTransform):
     def _merge(self, task: Task) -> LedgerEntry:
         model = str(dict(self.facts)["model"])
         shards = task.paths(layout.DESCRIPTORS)
-        merged = self._merged(task, "parts")
         ids = _image_ids(self.root, shards)
+        files = [
+            self._commit_merged(task, role, path, len(ids))
+            for role, path in (("parts", task.output), ("places", layout.places_index(model)))
+        ]
         facts = {
             **dict(self.facts),
             "count": len(ids),
             "metric": "inner_product",
             "places_sigma_m": SIGMA_M,
             **faiss_index.recall_of_sample(
-                merged, ids, lambda: _matrices(self.root, shards), self.queries
+                index_parts.open_index(storage.local_copy(storage.join(self.root, task.output))),
+                ids,
+                lambda: _matrices(self.root, shards),
+                self.queries,
             ),
         }
-        files = [
-            storage.commit_file(self.root, task.output, faiss_index.to_bytes(merged), len(ids))
-        ]
-        del merged  # so that only one whole index is in memory
-        places = faiss_index.to_bytes(self._merged(task, "places"))
         rows = pa.array(np.arange(len(ids), dtype=np.int64))
-        id_table = pa.Table.from_arrays([rows, pa.array(ids, pa.string())], schema=tables.INDEX_IDS)
+        id_table = pa.Table.from_arrays([rows, ids], schema=tables.INDEX_IDS)
         json_facts = (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode()
         files += [
-            storage.commit_file(self.root, layout.places_index(model), places, len(ids)),
             storage.commit_table(self.root, layout.index_ids(model), id_table),
             storage.commit_file(self.root, layout.index_facts(model), json_facts, 1),
         ]
         StageCounters(STAGE).add("vectors_merged", len(ids))
         return commit_entry(self.root, self.stage, task, files, counts={"vectors": len(ids)})
 
-    def _merged(self, task: Task, role: str) -> faiss_index.Index:
-        return faiss_index.merge(
-            faiss_index.from_bytes(read_input(self.root, task, path)) for path in task.paths(role)
-        )
+    def _commit_merged(self, task: Task, role: str, path: str, rows: int) -> FileRef:
+        """Merge the parts of a role; a trained index of its own, for merging may fill it."""
+        trained = faiss_index.from_bytes(read_input(self.root, task, task.path("trained")))
+
+        def codes() -> Iterator[index_parts.Codes]:
+            for part in task.paths(role):
+                data = np.frombuffer(read_input(self.root, task, part), np.uint8)
+                yield data.reshape(-1, trained.sa_code_size())
+
+        def write(local: str) -> None:
+            index_parts.write_merged(trained, codes, local)
+
+        return commit_written(self.root, path, write, rows)
 
 
 def _matrices(root: str, shards: Iterable[str]) -> faiss_index.Blocks:
@@ -184,24 +203,26 @@ def _matrices(root: str, shards: Iterable[str]) -> faiss_index.Blocks:
         start += len(matrix)
 
 
-def _image_ids(root: str, shards: Iterable[str]) -> list[str]:
-    return [
-        image
-        for path in shards
-        for image in storage.read_table(storage.join(root, path), ["image_id"])[
-            "image_id"
-        ].to_pylist()
-    ]
+def _image_ids(root: str, shards: Iterable[str]) -> pa.ChunkedArray:
+    return pa.chunked_array(
+        [
+            chunk
+            for path in shards
+            for chunk in storage.read_table(storage.join(root, path), ["image_id"])[
+                "image_id"
+            ].chunks
+        ],
+        pa.string(),
+    )
 
 
 def load_index(
     root: str, model: str, expected: str | None = None
-) -> tuple[faiss_index.Index, list[str]]:
-    """The global index of an atlas and its image ids by row.
+) -> tuple[faiss_index.Index, ImageIds]:
+    """The global index of an atlas, left in its file where that is local, and its image ids by row.
 
     Raises DamagedFile if `expected` is given and is not the digest of the index.
     """
-    path = storage.join(root, layout.global_index(model))
-    index = faiss_index.from_bytes(storage.read_whole(path, expected))
-    ids = storage.read_table(storage.join(root, layout.index_ids(model)))
-    return index, ids["image_id"].to_pylist()
+    path = storage.local_copy(storage.join(root, layout.global_index(model)), expected)
+    ids = storage.read_table(storage.join(root, layout.index_ids(model)), ["image_id"])
+    return index_parts.open_index(path), ids["image_id"].combine_chunks()

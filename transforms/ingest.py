@@ -1,14 +1,16 @@
 """Ingest: read the header of each photograph once, then organise the images into shards.
 
-ScanPhotos reads whole files: from chunks of the listing (schemas.ingest_tables.PLANNED) to
-`work/headers/`. OrganiseImages goes from these rows to `images/` and `rejects/ingest/`. It shuffles
-only the rows, a few hundred bytes each, because exact duplicates, sequences and cells depend on
-the whole collection and a shard of `images/` holds images of one cell.
+ScanPhotos: chunks of the listing (schemas.ingest_tables.PLANNED) in, `work/headers/` out. It reads
+whole files. OrganiseImages: those header rows in, `images/` and `rejects/ingest/` out. It shuffles
+only the rows, a few hundred bytes each: exact duplicates, sequences and cells depend on the whole
+collection. A shard of `images/` holds images of one cell, or of a few beside each other that have
+few each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,7 @@ from vladmap.atlas.commit import commit_entry, commit_shard, reject_row
 from vladmap.atlas.image_parts import part_digests
 from vladmap.atlas.photographs import photo_bytes
 from vladmap.console import counter as progress
+from vladmap.photos.cells import joined_cells
 from vladmap.photos.headers.rows import header_row, require_file
 from vladmap.photos.ids import image_id
 from vladmap.photos.image_table import image_counts, image_table
@@ -99,8 +102,9 @@ class _Scan(beam.DoFn):
 class OrganiseImages(beam.PTransform):
     """Tasks of header chunks -> ledger entries of `images/`, and rejects of the whole stage.
 
-    `dead` is the path of a table of (chunk, path): header rows whose files were removed from the
-    collection or changed since.
+    `dead` is the path of a table of (chunk, path): header rows whose files have left the collection
+    or were changed since. `joining` names the generations in which cells of few photographs share
+    shards; those of before it was so keep theirs.
     """
 
     root: str
@@ -110,6 +114,7 @@ class OrganiseImages(beam.PTransform):
     max_gap_s: float
     max_gap_m: float
     dead: str
+    joining: frozenset[str] = frozenset()
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
         rows = tasks | "Read headers" >> beam.ParDo(_ReadHeaders(self.root, self.dead))
@@ -142,9 +147,8 @@ class OrganiseImages(beam.PTransform):
             }
             | "Join" >> beam.CoGroupByKey()
             | "Complete" >> beam.FlatMap(_complete, self.cell_resolution)
-            | "Same cell" >> beam.GroupByKey()
-            | "Write images"
-            >> beam.ParDo(_WriteImages(self.root, self.fingerprint, self.shard_images))
+            | "Same block" >> beam.GroupByKey()
+            | "Write images" >> beam.ParDo(_WriteImages(self))
         )
         return (images, rejects) | beam.Flatten()
 
@@ -201,30 +205,52 @@ def _sequences(
 
 def _complete(
     joined: tuple[str, dict[str, list[Any]]], cell_resolution: int
-) -> Iterator[tuple[tuple[str, str], Row]]:
-    """The finished row of `images/`, keyed by its block and cell."""
+) -> Iterator[tuple[str, Row]]:
+    """The finished row of `images/` under its block."""
     _, parts = joined
     duplicate_of = next(iter(parts["duplicate"]), None)
     for header in parts["row"]:
         row = complete_row(header, next(iter(parts["sequence"])), duplicate_of, cell_resolution)
-        yield (row["block"], row["cell"]), row
+        yield row["block"], row
 
 
 class _WriteImages(beam.DoFn):
-    def __init__(self, root: str, fingerprint: str, shard_images: int) -> None:
-        self._root, self._fingerprint, self._size = root, fingerprint, shard_images
+    """The rows of a block, by cell, or by the cells that share shards: cut, and committed."""
 
-    def process(self, group: tuple[tuple[str, str], Iterable[Row]]) -> Iterator[LedgerEntry]:
-        (block, cell), members = group
-        rows = sorted(members, key=lambda row: row["image_id"])
-        for piece, start in enumerate(range(0, len(rows), self._size)):
-            shard = f"{block}-{cell}-{piece:03d}"
-            output = layout.images(shard)
-            task = Task(shard, cell, output, self._fingerprint)
-            yield self._write(task, rows[start : start + self._size])
+    def __init__(self, settings: OrganiseImages) -> None:
+        self._root, self._fingerprint = settings.root, settings.fingerprint
+        self._size, self._joining = settings.shard_images, settings.joining
+        self._resolution = settings.cell_resolution
 
-    def _write(self, task: Task, rows: list[Row]) -> LedgerEntry:
-        table = image_table(rows)
+    def process(self, group: tuple[str, Iterable[Row]]) -> Iterator[LedgerEntry]:
+        block, members = group
+        by_cell: dict[str, list[Row]] = defaultdict(list)
+        for row in members:
+            by_cell[row["cell"]].append(row)
+        shared: dict[str, list[str]] = defaultdict(list)
+        for cell, name in self._names(block, by_cell).items():
+            shared[name].append(cell)
+        for name, cells in sorted(shared.items()):
+            rows = [
+                row
+                for cell in sorted(cells)
+                for row in sorted(by_cell[cell], key=lambda row: row["image_id"])
+            ]
+            resolution = self._resolution if [name] != cells else None
+            for piece, start in enumerate(range(0, len(rows), self._size)):
+                shard = f"{block}-{name}-{piece:03d}"
+                task = Task(shard, name, layout.images(shard), self._fingerprint)
+                yield self._write(task, rows[start : start + self._size], resolution)
+
+    def _names(self, block: str, by_cell: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+        """The cell that each cell's shards are called after."""
+        if block.partition("-")[0] not in self._joining:
+            return {cell: cell for cell in by_cell}
+        return joined_cells({cell: len(rows) for cell, rows in by_cell.items()}, self._size)
+
+    def _write(self, task: Task, rows: list[Row], resolution: int | None) -> LedgerEntry:
+        rows = sorted(rows, key=lambda row: row["image_id"])
+        table = image_table(rows, resolution)
         StageCounters(STAGE).add("images", len(rows))
         return commit_shard(
             self._root, STAGE, task, table, parts=part_digests(table), counts=image_counts(rows)

@@ -10,7 +10,9 @@ existing ones.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+import threading
+from collections import OrderedDict
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from apache_beam.utils.shared import Shared
 
 from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_shard
+from vladmap.atlas.shard_lists import read_shard_list
 from vladmap.console import counter as progress
 from vladmap.retrieval.candidates import (
     GLOBAL,
@@ -44,20 +47,23 @@ from vladmap.retrieval.ranking import (
     pairs_by_shard,
     rerank,
 )
-from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.schemas.records import FileRef, LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.index import load_index
 from vladmap.transforms.rerank import RerankSettings, stored_evidence
 
 STAGE = "pair"
+_GALLERY_BYTES = 256 << 20
+"""Galleries that a process holds, at most, and one more."""
 
 
 @dataclass(frozen=True)
 class PairSettings:
     """The settings of PairImages; pipeline.options explains those that are options.
 
-    `stage` is the ledger of the descriptors, `index` the identity of the merged index, `shards`
-    every shard of descriptors as (name, rows, identity) in the order of the index.
+    `stage` is the describe stage's name in the ledger, `index` the identity of the merged index.
+    `shards` is a list (atlas.shard_lists) of every shard of `images/`, with the rows and identity
+    of its descriptors; those that have any are in the index's order.
     """
 
     model: str
@@ -68,7 +74,7 @@ class PairSettings:
     gps_sigma_m: float
     stage: str
     index: str
-    shards: tuple[tuple[str, int, str], ...]
+    shards: FileRef
     rerank: RerankSettings
 
 
@@ -76,19 +82,19 @@ class PairSettings:
 class PairImages(beam.PTransform):
     """Tasks of image shards -> ledger entries of `pairs/`.
 
-    A task reads its own shard, and those before it in
-    the cells around. `stops` names the image shards whose sequences are joined: ids cross that
-    shuffle, nothing else.
+    A task reads its own shard, and those before it in the cells around. Sequences are joined over
+    all shards: ids cross that shuffle, nothing else.
     """
 
     root: str
     settings: PairSettings
-    stops: tuple[tuple[str, str], ...]
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
         neighbours = (
             tasks.pipeline
-            | "Image shards" >> beam.Create(list(self.stops))
+            | "List of shards" >> beam.Create([self.settings.shards])
+            | "Image shards" >> beam.FlatMap(_image_shards, self.root)
+            | beam.Reshuffle()
             | "Read stops" >> beam.FlatMap(_stops, self.root)
             | "Same sequence" >> beam.GroupByKey()
             | "Neighbours" >> beam.FlatMap(_neighbours, self.settings.following)
@@ -102,6 +108,11 @@ class PairImages(beam.PTransform):
 
 # Stops and neighbours are shuffled as plain tuples, which are smaller when pickled.
 _Values = tuple[Any, ...]
+
+
+def _image_shards(listed: FileRef, root: str) -> Iterator[tuple[str, str]]:
+    for each in read_shard_list(root, listed):
+        yield each.shard, each.path
 
 
 def _stops(shard_and_path: tuple[str, str], root: str) -> Iterator[tuple[str, _Values]]:
@@ -120,12 +131,54 @@ def _neighbours(
 
 
 class _SharedCollection:
-    """Holds the global index: the workers of a process share this object by a weak reference."""
+    """The global index and the galleries that were read last: one for the workers of a process."""
 
     def __init__(self, root: str, settings: PairSettings) -> None:
-        names, rows, _ = zip(*settings.shards, strict=True)
+        described = [each for each in read_shard_list(root, settings.shards) if each.content]
+        names, _, rows, contents = zip(*described, strict=True)
         index, ids = load_index(root, settings.model, settings.index)
+        self.content = dict(zip(names, contents, strict=True))
         self.collection = Collection(index, ids, names, np.cumsum(rows))
+        self.galleries = _Galleries(root, settings, self.content)
+
+
+class _Galleries:
+    """Galleries by shard: a shard is asked for by all around it, and by those that resemble it."""
+
+    def __init__(self, root: str, settings: PairSettings, shards: Container[str]) -> None:
+        self._root, self._settings, self._shards = root, settings, shards
+        self._held: OrderedDict[str, Gallery] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __getitem__(self, shard: str) -> Gallery:
+        """The images of a shard that have descriptors; empty where the shard has none."""
+        with self._lock:
+            if shard in self._held:
+                self._held.move_to_end(shard)
+                return self._held[shard]
+        gallery = self._read(shard)
+        with self._lock:
+            if shard not in self._held:
+                self._held[shard] = gallery
+                self._bytes += gallery.nbytes
+            while self._bytes > _GALLERY_BYTES and len(self._held) > 1:
+                _, last = self._held.popitem(last=False)
+                self._bytes -= last.nbytes
+        return gallery
+
+    def _read(self, shard: str) -> Gallery:
+        accuracy = self._settings.gps_sigma_m
+        if shard not in self._shards:
+            return Gallery.of(None, None, accuracy)
+        descriptors, images = (
+            storage.read_table(storage.join(self._root, path), columns)
+            for path, columns in (
+                (layout.descriptors(self._settings.model, shard), None),
+                (layout.images(shard), PLACE_COLUMNS),
+            )
+        )
+        return Gallery.of(descriptors, images, accuracy)
 
 
 class _Pair(beam.DoFn):
@@ -133,7 +186,10 @@ class _Pair(beam.DoFn):
         self._root, self._settings, self._shared = root, settings, shared
 
     def setup(self) -> None:
-        self._content = {shard: content for shard, _, content in self._settings.shards}
+        settings = self._settings
+        self._box: _SharedCollection = self._shared.acquire(
+            lambda: _SharedCollection(self._root, settings), tag=settings.index
+        )
         self._evidence = stored_evidence(self._root, self._settings.rerank)
 
     def process(self, element: tuple[str, dict[str, list[Any]]]) -> Iterator[LedgerEntry]:
@@ -143,7 +199,8 @@ class _Pair(beam.DoFn):
 
     def _pair(self, task: Task, neighbours: Iterable[Neighbour]) -> LedgerEntry:
         settings = self._settings
-        query = self._gallery(task.shard)
+        galleries, content = self._box.galleries, self._box.content
+        query = galleries[task.shard]
         ranked, searched, scores = self._in_collection(task.shard, query)
         pairs_of: dict[str, dict[str, list[Pair]]] = {GLOBAL: pairs_by_shard(ranked), SEQUENCE: {}}
         for image, other, shard in neighbours:
@@ -151,9 +208,9 @@ class _Pair(beam.DoFn):
         around = {layout.shard_of(path) for path in task.paths(layout.DESCRIPTORS)}
         shards = around.union(searched, *pairs_of.values())
         candidates = []
-        # Candidates are looked for in one shard after another: two galleries are in memory.
+        # Candidates by the shard they lie in.
         for shard in sorted(shards):
-            gallery = query if shard == task.shard else self._gallery(shard)
+            gallery = galleries[shard]
             if shard in around:
                 candidates.append(near_candidates(query, gallery, settings.reach_m, settings.near))
             for source, pairs in pairs_of.items():
@@ -161,11 +218,8 @@ class _Pair(beam.DoFn):
         table = merge_candidates(candidates, settings.near, scores)
         StageCounters(STAGE).add("pairs", table.num_rows)
         progress.advance(len(query.ids))
-        # A shard that only sequences name may have no descriptors, and then is no input.
-        inputs = {
-            f"{settings.stage}/{shard}": self._content[shard]
-            for shard in shards & self._content.keys()
-        }
+        # An image without a descriptor has a place in a sequence, but its shard may not have one.
+        inputs = {f"{settings.stage}/{shard}": content[shard] for shard in shards & content.keys()}
         if self._evidence is not None:
             inputs |= self._evidence.inputs(searched | {task.shard})
         return commit_shard(self._root, STAGE, task, table, inputs=inputs)
@@ -179,28 +233,12 @@ class _Pair(beam.DoFn):
         scores.
         """
         settings = self._settings
-        box = self._shared.acquire(
-            lambda: _SharedCollection(self._root, settings), tag=settings.index
-        )
+        collection = self._box.collection
         if self._evidence is None:
-            ranked = box.collection.nearest(query, shard, settings.everywhere)
+            ranked = collection.nearest(query, shard, settings.everywhere)
             return ranked, set(pairs_by_shard(ranked)), {}
         count = max(settings.everywhere, settings.rerank.candidates)
-        ranked = box.collection.nearest(query, shard, count)
+        ranked = collection.nearest(query, shard, count)
         score = functools.partial(self._evidence.scores, shard)
         best, scores = rerank(ranked, score, self._evidence.order, settings.everywhere)
         return best, set(pairs_by_shard(ranked)), scores
-
-    def _gallery(self, shard: str) -> Gallery:
-        """The images of a shard that have descriptors; empty where the shard has none."""
-        accuracy = self._settings.gps_sigma_m
-        if shard not in self._content:
-            return Gallery.of(None, None, accuracy)
-        descriptors, images = (
-            storage.read_table(storage.join(self._root, path), columns)
-            for path, columns in (
-                (layout.descriptors(self._settings.model, shard), None),
-                (layout.images(shard), PLACE_COLUMNS),
-            )
-        )
-        return Gallery.of(descriptors, images, accuracy)

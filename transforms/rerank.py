@@ -9,31 +9,34 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vladmap.atlas import storage
-from vladmap.evaluation.evidence import FEATURES_COMPARED, Evidence, FeatureEvidence, evidence
-from vladmap.features.table import read_features
-from vladmap.models.patch_table import read_patches
+from vladmap.atlas.shard_lists import read_shard_list
+from vladmap.schemas.records import FileRef
+
+if TYPE_CHECKING:
+    from vladmap.evaluation.evidence import Evidence
 
 
 @dataclass(frozen=True)
 class RerankSettings:
     """How the best `candidates` of each query are re-ranked, by a way of `evaluation.evidence`.
 
-    `features` is the kind of local features, if these are matched; a network that matches them
-    runs on `device`. `evidence` lists every shard of patches or features as (name, path, identity),
-    and `stage` is their ledger.
+    `features` is the kind of local features, if these are matched; a network that matches them runs
+    on `device`. `evidence` is the list
+    (atlas.shard_lists) of every shard that has patches or features, with the path and identity of
+    these, and `stage` the ledger it stands in.
     """
 
     method: str = "none"
     candidates: int = 0
     features: str = ""
     stage: str = ""
-    evidence: tuple[tuple[str, str, str], ...] = ()
+    evidence: FileRef | None = None
     device: str = "cpu"
 
 
@@ -42,7 +45,10 @@ class StoredEvidence:
 
     def __init__(self, root: str, settings: RerankSettings, compare: Evidence[Any]) -> None:
         self._root, self._settings, self._compare = root, settings, compare
-        self._paths = {shard: path for shard, path, _ in settings.evidence}
+        assert settings.evidence is not None
+        listed = read_shard_list(root, settings.evidence)
+        self._paths = {each.shard: each.path for each in listed}
+        self._content = {each.shard: each.content for each in listed}
         self._own: tuple[str, Mapping[str, Any]] = ("", {})
 
     def scores(self, shard: str, other: str, pairs: list[tuple[str, str]]) -> list[float]:
@@ -72,17 +78,18 @@ class StoredEvidence:
         return self._compare.order(scores, similarity)
 
     def inputs(self, shards: set[str]) -> dict[str, str]:
-        """The inputs of a task that read evidence of these shards, for the ledger."""
-        return {
-            f"{self._settings.stage}/{shard}": content
-            for shard, _, content in self._settings.evidence
-            if shard in shards
-        }
+        """What was read, for the ledger."""
+        stage = self._settings.stage
+        return {f"{stage}/{shard}": self._content[shard] for shard in shards & self._paths.keys()}
 
     def _load(self, shard: str) -> Mapping[str, Any]:
         """The evidence of the images of a shard, by image_id."""
         if shard not in self._paths:
             return {}
+        from vladmap.evaluation.evidence import FEATURES_COMPARED, FeatureEvidence
+        from vladmap.features.table import read_features
+        from vladmap.models.patch_table import read_patches
+
         table = storage.read_table(storage.join(self._root, self._paths[shard]))
         if not isinstance(self._compare, FeatureEvidence):
             return read_patches(table)
@@ -94,6 +101,11 @@ class StoredEvidence:
 
 
 def stored_evidence(root: str, settings: RerankSettings) -> StoredEvidence | None:
-    """The evidence that `settings` name; None without re-ranking."""
+    """The evidence that `settings` ask for; None where the order by descriptor stands."""
+    if settings.method == "none":
+        return None
+    # Brings torch and COLMAP, which pairs by descriptor do without.
+    from vladmap.evaluation.evidence import evidence
+
     compare = evidence(settings.method, settings.features, device=settings.device)
     return None if compare is None else StoredEvidence(root, settings, compare)

@@ -17,9 +17,17 @@ TRAIN = Step(
     internal=True,
     alone=True,
 )
-PARTS = Step("index", ledger="index-{options.model}-parts", unit="vectors", internal=True)
+PARTS = Step(
+    "index-parts",
+    version=2,
+    ledger="index-{options.model}-parts",
+    label="index",
+    unit="vectors",
+    internal=True,
+)
 PLACES = Step(
     "places",
+    version=2,
     ledger="index-{options.model}-places",
     label="index places",
     unit="vectors",

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vladmap")
 
-PLAN = Step("plan", internal=True)
+# From version 2 on, cells of few photographs share shards; generations planned before keep theirs.
+PLAN = Step("plan", version=2, internal=True)
 SCAN = Step("scan", version=8, label="ingest", unit="images", internal=True)
 INGEST = Step("ingest", version=6, label="organise")
 
@@ -101,12 +102,16 @@ def _organise(run: Run, chunks: Sequence[str], dead: pa.Table) -> None:
     options, atlas = run.options, run.atlas
     file = storage.commit_table(atlas.root, layout.DEAD, dead)
     scans = run.ledger(SCAN)
+    joining = frozenset(
+        name for name, entry in run.ledger(PLAN).items() if entry.fingerprint == PLAN.fingerprint()
+    )
     identity = INGEST.fingerprint(
         scans=[(chunk, scans[chunk].content) for chunk in chunks],
         dead=file.digest,
         shard_images=options.shard_images,
         cell_resolution=options.cell_resolution,
         gaps=(options.sequence_gap_s, options.sequence_gap_m),
+        **({"joining": sorted(joining)} if joining else {}),
     )
     ledger = run.ledger(INGEST)
     made = atlas.ledger(_ORGANISED).get("all")
@@ -125,6 +130,7 @@ def _organise(run: Run, chunks: Sequence[str], dead: pa.Table) -> None:
         options.sequence_gap_s,
         options.sequence_gap_m,
         file.path,
+        joining,
     )
     run.pipeline(tasks, INGEST.title, transform)
     ledger = run.ledger(INGEST, refresh=True)

@@ -15,15 +15,14 @@ PAIR = Step("pair", version=3, unit="images")
 def work(run: Run) -> None:
     """Propose candidates for each new image: by GPS, by descriptor, and by sequence."""
     from vladmap.pipeline import pairing
-    from vladmap.pipeline.ledgers import image_count, image_shards
+    from vladmap.pipeline.ledgers import image_count
     from vladmap.transforms.pair import PairImages
 
     evidence = pairing.rerank_settings(run)
-    stops = tuple((shard, entry.file.path) for shard, entry in image_shards(run).items())
     run.execute(
         PAIR,
         pairing.pair_tasks(run),
-        PairImages(run.atlas.root, pairing.pair_settings(run, evidence), stops),
+        PairImages(run.atlas.root, pairing.pair_settings(run, evidence)),
         count=image_count(run),
         # Patches are compared there, and features by a network.
         device=run.options.device if run.options.rerank != "none" else "cpu",

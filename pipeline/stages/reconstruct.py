@@ -57,7 +57,7 @@ def _forget_given_up(run: Run, limit_s: int) -> None:
     for name, entry in sorted(run.ledger(RECONSTRUCT).items()):
         other_limit = entry.counts.get("limit_s", limit_s) != limit_s
         if entry.counts.get("failed") and (other_limit or entry.counts.get("out_of_memory")):
-            run.atlas.forget(RECONSTRUCT.ledger_name(run.options), name)
+            run.atlas.forget(RECONSTRUCT.ledger_name(run.options), [name])
 
 
 def estimate(run: Run, images: int) -> list[str]:

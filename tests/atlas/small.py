@@ -181,7 +181,8 @@ def _write_index(root: str, model: str, dimension: int) -> None:
     files = []
     for path in (layout.global_index(model), layout.places_index(model)):
         index = faiss_index.train_index("Flat", dimension, vectors)
-        data = faiss_index.to_bytes(faiss_index.add_shard(index, vectors))
+        index.add(vectors)
+        data = faiss_index.to_bytes(index)
         files.append(storage.commit_file(root, path, data, len(names)))
     ids = {"id": list(range(len(names))), "image_id": [id_of(name) for name in names]}
     table = pa.table(ids, schema=tables.INDEX_IDS)

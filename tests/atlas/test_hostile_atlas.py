@@ -146,7 +146,7 @@ def test_a_link_out_of_the_atlas_is_named_and_not_followed(
     with pytest.raises(UserError, match="leads out of the atlas"):
         entry(root)
     with pytest.raises(UserError, match="leads out of the atlas"):
-        AtlasStore(str(root)).forget("pair", "s")
+        AtlasStore(str(root)).forget("pair", ["s"])
     assert snapshot(outside) == before
 
 

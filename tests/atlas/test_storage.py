@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vladmap.atlas import storage
+from vladmap.atlas import listings, storage
 from vladmap.atlas.commit import commit_entry
 from vladmap.atlas.store import AtlasStore
 from vladmap.schemas.records import NO_CELL, Task
@@ -22,12 +22,12 @@ def test_a_path_is_a_name_and_never_a_pattern(name: str, tmp_path: Path) -> None
     commit_entry(root, "ingest", Task("s", NO_CELL, file.path, "print"), [file])
     (tmp_path / name / "ledger" / "ingest" / ".half.json").write_bytes(b"{")
     folder = storage.join(root, "ledger", "ingest")
-    assert storage.list_files(folder, ".json") == [storage.join(folder, "s.json")]
+    assert listings.list_files(folder, ".json") == [storage.join(folder, "s.json")]
     atlas = AtlasStore(root)
     assert list(atlas.ledger("ingest")) == ["s"]
-    atlas.forget("ingest", "s")
+    atlas.forget("ingest", ["s"])
     assert not storage.exists(storage.join(root, "work/f.bin"))
-    assert storage.list_files(folder, ".json") == []
+    assert listings.list_files(folder, ".json") == []
 
 
 def test_a_pattern_in_a_name_deletes_nothing_else(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_pattern_in_a_name_deletes_nothing_else(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_an_empty_listing_and_deleted_already(tmp_path: Path) -> None:
-    assert storage.list_files(str(tmp_path / "nowhere"), ".json") == []
+    assert listings.list_files(str(tmp_path / "nowhere"), ".json") == []
     storage.delete(str(tmp_path / "nowhere"))
 
 

@@ -167,7 +167,7 @@ def test_another_model_in_the_report_does_not_get_the_figures_of_the_first(atlas
 def test_without_descriptors_the_map_alone_is_compared(
     atlas: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    AtlasStore.open(str(atlas), create=False).forget("describe-netvlad-lite", SHARD)
+    AtlasStore.open(str(atlas), create=False).forget("describe-netvlad-lite", [SHARD])
     assert check(atlas) == 0
     assert "the atlas has no descriptors of netvlad-lite" in capsys.readouterr().out
     assert stored_truth(atlas)["retrieval"] is None

@@ -1,9 +1,18 @@
+from collections import Counter
+
 import h3
 import numpy as np
 import pytest
 import shapely
 
-from vladmap.photos.cells import assign_cells, cell_outlines, ring
+from vladmap.photos.cells import (
+    FEW_CELLS,
+    Nearby,
+    assign_cells,
+    cell_outlines,
+    joined_cells,
+    ring,
+)
 from vladmap.schemas.records import NO_CELL
 
 
@@ -51,3 +60,65 @@ def test_an_outline_across_the_antimeridian_has_a_part_on_each_side_and_its_whol
     assert parts.is_valid
     assert max(west.bounds[2] - west.bounds[0], east.bounds[2] - east.bounds[0]) < 0.02
     assert parts.area == pytest.approx(whole.area, rel=0.01)
+
+
+def crowd(count: int, seed: int) -> dict[str, int]:
+    """Photographs in `count` cells at random in a disk of H3 cells, a dozen in most of them."""
+    draw = np.random.default_rng(seed)
+    disk = sorted(h3.grid_disk(h3.latlng_to_cell(47.0, 8.0, 8), 12))
+    cells = draw.choice(disk, count, replace=False).tolist()
+    return dict(zip(cells, draw.choice([1, 12, 12, 90, 110, 700], count).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cells_of_a_dozen_photographs_share_shards_and_full_ones_do_not(seed: int) -> None:
+    counts = crowd(200, seed)
+    names = joined_cells(counts, 200)
+    assert set(names) == set(counts)
+    for cell, name in names.items():
+        if 2 * counts[cell] >= 200:
+            assert name == cell
+        assert name == h3.cell_to_parent(cell, h3.get_resolution(name))
+        assert h3.get_resolution(name) in (6, 7, 8)
+    shared = Counter(names.values())
+    for name, cells in shared.items():
+        together = sum(counts[cell] for cell in counts if names[cell] == name)
+        if h3.get_resolution(name) == 7:
+            assert 2 * together >= 200
+        if h3.get_resolution(name) < 8:
+            assert cells > 1
+    pieces = sum(
+        -(-sum(counts[cell] for cell in counts if names[cell] == name) // 200) for name in shared
+    )
+    assert pieces < 0.7 * sum(-(-count // 200) for count in counts.values())
+
+
+def test_a_city_of_few_cells_keeps_a_shard_for_each() -> None:
+    counts = dict(list(crowd(200, 0).items())[:FEW_CELLS])
+    assert joined_cells(counts, 200) == {cell: cell for cell in counts}
+    assert joined_cells({"none": 5}, 200) == {"none": "none"}
+
+
+def test_photographs_without_a_position_share_with_nobody() -> None:
+    names = joined_cells({**crowd(60, 1), "none": 3}, 200)
+    assert names["none"] == "none"
+    assert list(names.values()).count("none") == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_one_step_from_a_photographs_cell_is_near_to_its_shard(seed: int) -> None:
+    """By brute force over all pairs of cells that touch, whatever they were joined to."""
+    counts = crowd(300, seed)
+    names = joined_cells(counts, 200)
+    nearby: Nearby[str] = Nearby()
+    for cell in counts:
+        nearby.add(names[cell], cell)
+    touching = 0
+    for cell in counts:
+        found = nearby.near(names[cell])
+        assert len(found) == len(set(found))
+        beside = set(ring(cell)) & set(counts)
+        touching += len(beside) - 1
+        assert beside <= set(found)
+    assert touching > 200
+    assert nearby.near("none") == []

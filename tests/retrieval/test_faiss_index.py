@@ -22,24 +22,10 @@ def _unit(count: int, dimension: int = 16, seed: int = 0) -> Matrix:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _merged(factory: str, vectors: Matrix, cuts: list[int]) -> faiss.Index:
-    trained = faiss_index.to_bytes(
-        faiss_index.train_index(factory, vectors.shape[1], vectors[:1000])
-    )
-    return faiss_index.merge(
-        faiss_index.add_shard(faiss_index.from_bytes(trained), part)
-        for part in np.split(vectors, cuts)
-    )
-
-
-@pytest.mark.parametrize("factory", ["Flat", "SQ8", "IVF16,Flat", "IVF16,SQ8", "IVF8_HNSW8,Flat"])
-def test_a_merged_index_is_byte_for_byte_a_single_build(factory: str) -> None:
-    vectors = _unit(1500)
-    # an empty shard among them
-    merged = _merged(factory, vectors, [400, 400, 1100])
-    single = _merged(factory, vectors, [])
-    assert faiss_index.to_bytes(merged) == faiss_index.to_bytes(single)
-    assert merged.ntotal == 1500
+def _filled(factory: str, vectors: Matrix) -> faiss.Index:
+    index = faiss_index.train_index(factory, vectors.shape[1], vectors[:1000])
+    index.add(vectors)
+    return index
 
 
 @pytest.mark.slow
@@ -48,8 +34,8 @@ def test_training_gives_the_same_bytes_with_any_number_of_threads() -> None:
         "import sys, hashlib, numpy as np; from vladmap.retrieval import faiss_index as i;"
         "x = np.random.default_rng(0).normal(size=(6000, 64)).astype(np.float32);"
         "x /= np.linalg.norm(x, axis=1, keepdims=True);"
-        "t = i.train_index('IVF64,SQ8', 64, x);"
-        "print(hashlib.sha256(i.to_bytes(i.add_shard(t, x))).hexdigest())"
+        "t = i.train_index('IVF64,SQ8', 64, x); t.add(x);"
+        "print(hashlib.sha256(i.to_bytes(t)).hexdigest())"
     )
     digests = {
         subprocess.run(
@@ -68,7 +54,7 @@ def test_training_gives_the_same_bytes_with_any_number_of_threads() -> None:
 @pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat"])
 def test_a_search_below_an_id_sees_the_earlier_images_alone(factory: str) -> None:
     vectors = _unit(600)
-    index = _merged(factory, vectors, [200])
+    index = _filled(factory, vectors)
     similarity, ids = faiss_index.search(index, vectors[300:320], 5, below=250)
     # 16 lists are all visited, so the inverted lists are exact as well.
     exact = np.argsort(-(vectors[300:320] @ vectors[:250].T), axis=1)[:, :5]
@@ -77,7 +63,7 @@ def test_a_search_below_an_id_sees_the_earlier_images_alone(factory: str) -> Non
 
 
 def test_fewer_images_than_asked_for_leave_minus_one() -> None:
-    index = _merged("Flat", _unit(10), [])
+    index = _filled("Flat", _unit(10))
     _, ids = faiss_index.search(index, _unit(1), 5, below=3)
     assert sorted(ids[0].tolist()) == [-1, -1, 0, 1, 2]
 
@@ -85,7 +71,7 @@ def test_fewer_images_than_asked_for_leave_minus_one() -> None:
 def test_a_search_of_nothing_or_in_nothing_is_empty() -> None:
     empty = faiss_index.train_index("Flat", 16, _unit(1))
     assert faiss_index.search(empty, _unit(2), 3)[1].shape == (2, 0)
-    assert faiss_index.search(_merged("Flat", _unit(5), []), _unit(0), 3)[1].shape[0] == 0
+    assert faiss_index.search(_filled("Flat", _unit(5)), _unit(0), 3)[1].shape[0] == 0
 
 
 def _blocks(vectors: Matrix, size: int) -> Iterator[tuple[int, Matrix]]:
@@ -96,16 +82,16 @@ def _blocks(vectors: Matrix, size: int) -> Iterator[tuple[int, Matrix]]:
 def test_an_exact_index_recalls_everything() -> None:
     vectors = _unit(500)
     rows = np.arange(0, 500, 25)
-    index = _merged("Flat", vectors, [100])
-    recall = faiss_index.self_recall(index, _blocks(vectors, 130), vectors[rows], rows, k=10)
-    assert recall == {"recall": 1.0, "recall_at": 10, "recall_queries": 20}
+    index = _filled("Flat", vectors)
+    found = faiss_index.self_recall(index, _blocks(vectors, 130), vectors[rows], rows, k=10)
+    assert found == {"recall": 1.0, "recall_at": 10, "recall_queries": 20}
 
 
 def test_recall_is_the_share_of_exact_neighbours_that_the_index_holds() -> None:
     # By hand: the index lacks the second half, in which one of each query's neighbours lies.
     angle = np.radians([0, 1, 2.5, 4.2])
     vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
-    index = _merged("Flat", vectors[:3], [])
+    index = _filled("Flat", vectors[:3])
     rows = np.array([0, 2])
     recall = faiss_index.self_recall(index, _blocks(vectors, 2), vectors[rows], rows, k=2)
     # of image 0: 1 and 2, both there; of image 2: 1 and 3, one of them there
@@ -114,9 +100,9 @@ def test_recall_is_the_share_of_exact_neighbours_that_the_index_holds() -> None:
 
 def test_one_image_has_no_neighbours_to_miss() -> None:
     vectors = _unit(1)
-    index = _merged("Flat", vectors, [])
-    recall = faiss_index.self_recall(index, _blocks(vectors, 1), vectors, np.array([0]))
-    assert recall["recall"] == 1.0
+    index = _filled("Flat", vectors)
+    found = faiss_index.self_recall(index, _blocks(vectors, 1), vectors, np.array([0]))
+    assert found["recall"] == 1.0
 
 
 @pytest.mark.parametrize("count", [20_000, 100_000, 999_999])
@@ -149,16 +135,6 @@ def test_a_factory_that_cannot_work_is_one_clear_line(factory: str, says: str) -
         faiss_index.train_index(factory, 16, _unit(20))
 
 
-def test_an_index_that_cannot_be_merged_is_one_clear_line() -> None:
-    with pytest.raises(UserError, match="cannot merge"):
-        _merged("HNSW8", _unit(40), [20])
-
-
 def test_bytes_that_are_no_index_are_refused() -> None:
     with pytest.raises(UserError, match="not a FAISS index"):
         faiss_index.from_bytes(b"nonsense")
-
-
-def test_no_parts_are_no_index() -> None:
-    with pytest.raises(ValueError, match="no parts"):
-        faiss_index.merge([])

@@ -32,12 +32,14 @@ def ids(images: list[Image], following: int) -> dict[str, bytes]:
         dict(zip([*STOP_COLUMNS[:3], "shard", "duplicate_of"], (*image, None), strict=True))
         for image in images
     ]
+    shards = sorted({image[3] for image in images})
+    rows = [{**row, "shard": shards.index(row["shard"])} for row in rows]
     schema = pa.schema(
         [("image_id", pa.string()), ("sequence_id", pa.string()), ("sequence_index", pa.int32()),
-         ("duplicate_of", pa.string()), ("shard", pa.string())]
+         ("duplicate_of", pa.string()), ("shard", pa.int32())]
     )  # fmt: skip
-    pairs = neighbour_ids(pa.Table.from_pylist(rows, schema), following)
-    return {shard: array.tobytes() for shard, array in pairs.items()}
+    pairs = neighbour_ids(pa.Table.from_pylist(rows, schema), shards, following)
+    return {shard: array.tobytes() for shard, array in pairs}
 
 
 @pytest.mark.parametrize("following", [1, 3])
@@ -77,3 +79,11 @@ def test_images_without_neighbours_have_none() -> None:
     assert ids([("0" * 32, "a", 0, "s"), ("1" * 32, "b", 0, "s")], 5) == {}
     assert ids([], 5) == {}
     assert ids([("0" * 32, "a", 0, "s"), ("1" * 32, "a", 1, "s")], 0) == {}
+
+
+def test_a_shards_ids_are_its_pairs_in_rising_order() -> None:
+    """By hand: a drive of three through shards t, s, t; the pair of each is of the later shard."""
+    a, b, c = (letter * 32 for letter in "abc")
+    images = [(c, "drive", 0, "t"), (a, "drive", 1, "s"), (b, "drive", 2, "t")]
+    assert ids(images, 1) == {"t": (a + b + a + c).encode()}
+    assert ids(images, 2) == {"t": (a + b + a + c + b + c).encode()}

@@ -20,6 +20,7 @@ from PIL import ExifTags, Image
 from tests.photos.bad_photos import encode, exif_block, gps_tags, texture
 from vladmap.atlas import layout, storage
 from vladmap.atlas.ledger import LedgerReader
+from vladmap.atlas.shard_lists import ListedShard, commit_shard_list
 from vladmap.mapping.camera_keys import camera_keys, camera_name
 from vladmap.models.learning import LearningSettings
 from vladmap.photos.sequences import MAX_GAP_M, MAX_GAP_S
@@ -235,7 +236,8 @@ def merge_index(atlas: Atlas) -> Step:
         for role in ("parts", "places")
         for entry in atlas.ledger(role).values()
     ]
-    reads = (*parts, *descriptor_reads(atlas))
+    trained = ("trained", layout.trained_index(MODEL))
+    reads = (trained, *parts, *descriptor_reads(atlas))
     task = Task("global", NO_CELL, layout.global_index(MODEL), "f", reads)
     facts = (("factory", "IVF2,Flat"), ("model", MODEL))
     return MergeIndex(str(atlas.root), "index", facts, queries=5), [task], "index"
@@ -243,10 +245,17 @@ def merge_index(atlas: Atlas) -> Step:
 
 def pair(atlas: Atlas, rerank: RerankSettings | None = None) -> Step:
     shards = atlas.ledger("describe")
+    listed = [
+        ListedShard(
+            name, entry.file.path, shards[name].file.rows if name in shards else 0,
+            shards[name].content if name in shards else "",
+        )
+        for name, entry in image_shards(atlas).items()
+    ]  # fmt: skip
     settings = PairSettings(
         model=MODEL, near=2, reach_m=20.0, everywhere=2, following=1, gps_sigma_m=4.0,
         stage="describe", index=atlas.ledger("index")["global"].content,
-        shards=tuple((name, entry.file.rows, entry.content) for name, entry in shards.items()),
+        shards=commit_shard_list(str(atlas.root), "pair", listed),
         rerank=rerank or RerankSettings(),
     )  # fmt: skip
     tasks: list[Task] = []
@@ -255,8 +264,7 @@ def pair(atlas: Atlas, rerank: RerankSettings | None = None) -> Step:
         cell = shard_cell(shard)
         before[cell].append((layout.DESCRIPTORS, entry.file.path))
         tasks.append(Task(shard, cell, layout.pairs(shard), "f", tuple(before[cell])))
-    stops = tuple((shard, entry.file.path) for shard, entry in image_shards(atlas).items())
-    return PairImages(str(atlas.root), settings, stops), tasks, "pair"
+    return PairImages(str(atlas.root), settings), tasks, "pair"
 
 
 def extract(atlas: Atlas) -> Step:

@@ -12,19 +12,22 @@ import pytest
 from tests.transforms.alone import MODEL, Atlas, add, add_smoothed, merge_index, train
 from vladmap.atlas import layout, storage
 from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
-from vladmap.retrieval import faiss_index
+from vladmap.retrieval import faiss_index, index_parts
 from vladmap.retrieval.descriptors import descriptor_matrix, image_columns
 from vladmap.retrieval.names import SIGMA_M
 from vladmap.retrieval.smoothing import smooth
+from vladmap.schemas.records import FileRef
 
 pytestmark = pytest.mark.medium
 
 
-def vectors(data: bytes) -> np.ndarray:
-    """(N, D) of an inverted file index, in the order of its ids."""
-    index = faiss_index.from_bytes(data)
-    index.make_direct_map()
-    return np.asarray(index.reconstruct_n(0, index.ntotal))
+def vectors(atlas: Atlas, file: FileRef) -> np.ndarray:
+    """(N, D) of a part of an inverted file of plain vectors with two lists: a byte of the list's
+    number, then the numbers of the vector."""
+    data = (atlas.root / file.path).read_bytes()
+    codes = np.frombuffer(data, np.uint8).reshape(file.rows, -1)
+    assert set(codes[:, 0].tolist()) <= {0, 1}
+    return np.ascontiguousarray(codes[:, 1:]).view(np.float32)
 
 
 def test_an_index_is_trained_on_the_ten_lowest_ids_and_no_others(atlas: Atlas) -> None:
@@ -52,7 +55,7 @@ def test_a_partial_index_holds_the_descriptors_of_its_shard(atlas: Atlas) -> Non
     entries, _ = atlas.run(add)
     assert len(entries) == 5
     for shard, entry in entries.items():
-        held = vectors((atlas.root / entry.file.path).read_bytes())
+        held = vectors(atlas, entry.file)
         table = atlas.table(layout.descriptors(MODEL, shard))
         np.testing.assert_array_equal(held, descriptor_matrix(table))
 
@@ -66,9 +69,7 @@ def test_smoothing_in_shards_equals_smoothing_at_once(atlas: Atlas) -> None:
     )
     own = descriptor_matrix(descriptors)
     expected = smooth(own, ecef_on_ellipsoid(latitude, longitude), headings, SIGMA_M)
-    held = np.concatenate(
-        [vectors((atlas.root / entry.file.path).read_bytes()) for entry in entries.values()]
-    )
+    held = np.concatenate([vectors(atlas, entry.file) for entry in entries.values()])
     np.testing.assert_allclose(held, expected, atol=1e-6)
     placeless = np.isnan(latitude)
     assert placeless.any()
@@ -101,8 +102,7 @@ def test_a_shard_without_descriptors_costs_itself_alone(atlas: Atlas, step) -> N
     assert after[lost].file.rows == 0
     rest = set(after) - {lost}
     assert all(after[shard].file == before[shard].file for shard in rest)
-    merged = faiss_index.merge(
-        faiss_index.from_bytes((atlas.root / entry.file.path).read_bytes())
-        for entry in after.values()
-    )
+    atlas.run(merge_index)
+    changed = layout.global_index if step is add else layout.places_index
+    merged = index_parts.open_index(str(atlas.root / changed(MODEL)))
     assert merged.ntotal == 12

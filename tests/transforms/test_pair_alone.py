@@ -9,6 +9,7 @@ import pytest
 
 from tests.transforms.alone import BLANK, FEATURES, Atlas, extract, pair
 from vladmap.atlas import layout
+from vladmap.atlas.shard_lists import ListedShard, commit_shard_list
 from vladmap.transforms.rerank import RerankSettings
 
 pytestmark = pytest.mark.medium
@@ -58,7 +59,11 @@ def test_an_image_without_a_descriptor_has_no_pair_and_costs_no_other(atlas: Atl
 
 def test_re_ranking_keeps_the_best_by_features_and_notes_their_score(atlas: Atlas) -> None:
     entries, _ = atlas.run(extract)
-    evidence = tuple((shard, e.file.path, e.content) for shard, e in entries.items())
+    listed = [
+        ListedShard(shard, entry.file.path, entry.file.rows, entry.content)
+        for shard, entry in entries.items()
+    ]
+    evidence = commit_shard_list(str(atlas.root), "evidence", listed)
     rerank = RerankSettings("features", 5, FEATURES, layout.features_folder(FEATURES), evidence)
     before = pairs_of(atlas)
     entries, _ = atlas.run(partial(pair, rerank=rerank))

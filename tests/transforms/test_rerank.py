@@ -10,6 +10,7 @@ import pytest
 
 from tests.photos.bad_photos import texture
 from vladmap.atlas import storage
+from vladmap.atlas.shard_lists import ListedShard, commit_shard_list
 from vladmap.evaluation.evidence import evidence
 from vladmap.features.names import reranking_by
 from vladmap.features.registry import feature_kind
@@ -45,8 +46,9 @@ def test_the_same_evidence_gives_the_same_scores_and_order(way: str, tmp_path: P
     for shard, table in tables.items():
         path = f"evidence/{shard}.parquet"
         storage.commit_table(str(tmp_path), path, table)
-        shards.append((shard, path, ""))
-    settings = RerankSettings(way, 4, features, "stage", tuple(shards))
+        shards.append(ListedShard(shard, path, table.num_rows, ""))
+    listed = commit_shard_list(str(tmp_path), "evidence", shards)
+    settings = RerankSettings(way, 4, features, "stage", listed)
     of_build, of_evaluation = stored_evidence(str(tmp_path), settings), evidence(way, features)
     assert of_build is not None
     assert of_evaluation is not None
