@@ -75,10 +75,15 @@ def open_index(path: str) -> faiss.Index:
     with open(path, "rb") as file:
         has_lists = file.read(2) == b"Iw"
     try:
-        return faiss.read_index(path, faiss.IO_FLAG_MMAP if has_lists else faiss.IO_FLAG_MMAP_IFC)
+        index = faiss.read_index(path, faiss.IO_FLAG_MMAP if has_lists else faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"{path} is not a FAISS index: {reason}") from error
+    if isinstance(index, faiss.IndexIVF):
+        lists = faiss.downcast_InvertedLists(index.invlists)
+        if isinstance(lists, faiss.OnDiskInvertedLists):
+            lists.prefetch_nthread = 0  # by default a search starts 32 threads that read ahead
+    return index
 
 
 def _refused() -> UserError:
