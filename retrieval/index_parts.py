@@ -79,7 +79,7 @@ def open_index(path: str) -> faiss.Index:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"{path} is not a FAISS index: {reason}") from error
-    if isinstance(index, faiss.IndexIVF):
+    if isinstance(index, faiss.IndexIVF) and index.invlists is not None:
         lists = faiss.downcast_InvertedLists(index.invlists)
         if isinstance(lists, faiss.OnDiskInvertedLists):
             lists.prefetch_nthread = 0  # by default a search starts 32 threads that read ahead
