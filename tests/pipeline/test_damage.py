@@ -56,7 +56,7 @@ def test_without_its_work_folder_an_atlas_holds_each_image_once(
 
 @pytest.mark.parametrize("pattern", ["images/*/*.parquet", "descriptors/*/*/*.parquet",
     "pairs/*.parquet", "index/*/*.faiss", "index/*/index.json",
-    "work/headers/*.parquet", "work/index/*/*.faiss", "ledger/*/*.json"])  # fmt: skip
+    "work/headers/*.parquet", "work/index/*/*.bin", "ledger/*/*.json"])  # fmt: skip
 def test_one_flipped_bit_is_named_and_made_anew(
     grown: tuple[Path, Path], tmp_path: Path, pattern: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,7 +112,7 @@ def test_a_file_that_changed_after_its_line_was_written_is_read_and_no_other_is(
     assert str(touched) not in read
 
 
-@pytest.mark.parametrize("pattern", ["descriptors/*/*/*.parquet", "work/index/*/g*.faiss"])
+@pytest.mark.parametrize("pattern", ["descriptors/*/*/*.parquet", "work/index/*/g*.bin"])
 def test_damage_that_no_time_tells_of_is_made_anew_when_it_is_met(
     grown: tuple[Path, Path], tmp_path: Path, pattern: str, caplog: pytest.LogCaptureFixture
 ) -> None:
