@@ -190,6 +190,8 @@ def _batches(parts: Iterable[Codes]) -> Iterator[Codes]:
     waiting: list[Codes] = []
     held = 0
     for codes in parts:
+        if not len(codes):
+            continue
         if waiting and held + codes.nbytes > _BATCH_BYTES:
             yield np.concatenate(waiting)
             waiting, held = [], 0
