@@ -215,7 +215,7 @@ def test_a_tile_that_was_given_up_is_tried_again_with_another_limit_and_one_that
     for minutes in (60.0, 90.0):
         options = BuildOptions(**BASE, atlas=str(tmp_path / "atlas"), tile_minutes=minutes)
         recorder = Recorder(AtlasStore.open(options.atlas, create=False), options)
-        recorder.atlas.forget = lambda _, name, *__: forgotten.append(name)  # type: ignore[method-assign]
+        recorder.atlas.forget = lambda _, names, *__: forgotten.extend(names)  # type: ignore[method-assign]
         STAGES["reconstruct"].work(recorder)
         assert forgotten == (["failed", "starved"] if minutes == 90.0 else ["starved"])
         forgotten.clear()
