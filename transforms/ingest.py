@@ -141,12 +141,12 @@ class OrganiseImages(beam.PTransform):
         )
         images = (
             {
-                "row": good | "Key rows" >> beam.Map(lambda row: (row["image_id"], row)),
+                "row": good | "Places of rows" >> beam.Map(_place),
                 "duplicate": duplicates,
                 "sequence": sequences,
             }
             | "Join" >> beam.CoGroupByKey()
-            | "Complete" >> beam.FlatMap(_complete, self.cell_resolution)
+            | "By block, too" >> beam.FlatMap(_joined)
             | "Same block" >> beam.GroupByKey()
             | "Write images" >> beam.ParDo(_WriteImages(self))
         )
@@ -164,9 +164,10 @@ class _ReadHeaders(beam.DoFn):
         )
 
     def process(self, task: Task) -> Iterator[Row]:
-        for row in storage.read_table(storage.join(self._root, task.path("headers"))).to_pylist():
+        path = task.path("headers")
+        for row in storage.read_table(storage.join(self._root, path)).to_pylist():
             if (task.shard, row["path"]) not in self._removed:
-                yield {**row, "block": _block(row.get("home") or task.shard)}
+                yield {**row, "block": _block(row.get("home") or task.shard), "headers": path}
 
 
 def _block(chunk: str) -> str:
@@ -203,15 +204,20 @@ def _sequences(
     return sequence_columns(map(Frame._make, group[1]), max_gap_s, max_gap_m)
 
 
-def _complete(
-    joined: tuple[str, dict[str, list[Any]]], cell_resolution: int
-) -> Iterator[tuple[str, Row]]:
-    """The finished row of `images/` under its block."""
-    _, parts = joined
+def _place(row: Row) -> tuple[str, tuple[str, str]]:
+    """(image_id, (block, path of its headers)): the row itself is read again where it is written.
+
+    A runner on one machine holds what it shuffles in memory, and a row has 40 columns.
+    """
+    return row["image_id"], (row["block"], row["headers"])
+
+
+def _joined(group: tuple[str, dict[str, list[Any]]]) -> Iterator[tuple[str, _Values]]:
+    """(block, (image_id, path of its headers, its sequence's columns, its original or None))."""
+    image, parts = group
     duplicate_of = next(iter(parts["duplicate"]), None)
-    for header in parts["row"]:
-        row = complete_row(header, next(iter(parts["sequence"])), duplicate_of, cell_resolution)
-        yield row["block"], row
+    for block, path in parts["row"]:
+        yield block, (image, path, next(iter(parts["sequence"])), duplicate_of)
 
 
 class _WriteImages(beam.DoFn):
@@ -222,10 +228,10 @@ class _WriteImages(beam.DoFn):
         self._size, self._joining = settings.shard_images, settings.joining
         self._resolution = settings.cell_resolution
 
-    def process(self, group: tuple[str, Iterable[Row]]) -> Iterator[LedgerEntry]:
+    def process(self, group: tuple[str, Iterable[_Values]]) -> Iterator[LedgerEntry]:
         block, members = group
         by_cell: dict[str, list[Row]] = defaultdict(list)
-        for row in members:
+        for row in self._rows(members):
             by_cell[row["cell"]].append(row)
         shared: dict[str, list[str]] = defaultdict(list)
         for cell, name in self._names(block, by_cell).items():
@@ -241,6 +247,17 @@ class _WriteImages(beam.DoFn):
                 shard = f"{block}-{name}-{piece:03d}"
                 task = Task(shard, name, layout.images(shard), self._fingerprint)
                 yield self._write(task, rows[start : start + self._size], resolution)
+
+    def _rows(self, members: Iterable[_Values]) -> Iterator[Row]:
+        """The finished rows of `images/`."""
+        learnt: dict[str, dict[str, _Values]] = defaultdict(dict)
+        for image, path, *rest in members:
+            learnt[path][image] = tuple(rest)
+        for path, of_image in sorted(learnt.items()):
+            for header in storage.read_table(storage.join(self._root, path)).to_pylist():
+                if header["image_id"] in of_image:
+                    sequence, duplicate_of = of_image[header["image_id"]]
+                    yield complete_row(header, sequence, duplicate_of, self._resolution)
 
     def _names(self, block: str, by_cell: Mapping[str, Sequence[Row]]) -> dict[str, str]:
         """The cell that each cell's shards are called after."""
