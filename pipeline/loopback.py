@@ -14,6 +14,9 @@ from typing import Any
 import grpc
 
 _EVERYWHERE = ("[::]:", "0.0.0.0:", ":::")
+# Not "localhost", which is two addresses on most machines: of a port that is free on the one alone
+# gRPC takes that one and only warns, and whoever asks for the port on the other reaches a stranger.
+_LOOPBACK = "127.0.0.1:"
 
 
 def bind_to_loopback() -> None:
@@ -26,7 +29,7 @@ def bind_to_loopback() -> None:
     def add_insecure_port(self: Any, address: str) -> int:
         for everywhere in _EVERYWHERE:
             if address.startswith(everywhere):
-                address = "localhost:" + address.removeprefix(everywhere)
+                address = _LOOPBACK + address.removeprefix(everywhere)
         return int(original(self, address))
 
     add_insecure_port.is_loopback = True  # type: ignore[attr-defined]

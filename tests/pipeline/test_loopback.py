@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apache_beam as beam
+import grpc
 import pytest
 
 from vladmap.pipeline import launch
+from vladmap.pipeline.loopback import bind_to_loopback
 
 pytestmark = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
 
@@ -52,6 +55,21 @@ def test_the_direct_runners_services_listen_on_loopback_alone(tmp_path: Path) ->
     addresses = (tmp_path / "addresses").read_text().splitlines()
     assert addresses
     assert set(addresses) <= _LOOPBACK
+
+
+def test_a_port_of_the_loopback_interface_is_whole() -> None:
+    """`localhost` is two addresses: a port was taken on the free one, and its name led to both."""
+    bind_to_loopback()
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("[::]:0")
+    server.start()
+    try:
+        [address] = [address for address, each in listening() if each == port]
+        assert address in _LOOPBACK
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+    finally:
+        server.stop(None)
 
 
 @pytest.mark.medium
