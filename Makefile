@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= demo
-SPARK ?= out/spark
-SPARK_IMAGES ?= 120
+ENGINES ?= out/engines
+ENGINE_IMAGES ?= 120
 DATAFLOW ?= out/dataflow
 
 WEIGHTS ?= out/weights
@@ -24,7 +24,7 @@ ANSWERS = import os, sys, threading, urllib.request as web; \
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test lint types bench bench-describe bench-rerank bench-tiles bench-growth \
-    weights spark dataflow clean
+    weights spark flink dataflow clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,14 +94,21 @@ weights: $(READY) ## Make the backbone that ships again, with PHOTOS=<folder of 
 	    --validate $(PHOTOS)/sped --output $(WEIGHTS)/run
 	cp $(WEIGHTS)/run/best.safetensors models/weights/netvlad-lite.safetensors
 
-spark: $(READY) ## Build in one process and on Apache Spark: the two atlases must be equal
-	$(BIN)/python -c "from vladmap.pipeline.spark import classpath; classpath()"
-	rm -rf $(SPARK)
-	$(BIN)/vladmap sample $(SPARK)/city --images $(SPARK_IMAGES) --seed 0
-	$(BIN)/vladmap build --images $(SPARK)/city/images --atlas $(SPARK)/in-process
-	$(BIN)/python -m vladmap.pipeline.spark --log $(SPARK)/job-server.log -- \
-	    $(BIN)/python -m vladmap.jobs.build --images $(SPARK)/city/images --atlas $(SPARK)/spark
-	$(BIN)/python -m vladmap.atlas.difference $(SPARK)/in-process $(SPARK)/spark
+# What one engine is asked to show: a build on it, and one in this machine's processes, are equal.
+define build-on-engine
+	rm -rf $(ENGINES)/$@ $(ENGINES)/city $(ENGINES)/in-process
+	$(BIN)/vladmap sample $(ENGINES)/city --images $(ENGINE_IMAGES) --seed 0
+	$(BIN)/vladmap $@ --server-log $(ENGINES)/$@.log -- \
+	    build --images $(ENGINES)/city/images --atlas $(ENGINES)/$@
+	$(BIN)/vladmap build --images $(ENGINES)/city/images --atlas $(ENGINES)/in-process
+	$(BIN)/python -m vladmap.atlas.difference $(ENGINES)/in-process $(ENGINES)/$@
+endef
+
+spark: $(READY) ## Build on Apache Spark and in one process: the two atlases must be equal
+	$(build-on-engine)
+
+flink: $(READY) ## Build on Apache Flink and in one process: the two atlases must be equal
+	$(build-on-engine)
 
 # Beside the environment, not in it: Google's libraries make every start of Beam slower.
 dataflow: $(READY) ## Describe every pipeline as a job of Dataflow, submit none; lint docker/
@@ -113,4 +120,4 @@ dataflow: $(READY) ## Describe every pipeline as a job of Dataflow, submit none;
 	$(DATAFLOW)/bin/python -m pytest tests/dataflow
 
 clean: ## Delete the environment and all that was built
-	rm -rf $(VENV) $(DEMO) out build spark/target *.egg-info
+	rm -rf $(VENV) $(DEMO) out build *.egg-info

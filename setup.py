@@ -50,6 +50,7 @@ setup(
         "vladmap": ["py.typed"],
         "vladmap.models": ["weights/*"],
         "vladmap.pipeline": ["rate_files/*"],
+        "vladmap.pipeline.engines": ["*.btm", "*.xml"],
         "vladmap.reporting": ["static/*", "templates/*"],
     },
     install_requires=_requirements("beam_requirements.txt"),

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Protocol, cast
 from vladmap.console.suggest import did_you_mean
 from vladmap.jobs import completion
 from vladmap.jobs.command import EXIT_USER_ERROR, Parser, leave, words
+from vladmap.pipeline.engines.engine import ENGINES
 from vladmap.pipeline.stages import STAGES
 from vladmap.schemas import VERSION
 
@@ -31,6 +32,7 @@ def jobs() -> dict[str, str]:
     return {
         "build": "photographs in, atlas out: every stage",
         **{stage.name: stage.title for stage in STAGES.values()},
+        **{name: f"any of these, on {engine.title}" for name, engine in ENGINES.items()},
         "models": "list the descriptor models, or what a checkpoint holds",
         "convert": "a checkpoint in anyone's layout to safetensors",
         "train": "learn a model from photographs and their GPS",
@@ -52,6 +54,10 @@ def load(name: str) -> Job:
         from vladmap.jobs.stages import StageJob
 
         return StageJob.of(STAGES[name])
+    if name in ENGINES:
+        from vladmap.jobs.engines import EngineJob
+
+        return EngineJob(ENGINES[name])
     module: Any = importlib.import_module(f"vladmap.jobs.{name.replace('-', '_')}")
     return cast(Job, module)
 

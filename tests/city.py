@@ -58,9 +58,14 @@ def _shrink(path: Path) -> None:
 
 def build_command(city: Path, atlas: Path, *words: str) -> list[str]:
     """The command line that builds an atlas of a rendered city, in a process of its own."""
+    return [sys.executable, "-m", "vladmap.jobs.main", *build_words(city, atlas, *words)]
+
+
+def build_words(city: Path, atlas: Path, *words: str) -> list[str]:
+    """The words of `vladmap` that build an atlas of a rendered city."""
     return [
-        *(sys.executable, "-m", "vladmap.jobs.build", "--images", str(city / "images")),
-        *("--atlas", str(atlas), "--shard-images", str(SHARD_IMAGES), *words),
+        *("build", "--images", str(city / "images"), "--atlas", str(atlas)),
+        *("--shard-images", str(SHARD_IMAGES), *words),
     ]
 
 

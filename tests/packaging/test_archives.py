@@ -46,6 +46,7 @@ def test_the_wheel_holds_the_files_that_the_product_reads(checkout: Path, wheel:
         if path.is_file() and path.suffix != ".py"
     }
     assert "vladmap/models/weights/netvlad-lite.safetensors" in wanted
+    assert "vladmap/pipeline/engines/flink.xml" in wanted
     assert {name for name in contents(wheel) if name.startswith("vladmap/")} >= wanted
 
 
@@ -66,7 +67,7 @@ def test_the_source_distribution_holds_no_tests(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         folders = {PurePosixPath(name).parts[1] for name in archive.getnames() if "/" in name}
     assert "jobs" in folders
-    assert not folders & {"tests", "benchmarks", "docs", "build", "spark"}
+    assert not folders & {"tests", "benchmarks", "docs", "build"}
 
 
 def test_an_editable_install_says_no_warning(checkout: Path) -> None:

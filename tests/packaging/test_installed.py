@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,20 @@ def test_beam_s_own_processes_import_the_installed_product(installed: Path, proj
         *("--images", "photos", "--atlas", "map"),
         *("--direct_running_mode=multi_processing", "--direct_num_workers=2"),
     )
+    assert pq.read_table(project / "map" / "images").num_rows == 3
+
+
+@pytest.mark.skipif(
+    shutil.which("java") is None or shutil.which("mvn") is None, reason="no java or no mvn"
+)
+@pytest.mark.parametrize("engine", ["spark", "flink"])
+def test_engines_run_the_installed_product(engine: str, installed: Path, project: Path) -> None:
+    """Issue 21, 13: the Maven project of the job server was in the checkout alone."""
+    write_drive(project / "photos", 3)
+    script = str(installed / "bin" / "vladmap")
+    words = ["ingest", "--images", "photos", "--atlas", "map"]
+    job = run(installed, project, script, engine, "--", *words)
+    assert "ingest: 3 images" in job.stderr
     assert pq.read_table(project / "map" / "images").num_rows == 3
 
 

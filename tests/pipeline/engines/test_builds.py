@@ -1,4 +1,4 @@
-"""A whole build on Apache Spark: the tables of one in this machine's processes."""
+"""A whole build on each engine: the tables of one in this machine's processes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.city import ROOT, build_command
+from tests.city import ROOT, build_words
 from vladmap.atlas.difference import compare_atlases
+from vladmap.pipeline.engines.engine import ENGINES
 
 pytestmark = pytest.mark.slow
 
@@ -18,14 +19,13 @@ pytestmark = pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("java") is None or shutil.which("mvn") is None, reason="no java or no mvn"
 )
-def test_a_build_on_spark_gives_the_tables_of_one_in_process(
-    rendered_city: Path, built_atlas: Path, tmp_path: Path
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_a_build_on_an_engine_gives_the_tables_of_one_in_process(
+    engine: str, rendered_city: Path, built_atlas: Path, tmp_path: Path
 ) -> None:
+    words = ["-m", "vladmap.jobs.main", engine, "--server-log", str(tmp_path / "log"), "--"]
     job = subprocess.run(
-        [
-            *(sys.executable, "-m", "vladmap.pipeline.spark", "--log", str(tmp_path / "log"), "--"),
-            *build_command(rendered_city, tmp_path / "atlas"),
-        ],
+        [sys.executable, *words, *build_words(rendered_city, tmp_path / "atlas")],
         cwd=ROOT,
         capture_output=True,
         text=True,
