@@ -81,7 +81,14 @@ def evaluate(settings: EvaluationSettings) -> None:
         whitening = _whitening(settings, model, choice, database)
         rows = [whitened(each, whitening) for each in rows]
     ranking, _ = reranking.ranked(
-        rows[1], rows[0], chosen, smoothing, by, method.rerank_candidates, settings.index
+        rows[1],
+        rows[0],
+        chosen,
+        smoothing,
+        by,
+        method.rerank_candidates,
+        settings.index,
+        method.device,
     )
     measured = Measured(chosen, ranking, database, queries, smoothing)
     results = results_of(settings, measured, model, learnt_from, whitening)

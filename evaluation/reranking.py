@@ -122,6 +122,7 @@ def ranked(
     by: ComputedEvidence | None,
     candidates: int,
     factory: str = "",
+    device: str = "cpu",
 ) -> tuple[Ranking, float]:
     """The ranking of (Q, D) queries in the set's (N, D) database, and the milliseconds per query.
 
@@ -138,6 +139,7 @@ def ranked(
         keep=max(RANKING_LENGTH, candidates),
         factory=factory,
         leave_one_out=chosen.leave_one_out,
+        device=device,
     )
     milliseconds = 1000 * (time.perf_counter() - started) / max(1, len(queries))
     if by is None:

@@ -139,12 +139,12 @@ class Centres(NamedTuple):
     alpha: float
 
 
-def learn_centres(descriptors: Floats, count: int, seed: int) -> Centres:
+def learn_centres(descriptors: Floats, count: int, seed: int, device: str = "cpu") -> Centres:
     """`count` centres by k-means on (M, D) local descriptors; the order of rows does not matter.
 
     Raises UserError where there are fewer rows than centres.
     """
-    centres = kmeans(descriptors, count, seed)
+    centres = kmeans(descriptors, count, seed, device)
     if count == 1:
         return Centres(centres, 0.0)
     alpha = initial_alpha(torch.from_numpy(descriptors), torch.from_numpy(centres))
@@ -175,10 +175,12 @@ def fit(
     descriptors: Floats,
     clusters: int | None = None,
     seed: int = 0,
+    device: str = "cpu",
 ) -> Vocabulary:
     """Centres by k-means on (M, D) local descriptors that `sample_local_descriptors` drew.
 
     `clusters` is by default that of `default_clusters`. The order of the rows does not matter.
+    `device` is used where FAISS has a GPU.
     Raises UserError where there are fewer rows than clusters, or for a model without words.
     """
     check_learns(model_name)
@@ -189,7 +191,7 @@ def fit(
             f"got {descriptors.shape[1]}"
         )
     count = (clusters or default_clusters(model_name)) + spare_clusters(model_name)
-    centres = learn_centres(descriptors, count, seed)
+    centres = learn_centres(descriptors, count, seed, device)
     own = source.own
     return Vocabulary(
         model_name,
@@ -294,7 +296,12 @@ def _learn_words(
     if not drawn:
         raise UserError("no photograph of the database can be read: there is nothing to learn from")
     return fit(
-        settings.model, settings.checkpoint, np.concatenate(drawn), settings.words, settings.seed
+        settings.model,
+        settings.checkpoint,
+        np.concatenate(drawn),
+        settings.words,
+        settings.seed,
+        settings.device,
     )
 
 

@@ -29,6 +29,7 @@ from vladmap.pipeline.run import Run
 from vladmap.pipeline.stage import Stage
 from vladmap.pipeline.stages import STAGES
 from vladmap.pipeline.stages.describe import DESCRIBE, VOCABULARY
+from vladmap.pipeline.stages.index import INDEX, TRAIN
 from vladmap.pipeline.stages.pair import PAIR
 from vladmap.pipeline.stages.verify import CAMERAS, FEATURES, VERIFY
 from vladmap.pipeline.vocabulary import sample_size
@@ -194,6 +195,8 @@ def _on_gpu(options: BuildOptions) -> set[str]:
     devices = {
         VOCABULARY: options.device,
         DESCRIBE: options.device,
+        TRAIN: options.device,
+        INDEX: options.device,
         PAIR: options.device if options.rerank in BY_PATCHES else CPU,
         FEATURES: feature_kind(options.features).device(options.device),
         VERIFY: matching_device(options.matcher, options.device),

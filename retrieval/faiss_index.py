@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from vladmap.retrieval.descriptors import ImageIds, fair_sample
+from vladmap.retrieval.devices import best_first, faiss_computes_on, flat_on_gpu, inner_products
 from vladmap.retrieval.threads import single_thread
 from vladmap.schemas.rejects import UserError
 
@@ -44,8 +46,11 @@ def choose_factory(count: int, dimension: int) -> str:
     return f"IVF{lists}_HNSW32,{codes}"
 
 
-def train_index(factory: str, dimension: int, sample: Matrix) -> faiss.Index:
-    """An empty index trained on (n, D) vectors. Raises UserError for a factory FAISS refuses."""
+def train_index(factory: str, dimension: int, sample: Matrix, device: str = "cpu") -> faiss.Index:
+    """An empty index trained on (n, D) vectors, on a GPU if `device` asks for it and FAISS has one.
+
+    Raises UserError for a factory FAISS refuses.
+    """
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
@@ -59,9 +64,25 @@ def train_index(factory: str, dimension: int, sample: Matrix) -> faiss.Index:
                 "to train them: choose fewer lists, or Flat"
             )
         # Sums over threads are not associative; one thread trains the same lists each time.
-        with single_thread():
+        with single_thread(), _assigned_on(index, device):
             index.train(sample)
     return index
+
+
+@contextmanager
+def _assigned_on(index: faiss.Index, device: str) -> Iterator[None]:
+    """In the block, the index's lists are trained by an exact index on the GPU, if asked for."""
+    if isinstance(index, faiss.IndexIVF) and faiss_computes_on(device):
+        # A quantizer that trains alone, such as HNSW, is trained by Euclidean distance.
+        by_product = index.quantizer_trains_alone in (0, "\0")  # FAISS has it as a character
+        assigned_by = flat_on_gpu(index.d, by_product)
+        index.clustering_index = assigned_by
+        try:
+            yield
+        finally:
+            index.clustering_index = None
+    else:
+        yield
 
 
 def to_bytes(index: faiss.Index) -> bytes:
@@ -107,7 +128,12 @@ Blocks = Iterator[tuple[int, Matrix]]
 
 
 def recall_of_sample(
-    index: faiss.Index, ids: ImageIds, read: Callable[[], Blocks], queries: int, k: int = 10
+    index: faiss.Index,
+    ids: ImageIds,
+    read: Callable[[], Blocks],
+    queries: int,
+    k: int = 10,
+    device: str = "cpu",
 ) -> dict[str, float | int]:
     """`self_recall` of the `queries` images whose ids are lowest.
 
@@ -119,7 +145,7 @@ def recall_of_sample(
         block[rows[(rows >= start) & (rows < start + len(block))] - start]
         for start, block in read()
     ]
-    return self_recall(index, read(), np.concatenate(vectors), rows, k)
+    return self_recall(index, read(), np.concatenate(vectors), rows, k, device)
 
 
 def self_recall(
@@ -128,6 +154,7 @@ def self_recall(
     queries: Matrix,
     rows: NDArray[np.int64],
     k: int = 10,
+    device: str = "cpu",
 ) -> dict[str, float | int]:
     """Of the queries' k exact nearest neighbours, the share that the index finds.
 
@@ -140,7 +167,7 @@ def self_recall(
     best = np.full((len(queries), k + 1), -np.inf, np.float32)
     exact = np.full((len(queries), k + 1), -1, np.int64)
     for start, block in blocks:
-        scores = np.concatenate([best, queries @ block.T], axis=1)
+        scores = np.concatenate([best, inner_products(queries, block, device)], axis=1)
         ids = np.concatenate(
             [
                 exact,
@@ -148,7 +175,7 @@ def self_recall(
             ],
             axis=1,
         )
-        order = np.argsort(-scores, axis=1, kind="stable")[:, : k + 1]
+        order = best_first(scores, device)[:, : k + 1]
         best, exact = (np.take_along_axis(values, order, axis=1) for values in (scores, ids))
     _, approximate = search(index, queries, k + 1)
     others = _without_self(exact, rows, k)

@@ -6,13 +6,16 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from vladmap.retrieval.devices import faiss_computes_on
 from vladmap.retrieval.threads import single_thread
 from vladmap.schemas.rejects import UserError
 
 _ITERATIONS = 25
 
 
-def kmeans(points: NDArray[np.float32], clusters: int, seed: int = 0) -> NDArray[np.float32]:
+def kmeans(
+    points: NDArray[np.float32], clusters: int, seed: int = 0, device: str = "cpu"
+) -> NDArray[np.float32]:
     """(n, d) points -> (clusters, d) centres by Lloyd's algorithm.
 
     The points are sorted first and one thread computes, because sums of float32 depend on the
@@ -35,6 +38,7 @@ def kmeans(points: NDArray[np.float32], clusters: int, seed: int = 0) -> NDArray
         # By default FAISS drops points beyond 256 a cluster and warns below 39 a cluster.
         max_points_per_centroid=len(ordered),
         min_points_per_centroid=1,
+        gpu=faiss_computes_on(device),
     )
     with single_thread():
         solver.train(ordered)

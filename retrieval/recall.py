@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vladmap.retrieval.devices import best_first, inner_products
 from vladmap.retrieval.faiss_index import search, train_index
 
 RANKS = (1, 5, 10, 20, 100)
@@ -71,6 +72,7 @@ def rank(
     factory: str = "",
     leave_one_out: bool = False,
     left_out: Sequence[Rows] = (),
+    device: str = "cpu",
 ) -> Ranking:
     """Rank the rows of an (N, D) database for (Q, D) queries by inner product.
 
@@ -90,7 +92,7 @@ def rank(
         ranks = _places_in(rows, flat)
     else:
         rows, similarity, ranks = _exact(
-            queries, database, there, flat, keep, leave_one_out, left_out
+            queries, database, there, flat, keep, leave_one_out, left_out, device
         )
     nothing = np.asarray(~queries.any(axis=1))
     rows[nothing], similarity[nothing] = -1, -np.inf
@@ -245,6 +247,7 @@ def _exact(
     keep: int,
     leave_one_out: bool,
     left_out: Sequence[Rows],
+    device: str,
 ) -> tuple[Rows, Scores, Rows]:
     count = len(database)
     keep = min(keep, count)
@@ -255,13 +258,13 @@ def _exact(
     missing[there] = False
     step = max(1, _SCORES_AT_ONCE // max(1, count))
     for start in range(0, len(queries), step):
-        scores = queries[start : start + step] @ database.T
+        scores = inner_products(queries[start : start + step], database, device)
         scores[:, missing] = -np.inf
         own = np.arange(len(scores))
         if leave_one_out:
             scores[own, own + start] = -np.inf
         scores[_flat(left_out[start : start + step])] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")
+        order = best_first(scores, device)
         best = order[:, :keep]
         best_scores = np.take_along_axis(scores, best, axis=1)
         rows[start : start + step] = np.where(np.isfinite(best_scores), best, -1)

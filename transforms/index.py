@@ -42,6 +42,7 @@ class TrainIndex(beam.PTransform):
     stage: str
     factory: str
     sample_images: int
+    device: str = "cpu"
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
         return tasks | beam.Map(self._train)
@@ -49,7 +50,7 @@ class TrainIndex(beam.PTransform):
     def _train(self, task: Task) -> LedgerEntry:
         sample = _sample(self.root, task, self.sample_images)
         StageCounters(STAGE).add("vectors_of_training", len(sample))
-        index = faiss_index.train_index(self.factory, sample.shape[1], sample)
+        index = faiss_index.train_index(self.factory, sample.shape[1], sample, self.device)
         file = storage.commit_file(self.root, task.output, faiss_index.to_bytes(index), len(sample))
         return commit_entry(self.root, self.stage, task, [file])
 
@@ -146,6 +147,7 @@ class MergeIndex(beam.PTransform):
     stage: str
     facts: tuple[tuple[str, str | int], ...]
     queries: int = 200
+    device: str = "cpu"
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
         return tasks | beam.Map(self._merge)
@@ -168,6 +170,7 @@ class MergeIndex(beam.PTransform):
                 ids,
                 lambda: _matrices(self.root, shards),
                 self.queries,
+                device=self.device,
             ),
         }
         rows = pa.array(np.arange(len(ids), dtype=np.int64))

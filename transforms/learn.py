@@ -135,7 +135,12 @@ _Placed = tuple[Task, int, NDArray[np.float32]]
 def _fit(group: tuple[str, Iterable[_Placed]], settings: LearningSettings) -> Weights:
     task, rows = _in_order(group)
     vocabulary = fit(
-        settings.model, settings.checkpoint, rows, clusters=settings.words, seed=settings.seed
+        settings.model,
+        settings.checkpoint,
+        rows,
+        clusters=settings.words,
+        seed=settings.seed,
+        device=settings.device,
     )
     return task, to_bytes(vocabulary)
 

@@ -54,9 +54,9 @@ def work(run: Run) -> None:
     # A trained index stays when the collection grows: training it again would change all codes.
     if trained is None or trained.fingerprint != plan.fingerprint:
         transform = TrainIndex(
-            root, TRAIN.ledger_name(options), plan.factory, indexing.TRAINING_ROWS
+            root, TRAIN.ledger_name(options), plan.factory, indexing.TRAINING_ROWS, options.device
         )
-        run.execute(TRAIN, [plan.training_task()], transform)
+        run.execute(TRAIN, [plan.training_task()], transform, device=options.device)
     parts = run.execute(
         PARTS,
         indexing.part_tasks(run, plan),
@@ -72,8 +72,9 @@ def work(run: Run) -> None:
     run.execute(
         INDEX,
         [indexing.merge_task(run, plan, parts, places)],
-        MergeIndex(root, INDEX.ledger_name(options), plan.facts()),
+        MergeIndex(root, INDEX.ledger_name(options), plan.facts(), device=options.device),
         count=lambda task: count,
+        device=options.device,
     )
 
 
@@ -84,7 +85,7 @@ STAGE = Stage(
     work=work,
     steps=(TRAIN, PARTS, PLACES, INDEX),
     needs=("ingest", "describe"),
-    options=("model", "factory"),
+    options=("model", "device", "accelerator", "factory"),
     group="their index (index)",
     examples=("vladmap index --atlas atlas --factory IVF1024,Flat",),
 )
