@@ -80,7 +80,7 @@ def _assigned_on(index: faiss.Index, device: str) -> Iterator[None]:
         try:
             yield
         finally:
-            index.clustering_index = None
+            index.clustering_index = None  # type: ignore[assignment]  # as it was
     else:
         yield
 
