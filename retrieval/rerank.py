@@ -23,6 +23,7 @@ _PUBLISHED_WEIGHTS = {3: (0.45, 0.15, 0.40)}  # of sizes 2, 5 and 8
 _INLIER_CELLS = 1.5  # a homography's inliers, in cells of the feature map
 _HYPOTHESES = 512
 _LEAST_MUTUAL = 4  # a homography has eight unknowns
+_EXACT = (1 << 24) // 127**2  # products of int8 that float32 adds up exactly
 # Cosines that are computed at once. On a CPU so many fit into its caches, which is three times as
 # fast as ten times as many; a GPU needs more to be busy.
 _AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 27}
@@ -231,11 +232,23 @@ def _similarity(query: _Side, candidates: _Side) -> Tensor:
     if rows.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512":
         products = torch._int_mm(rows, columns)
     else:
-        # Up to a thousand dimensions sums of int8 products stay below 2^24, so float32 holds them
-        # exactly. A CPU without AVX-512 takes thirty times as long in integers (measured).
-        products = rows.float() @ columns.float()
+        # A CPU without AVX-512 takes thirty times as long in integers (measured).
+        products = exact_products(rows, columns)
     scaled = products.view(count, patches, -1) * query.scales[0]
     return scaled.mul_(candidates.scales[..., None])
+
+
+def exact_products(rows: Tensor, columns: Tensor) -> Tensor:
+    """Products of int8 matrices (M, D) and (D, N), exact: whole numbers as float32, or as int32.
+
+    Computed in float32, which holds sums up to 2^24 exactly: those of 1,040 products of int8, in
+    any order. More dimensions are added up in integers.
+    """
+    parts = zip(rows.split(_EXACT, 1), columns.split(_EXACT, 0), strict=True)
+    products = [ours.float() @ theirs.float() for ours, theirs in parts]
+    if len(products) == 1:
+        return products[0]
+    return torch.stack([part.to(torch.int32) for part in products]).sum(0, dtype=torch.int32)
 
 
 def _step(centres: Tensor) -> float:

@@ -7,7 +7,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from vladmap.retrieval.rerank import by_inliers, contextual_weights, fuse, raw_scores, rerank
+from vladmap.retrieval.rerank import (
+    by_inliers,
+    contextual_weights,
+    exact_products,
+    fuse,
+    raw_scores,
+    rerank,
+)
 from vladmap.retrieval.stored_patches import (
     Patches,
     StoredPatches,
@@ -165,6 +172,50 @@ def test_int8_keeps_a_row_to_half_a_step_and_the_order_of_candidates() -> None:
     assert rerank(stored(query), small).order[:3].tolist() == exact.order[:3].tolist()
     mixed = rerank(query, small)
     assert mixed.raw == pytest.approx(rerank(stored(query), small).raw, rel=0.2)
+
+
+@pytest.mark.parametrize("dimension", [16, 1040, 1041, 4096])
+def test_products_of_int8_are_exact_in_float32_whatever_the_dimension(dimension: int) -> None:
+    """As on a GPU, at the worst: the largest numbers, of one sign, with an odd one at the end."""
+    rows = torch.full((3, dimension), 127, dtype=torch.int8)
+    rows[1] = -127
+    rows[2, -1] = 1
+    columns = rows.T.contiguous()
+    found = exact_products(rows, columns).double()
+    assert torch.equal(found, rows.double() @ columns.double())
+
+
+def test_int8_scores_on_any_device_are_those_of_the_published_loop_over_the_int8_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a float32 ranking differs in is int8's rounding, not how or where it is computed."""
+    query, candidates = stored(seeded(1, seed=1, d=64)), stored(seeded(8, seed=2, d=64))
+    in_integers = raw_scores(query, candidates)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    as_on_a_gpu = raw_scores(query, candidates)
+    assert np.array_equal(in_integers, as_on_a_gpu)
+    for s, size in enumerate((2, 5)):
+        across = WIDTH - size + 1
+        cells = [(p % across, p // across) for p in range(len(centres(size)))]
+        rows = [
+            one.descriptors[s].astype(np.float64) * one.scales[s][..., None]
+            for one in (query, candidates)
+        ]
+        # Nearest by inner product, as `_similarity` has it: rounded rows are not quite unit.
+        unit_rows = [each / np.linalg.norm(each, axis=-1, keepdims=True) for each in rows]
+        expected = [rapid_by_loops(unit_rows[0][0], one, cells) for one in unit_rows[1]]
+        assert as_on_a_gpu[:, s] == pytest.approx(expected, rel=0.02)
+
+
+def test_int8_moves_a_candidate_past_those_alone_that_score_nearly_the_same() -> None:
+    query, candidates = seeded(1, seed=1, d=64), seeded(30, seed=2, d=64)
+    exact, rounded = rerank(query, candidates), rerank(stored(query), stored(candidates))
+    error = np.abs(exact.scores - rounded.scores).max()
+    assert error < 0.2  # of a standard deviation
+    # Any two that change places were nearer to each other than the two errors together.
+    scores = exact.scores[rounded.order]
+    falls = scores[:-1] - scores[1:]
+    assert falls.min() >= -2 * error
 
 
 def test_a_row_of_zeros_survives_quantisation() -> None:
