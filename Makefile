@@ -23,7 +23,7 @@ ANSWERS = import os, sys, threading, urllib.request as web; \
     asked.start(); asked.join(4); os._exit(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test lint types bench bench-describe bench-rerank bench-tiles bench-growth \
+.PHONY: help demo check test lint types bench bench-describe bench-gpu bench-rerank bench-tiles bench-growth \
     weights spark flink dataflow clean
 
 help: ## List the targets
@@ -73,6 +73,9 @@ bench: $(READY) ## Measure images a second of ingest and describe against the ba
 
 bench-describe: $(READY) ## Measure images a second of each descriptor model
 	$(BIN)/python -m benchmarks.describe
+
+bench-gpu: $(READY) ## Measure a GPU's rates; without one, prove in small what a CPU can
+	$(BIN)/python -m benchmarks.gpu
 
 bench-tiles: $(READY) ## Measure what cutting a map into tiles costs, and what more cores gain
 	$(BIN)/python -m benchmarks.tiles --cores
