@@ -190,7 +190,8 @@ def test_an_option_without_effect_on_results_makes_nothing_stale(
     option: str, atlas: Path, photos: Path, tmp_path: Path
 ) -> None:
     value = {
-        "max_reject_rate": 0.9, "batch_size": 3, "threads": 1, "tile_minutes": 9.0, "device": "cuda"
+        "max_reject_rate": 0.9, "batch_size": 3, "threads": 1, "tile_minutes": 9.0,
+        "device": "cuda", "accelerator": "type:nvidia-l4;count:1",
     }  # fmt: skip
     before = tasks_with(atlas, tmp_path / "before", images=str(photos))
     after = tasks_with(atlas, tmp_path / "after", images=str(photos), **{option: value[option]})
