@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.city import IMAGES
 from tests.drives import write_drive
 from vladmap.atlas.store import AtlasStore
 from vladmap.jobs.main import main
@@ -66,12 +67,12 @@ def test_an_atlas_remembers_its_rates_and_its_bytes(built_atlas: Path) -> None:
     for step in ("ingest", "describe", "features", "verify"):
         (rate,) = rates.of(step)
         assert rate.seconds == pytest.approx(timings[step]["seconds"] / timings[step]["elements"])
-    (tiles,) = rates.of("reconstruct")  # 30 photographs in one tile
-    assert tiles.size == pytest.approx(30, abs=2)
+    (tiles,) = rates.of("reconstruct")  # all photographs in one tile
+    assert tiles.size == pytest.approx(IMAGES, abs=2)
     assert tiles.seconds == pytest.approx(timings["reconstruct"]["seconds"] / tiles.size)
     files = [path for path in (built_atlas / "features").rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
-    assert rates.bytes["features"] == pytest.approx(size / 30)
+    assert rates.bytes["features"] == pytest.approx(size / IMAGES)
 
 
 @pytest.mark.medium
@@ -87,8 +88,8 @@ def test_what_is_built_costs_nothing_and_another_model_costs_all(
     other = BuildOptions(**{**kept, "images": images, "atlas": str(built_atlas), "near": 3})
     found = steps(describe_work(other, list(STAGES)).figures)
     assert found["describe"]["units"] == 0
-    assert found["pair"]["units"] == 30
-    assert found["merge"]["units"] == 30
+    assert found["pair"]["units"] == IMAGES
+    assert found["merge"]["units"] == IMAGES
 
 
 @pytest.mark.slow
