@@ -19,10 +19,6 @@ from vladmap.mapping.camera import MAX_ERROR_PX, Camera, max_error_px
 from vladmap.mapping.colmap import SEED
 from vladmap.mapping.two_view import TwoView, to_colmap_geometry
 
-# Share of the cost by which an iteration of a bundle adjustment must lower it, else it is the last.
-# COLMAP's own is 0, so that it takes a hundred iterations where 23 give a map that is as exact.
-_TOLERANCE = 1e-6
-
 
 @dataclass(frozen=True)
 class MapperOptions:
@@ -106,9 +102,6 @@ def _incremental_options(long_side_px: int) -> pycolmap.IncrementalPipelineOptio
         ba_global_frames_ratio=1.3,
         ba_global_points_ratio=1.3,
         ba_global_max_refinements=3,
-        # COLMAP's own tolerances are 0: it goes on to the last iteration that it is allowed.
-        ba_global_function_tolerance=1e-5,
-        ba_local_function_tolerance=1e-4,
     )
     pixels = error_scale(long_side_px)
     settings.mapper.num_threads = 1
@@ -191,7 +184,6 @@ def bundle_adjust(
         print_summary=False,
     )
     options.ceres.solver_options.num_threads = 1
-    options.ceres.solver_options.function_tolerance = _TOLERANCE
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     # pycolmap.bundle_adjustment would do the same and turn COLMAP's log on again.
     pycolmap.ObservationManager(model).filter_observations_with_negative_depth()
