@@ -79,16 +79,17 @@ class LedgerReader:
     def lines(self, stage: str) -> list[LedgerLine]:
         """Every line of a stage as it stands, one a shard; no other file is looked at.
 
-        Lines of their own are read before the fold: one that is folded meanwhile is seen in it.
+        Raises OSError where the stage's fold cannot be read. Lines of their own are read before the
+        fold: one that is folded meanwhile is seen in it.
         """
         paths = listings.list_files(self._join(layout.ledger_folder(stage)), ".json")
         with ThreadPoolExecutor(16) as pool:
             own = {line.shard: line for line in pool.map(read_line, paths)}
-        folded = {line.shard: line for line in read_fold(self.root, stage)}
+        lines = {line.shard: line for line in read_fold(self.root, stage)}
         for shard, line in own.items():
-            if line.entry is not None or shard not in folded or storage.exists(line.path):
-                folded[shard] = line
-        return [folded[shard] for shard in sorted(folded)]
+            if line.entry is not None or shard not in lines or storage.exists(line.path):
+                lines[shard] = line
+        return [lines[shard] for shard in sorted(lines)]
 
     def line(self, stage: str, shard: str) -> LedgerLine:
         """The line of one shard as it stands; without an entry where there is none."""

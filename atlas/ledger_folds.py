@@ -56,16 +56,20 @@ def read_line(path: str) -> LedgerLine:
 
 
 def read_fold(root: str, stage: str) -> list[LedgerLine]:
-    """The lines of a stage's fold in their order; none where there is no fold."""
+    """The lines of a stage's fold in their order; none where there is no fold.
+
+    Raises OSError where the fold cannot be read: to pass it over would compute all of its shards
+    again, and to write it anew would lose them.
+    """
     path = storage.join(root, layout.ledger_fold(stage))
     try:
         data = storage.read_bytes(path)
     except FileNotFoundError:
         return []
-    except OSError as error:
+    except OSError:
         if not storage.is_local(path) and not storage.exists(path):
             return []
-        return [LedgerLine(path, "folded", None, error.strerror or str(error))]
+        raise
     return [_parsed(path, stage, text) for text in data.split(b"\n") if text]
 
 
@@ -111,6 +115,7 @@ def delete_lines(root: str, stage: str, shards: Collection[str]) -> None:
 
 
 def by_shard(lines: Iterable[LedgerLine]) -> dict[str, bytes]:
-    # A damaged line may state the name of another.
+    """The text of each line by its shard. A damaged line may state the name of another: a sound
+    one counts in its place."""
     ordered = sorted(lines, key=lambda line: line.entry is not None)
     return {line.shard: line.text for line in ordered}

@@ -166,6 +166,33 @@ def test_damage_costs_its_shard_alone_and_is_found_and_repaired(
     assert commit(root, SHARDS[0], b"again") == entries(root)[SHARDS[0]]
 
 
+def test_a_fold_that_cannot_be_read_for_a_moment_is_not_written_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = entries(root)
+    fold(root)
+    changed = commit(root, SHARDS[3], b"made anew")
+    path = root / layout.ledger_fold(STAGE)
+    bytes_before, read = path.read_bytes(), storage.read_bytes
+
+    def failing(place: str) -> bytes:
+        if place == str(path):
+            raise OSError(5, "Input/output error", place)
+        return read(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "read_bytes", failing)
+        for work in (
+            lambda: fold(root),
+            lambda: delete_lines(str(root), STAGE, SHARDS[:1]),
+            lambda: entries(root),
+        ):
+            with pytest.raises(OSError, match="Input/output error"):
+                work()
+    assert path.read_bytes() == bytes_before
+    assert entries(root) == before | {SHARDS[3]: changed}
+
+
 def test_a_file_changed_between_its_line_and_the_fold_is_not_believed(root: Path) -> None:
     """Same size, another byte: the fold is younger than the change, and yet must not cover it."""
     damaged_file(root)
