@@ -46,18 +46,25 @@ def add_costing_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag_of(name), type=real(0), metavar="P", help=text)
 
 
-def costing(parsed: Mapping[str, Any]) -> Costing:
-    """What the options of a dry run say. UserError for one of them without `--dry-run`."""
-    from vladmap.pipeline.dry_run import Costing
-    from vladmap.pipeline.estimate import Prices
-
+def costing(parsed: Mapping[str, Any]) -> Costing | None:
+    """What the options of a dry run say, None for a build. UserError for one of them in a build."""
     names = ("rates", "workers", "no_calibration", *_PRICES)
     given = [flag_of(name) for name in names if parsed[name] is not None]
     if given and not parsed["dry_run"]:
         raise UserError(f"{', '.join(given)}: only with --dry-run")
+    if not parsed["dry_run"]:
+        return None
+    # Brings FAISS and torch, which a stage such as ingest does without.
+    from vladmap.pipeline.dry_run import Costing
+    from vladmap.pipeline.estimate import Prices
+
     return Costing(
         rates=parsed["rates"] or "",
         workers=parsed["workers"] or 0,
         calibration=not parsed["no_calibration"],
-        prices=Prices(*(parsed[name] for name in _PRICES)),
+        prices=Prices(
+            worker_hour=parsed["worker_price"],
+            gpu_hour=parsed["gpu_price"],
+            gb_month=parsed["storage_price"],
+        ),
     )
