@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vladmap")
 
-MERGE = Step("merge", version=11, unit="images", alone=True)
+MERGE = Step("merge", version=10, unit="images", alone=True)
 
 
 def work(run: Run) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vladmap")
 
-RECONSTRUCT = Step("reconstruct", version=8, unit="tiles")
+RECONSTRUCT = Step("reconstruct", version=7, unit="tiles")
 
 
 def work(run: Run) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from vladmap.pipeline.run import Run
 
 FEATURES = Step("features", version=2, ledger="features-{options.features}", unit="images")
-CAMERAS = Step("cameras", version=5, unit="cameras")
+CAMERAS = Step("cameras", version=4, unit="cameras")
 VERIFY = Step("verify", version=2, unit="pairs")
 
 
