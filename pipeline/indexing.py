@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from vladmap.atlas import layout, storage
 from vladmap.photos.cells import Nearby
@@ -22,7 +25,7 @@ TRAINED = "trained"
 """The name of the only shard in the ledger of trained indices."""
 
 TRAINING_ROWS = 50_000
-"""The largest number of descriptors that an index is trained on. Whole shards are taken."""
+"""About how many descriptors an index is trained on, at most. Whole shards are taken."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,14 @@ class IndexPlan:
         return sum(self.rows.values())
 
     def training_task(self) -> Task:
-        """Train an empty index on the descriptors of the first shards."""
-        reads, total = [], 0
-        for entry in self.descriptors.values():
-            if total >= TRAINING_ROWS:
-                break
-            total += entry.file.rows
-            reads.append((layout.DESCRIPTORS, entry.file.path))
+        """Train an empty index on the descriptors of shards from all over the collection.
+
+        Shards are sorted by place: the first would be those of one region.
+        """
+        shards = list(self.descriptors)
+        wanted = min(len(shards), math.ceil(len(shards) * TRAINING_ROWS / self.count))
+        rows = np.linspace(0, len(shards) - 1, wanted).round().astype(int)
+        reads = [(layout.DESCRIPTORS, self.descriptors[shards[row]].file.path) for row in rows]
         output = layout.trained_index(self.model)
         return Task(TRAINED, NO_CELL, output, self.fingerprint, tuple(reads))
 
@@ -133,7 +137,7 @@ def part_tasks(run: Run, plan: IndexPlan) -> list[Task]:
 
 
 def place_tasks(run: Run, plan: IndexPlan) -> list[Task]:
-    """One task for each shard: add its smoothed descriptors to a copy of the trained index.
+    """One task for each shard: the codes of its smoothed descriptors by the trained index.
 
     Neighbours in space may lie in the shards of its cell and of the cells around it.
     """

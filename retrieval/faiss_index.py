@@ -24,6 +24,7 @@ Index = faiss.Index
 
 FLAT_BELOW = 20_000
 _HNSW_FROM = 1_000_000
+_HNSW_LISTS = 16_384
 MOST_LISTS = 256
 """Inverted lists that a query visits, at most: an eighth of all lists of 131,000 vectors. With an
 eighth always, a search would take as much longer as there are more vectors."""
@@ -33,8 +34,9 @@ def choose_factory(count: int, dimension: int) -> str:
     """The FAISS factory string for `count` vectors, by FAISS's guidelines for each collection size.
 
     Below FLAT_BELOW vectors search is exact. Above, an index has inverted lists: about 8 sqrt(N)
-    below a million vectors, the numbers of FAISS's guidelines beyond. Vectors of 1024 dimensions or
-    more are quantised to 8 bits per number.
+    below a million vectors, _HNSW_LISTS beyond. FAISS's guidelines name 65,536 and more there, but
+    as many cannot be trained on the sample that one worker holds (pipeline.indexing). Vectors of
+    1024 dimensions or more are quantised to 8 bits per number.
     """
     if count < FLAT_BELOW:
         return "Flat"
@@ -42,8 +44,7 @@ def choose_factory(count: int, dimension: int) -> str:
     if count < _HNSW_FROM:
         lists = 2 ** round(math.log2(8 * math.sqrt(count)))
         return f"IVF{lists},{codes}"
-    lists = 65_536 if count < 10_000_000 else 262_144 if count < 100_000_000 else 1_048_576
-    return f"IVF{lists}_HNSW32,{codes}"
+    return f"IVF{_HNSW_LISTS}_HNSW32,{codes}"
 
 
 def train_index(factory: str, dimension: int, sample: Matrix, device: str = "cpu") -> faiss.Index:
@@ -57,7 +58,7 @@ def train_index(factory: str, dimension: int, sample: Matrix, device: str = "cpu
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"--factory {factory}: FAISS does not know it ({reason})") from error
     if not index.is_trained:
-        lists = getattr(index, "nlist", 1)
+        lists = getattr(innermost(index), "nlist", 1)
         if len(sample) < lists:
             raise UserError(
                 f"--factory {factory} has {lists} lists, but only {len(sample)} images are there "
@@ -66,6 +67,13 @@ def train_index(factory: str, dimension: int, sample: Matrix, device: str = "cpu
         # Sums over threads are not associative; one thread trains the same lists each time.
         with single_thread(), _assigned_on(index, device):
             index.train(sample)
+    return index
+
+
+def innermost(index: faiss.Index) -> faiss.Index:
+    """The index behind the rotations and projections of vectors."""
+    while isinstance(index, faiss.IndexPreTransform):
+        index = faiss.downcast_index(index.index)
     return index
 
 
@@ -111,8 +119,9 @@ def search(
     if k == 0 or len(queries) == 0:
         return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
     chosen = faiss.IDSelectorRange(0, below) if below is not None else None
-    if isinstance(index, faiss.IndexIVF):
-        nprobe = min(index.nlist, max(16, index.nlist // 8), MOST_LISTS)
+    inner = innermost(index)
+    if isinstance(inner, faiss.IndexIVF):
+        nprobe = min(inner.nlist, max(16, inner.nlist // 8), MOST_LISTS)
         parameters: faiss.SearchParameters = faiss.SearchParametersIVF(
             sel=chosen,  # type: ignore[call-arg]  # FAISS's stubs lack the keywords
             nprobe=nprobe,

@@ -8,7 +8,6 @@ plain vectors stand at the end of such a file, so they are put there a batch of 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
@@ -16,6 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from vladmap.retrieval.faiss_index import innermost
 from vladmap.schemas.rejects import UserError
 
 Codes = NDArray[np.uint8]
@@ -48,7 +48,7 @@ def write_merged(trained: faiss.Index, parts: Parts, path: str) -> int:
     are short, are held whole. Raises ValueError without parts, UserError for a kind of index that
     cannot be filled with codes.
     """
-    inner = _innermost(trained)
+    inner = innermost(trained)
     if not any(True for _ in parts()):
         raise ValueError("no parts to merge")
     if isinstance(inner, faiss.IndexIVF):
@@ -91,13 +91,6 @@ def _refused() -> UserError:
         "--factory: FAISS cannot merge the parts of such an index: use Flat, SQ8, PQ or "
         "IVF<lists>,<one of these>"
     )
-
-
-def _innermost(index: faiss.Index) -> faiss.Index:
-    """The index behind the rotations and projections of vectors."""
-    while isinstance(index, faiss.IndexPreTransform):
-        index = faiss.downcast_index(index.index)
-    return index
 
 
 def _has_plain_lists(trained: faiss.Index) -> bool:
@@ -202,5 +195,5 @@ def _batches(parts: Iterable[Codes]) -> Iterator[Codes]:
 
 
 def _put(file: BinaryIO, at: int, values: NDArray[np.generic]) -> None:
-    file.flush()
-    os.pwrite(file.fileno(), np.ascontiguousarray(values).data, at)
+    file.seek(at)
+    file.write(np.ascontiguousarray(values).data)

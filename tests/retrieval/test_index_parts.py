@@ -14,7 +14,8 @@ from vladmap.schemas.rejects import UserError
 
 Matrix = NDArray[np.float32]
 FACTORIES = [
-    "Flat", "SQ8", "PQ4", "IVF16,Flat", "IVF300,Flat", "IVF16,SQ8", "IVF16,PQ4", "IVF8_HNSW8,Flat",
+    "Flat", "SQ8", "PQ4x4", "IVF16,Flat", "IVF300,Flat", "IVF16,SQ8",
+    "IVF16,PQ4x4", "IVF8_HNSW8,Flat",
 ]  # fmt: skip
 
 
@@ -58,8 +59,9 @@ def test_lists_stay_in_the_file(factory: str, tmp_path: Path) -> None:
 def test_a_projected_index_keeps_its_ids_from_part_to_part(tmp_path: Path) -> None:
     vectors = _unit(200)
     index = _merged("PCA16,IVF4,Flat", vectors, [50, 120], tmp_path / "index")
-    _, found = index.search(vectors, 1)
-    assert found[:, 0].tolist() == list(range(200))
+    _, ids = faiss_index.search(index, vectors, 1)
+    assert ids[:, 0].tolist() == list(range(200))
+    assert faiss_index.search(index, vectors, 1, below=50)[1].max() < 50
 
 
 @pytest.mark.parametrize("factory", ["HNSW8", "IVF4,PQ8x4fs"])
