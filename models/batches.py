@@ -146,14 +146,16 @@ class BatchDescriber:
             batch = self._open.get((height, width))
             if batch is None:
                 batch = self._open[height, width] = Batch((height, width), self._added)
-            place, batch.count = batch.count, batch.count + 1
-            self._added += 1
+            place = batch.count
             if isinstance(picture, Encoded):
                 batch.encoded[place] = picture
             else:
                 if batch.pixels is None:
                     batch.pixels = self._stack(height, width)
                 batch.pixels[place] = resize(picture, (width, height))
+            # Counted last: what cannot be taken leaves no gap.
+            batch.count += 1
+            self._added += 1
             if batch.count == self.batch_size:
                 self._send((height, width))
             patience = _PATIENCE * self.batch_size
@@ -176,7 +178,11 @@ class BatchDescriber:
         return sum(_taken(self._on_cpu))
 
     def close(self) -> None:
-        """End the threads; batches that nobody computes are cancelled."""
+        """End the threads; the futures of batches that are not computed are cancelled."""
+        with self._lock:
+            for batch in self._open.values():
+                batch.future.cancel()
+            self._open.clear()
         for pool in (self._bringing, self._computing, self._waiting):
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -192,15 +198,15 @@ class BatchDescriber:
         return torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
 
     def _send(self, size: tuple[int, int]) -> None:
-        batch = self._open[size]
+        batch = self._open.pop(size)
         self._room.acquire()
         pool = self._bringing or self._computing
         try:
             pool.submit(self._guarded, batch, self._bring if self._bringing else self._describe)
-        except BaseException:
+        except BaseException as error:
             self._room.release()
+            batch.future.set_exception(error)
             raise
-        del self._open[size]
 
     def _guarded(self, batch: Batch, step: Callable[..., None], *arguments: Any) -> None:
         """A step of a batch on a thread of its own; what it raises ends the batch."""
@@ -211,10 +217,10 @@ class BatchDescriber:
 
     def _end(self, batch: Batch, outcome: list[Outcome] | BaseException) -> None:
         self._room.release()
-        self._latencies.append((batch.count, int(1e6 * (time.monotonic() - batch.started))))
         if isinstance(outcome, BaseException):
             batch.future.set_exception(outcome)
         else:
+            self._latencies.append((batch.count, int(1e6 * (time.monotonic() - batch.started))))
             batch.future.set_result(outcome)
 
     @torch.inference_mode()

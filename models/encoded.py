@@ -1,7 +1,7 @@
 """JPEG files that a device decodes itself: nvJPEG on a GPU, by torchvision.
 
-The pixels differ from libjpeg's by a third of a grey level on average. A descriptor moves by a
-hundredth of what lies between a query's first and second place; docs/performance.md has figures.
+The pixels differ from libjpeg's by a third of a grey level on average; docs/performance.md says how
+far descriptors move.
 """
 
 from __future__ import annotations

@@ -44,6 +44,8 @@ from vladmap.transforms.shard_stream import Described, ShardStream
 
 STAGE = "describe"
 
+# Shards that are described and not yet written, at most: their patches are in memory.
+_SHARDS_HELD = 2
 _FILE_SLOT = 1 << 22  # bytes; a file that is larger comes another way
 
 
@@ -102,13 +104,17 @@ class _Worker:
     def use(self) -> None:
         """Have it ready until `leave`."""
         with self._lock:
-            self._users += 1
-            if self._users == 1:
+            if self._users == 0:
                 self.describer = self._new_describer()
                 self.ahead = self._ahead()
-                self.reader = self._new_reader()
+                try:
+                    self.reader = self._new_reader()
+                except BaseException:
+                    self.describer.close()
+                    raise
                 # Files are written while the next images are described.
                 self.commits = ThreadPoolExecutor(1, "commit")
+            self._users += 1  # last: where it fails, the next setup begins anew
 
     def leave(self) -> None:
         """End what was started, where nobody else uses it."""
@@ -118,6 +124,8 @@ class _Worker:
                 self.reader.close()
                 self.describer.close()
                 self.commits.shutdown(wait=True, cancel_futures=True)
+                # The graphs recorded on a GPU would hold its memory through later stages.
+                del self.describer, self.reader, self.commits
 
     def _new_describer(self) -> BatchDescriber:
         settings, model = self.settings, self.model
@@ -205,6 +213,8 @@ class _Describe(beam.DoFn):
         self._worker.leave()
 
     def _commit(self, task: Task, described: list[Described]) -> None:
+        if len(self._committing) >= _SHARDS_HELD:
+            self._committing[-_SHARDS_HELD].exception()  # waits for it; raised where it is taken
         self._committing.append(
             self._worker.commits.submit(
                 commit_described,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from vladmap.schemas.rejects import UserError
@@ -35,13 +37,33 @@ def gpu_names() -> list[str]:
     return [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
 
 
-def convolutions() -> AbstractContextManager[None]:
+_exact_lock = threading.Lock()
+_exact: list[AbstractContextManager[None]] = []  # the flags while they are set
+_exact_users = 0
+
+
+@contextmanager
+def convolutions() -> Iterator[None]:
     """A block in which a GPU computes convolutions the same way each time.
 
-    Those in float32 without the TF32 shortcut.
+    Those in float32 without the TF32 shortcut. The flags belong to the process: the first of the
+    threads in such blocks sets them, the last to leave puts back what was before.
     """
     import torch
 
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
+    global _exact_users
+    with _exact_lock:
+        if _exact_users == 0:
+            flags = torch.backends.cudnn.flags(
+                enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+            )
+            flags.__enter__()
+            _exact.append(flags)
+        _exact_users += 1
+    try:
+        yield
+    finally:
+        with _exact_lock:
+            _exact_users -= 1
+            if _exact_users == 0:
+                _exact.pop().__exit__(None, None, None)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
+from apache_beam.utils.shared import Shared
 from PIL import Image
 
 from tests.transforms.alone import CHANGED, MODEL, Atlas, describe, files, learn, organise, scan
@@ -128,17 +129,61 @@ def test_what_computes_and_reads_outlives_shards_and_ends_with_the_pipeline(
 def test_a_bundle_that_fails_and_is_tried_again_loses_nothing(
     atlas: Atlas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The third shard cannot be committed at first; what came before it stays, all comes again."""
+    """One worker, whose second shard cannot be committed at first: as Beam does, it is given the
+    bundle again, with what the failed one left on its way still in its queues."""
     expected = described_with(atlas)
+    transform, tasks, _ = describe(atlas)
+    assert isinstance(transform, DescribeImages)
+    for path in atlas.root.glob("descriptors/**/*.parquet"):
+        path.unlink()
     commit, calls = describe_module.commit_described, []
 
     def fails_once(root: str, stage: str, task: Task, *others: Any) -> LedgerEntry:
         calls.append(task.shard)
-        if len(calls) == 3:
+        if len(calls) == 2:
             raise OSError("no space left on device")
         return commit(root, stage, task, *others)
 
     monkeypatch.setattr(describe_module, "commit_described", fails_once)
-    with pytest.raises(Exception, match="no space left"):
-        described_with(atlas)
-    assert described_with(atlas) == expected
+    worker = describe_module._Describe(
+        transform.root, transform.stage, transform.settings, Shared()
+    )
+    worker.setup()
+
+    def bundle() -> list[str]:
+        worker.start_bundle()
+        entries = [entry for task in tasks for entry in worker.process(task)]
+        entries += [each.value for each in worker.finish_bundle()]
+        return sorted(entry.shard for entry in entries)
+
+    with pytest.raises(OSError, match="no space left"):
+        bundle()
+    assert bundle() == sorted(task.shard for task in tasks)
+    worker.teardown()
+    after = files(atlas.root)
+    assert {path: after.get(path) for path in expected} == expected
+
+
+def test_what_a_worker_could_not_start_is_started_by_the_next_setup(
+    atlas: Atlas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transform, tasks, _ = describe(atlas)
+    assert isinstance(transform, DescribeImages)
+    shared, made = Shared(), describe_module._Worker._new_reader
+
+    def no_memory(self: object) -> None:
+        monkeypatch.setattr(describe_module._Worker, "_new_reader", made)
+        raise OSError("cannot allocate memory")
+
+    monkeypatch.setattr(describe_module._Worker, "_new_reader", no_memory)
+    arguments = (transform.root, transform.stage, transform.settings, shared)
+    before, worker = threading.active_count(), describe_module._Describe(*arguments)
+    with pytest.raises(OSError, match="cannot allocate"):
+        worker.setup()
+    worker.setup()
+    worker.start_bundle()
+    entries = [*worker.process(tasks[0])]
+    entries += [each.value for each in worker.finish_bundle()]
+    assert [entry.shard for entry in entries] == [tasks[0].shard]
+    worker.teardown()
+    assert threading.active_count() <= before
