@@ -88,17 +88,20 @@ class FeatureEvidence(Evidence[LocalFeatures]):
 
 
 class PatchEvidence(Evidence[StoredPatches]):
-    """Patches of one size, by `method`: the rapid score, or the inliers of a homography."""
+    """Patches of one size, by `method`: the rapid score, or the inliers of a homography.
+
+    They are compared on `device`.
+    """
 
     weighs_cosines = False
 
-    def __init__(self, method: str) -> None:
-        self._method = method
+    def __init__(self, method: str, device: str = "cpu") -> None:
+        self._method, self._device = method, device
 
     def scores(
         self, query: StoredPatches, candidates: Sequence[StoredPatches]
     ) -> NDArray[np.float64]:
-        return scores_of_each(query, candidates, self._method)
+        return scores_of_each(query, candidates, self._method, self._device)
 
     def order(
         self, scores: NDArray[np.float64], similarity: NDArray[np.float32]
@@ -111,14 +114,14 @@ def evidence(
 ) -> FeatureEvidence | PatchEvidence | None:
     """The evidence of the way to re-rank called `way`; None without re-ranking.
 
-    `features` is the kind of local features that `features.names.reranking_by` chooses by; a
-    network that matches them runs on `device`. Raises
-    UserError where a package is missing, ValueError for a way that is not known.
+    `features` is the kind of local features that `features.names.reranking_by` chooses by. Networks
+    that match them, and what compares patches, run on `device`. Raises UserError where a package is
+    missing, ValueError for a way that is not known.
     """
     if way == "none":
         return None
     if way in BY_PATCHES:
-        return PatchEvidence(way)
+        return PatchEvidence(way, device)
     if way not in RERANKING_BY_FEATURES:
         raise ValueError(f"unknown way to re-rank: {way!r}")
     kind, matcher = reranking_by(way, features)

@@ -111,12 +111,12 @@ def raw_scores(
 
 
 def scores_of_each(
-    query: StoredPatches, candidates: Sequence[StoredPatches], method: str
+    query: StoredPatches, candidates: Sequence[StoredPatches], method: str, device: str = "cpu"
 ) -> NDArray[np.float64]:
     """(C,) scores of candidates whose grids of patches may differ.
 
     Each candidate holds one image (N = 1) at one patch size. Candidates with the same grid are
-    scored together by `raw_scores`.
+    scored together by `raw_scores`, on `device`.
     """
     by_grid: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for place, one in enumerate(candidates):
@@ -129,7 +129,7 @@ def scores_of_each(
             members[0].centres,
             [np.concatenate([one.scales[0] for one in members])],
         )
-        scores[places] = raw_scores(query, together, method)[:, 0]
+        scores[places] = raw_scores(query, together, method, device=device)[:, 0]
     return scores
 
 

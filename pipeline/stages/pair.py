@@ -24,8 +24,7 @@ def work(run: Run) -> None:
         pairing.pair_tasks(run),
         PairImages(run.atlas.root, pairing.pair_settings(run, evidence)),
         count=image_count(run),
-        # Patches are compared there, and features by a network.
-        device=run.options.device if run.options.rerank != "none" else "cpu",
+        device=pairing.reranking_device(run.options),
     )
 
 
