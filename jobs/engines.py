@@ -114,8 +114,8 @@ def run(program: Sequence[str]) -> int:
     """Run Python with these words to the program's end; returns its exit code.
 
     It is the first `python` of its PATH as well, by which Beam starts its workers. A signal to end
-    is handed on to it, once for each time that it comes, and what it says of it is all that is
-    said. It ends with this process.
+    is handed on to it, once for each time that it comes; the program reports the interruption, this
+    process prints nothing. It ends with this process.
     """
     environment = with_this_package()
     folders = (str(Path(sys.executable).parent), environment.get("PATH", os.defpath))

@@ -9,8 +9,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from apache_beam.options.pipeline_options import PortableOptions, WorkerOptions
-
 from vladmap.atlas.store import AtlasStore
 from vladmap.console.numbers import human_bytes
 from vladmap.console.progress import counted
@@ -22,6 +20,7 @@ from vladmap.pipeline.ledgers import image_shards
 from vladmap.pipeline.measured import calibrate, dimension_of, rates_of_atlas
 from vladmap.pipeline.option_values import NOT_STORED
 from vladmap.pipeline.options import BuildOptions, reduced_to
+from vladmap.pipeline.pairing import reranking_device
 from vladmap.pipeline.planning import plan
 from vladmap.pipeline.rates import DEFAULT, Rates, read_rates
 from vladmap.pipeline.readiness import ready
@@ -33,7 +32,6 @@ from vladmap.pipeline.stages.index import INDEX, TRAIN
 from vladmap.pipeline.stages.pair import PAIR
 from vladmap.pipeline.stages.verify import CAMERAS, FEATURES, VERIFY
 from vladmap.pipeline.vocabulary import sample_size
-from vladmap.retrieval.names import BY_PATCHES
 from vladmap.weights.devices import CPU
 
 _ENOUGH_IMAGES = 200
@@ -80,7 +78,7 @@ def describe_work(
             lines += stage.estimate(run, images)
     known, dimension, notes = _rates(run, listing, names, costing)
     amounts = _amounts(run, stages, images, fresh, listing, dimension)
-    workers = costing.workers or _workers(beam_words)
+    workers = costing.workers or launch.worker_count(beam_words)
     found = estimate.costs(stages, options, amounts, known, workers, _on_gpu(options))
     sizes = estimate.bytes_on_disk(amounts, known)
     paid = estimate.money(found, sum(sizes.values()), costing.prices)
@@ -136,7 +134,8 @@ def _rates(
         if told.ended:
             notes.append(f"note        the calibration ended early: {told.ended}")
     known.append(read_rates(DEFAULT, run.options))
-    # What is learnt from many photographs is shorter than what a few of them can give.
+    # The numbers that were asked for go first: a calibration has too few photographs to learn more
+    # dimensions than photographs.
     return known, reduced_to(run.options) or run.options.whiten or dimension, notes
 
 
@@ -197,7 +196,7 @@ def _on_gpu(options: BuildOptions) -> set[str]:
         DESCRIBE: options.device,
         TRAIN: options.device,
         INDEX: options.device,
-        PAIR: options.device if options.rerank in BY_PATCHES else CPU,
+        PAIR: reranking_device(options),
         FEATURES: feature_kind(options.features).device(options.device),
         VERIFY: matching_device(options.matcher, options.device),
     }
@@ -214,20 +213,6 @@ def _written(run: Run) -> float:
             for file in entry.files
         )
     )
-
-
-def _workers(beam_words: Sequence[str]) -> int:
-    """How many workers Beam's options ask for; one where the work is done on this machine."""
-    if launch.on_this_machine(beam_words):
-        return 1
-    options = launch.options_of(beam_words)
-    worker = options.view_as(WorkerOptions)
-    asked = (
-        worker.max_num_workers,
-        worker.num_workers,
-        options.view_as(PortableOptions).sdk_worker_parallelism,
-    )
-    return next((int(number) for number in asked if number), 1)
 
 
 def _table(found: Sequence[estimate.Cost], workers: int, known: Sequence[Rates]) -> list[str]:

@@ -98,14 +98,14 @@ def costs(
             work = _work(step, options, amounts)
             if work is None:
                 continue
-            units, unit, size, tasks = work
+            units, unit, size, tasks, largest = work
             each, source = seconds_each(step.title, size, known)
             busy = min(workers, tasks)
             seconds = elapsed = 0.0 if units == 0 else None
             if each is not None and units:
                 seconds = units * each + start_s
-                # The last round of tasks may leave workers idle.
-                elapsed = start_s + math.ceil(tasks / busy) * (units / tasks) * each
+                # Some worker does as many tasks as there are rounds, the last may be a short one.
+                elapsed = start_s + min(units, math.ceil(tasks / busy) * largest) * each
             found.append(
                 Cost(
                     stage.name,
@@ -124,21 +124,26 @@ def costs(
 
 def _work(
     step: Step, options: BuildOptions, amounts: Amounts
-) -> tuple[int, str, float, int] | None:
-    """Units, their name, the size that the rate depends on, and the tasks they are cut into."""
+) -> tuple[int, str, float, int, float] | None:
+    """Units, their name, the size that the rate depends on, the tasks, and the units of a full one.
+
+    Shards are full but for the last.
+    """
     images = amounts.to_do(step)
     shards = 1 if step.alone else max(1, math.ceil(images / options.shard_images))
+    full = float(images if step.alone else min(images, options.shard_images))
     if step.unit in (_IMAGES, _VECTORS):
-        return images, step.unit, amounts.bytes_each, shards
+        return images, step.unit, amounts.bytes_each, shards, full
     if step.unit == _PAIRS:
-        return round(images * amounts.pairs_each), _PAIRS, amounts.bytes_each, shards
+        pairs = round(images * amounts.pairs_each)
+        return pairs, _PAIRS, amounts.bytes_each, shards, full * amounts.pairs_each
     if step.unit == _TILES:
         tiles = max(1, math.ceil(images / options.tile_images))
-        return images, _IMAGES, images / tiles, tiles
+        return images, _IMAGES, images / tiles, tiles, images / tiles
     if step.unit == _CAMERAS:
         cameras = amounts.cameras if images else 0
-        return cameras, _CAMERAS, amounts.bytes_each, max(1, cameras)
-    return (min(1, images), _INDICES, 0.0, 1) if step.unit == _INDICES else None
+        return cameras, _CAMERAS, amounts.bytes_each, max(1, cameras), 1.0
+    return (min(1, images), _INDICES, 0.0, 1, 1.0) if step.unit == _INDICES else None
 
 
 def seconds_each(step: str, size: float, known: Sequence[Rates]) -> tuple[float | None, str]:

@@ -19,7 +19,9 @@ from apache_beam.options.pipeline_options import (
     DirectOptions,
     GoogleCloudOptions,
     PipelineOptions,
+    PortableOptions,
     StandardOptions,
+    WorkerOptions,
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
@@ -57,12 +59,32 @@ def in_process(words: Sequence[str]) -> bool:
 
 def on_this_machine(words: Sequence[str]) -> bool:
     """Whether the work is done here, in this process or in others beside it."""
-    return _is_direct(options_of(words))
+    options = options_of(words)
+    return _is_direct(options) or (options.view_as(PortableOptions).environment_type == "LOOPBACK")
 
 
 def is_dataflow(words: Sequence[str]) -> bool:
     """Whether the work is given to Dataflow."""
-    return "dataflow" in options_of(words).view_as(StandardOptions).runner.lower()
+    return runs_on_dataflow(options_of(words))
+
+
+def runs_on_dataflow(options: PipelineOptions) -> bool:
+    """Whether these options of Beam give the work to Dataflow."""
+    return "dataflow" in options.view_as(StandardOptions).runner.lower()
+
+
+def worker_count(words: Sequence[str]) -> int:
+    """How many machines work beside each other, as far as Beam's options say; one for this one."""
+    if on_this_machine(words):
+        return 1
+    options = options_of(words)
+    worker = options.view_as(WorkerOptions)
+    asked = (
+        worker.max_num_workers,
+        worker.num_workers,
+        options.view_as(PortableOptions).sdk_worker_parallelism,
+    )
+    return next((int(number) for number in asked if number), 1)
 
 
 def _is_direct(options: PipelineOptions) -> bool:
@@ -109,7 +131,7 @@ def run(
         job = _job_of(result)
         if job:
             page = ""
-            if google.project and "dataflow" in options.view_as(StandardOptions).runner.lower():
+            if google.project and runs_on_dataflow(options):
                 page = ": " + _CONSOLE.format(region=google.region, job=job, project=google.project)
             log.info("%s: job %s (%s)%s", label, job, google.job_name, page)
         try:

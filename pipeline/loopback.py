@@ -14,8 +14,8 @@ from typing import Any
 import grpc
 
 _EVERYWHERE = ("[::]:", "0.0.0.0:", ":::")
-# Not "localhost", which is two addresses on most machines: of a port that is free on the one alone
-# gRPC takes that one and only warns, and whoever asks for the port on the other reaches a stranger.
+# Not "localhost", which is an IPv4 and an IPv6 address on most machines: where a port is taken on
+# one, gRPC binds the other and only warns, and a client may then reach the wrong program.
 _LOOPBACK = "127.0.0.1:"
 
 

@@ -24,7 +24,7 @@ from vladmap.pipeline.collection import Listing
 from vladmap.pipeline.ledgers import image_shards, paths_of, read_json
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.rates import EACH_IMAGE, EACH_NUMBER, EACH_PAIR, Rate, Rates
-from vladmap.pipeline.run import Run
+from vladmap.pipeline.run import RATE_OPTIONS, Run
 from vladmap.pipeline.stages import STAGES
 from vladmap.pipeline.stages.describe import DESCRIBE
 from vladmap.pipeline.stages.pair import PAIR
@@ -42,10 +42,15 @@ _CALIBRATED = ("ingest", "describe", "index", "pair", "verify")
 
 
 def rates_of_atlas(run: Run) -> Rates:
-    """What each step last took, and what stands on disk; empty for an atlas without either."""
+    """What each step last took, and what stands on disk; empty for an atlas without either.
+
+    A step that was last run with another device, model or kind of features says nothing of this
+    run, and is left out. The seconds of several workers are counted as those of one.
+    """
     found = []
+    now = {name: getattr(run.options, name) for name in RATE_OPTIONS}
     for step, said in run.timings().items():
-        if not said["elements"]:
+        if not said["elements"] or said.get("options", now) != now:
             continue
         units, size = said["elements"], None
         if step == RECONSTRUCT.title:
@@ -53,7 +58,8 @@ def rates_of_atlas(run: Run) -> Rates:
             if not units:
                 continue
             size = units / max(1, len(run.ledger(RECONSTRUCT)))
-        found.append(Rate(step, max(_LEAST_SECONDS, said["seconds"] / units), size))
+        seconds = said["seconds"] * said.get("workers", 1)
+        found.append(Rate(step, max(_LEAST_SECONDS, seconds / units), size))
     return Rates("this atlas's last runs", tuple(found), _bytes_of(run))
 
 

@@ -139,11 +139,16 @@ def _checked(at: str, content: Any, options: BuildOptions) -> Rates:
     if not isinstance(entries, list) or not isinstance(folders, dict):
         raise UserError(f"{at}: `rate` is a list of tables, `bytes` one table")
     _known(f"{at}, bytes", folders, {*EACH_IMAGE, *EACH_PAIR, *EACH_NUMBER})
+    rates = tuple(
+        rate for entry in entries if (rate := _rate(f"{at}, rate", entry, options)) is not None
+    )
+    points = [(rate.step, rate.size) for rate in rates]
+    for step, size in points:
+        if points.count((step, size)) > 1:
+            raise UserError(f"{at}: {step} has two rates of one size, under the same options")
     return Rates(
         source,
-        tuple(
-            rate for entry in entries if (rate := _rate(f"{at}, rate", entry, options)) is not None
-        ),
+        rates,
         {name: _number(f"{at}, bytes: {name}", value) for name, value in folders.items()},
         _number(f"{at}: start_s", content.get("start_s", 0.0)),
     )

@@ -76,7 +76,7 @@ def _runner(beam: PipelineOptions, elsewhere: bool) -> list[Check]:
     if not elsewhere:
         return [Check("runner", f"{name.rpartition('.')[2]}, on this machine")]
     checks = [Check("runner", f"{name.rpartition('.')[2]}: the work is done by its workers")]
-    if "dataflow" in name.lower():
+    if launch.runs_on_dataflow(beam):
         google = beam.view_as(GoogleCloudOptions)
         checks += [
             Check("runner", f"Dataflow needs --{option}", False)

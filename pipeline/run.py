@@ -25,6 +25,9 @@ from vladmap.schemas.rejects import UserError
 
 log = logging.getLogger("vladmap")
 
+RATE_OPTIONS = ("device", "precision", "model", "features", "matcher", "rerank")
+"""Options on which the speed of a step depends: they are stored with its timing."""
+
 
 @dataclass(frozen=True)
 class StageResult:
@@ -161,7 +164,7 @@ class Run:
     def pipeline(self, tasks: Sequence[Task], label: str, transform: beam.PTransform) -> None:
         """Run `transform` over `tasks` in one Beam pipeline, to its end.
 
-        A shuffle puts each task into a bundle of its own, so that tasks run independently.
+        A shuffle lets the runner spread tasks over its workers; a bundle may hold several.
         """
 
         def build(pipeline: beam.Pipeline) -> None:
@@ -226,6 +229,8 @@ class Run:
             "reused": result.reused,
             "seconds": round(result.seconds, 3),
             "device": result.device,
+            "workers": launch.worker_count(self.beam_args),
+            "options": {name: getattr(self.options, name) for name in RATE_OPTIONS},
         }
         self._store(layout.TIMINGS, result.stage, timing)
 

@@ -7,6 +7,8 @@ import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from vladmap.schemas.rejects import UserError
+
 _FOLDER = Path(__file__).resolve().parent
 # Without this, Beam starts new workers for each part of a pipeline, and each loads its model again.
 _ENVIRONMENT_CACHE = "--environment_cache_millis=600000"
@@ -15,17 +17,17 @@ _ENVIRONMENT_CACHE = "--environment_cache_millis=600000"
 class Engine(ABC):
     """An engine, by the words that its job server and its pipelines are started with.
 
-    `name` is the command's, `title` the one for people; `main_class` is the job server's, and
-    `java` names the Java that it needs. `<name>.xml` beside this module is the Maven project whose
+    `name` is the command's, `title` the one for people; `main_class` is the job server's.
+    `<name>.xml` beside this module is the Maven project whose
     dependencies are the job server's classpath, of some `megabytes`. A `master` is where the engine
     runs: `local[N]` is N workers on this machine, anything else the address of a cluster, of which
     `cluster` is an example.
     """
 
+    java = "Java 11 or 17"
     name: str
     title: str
     main_class: str
-    java: str
     megabytes: int
     cluster: str
 
@@ -62,7 +64,6 @@ class Spark(Engine):
     name = "spark"
     title = "Apache Spark"
     main_class = "org.apache.beam.runners.spark.SparkJobServerDriver"
-    java = "Java 11 or 17"
     megabytes = 240
     cluster = "spark://HOST:7077"
 
@@ -83,7 +84,6 @@ class Flink(Engine):
     name = "flink"
     title = "Apache Flink"
     main_class = "org.apache.beam.runners.flink.FlinkJobServerDriver"
-    java = "Java 11 or 17"
     megabytes = 160
     cluster = "HOST:8081"
 
@@ -101,8 +101,15 @@ ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Spark(), Flink(
 
 
 def local_workers(master: str) -> int:
-    """Workers of a `local`, `local[N]` or `local[*]` master; 0 for a cluster."""
-    match = re.match(r"local(?:\[(\d+|\*))?", master)
+    """Workers of a `local`, `local[N]`, `local[N,RETRIES]` or `local[*]` master; 0 for a cluster.
+
+    Raises UserError for `local[0]`.
+    """
+    # The whole of it: localhost:8081 is a cluster.
+    match = re.fullmatch(r"local(?:\[(\d+|\*)(?:,\s*\d+)?\])?", master)
     if match is None:
         return 0
-    return os.cpu_count() or 1 if match[1] == "*" else int(match[1] or 1)
+    workers = os.cpu_count() or 1 if match[1] == "*" else int(match[1] or 1)
+    if workers == 0:
+        raise UserError(f"--master {master}: at least one worker is needed, as in local[1]")
+    return workers

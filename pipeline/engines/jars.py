@@ -58,7 +58,7 @@ def classpath(engine: Engine) -> Path:
 
 def _fetch(maven: str, engine: Engine, folder: Path) -> None:
     command = [
-        *(maven, "--quiet", "--batch-mode", "--file", str(engine.pom)),
+        *(maven, "--quiet", "--batch-mode", "--strict-checksums", "--file", str(engine.pom)),
         "-Dmaven.wagon.http.retryHandler.count=5",
         "-DincludeScope=runtime",
         f"-DoutputDirectory={folder}",

@@ -76,7 +76,7 @@ def job_server(
         stack.callback(_stop, server)
         try:
             _await_ports(engine, server, ports)
-            _require_loopback(engine, ports)
+            _warn_if_reachable(engine, ports)
             yield [
                 "--runner=PortableRunner",
                 f"--job_endpoint=localhost:{ports[0]}",
@@ -89,18 +89,22 @@ def job_server(
             raise
 
 
-def loopback_words(jars: Path) -> list[str]:
+def _loopback_words(jars: Path) -> list[str]:
     """Words of a virtual machine that listens on the loopback interface where it would listen on
     all: the rules of `loopback.btm`. An address that a program names itself stays.
+
+    Raises UserError where the folder of jars lacks the agent.
     """
-    [byteman] = jars.glob("byteman-*.jar")
+    byteman = next(iter(sorted(jars.glob("byteman-*.jar"))), None)
+    if byteman is None:
+        raise UserError(f"{jars} is incomplete: delete it, and it is fetched again")
     return [f"-javaagent:{byteman}=script:{_RULES},boot:{byteman}", _NO_NATIVE_SOCKETS]
 
 
 def _java_words(jars: Path) -> list[str]:
     """Words of the virtual machine of any engine."""
     return [
-        *loopback_words(jars),
+        *_loopback_words(jars),
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         *(f"-Dorg.slf4j.simpleLogger.log.org.apache.beam.{name}=off" for name in _SILENCED),
         *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED),
@@ -140,7 +144,7 @@ def _await_ports(engine: Engine, server: subprocess.Popen[bytes], ports: Sequenc
             time.sleep(0.1)
 
 
-def _require_loopback(engine: Engine, ports: Sequence[int]) -> None:
+def _warn_if_reachable(engine: Engine, ports: Sequence[int]) -> None:
     """Warn where a port is open on more than 127.0.0.1: the rules have not reached this Java."""
     if any(_answers("127.0.0.2", port) for port in ports):
         log.warning(

@@ -9,6 +9,7 @@ import pytest
 
 from tests.city import IMAGES
 from tests.drives import write_drive
+from vladmap.atlas import layout
 from vladmap.atlas.store import AtlasStore
 from vladmap.jobs.main import main
 from vladmap.pipeline.collection import list_collection
@@ -16,8 +17,9 @@ from vladmap.pipeline.dry_run import Costing, describe_work, duration
 from vladmap.pipeline.estimate import Prices
 from vladmap.pipeline.measured import calibrate, rates_of_atlas
 from vladmap.pipeline.options import BuildOptions
-from vladmap.pipeline.run import Run
+from vladmap.pipeline.run import RATE_OPTIONS, Run
 from vladmap.pipeline.stages import STAGES
+from vladmap.schemas.records import sealed
 
 BY_HAND = """
 source = "by hand"
@@ -38,8 +40,8 @@ def steps(figures: dict[str, list[dict[str, object]]]) -> dict[object, dict[str,
 
 
 def test_hours_bytes_workers_and_money_follow_from_the_rates_and_prices(tmp_path: Path) -> None:
-    """Four photographs in two shards. Ingest: 4 x 36 s, two workers 72 s. Features: 4 x 360 s, two
-    workers 720 s. Two workers for 792 s at 10 an hour: 4.4. Four MB of features."""
+    """Four photographs in two shards. Ingest: 4 x 36 s, two workers 72 s. Two workers for 72 s at
+    10 an hour: 0.40. Four MB of features."""
     write_drive(tmp_path / "drive", 4)
     (tmp_path / "rates.toml").write_text(BY_HAND)
     options = BuildOptions(
@@ -73,6 +75,25 @@ def test_an_atlas_remembers_its_rates_and_its_bytes(built_atlas: Path) -> None:
     files = [path for path in (built_atlas / "features").rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     assert rates.bytes["features"] == pytest.approx(size / IMAGES)
+
+
+def test_runs_by_many_workers_or_by_other_options_are_counted_for_what_they_were(
+    tmp_path: Path,
+) -> None:
+    """100 images in 10 s by five workers: half a second of one worker for each image."""
+    run = Run(AtlasStore.open(str(tmp_path), create=True), BuildOptions(atlas=str(tmp_path)))
+    now = {name: getattr(run.options, name) for name in RATE_OPTIONS}
+    timing = {"unit": "images", "elements": 100, "reused": 0, "seconds": 10.0, "device": "cpu"}
+    timings = {
+        "ingest": timing,
+        "describe": {**timing, "workers": 5, "options": now},
+        "features": {**timing, "options": {**now, "features": "xfeat"}},
+    }
+    path = tmp_path / layout.TIMINGS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(sealed(timings))
+    rates = {rate.step: rate.seconds for rate in rates_of_atlas(run).rates}
+    assert rates == {"ingest": pytest.approx(0.1), "describe": pytest.approx(0.5)}
 
 
 @pytest.mark.medium

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from vladmap.pipeline import launch
+from vladmap.pipeline.engines.engine import ENGINES
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.readiness import Check, ready, room, writable
 from vladmap.weights import devices
@@ -40,6 +42,14 @@ def test_where_workers_are_elsewhere_their_gpu_is_not_looked_for_here() -> None:
     options = BuildOptions(images="gs://b/i", atlas="gs://b/a", device="cuda")
     checks = ready(options, [*DATAFLOW, "--sdk_container_image=x"], 0.0)
     assert any("not seen from here" in check.text for check in checks if check.about == "device")
+
+
+def test_processes_of_an_engine_on_this_machine_are_no_workers_elsewhere() -> None:
+    words = ["--runner=PortableRunner", *ENGINES["spark"].pipeline_words("local[2]")]
+    assert launch.on_this_machine(words)
+    assert launch.worker_count(words) == 1
+    assert not launch.on_this_machine(["--runner=PortableRunner", "--environment_type=DOCKER"])
+    assert launch.worker_count([*DATAFLOW, "--max_num_workers=50"]) == 50
 
 
 def test_dataflow_is_told_what_it_lacks() -> None:

@@ -23,10 +23,17 @@ from vladmap.schemas.rejects import UserError
         ("spark://host:7077", 0),
         ("yarn", 0),
         ("host:8081", 0),
+        ("localhost:8081", 0),
+        ("local-cluster[2,1,1024]", 0),
     ],
 )
 def test_only_a_local_master_has_workers_on_this_machine(master: str, workers: int) -> None:
     assert engines.local_workers(master) == workers
+
+
+def test_a_local_master_without_workers_is_refused() -> None:
+    with pytest.raises(UserError, match="at least one worker"):
+        engines.local_workers("local[0]")
 
 
 @pytest.mark.parametrize("name", sorted(engines.ENGINES))
