@@ -14,7 +14,9 @@ from vladmap.schemas import SCHEMA_VERSION
 from vladmap.schemas.records import unsealed
 from vladmap.schemas.rejects import UserError
 
-_PACKAGES = ("apache-beam", "torch", "faiss-cpu", "faiss-gpu", "pyarrow", "pycolmap", "numpy")
+_PACKAGES = (
+    *("apache-beam", "torch", "faiss-cpu", "faiss-gpu-cuvs", "pyarrow", "pycolmap", "numpy"),
+)
 
 
 def read_manifest(root: str) -> dict[str, Any]:

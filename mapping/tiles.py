@@ -1,11 +1,10 @@
 """Tiles: bounded, connected, overlapping sets of images, each to be reconstructed on its own.
 
-Images are cut into two, and each part again, until each fits: along lines of a fixed grid (that of
-the quadtree of Web Mercator), the coarsest that leads to few enough tiles, for each tile maps its
-overlap once more. A collection that grows keeps coarse lines, so that tiles far from what is new
-stay as they are. A line that cuts
-a street leaves fragments that no pair joins to the rest of their square: they go to the tile
-that they are best connected to.
+Images are cut into two, and each part again, until each fits. Cuts run along lines of a fixed grid
+(that of the quadtree of Web Mercator): the coarsest line that leads to few enough tiles, because
+each tile maps its overlap once more. A collection that grows keeps coarse lines, so that tiles far
+from what is new stay as they are. A line that cuts a street leaves fragments that no pair joins to
+the rest of their part: they go to the tile that they are best connected to.
 """
 
 from __future__ import annotations
@@ -206,7 +205,10 @@ def _leaves(
     bound: int,
     full: int,
 ) -> list[Indices]:
-    """Cut one component into parts of at most `bound` images, for tiles of at most `full`."""
+    """Cut one component into parts of at most `bound` images, for tiles of at most `full`.
+
+    `members` (m,) are rows of `latitude` and `longitude` (n,), in degrees; so are the parts.
+    """
     if len(members) <= bound:
         return [members]
     if np.isnan(latitude[members]).any():

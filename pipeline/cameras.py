@@ -30,8 +30,12 @@ def choose_cameras(run: Run, features: Mapping[str, LedgerEntry]) -> dict[str, C
 
     The trials use images of the shard that has most images of the camera and, if these are few, of
     shards that pairs connect with it. A choice is final once it was made with as many images as a
-    trial uses; until then it is made again whenever there are more.
+    trial uses; until then it is made again whenever there are more. One whose trials ran out of
+    memory is made again by each build: there may be more memory now.
     """
+    for name, entry in sorted(run.ledger(CAMERAS).items()):
+        if entry.counts.get("out_of_memory"):
+            run.atlas.forget(CAMERAS.ledger_name(run.options), [name])
     images, pairs = image_shards(run), run.ledger(PAIR)
     keys = {shard: Counter(camera_keys(_one_lens(run, entry))) for shard, entry in images.items()}
     made, joined = run.ledger(CAMERAS), _joined_shards(pairs)

@@ -68,7 +68,7 @@ class _Choose(SideBySide):
             pa.concat_tables(self._tables(task, layout.PAIRS, PAIR_COLUMNS)),
             self._tables(task, layout.FEATURES, FEATURE_COLUMNS),
             load_matcher(self._features),
-            threads,
+            1 if alone else threads,  # each thread takes as much memory again
         )
         if choice.out_of_memory and not alone:
             raise OutOfMemory(choice.failure)
@@ -77,6 +77,8 @@ class _Choose(SideBySide):
         file = storage.commit_file(self._root, task.output, data, 1)
         progress.advance()
         counts = {"images": choice.images}
+        if choice.out_of_memory:
+            counts["out_of_memory"] = 1  # the next build tries again
         StageCounters(STAGE).add("images", choice.images)
         return commit_entry(self._root, STAGE, task, [file], counts=counts)
 
