@@ -17,7 +17,7 @@ from vladmap.pipeline.ledgers import require
 from vladmap.pipeline.manifest import record
 from vladmap.pipeline.option_values import from_manifest, given
 from vladmap.pipeline.options import BuildOptions
-from vladmap.pipeline.run import Run
+from vladmap.pipeline.run import RATE_OPTIONS, Run
 from vladmap.pipeline.stages import STAGES
 from vladmap.schemas import VERSION
 from vladmap.schemas.records import NO_CELL, Task
@@ -48,6 +48,8 @@ def run_stages(
             try:
                 for number, name in enumerate(names, start=1):
                     run.stage = (number, len(names))
+                    read = [option for option in RATE_OPTIONS if option in STAGES[name].options]
+                    run.rate_options = {option: getattr(options, option) for option in read}
                     if len(names) > 1:
                         log.info("stage %d of %d: %s", number, len(names), name)
                     require(run, name)

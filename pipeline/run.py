@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -55,6 +55,8 @@ class Run:
     results: list[StageResult] = field(default_factory=list)
     stage: tuple[int, int] = (1, 1)
     """The number of the current stage, from 1, and the number of stages in this run."""
+    rate_options: Mapping[str, Any] = field(default_factory=dict)
+    """Those of RATE_OPTIONS that the current stage declares, with their values."""
 
     @property
     def in_process(self) -> bool:
@@ -230,7 +232,7 @@ class Run:
             "seconds": round(result.seconds, 3),
             "device": result.device,
             "workers": launch.worker_count(self.beam_args),
-            "options": {name: getattr(self.options, name) for name in RATE_OPTIONS},
+            "options": dict(self.rate_options),
         }
         self._store(layout.TIMINGS, result.stage, timing)
 
