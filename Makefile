@@ -62,7 +62,7 @@ lint: $(READY) types ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint ## Lint, and run the fast tests: some two minutes on two cores
+check: lint ## Lint, and run the fast tests: some three minutes on two cores
 	$(PYTEST) -m "not slow and not medium"
 
 test: lint ## Lint, and run all tests
