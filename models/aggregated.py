@@ -224,7 +224,8 @@ def _taken(
 def _quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
     """`retrieval.stored_patches.quantise`, to the last bit, where the descriptors are."""
     largest = rows.abs().amax(-1)
-    scale = torch.where(largest > 0, largest / LARGEST, 1.0)
+    # A number in place of the ones would be copied to a GPU, which ends a recording.
+    scale = torch.where(largest > 0, largest / LARGEST, torch.ones_like(largest))
     return torch.round(rows / scale[..., None]).to(torch.int8), scale
 
 

@@ -6,10 +6,11 @@ far descriptors move.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import warnings
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -53,7 +54,16 @@ def cuda_decoder(device: torch.device) -> JpegDecoder:
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="torchvision.io")
 
     def decode(files: list[Tensor]) -> list[Tensor]:
-        return list(decode_jpeg(files, ImageReadMode.RGB, device))
+        if device.type == "cpu":
+            return list(decode_jpeg(files, ImageReadMode.RGB, device))
+        # torchvision decodes on a stream of its own, into memory of ours that does not wait for it:
+        # what still reads there (the resizing of the images before) must have ended.
+        torch.cuda.current_stream(device).synchronize()
+        try:
+            return list(decode_jpeg(files, ImageReadMode.RGB, device))
+        except RuntimeError:
+            torch.cuda.synchronize(device)  # others of these files may still be on their way there
+            raise
 
     return decode
 
@@ -75,33 +85,58 @@ def decoded_stack(
     """Pictures decoded by the device, at `size` (H, W).
 
     What the device does not decode (it knows fewer kinds of JPEG) the CPU does. A picture that
-    neither can decode costs itself alone.
+    neither can decode costs itself alone. As many are decoded together as memory holds.
     """
     stack = torch.zeros(len(pictures), *size, 3, dtype=torch.uint8, device=device)
     errors: dict[int, PhotoError] = {}
     on_cpu = 0
-    for part in _parts(pictures):
-        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        images = dict(zip(part, _decoded([pictures[k] for k in part], decoder), strict=True))
-        for place, image in images.items():
-            if image is None:
-                on_cpu += 1
-                try:
-                    stack[place] = _on_cpu(pictures[place], size).to(device)
-                except PhotoError as error:
-                    errors[place] = error
-            else:
-                alike[pictures[place].orientation, *image.shape].append(place)
-        for (orientation, *_), places in alike.items():
-            wanted = size[::-1] if orientation >= 5 else size
-            group = resized(torch.stack([_known(images[k]) for k in places]), wanted)
-            if orientation in _UPRIGHT:
-                group = _UPRIGHT[orientation](group)
-            group = group.permute(0, 2, 3, 1)
-            if len(places) == len(stack):
-                return DecodedStack(group.contiguous(), errors, on_cpu)
-            stack[torch.tensor(places, device=device)] = group
+    parts = deque(_parts(pictures))
+    while parts:
+        part = parts.popleft()
+        left: list[int] | None = None
+        with contextlib.suppress(torch.OutOfMemoryError):
+            left = _decode_into(stack, pictures, part, decoder)
+        if left is None:
+            torch.cuda.empty_cache()  # here, where the error no longer holds what it was decoding
+            if len(part) > 1:
+                middle = len(part) // 2
+                parts.extendleft((part[middle:], part[:middle]))
+                continue
+            left = part
+        on_cpu += len(left)
+        for place in left:
+            try:
+                stack[place] = decoded_by_cpu(pictures[place], size).to(device)
+            except PhotoError as error:
+                errors[place] = error
     return DecodedStack(stack, errors, on_cpu)
+
+
+def decoded_by_cpu(picture: Encoded, size: tuple[int, int]) -> Tensor:
+    """(H, W, 3) uint8, upright, at `size` (H, W). Raises PhotoError."""
+    pixels = decode_rgb(
+        picture.data, max_pixels=picture.max_pixels, target=lambda *_: (size[1], size[0])
+    )
+    return torch.from_numpy(pixels)
+
+
+def _decode_into(
+    stack: Tensor, pictures: Sequence[Encoded], part: Sequence[int], decoder: JpegDecoder
+) -> list[int]:
+    """Decode and resize the pictures at some places; the places that the device cannot decode."""
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    images = dict(zip(part, _decoded([pictures[k] for k in part], decoder), strict=True))
+    for place, image in images.items():
+        if image is not None:
+            alike[pictures[place].orientation, *image.shape].append(place)
+    size = (stack.shape[1], stack.shape[2])
+    for (orientation, *_), places in alike.items():
+        wanted = size[::-1] if orientation >= 5 else size
+        group = resized(torch.stack([_known(images[k]) for k in places]), wanted)
+        if orientation in _UPRIGHT:
+            group = _UPRIGHT[orientation](group)
+        stack[torch.tensor(places, device=stack.device)] = group.permute(0, 2, 3, 1)
+    return [place for place, image in images.items() if image is None]
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -154,26 +189,30 @@ def _parts(pictures: Sequence[Encoded]) -> Iterator[list[int]]:
 def _decoded(pictures: Sequence[Encoded], decoder: JpegDecoder) -> list[Tensor | None]:
     """Each picture in its stored orientation, None where the device cannot decode it."""
     files = [torch.frombuffer(bytearray(picture.data), dtype=torch.uint8) for picture in pictures]
-    try:
-        images: list[Tensor | None] = [*decoder(files)]
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:
-        if len(pictures) == 1:
-            return [None]
-        return [image for picture in pictures for image in _decoded([picture], decoder)]
     wanted = [(3, *picture.size[::-1]) for picture in pictures]
     return [
         image if image is not None and tuple(image.shape) == shape else None
-        for image, shape in zip(images, wanted, strict=True)
+        for image, shape in zip(_halved(files, decoder), wanted, strict=True)
     ]
 
 
-def _on_cpu(picture: Encoded, size: tuple[int, int]) -> Tensor:
-    pixels = decode_rgb(
-        picture.data, max_pixels=picture.max_pixels, target=lambda *_: (size[1], size[0])
-    )
-    return torch.from_numpy(pixels)
+def _halved(files: list[Tensor], decoder: JpegDecoder) -> list[Tensor | None]:
+    """What the decoder makes of each file, None where it refuses.
+
+    It takes all of them or none: what it refuses is halved until the files that it does not take
+    are alone. One among n costs 2 log2(n) further calls.
+    """
+    try:
+        return [*decoder(files)]
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if "out of memory" in str(error):  # torchvision gives all errors the same type
+            raise torch.OutOfMemoryError(str(error)) from error
+        if len(files) == 1:
+            return [None]
+        middle = len(files) // 2
+        return _halved(files[:middle], decoder) + _halved(files[middle:], decoder)
 
 
 def _known(image: Tensor | None) -> Tensor:

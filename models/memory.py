@@ -29,11 +29,15 @@ def within_memory(
     results: list[Result] = []
     while len(results) < len(images):
         start = len(results)
+        found: Iterable[Result] | None = None
         try:
-            results.extend(describe(images[start : start + limit]))
+            found = describe(images[start : start + limit])
         except torch.OutOfMemoryError:
             if limit == 1:
                 raise
+        if found is not None:
+            results.extend(found)
+        else:  # here, where the error no longer holds what was computed
             limit = (limit + 1) // 2
             torch.cuda.empty_cache()
     return results, limit

@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 log = logging.getLogger("vladmap")
@@ -28,9 +27,7 @@ OFTEN = 2
 """Full stacks of a size after which it is recorded."""
 
 MOST = 16
-"""Sizes that are recorded at most: each keeps its buffers on the device."""
-
-_WARM_UP = 3
+"""Sizes that are recorded at most: each keeps its input and its output on the device."""
 
 
 class OftenRecorded:
@@ -38,13 +35,14 @@ class OftenRecorded:
 
     Stacks of recorded sizes that are not full fill the input's first places; what the others give
     is left out. All other stacks go through `function` itself, and all do where there is no
-    `recorder`. One thread at a time: recordings share their memory.
+    `recorder`. Once a size cannot be recorded, for want of memory or by an operation that does not
+    allow it, no other is tried. One thread at a time: recordings share their memory.
     """
 
     def __init__(self, function: Function, batch_size: int, recorder: Recorder | None) -> None:
         self._function, self._batch_size, self._recorder = function, batch_size, recorder
         self._full: Counter[tuple[int, ...]] = Counter()
-        self._recorded: dict[tuple[int, ...], tuple[Tensor, Replay] | None] = {}
+        self._recorded: dict[tuple[int, ...], tuple[Tensor, Replay]] = {}
 
     def __call__(self, stack: Tensor) -> Tensor:
         """The function of a stack; the result holds until the next call."""
@@ -53,7 +51,7 @@ class OftenRecorded:
             self._full[size] += 1
             room = size not in self._recorded and len(self._recorded) < MOST
             if room and self._full[size] > OFTEN:
-                self._recorded[size] = self._record(self._recorder, stack)
+                self._record(self._recorder, stack)
         held = self._recorded.get(size)
         if held is None or len(stack) > self._batch_size:
             return self._function(stack)
@@ -66,44 +64,27 @@ class OftenRecorded:
         self._batch_size = batch_size
         self._recorded.clear()
 
+    def give_up(self) -> bool:
+        """Record nothing from here on, and free what recordings hold; whether there were any."""
+        held = bool(self._recorded)
+        self._recorder = None
+        self._recorded.clear()
+        return held
+
     @property
     def sizes(self) -> list[tuple[int, ...]]:
         """(H, W, 3) of the sizes that are recorded."""
-        return [size for size, held in self._recorded.items() if held is not None]
+        return [*self._recorded]
 
-    def _record(self, recorder: Recorder, stack: Tensor) -> tuple[Tensor, Replay] | None:
+    def _record(self, recorder: Recorder, stack: Tensor) -> None:
         place = stack.clone()
         try:
-            return place, recorder(self._function, place)
-        except Exception as error:  # out of memory, or an operation that cannot be recorded
+            self._recorded[tuple(stack.shape[1:])] = place, recorder(self._function, place)
+        except Exception as error:
+            self._recorder = None
             why = " ".join(str(error).split())[:200]
-            log.warning("describe: no CUDA graph for %s x %s: %s", *stack.shape[2:0:-1], why)
-            return None
-
-
-def cuda_recorder(device: torch.device) -> Recorder | None:
-    """What records on a GPU; None on a CPU, whose calls cost nothing beside what they compute."""
-    if device.type != "cuda":
-        return None
-    pool = torch.cuda.graph_pool_handle()
-
-    def record(function: Function, place: Tensor) -> Replay:
-        # Libraries choose their plans, and Triton compiles, in the first calls: not recordable.
-        computing, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-        aside.wait_stream(computing)
-        with torch.cuda.stream(aside):
-            for _ in range(_WARM_UP):
-                function(place)
-        computing.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads go on decoding and copying: they are no part of what is recorded.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            output = function(place)
-
-        def replay() -> Tensor:
-            graph.replay()
-            return output
-
-        return replay
-
-    return record
+            log.warning(
+                "describe: no CUDA graph for %s x %s, nor for other sizes from here on: %s",
+                *stack.shape[2:0:-1],
+                why,
+            )

@@ -31,7 +31,8 @@ from vladmap.atlas.reading import How, ProcessReader, Reader, ThreadReader
 from vladmap.models import load_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.base import DescriptorModel
-from vladmap.models.batches import BatchDescriber, Description
+from vladmap.models.batches import BatchDescriber
+from vladmap.models.computing import Description
 from vladmap.models.encoded import cuda_decoder
 from vladmap.models.memory import one_thread_a_call
 from vladmap.models.patch_table import patch_table

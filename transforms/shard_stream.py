@@ -14,7 +14,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from vladmap.atlas.reading import Read, Reader
 from vladmap.console import counter as progress
-from vladmap.models.batches import BatchDescriber, Description, Ticket
+from vladmap.models.batches import BatchDescriber, Ticket
+from vladmap.models.computing import Description
 from vladmap.schemas.rejects import PhotoError
 
 Key = TypeVar("Key")

@@ -14,11 +14,13 @@ from torch import Tensor
 from tests.models.synthetic import photographs
 from tests.models.test_encoded import jpeg, known, libjpeg
 from vladmap.models import batches as batches_module
+from vladmap.models import computing as computing_module
 from vladmap.models import learning, load_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.base import DescriptorModel, Floats, ModelSpec, Pixels
-from vladmap.models.batches import BatchDescriber, Description, Ticket
+from vladmap.models.batches import BatchDescriber, Ticket
 from vladmap.models.checkpoints import vocabulary
+from vladmap.models.computing import Description
 from vladmap.photos.decoding.encoded import Encoded
 from vladmap.retrieval.stored_patches import stored
 from vladmap.schemas.rejects import PhotoError
@@ -91,6 +93,17 @@ def test_an_image_of_a_rare_size_does_not_wait_for_ever(
         describer.add(grey(n))
     assert value(rare) == 7
     assert (1, 9, 9) in model.batches
+
+
+def test_so_many_sizes_wait_for_their_batches_and_no_more(
+    describer: BatchDescriber, model: Means, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "_OPEN", 3)
+    tickets = [describer.add(grey(n, 1 + n)) for n in range(5)]
+    assert [value(ticket) for ticket in tickets[:2]] == [0, 1]
+    assert sorted(model.batches) == [(1, 1, 4), (1, 2, 4)]
+    describer.flush()
+    assert [value(ticket) for ticket in tickets] == [0, 1, 2, 3, 4]
 
 
 def test_the_memory_of_a_picture_is_the_callers_again(describer: BatchDescriber) -> None:
@@ -184,7 +197,7 @@ def same(one: Description, other: Description) -> bool:
 def test_descriptors_are_the_same_bytes_whatever_the_batches(
     network: AggregatedModel, patch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches_module, "_CPU_BATCH", 64)
+    monkeypatch.setattr(computing_module, "_CPU_BATCH", 64)
     images = [
         image
         for pair in zip(photographs(5, 320, 240), photographs(5, 240, 320), strict=True)

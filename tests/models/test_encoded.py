@@ -117,6 +117,53 @@ def test_what_the_device_cannot_decode_the_cpu_does_and_a_damaged_one_costs_itse
         assert np.array_equal(stack[place].numpy(), decode_rgb(data))
 
 
+class Counted:
+    """A decoder that refuses what it is given with one of some files; counts calls and files."""
+
+    def __init__(self, refused: list[bytes]) -> None:
+        self.refused, self.calls, self.files = refused, 0, 0
+
+    def __call__(self, files: list[Tensor]) -> list[Tensor]:
+        self.calls += 1
+        self.files += len(files)
+        if any(file.numpy().tobytes() in self.refused for file in files):
+            raise RuntimeError("Error while decoding JPEG images: Failed to get image info: 2")
+        return libjpeg(files)
+
+
+def test_one_file_that_is_refused_does_not_make_its_batch_be_decoded_one_by_one() -> None:
+    files = [jpeg(n, (48, 32)) for n in range(32)]
+    decoder = Counted([files[19]])
+    stack, errors, on_cpu = decoded_stack([known(one) for one in files], (32, 48), decoder, CPU)
+    assert (errors, on_cpu) == ({}, 1)
+    assert decoder.calls == 1 + 2 * 5  # log2(32) times both halves
+    assert decoder.files == 32 + 32 + 16 + 8 + 4 + 2
+    for image, data in zip(stack.numpy(), files, strict=True):
+        assert np.array_equal(image, decode_rgb(data))
+
+
+def test_where_all_are_refused_each_is_tried_alone_once() -> None:
+    files = [jpeg(n, (48, 32)) for n in range(8)]
+    decoder = Counted(files)
+    found = decoded_stack([known(one) for one in files], (32, 48), decoder, CPU)
+    assert (found.errors, found.on_cpu) == ({}, 8)
+    assert decoder.calls == 15
+
+
+def test_an_end_of_memory_halves_what_is_decoded_together_and_one_alone_goes_to_the_cpu() -> None:
+    files, asked = [jpeg(n, (48, 32)) for n in range(4)], list[int]()
+
+    def full(files: list[Tensor]) -> list[Tensor]:
+        asked.append(len(files))
+        raise torch.OutOfMemoryError("played")
+
+    stack, errors, on_cpu = decoded_stack([known(one) for one in files], (32, 48), full, CPU)
+    assert (errors, on_cpu) == ({}, 4)
+    assert asked == [4, 2, 1, 1, 2, 1, 1]
+    for image, data in zip(stack.numpy(), files, strict=True):
+        assert np.array_equal(image, decode_rgb(data))
+
+
 def test_what_is_no_plain_jpeg_is_not_left_to_the_device() -> None:
     stream = io.BytesIO()
     Image.fromarray(texture(0)).save(stream, "PNG")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vladmap.models.recorded import MOST, OFTEN, Function, OftenRecorded, Replay, cuda_recorder
+from vladmap.models.gpu import Gpu
+from vladmap.models.recorded import MOST, OFTEN, Function, OftenRecorded, Replay
 
 
 class Recorder:
@@ -87,8 +88,41 @@ def test_what_cannot_be_recorded_goes_on_without_and_is_said_once(
     for number in range(3 * OFTEN):
         assert torch.equal(run(stack(4, seed=number)), sums(stack(4, seed=number)))
     assert [record.getMessage() for record in caplog.records] == [
-        "describe: no CUDA graph for 3 x 2: operation not permitted when stream is capturing"
+        "describe: no CUDA graph for 3 x 2, nor for other sizes from here on: operation not "
+        "permitted when stream is capturing"
     ]
+
+
+def test_once_one_size_cannot_be_recorded_no_other_is_tried_and_those_that_are_stay() -> None:
+    recorder, tried = Recorder(), list[tuple[int, ...]]()
+
+    def flat_alone(function: Function, place: Tensor) -> Replay:
+        tried.append(tuple(place.shape))
+        if place.shape[1] > 2:
+            raise MemoryError("1.0 of 80.0 GiB are free")
+        return recorder(function, place)
+
+    run = OftenRecorded(sums, 4, flat_alone)
+    for height in (2, 5, 6, 2):
+        for number in range(OFTEN + 1):
+            one = stack(4, height, number)
+            assert torch.equal(run(one), sums(one))
+    assert tried == [(4, 2, 3, 3), (4, 5, 3, 3)]
+    assert run.sizes == [(2, 3, 3)]
+
+
+def test_what_is_given_up_is_not_recorded_again() -> None:
+    recorder = Recorder()
+    run = OftenRecorded(sums, 4, recorder)
+    assert not run.give_up()
+    run = OftenRecorded(sums, 4, recorder)
+    for _ in range(OFTEN + 1):
+        run(stack(4))
+    assert run.give_up()
+    for _ in range(2 * OFTEN):
+        assert torch.equal(run(stack(4)), sums(stack(4)))
+    assert recorder.recorded == [(4, 2, 3, 3)]
+    assert run.sizes == []
 
 
 def test_after_an_end_of_memory_smaller_stacks_are_full_ones() -> None:
@@ -103,14 +137,10 @@ def test_after_an_end_of_memory_smaller_stacks_are_full_ones() -> None:
     assert recorder.recorded == [(4, 2, 3, 3), (2, 2, 3, 3)]
 
 
-def test_a_cpu_records_nothing() -> None:
-    assert cuda_recorder(torch.device("cpu")) is None
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_records_and_replays() -> None:
     device = torch.device("cuda")
-    run = OftenRecorded(sums, 4, cuda_recorder(device))
+    run = OftenRecorded(sums, 4, Gpu(device).recorder())
     for number in range(3 * OFTEN):
         assert torch.equal(run(stack(4, seed=number).to(device)).cpu(), sums(stack(4, seed=number)))
     assert run.sizes == [(2, 3, 3)]

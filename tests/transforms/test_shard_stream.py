@@ -13,7 +13,8 @@ import pytest
 from tests.models.test_batches import Means, grey
 from vladmap.atlas.photographs import Photo
 from vladmap.atlas.reading import Read, Reader, Rows
-from vladmap.models.batches import BatchDescriber, Description
+from vladmap.models.batches import BatchDescriber
+from vladmap.models.computing import Description
 from vladmap.schemas.rejects import PhotoError, RejectReason
 from vladmap.transforms.shard_stream import Described, ShardStream
 
@@ -89,7 +90,7 @@ def test_shards_come_back_whole_and_in_order_and_batches_cross_them(
 ) -> None:
     reader = Greys(together)
     require_whole(streamed(ShardStream(reader, describer, ahead), shards()))
-    model = describer._model
+    model = describer._computer._model
     assert isinstance(model, Means)
     # 20 images in shards of at most 6 readable ones of one size: without crossing 11 batches.
     images = [row for _, rows in shards() for row in rows if row["grey"] is not None]
