@@ -1,10 +1,8 @@
-"""Reading the photographs of an image shard in advance of the work on them."""
+"""The photographs of an image shard: their rows, and each of them read, checked and decoded."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,23 +100,3 @@ def load_photo(
         return Photo(row, decode_rgb(data, max_pixels=max_pixels, target=target))
     except PhotoError as error:
         return Photo(row, error=error)
-
-
-def load_ahead(
-    rows: list[dict[str, Any]],
-    max_pixels: int,
-    pool: ThreadPoolExecutor,
-    ahead: int,
-    target: Target | None = None,
-) -> Iterator[Photo]:
-    """Yield photographs in the order of `rows`; at most `ahead` of them are decoded in advance.
-
-    The pool decodes while the caller computes; memory is bounded by `ahead` images.
-    """
-    waiting: deque[Future[Photo]] = deque()
-    for row in rows:
-        waiting.append(pool.submit(load_photo, row, max_pixels, target))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

@@ -16,10 +16,11 @@ import sys
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,15 +34,22 @@ Rows = Sequence[dict[str, Any]]
 _ROWS_A_MESSAGE = 8
 
 
+class OneByOne(Protocol):
+    """How a photograph is read."""
+
+    def photo(self, row: dict[str, Any]) -> Photo:
+        """The photograph that a row names, or its error; it is called from several threads."""
+
+
 @dataclass(frozen=True)
 class How:
-    """How photographs are read: `target` (picklable) is the size they are decoded to.
+    """How photographs are read: at the size that `target` (picklable) gives, or at their own.
 
     `as_files`: JPEGs stay files, to be decoded elsewhere.
     """
 
     max_pixels: int
-    target: Target
+    target: Target | None = None
     as_files: bool = False
 
     def photo(self, row: dict[str, Any]) -> Photo:
@@ -79,10 +87,32 @@ class Reader(ABC):
         """End what reads; what nobody reads yet is cancelled."""
 
 
+def in_order(reader: Reader, rows: Rows, ahead: int) -> Iterator[Photo]:
+    """The photographs of some rows, in their order; about `ahead` are read before they are wanted.
+
+    A photograph's pixels hold until the next one is asked for.
+    """
+    waiting: deque[Future[Read]] = deque()
+    for start in range(0, len(rows), reader.together):
+        waiting.append(reader.submit(rows[start : start + reader.together]))
+        if len(waiting) * reader.together > ahead:
+            yield from _given(reader, waiting.popleft())
+    while waiting:
+        yield from _given(reader, waiting.popleft())
+
+
+def _given(reader: Reader, future: Future[Read]) -> Iterator[Photo]:
+    read = future.result()
+    try:
+        yield from read.photos
+    finally:
+        reader.give_back(read)
+
+
 class ThreadReader(Reader):
     """Reads in threads of this process."""
 
-    def __init__(self, how: How, threads: int) -> None:
+    def __init__(self, how: OneByOne, threads: int) -> None:
         self._how = how
         self._pool = ThreadPoolExecutor(threads, "read")
 

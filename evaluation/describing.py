@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from vladmap.atlas.photographs import Photo
+from vladmap.atlas.reading import ThreadReader, in_order
 from vladmap.console.quiet import hidden
 from vladmap.models import DescriptorModel
-from vladmap.models.memory import within_memory
+from vladmap.models.aggregated import AggregatedModel
+from vladmap.models.batches import BatchDescriber, Ticket
+from vladmap.models.encoded import cuda_decoder
+from vladmap.photos.decoding.bounds import MAX_PIXELS
 from vladmap.photos.decoding.decode import decode_rgb
+from vladmap.photos.decoding.encoded import encoded
 from vladmap.photos.files import read_photo
 from vladmap.schemas.rejects import PhotoError
 
@@ -30,13 +35,15 @@ _BATCH = {"cpu": 16, "cuda": 64}
 class RunSettings:
     """How a model runs: `threads` decode, and on a CPU `lanes` of them describe in parallel.
 
-    The time measured for an image is only its own if there is one lane.
+    The time measured for an image is only its own if there is one lane. `decode` says who decodes
+    JPEGs, `cpu` or `gpu`.
     """
 
     device: str = "cpu"
     precision: str = "float32"
     threads: int = 1
     lanes: int = 1
+    decode: str = "cpu"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +64,24 @@ def read_pixels(path: Path, target: Target) -> Pixels:
     return decode_rgb(read_photo(path), target=target)
 
 
+@dataclass(frozen=True)
+class _OnDisk:
+    """How photographs on local disk are read; `as_files` leaves JPEGs to a GPU's decoder."""
+
+    target: Target
+    as_files: bool = False
+
+    def photo(self, row: dict[str, Any]) -> Photo:
+        try:
+            if self.as_files:
+                data = read_photo(row["path"])
+                if (file := encoded(data, MAX_PIXELS)) is not None:
+                    return Photo(row, encoded=file)
+            return Photo(row, read_pixels(row["path"], self.target))
+        except PhotoError as error:
+            return Photo(row, error=error)
+
+
 def describe(
     model: DescriptorModel, paths: Sequence[Path], settings: RunSettings, label: str
 ) -> Descriptors:
@@ -64,66 +89,46 @@ def describe(
 
     `label` is the label of the progress bar.
     """
+    decoder = None
+    if settings.decode == "gpu" and isinstance(model, AggregatedModel):
+        decoder = cuda_decoder(model.device)
+    describer = BatchDescriber(model, _BATCH[settings.device], settings.lanes, decoder=decoder)
     rows = np.zeros((len(paths), model.spec.dimension), np.float32)
+    tickets: dict[int, Ticket] = {}
     unreadable: dict[int, str] = {}
-    lanes = settings.lanes if settings.device == "cpu" else 1
-    limit = _BATCH[settings.device]
-    seconds: list[float] = []
-
-    def describe_batch(batch: list[tuple[int, Pixels]]) -> None:
-        nonlocal limit
-        started = time.perf_counter()
-        descriptors, fits = within_memory(model.describe, [pixels for _, pixels in batch], limit)
-        limit = min(limit, fits)
-        seconds.append(time.perf_counter() - started)
-        rows[[row for row, _ in batch]] = descriptors
-
-    batch: list[tuple[int, Pixels]] = []
-    running: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(lanes) as pool:
-        for row, photo in read_ahead(paths, model.input_long_side, settings.threads, label):
-            if isinstance(photo, PhotoError):
-                unreadable[row] = str(photo)
-                continue
-            batch.append((row, photo))
-            if len(batch) >= limit:
-                running.append(pool.submit(describe_batch, batch))
-                batch = []
-                if len(running) > lanes:
-                    running.popleft().result()
-        if batch:
-            running.append(pool.submit(describe_batch, batch))
-        for each in running:
-            each.result()
+    how = _OnDisk(model.input_long_side, as_files=decoder is not None)
+    with contextlib.closing(describer):
+        for row, photo in enumerate(_read(how, paths, settings.threads, label)):
+            picture = photo.pixels if photo.encoded is None else photo.encoded
+            if picture is None:
+                unreadable[row] = str(photo.error)
+            else:
+                tickets[row] = describer.add(picture)
+        describer.flush()
+        for row, ticket in tickets.items():
+            outcome = ticket.result()
+            if isinstance(outcome, PhotoError):
+                unreadable[row] = str(outcome)
+            else:
+                rows[row] = outcome.descriptor
+        microseconds = sum(each for _, each in describer.taken_latencies())
     readable = max(1, len(paths) - len(unreadable))
-    return Descriptors(rows, unreadable, 1000 * sum(seconds) / readable)
+    return Descriptors(rows, unreadable, microseconds / 1000 / readable)
 
 
 def read_ahead(
     paths: Sequence[Path], target: Target, threads: int, label: str
-) -> Iterator[tuple[int, Pixels | PhotoError]]:
-    """Yield the positions and pixels of photographs, or their errors, in order.
+) -> Iterator[Pixels | None]:
+    """The pixels of photographs in order, None for those that cannot be read.
 
     A few photographs are decoded ahead of the one that is yielded.
     """
+    for photo in _read(_OnDisk(target), paths, threads, label):
+        yield photo.pixels
 
-    def read(path: Path) -> Pixels | PhotoError:
-        try:
-            return read_pixels(path, target)
-        except PhotoError as error:
-            return error
 
-    waiting: deque[tuple[int, Future[Pixels | PhotoError]]] = deque()
-    with (
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(paths), desc=label, unit=" images", disable=hidden()) as bar,
-    ):
-        for row, path in enumerate(paths):
-            waiting.append((row, pool.submit(read, path)))
-            if len(waiting) > 8 * threads:
-                row, future = waiting.popleft()
-                yield row, future.result()
-                bar.update()
-        for row, future in waiting:
-            yield row, future.result()
-            bar.update()
+def _read(how: _OnDisk, paths: Sequence[Path], threads: int, label: str) -> Iterator[Photo]:
+    rows = [{"path": path} for path in paths]
+    with contextlib.closing(ThreadReader(how, threads)) as reader:
+        photos = in_order(reader, rows, 8 * threads)
+        yield from tqdm(photos, label, len(rows), unit=" images", disable=hidden())

@@ -21,7 +21,7 @@ from vladmap.models.learning import (
 )
 from vladmap.models.memory import one_thread_a_call
 from vladmap.models.registry import local_descriptors, patch_dimension
-from vladmap.schemas.rejects import PhotoError, UserError
+from vladmap.schemas.rejects import UserError
 
 WORD_IMAGES = 512
 """Photographs that an evaluation learns words from, by default.
@@ -122,13 +122,13 @@ class SampleReader:
         photos = read_ahead(self._sample[:count], target, self._threads, what)
         start = 0
         images: list[Pixels] = []
-        for place, photo in photos:
+        for place, pixels in enumerate(photos):
             if place >= start + PART_IMAGES:
                 if images:
                     yield start, images
                 start, images = start + PART_IMAGES, []
-            if not isinstance(photo, PhotoError):
-                images.append(photo)
+            if pixels is not None:
+                images.append(pixels)
         if images:
             yield start, images
 

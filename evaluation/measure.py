@@ -32,8 +32,11 @@ def model_choice(
 ) -> ModelChoice:
     """The model `name` as it is measured where candidates are re-ranked in the way `rerank`.
 
-    Raises UserError for a model that has no patches to re-rank by.
+    Raises UserError for a model that has no patches to re-rank by, and for a GPU that is to decode
+    and not to compute.
     """
+    if method.decode == "gpu" and method.device == "cpu":
+        raise UserError("--decode gpu decodes for a model on the GPU: say --device cuda, too")
     patches = rerank in BY_PATCHES
     if patches and name not in WITH_PATCHES:
         raise UserError(
@@ -44,7 +47,7 @@ def model_choice(
         name,
         checkpoint,
         learn,
-        RunSettings(method.device, method.precision, os.cpu_count() or 1, lanes),
+        RunSettings(method.device, method.precision, os.cpu_count() or 1, lanes, method.decode),
         method.seed,
         method.patch_size if patches else 0,
         method.patch_dimension if patches else 0,

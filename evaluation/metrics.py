@@ -95,6 +95,7 @@ def results_of(
             "seed": settings.method.seed,
             "device": settings.method.device,
             "precision": settings.method.precision,
+            "decode": settings.method.decode,
         },
         "dimension": settings.whiten or spec.dimension,
         "whitening": None

@@ -42,6 +42,7 @@ class MethodSettings:
 
     device: str = "cpu"
     precision: str = "float32"
+    decode: str = "cpu"
     seed: int = 0
     smooth: float | None = None
     rerank_candidates: int = 20

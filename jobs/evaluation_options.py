@@ -73,6 +73,12 @@ def add_model_options(options: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", default="float32", choices=PRECISION_NAMES)
     group.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     group.add_argument(
+        "--decode",
+        default="cpu",
+        choices=("cpu", "gpu"),
+        help="who decodes JPEGs for the model; gpu needs --device cuda (default: cpu)",
+    )
+    group.add_argument(
         "--seed", type=whole(0, MOST_SEED), default=0, help="of what is learnt (default: 0)"
     )
     group.add_argument(
@@ -122,6 +128,7 @@ def method_settings(parsed: argparse.Namespace) -> MethodSettings:
     return MethodSettings(
         device=parsed.device,
         precision=parsed.precision,
+        decode=parsed.decode,
         seed=parsed.seed,
         smooth=parsed.smooth,
         rerank_candidates=parsed.rerank_candidates,

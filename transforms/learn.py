@@ -5,9 +5,9 @@ The steps are those of `models.learning`, distributed over workers.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import storage
 from vladmap.atlas.commit import commit_entry
-from vladmap.atlas.photographs import load_ahead
+from vladmap.atlas.reading import How, ThreadReader, in_order
 from vladmap.console import counter as progress
 from vladmap.models import load_model
 from vladmap.models.base import DescriptorModel
@@ -282,6 +282,8 @@ def _pixels(
     rows: list[dict[str, Any]], reading: Reading, target: Callable[[int, int], tuple[int, int]]
 ) -> list[Pixels]:
     """The pixels of the readable photographs in `rows`, at the size that `target` gives."""
-    with ThreadPoolExecutor(reading.threads) as pool:
-        photos = load_ahead(rows, reading.max_pixels, pool, PART_IMAGES, target)
+    with contextlib.closing(
+        ThreadReader(How(reading.max_pixels, target), reading.threads)
+    ) as reader:
+        photos = in_order(reader, rows, PART_IMAGES)
         return [photo.pixels for photo in photos if photo.pixels is not None]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry, read_input
-from vladmap.atlas.photographs import load_ahead
+from vladmap.atlas.reading import How, ThreadReader, in_order
 from vladmap.atlas.task_inputs import read_tables
 from vladmap.atlas.unregistered import read_unregistered
 from vladmap.console import counter as progress
@@ -120,10 +120,10 @@ class _Merge(beam.DoFn):
         self, by_name: Mapping[str, dict[str, Any]], names: Sequence[str]
     ) -> Iterator[NDArray[np.uint8] | Exception]:
         """Yield each photograph's pixels at reduced size, or the error of reading it."""
-        with ThreadPoolExecutor(self._threads) as pool:
-            rows = [dict(by_name[name]) for name in names]
-            ahead = 2 * self._threads
-            for photo in load_ahead(rows, self._max_pixels, pool, ahead, reduced_size):
+        rows = [dict(by_name[name]) for name in names]
+        reader = ThreadReader(How(self._max_pixels, reduced_size), self._threads)
+        with contextlib.closing(reader):
+            for photo in in_order(reader, rows, 2 * self._threads):
                 if photo.pixels is not None:
                     yield photo.pixels
                 elif photo.error is not None:
