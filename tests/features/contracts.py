@@ -181,6 +181,31 @@ class FeatureKindContract(_Contract):
         for seed, features in zip((0, 1, 0, 1), together, strict=True):
             same(features, extracted(self.kind, seed))
 
+    @pytest.mark.medium
+    def test_images_of_a_batch_have_the_features_that_each_has_alone(
+        self, form: FeatureKind
+    ) -> None:
+        """A network adds up a batch in another order: a detection at the threshold may differ."""
+        extractor = load_extractor(self.kind)
+        blank = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+        batch = extractor.extract_batch([rectangles(seed=0), blank, rectangles(seed=1)])
+        assert len(batch) == 3
+        same(batch[1], form.none((WIDTH, HEIGHT)))
+        for seed, features in ((0, batch[0]), (1, batch[2])):
+            alone = extracted(self.kind, seed)
+            apart = np.abs(features.keypoints[:, None] - alone.keypoints).max(axis=2)
+            others = apart.argmin(axis=1)
+            own = np.flatnonzero(apart.min(axis=1) < 0.01)
+            others = others[own]
+            assert len(own) >= 0.99 * max(len(alone), len(features))
+            np.testing.assert_allclose(
+                features.descriptors[own].astype(float),
+                alone.descriptors[others].astype(float),
+                atol=2e-3 * self.norm,
+            )
+        with pytest.raises(ValueError, match="one size"):
+            extractor.extract_batch([blank, blank[1:]])
+
     def test_an_image_that_shows_nothing_has_no_features(self, form: FeatureKind) -> None:
         for value in (0, 128, 255):
             features = load_extractor(self.kind).extract(np.full((64, 96, 3), value, np.uint8))
