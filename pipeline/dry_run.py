@@ -20,7 +20,6 @@ from vladmap.pipeline.ledgers import image_shards
 from vladmap.pipeline.measured import calibrate, dimension_of, rates_of_atlas
 from vladmap.pipeline.option_values import NOT_STORED
 from vladmap.pipeline.options import BuildOptions, reduced_to
-from vladmap.pipeline.pairing import reranking_device
 from vladmap.pipeline.planning import plan
 from vladmap.pipeline.rates import DEFAULT, Rates, read_rates
 from vladmap.pipeline.readiness import ready
@@ -28,7 +27,7 @@ from vladmap.pipeline.run import Run
 from vladmap.pipeline.stage import Stage
 from vladmap.pipeline.stages import STAGES
 from vladmap.pipeline.stages.describe import DESCRIBE, VOCABULARY
-from vladmap.pipeline.stages.index import INDEX, TRAIN
+from vladmap.pipeline.stages.index import INDEX, PARTS, PLACES, TRAIN
 from vladmap.pipeline.stages.pair import PAIR
 from vladmap.pipeline.stages.verify import CAMERAS, FEATURES, VERIFY
 from vladmap.pipeline.vocabulary import sample_size
@@ -195,8 +194,10 @@ def _on_gpu(options: BuildOptions) -> set[str]:
         VOCABULARY: options.device,
         DESCRIBE: options.device,
         TRAIN: options.device,
+        PARTS: options.device,
+        PLACES: options.device,
         INDEX: options.device,
-        PAIR: reranking_device(options),
+        PAIR: options.device,
         FEATURES: feature_kind(options.features).device(options.device),
         VERIFY: matching_device(options.matcher, options.device),
     }

@@ -9,25 +9,21 @@ import pyarrow as pa
 
 from vladmap.atlas import layout, storage
 from vladmap.atlas.shard_lists import ListedShard, commit_shard_list
-from vladmap.features.names import RERANKING_BY_FEATURES, reranking_by
-from vladmap.features.registry import matching_device
+from vladmap.features.names import RERANKING_BY_FEATURES
 from vladmap.photos.cells import Nearby
 from vladmap.pipeline.indexing import shards_around
 from vladmap.pipeline.ledgers import image_shards, inputs_of
-from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages.describe import DESCRIBE
 from vladmap.pipeline.stages.index import INDEX
 from vladmap.pipeline.stages.ingest import INGEST
 from vladmap.pipeline.stages.pair import PAIR
 from vladmap.pipeline.stages.verify import FEATURES
-from vladmap.retrieval.names import BY_PATCHES
 from vladmap.retrieval.neighbours import STOP_COLUMNS, neighbour_ids
 from vladmap.schemas.records import Task, shard_cell
 from vladmap.schemas.rejects import UserError
 from vladmap.transforms.pair import PairSettings
 from vladmap.transforms.rerank import RerankSettings
-from vladmap.weights.devices import CPU
 
 
 def pair_tasks(run: Run) -> list[Task]:
@@ -93,6 +89,7 @@ def pair_settings(run: Run, rerank: RerankSettings) -> PairSettings:
         index=run.ledger(INDEX)["global"].content,
         shards=commit_shard_list(run.atlas.root, "pair", listed),
         rerank=rerank,
+        device=options.device,
     )
 
 
@@ -121,15 +118,6 @@ def _rerank_choice(run: Run) -> tuple[str, ...] | None:
         else f"size {options.patch_size}"
     )
     return options.rerank, evidence, str(options.rerank_candidates)
-
-
-def reranking_device(options: BuildOptions) -> str:
-    """The device that candidates are compared on: patches and networks use the one chosen."""
-    if options.rerank == "none":
-        return CPU
-    if options.rerank in BY_PATCHES:
-        return options.device
-    return matching_device(reranking_by(options.rerank, options.features)[1], options.device)
 
 
 def rerank_settings(run: Run) -> RerankSettings:

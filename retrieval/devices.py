@@ -46,16 +46,23 @@ def products_by_torch(queries: Matrix, rows: Matrix, device: torch.device) -> Ma
     """`inner_products` as a matrix product of torch, without the rounding of TF32."""
     import torch
 
+    left, right = (
+        torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (queries, rows)
+    )
+    found: Matrix = exact_matmul(left, right.T).cpu().numpy()
+    return found
+
+
+def exact_matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """A matrix product in float32, without the rounding of TF32 on a GPU."""
+    import torch
+
     allowed = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        left, right = (
-            torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in (queries, rows)
-        )
-        found: Matrix = (left @ right.T).cpu().numpy()
+        return left @ right
     finally:
         torch.backends.cuda.matmul.allow_tf32 = allowed
-    return found
 
 
 def order_by_torch(scores: Matrix, device: torch.device) -> NDArray[np.int64]:

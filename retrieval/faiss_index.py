@@ -107,6 +107,11 @@ def from_bytes(data: bytes) -> faiss.Index:
         raise UserError(f"not a FAISS index: {str(error).strip().splitlines()[-1]}") from error
 
 
+def visited_lists(index: faiss.IndexIVF) -> int:
+    """Inverted lists that a query visits."""
+    return min(index.nlist, max(16, index.nlist // 8), MOST_LISTS)
+
+
 def search(
     index: faiss.Index, queries: Matrix, k: int, below: int | None = None
 ) -> tuple[Matrix, NDArray[np.int64]]:
@@ -121,10 +126,9 @@ def search(
     chosen = faiss.IDSelectorRange(0, below) if below is not None else None
     inner = innermost(index)
     if isinstance(inner, faiss.IndexIVF):
-        nprobe = min(inner.nlist, max(16, inner.nlist // 8), MOST_LISTS)
         parameters: faiss.SearchParameters = faiss.SearchParametersIVF(
             sel=chosen,  # type: ignore[call-arg]  # FAISS's stubs lack the keywords
-            nprobe=nprobe,
+            nprobe=visited_lists(inner),
         )
     else:
         parameters = faiss.SearchParameters(sel=chosen)  # type: ignore[call-arg]

@@ -8,6 +8,7 @@ plain vectors stand at the end of such a file, so they are put there a batch of 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
@@ -27,6 +28,18 @@ Parts = Callable[[], Iterable[Codes]]
 _BATCH_BYTES = 256 << 20
 _EMPTY_LISTS = 32  # bytes of FAISS's section of inverted lists, when all are empty
 _ID_BYTES = 8
+
+
+def encoder(trained: faiss.Index, device: str) -> Callable[[NDArray[np.float32]], Codes]:
+    """`encode` by one trained index, whose lists are looked for on `device`."""
+    if device != "cpu":
+        # Brings torch, which building an index on a CPU does without.
+        from vladmap.retrieval import device_index
+        from vladmap.weights.devices import torch_device
+
+        if (found := device_index.encoder(trained, torch_device(device))) is not None:
+            return found
+    return functools.partial(encode, trained)
 
 
 def encode(trained: faiss.Index, vectors: NDArray[np.float32]) -> Codes:

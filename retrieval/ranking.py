@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vladmap.retrieval.candidates import Gallery
 from vladmap.retrieval.descriptors import ImageIds
-from vladmap.retrieval.faiss_index import Index, search
+from vladmap.retrieval.faiss_index import Index, Matrix, search
 
 Pair = tuple[str, str]
 """(image_id of the query, image_id of its candidate)."""
@@ -38,15 +38,27 @@ class RankedCandidates:
         return RankedCandidates(self.query, images, shards, self.similarity[positions])
 
 
+def search_on(
+    index: Index, device: str
+) -> Callable[[Matrix, int, int], tuple[Matrix, NDArray[np.int64]]]:
+    """What searches an index on a device, for a `Collection`."""
+    if device == "cpu":
+        return functools.partial(search, index)
+    # Brings torch, which pairs by descriptor do without on a CPU.
+    from vladmap.retrieval.device_index import searcher
+
+    return searcher(index, device)
+
+
 @dataclasses.dataclass(frozen=True)
 class Collection:
     """The global index of N images: the id of each row, and the shards that the rows came from.
 
     `shards` (S,) are in the order of the index's rows; `ends` (S,) is, for each shard, the number
-    of rows up to and including it.
+    of rows up to and including it. `search` takes (Q, D) vectors, k and the row to stop before.
     """
 
-    index: Index
+    search: Callable[[Matrix, int, int], tuple[Matrix, NDArray[np.int64]]]
     ids: ImageIds
     shards: Sequence[str]
     ends: NDArray[np.int64]
@@ -63,7 +75,7 @@ class Collection:
         """
         end = int(self.ends[self._place_of[shard]])
         own_rows = np.arange(end - len(query.ids), end)
-        similarity, rows = search(self.index, query.vectors, count + 1, below=end)
+        similarity, rows = self.search(query.vectors, count + 1, end)
         is_other = (rows >= 0) & (rows != own_rows[:, None])
         ranked = []
         for image, chosen, row, cosines in zip(

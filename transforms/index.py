@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -66,15 +66,18 @@ def _sample(root: str, task: Task, count: int) -> NDArray[np.float32]:
 
 
 @functools.lru_cache(maxsize=1)
-def _trained(place: str, digest: str | None) -> faiss_index.Index:
-    """The trained index of the tasks at work, which only encode by it: read once a process."""
-    return faiss_index.from_bytes(storage.read_whole(place, digest))
+def _encoder(
+    place: str, digest: str | None, device: str
+) -> Callable[[NDArray[np.float32]], index_parts.Codes]:
+    """What encodes by the trained index of the tasks at work: read once a process."""
+    trained = faiss_index.from_bytes(storage.read_whole(place, digest))
+    return index_parts.encoder(trained, device)
 
 
-def _commit_codes(root: str, task: Task, vectors: NDArray[np.float32]) -> FileRef:
+def _commit_codes(root: str, task: Task, vectors: NDArray[np.float32], device: str) -> FileRef:
     path = task.path("trained")
-    trained = _trained(storage.join(root, path), task.digest_of.get(path))
-    codes = index_parts.encode(trained, vectors)
+    encode = _encoder(storage.join(root, path), task.digest_of.get(path), device)
+    codes = encode(vectors)
     return storage.commit_file(root, task.output, codes.tobytes(), len(codes))
 
 
@@ -84,13 +87,14 @@ class AddShards(beam.PTransform):
 
     root: str
     stage: str
+    device: str = "cpu"
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
         return tasks | beam.Map(self._add)
 
     def _add(self, task: Task) -> LedgerEntry:
         table = storage.read_table(storage.join(self.root, task.path("descriptors")))
-        file = _commit_codes(self.root, task, descriptor_matrix(table))
+        file = _commit_codes(self.root, task, descriptor_matrix(table), self.device)
         StageCounters(STAGE).add("vectors", table.num_rows)
         progress.advance(table.num_rows)
         return commit_entry(self.root, self.stage, task, [file])
@@ -106,6 +110,7 @@ class AddSmoothed(beam.PTransform):
 
     root: str
     stage: str
+    device: str = "cpu"
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
         return tasks | beam.Map(self._add)
@@ -114,7 +119,7 @@ class AddSmoothed(beam.PTransform):
         own = self._placed(task.shard, task.path("descriptors"))
         around = (self._placed(layout.shard_of(path), path) for path in task.paths("around"))
         smoothed = smooth_shard(own, around, SIGMA_M)
-        file = _commit_codes(self.root, task, smoothed)
+        file = _commit_codes(self.root, task, smoothed, self.device)
         StageCounters(STAGE).add("vectors_smoothed", len(smoothed))
         progress.advance(len(smoothed))
         return commit_entry(self.root, self.stage, task, [file])

@@ -46,6 +46,7 @@ from vladmap.retrieval.ranking import (
     RankedCandidates,
     pairs_by_shard,
     rerank,
+    search_on,
 )
 from vladmap.schemas.records import FileRef, LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
@@ -63,7 +64,8 @@ class PairSettings:
 
     `stage` is the describe stage's name in the ledger, `index` the identity of the merged index.
     `shards` is a list (atlas.shard_lists) of every shard of `images/`, with the rows and identity
-    of its descriptors; those that have any are in the index's order.
+    of its descriptors; those that have any are in the index's order. The index is searched on
+    `device`.
     """
 
     model: str
@@ -76,6 +78,7 @@ class PairSettings:
     index: str
     shards: FileRef
     rerank: RerankSettings
+    device: str = "cpu"
 
 
 @dataclass(eq=False)
@@ -138,7 +141,8 @@ class _SharedCollection:
         names, _, rows, contents = zip(*described, strict=True)
         index, ids = load_index(root, settings.model, settings.index)
         self.content = dict(zip(names, contents, strict=True))
-        self.collection = Collection(index, ids, names, np.cumsum(rows))
+        search = search_on(index, settings.device)
+        self.collection = Collection(search, ids, names, np.cumsum(rows))
         self.galleries = _Galleries(root, settings, self.content)
 
 

@@ -60,14 +60,16 @@ def work(run: Run) -> None:
     parts = run.execute(
         PARTS,
         indexing.part_tasks(run, plan),
-        AddShards(root, PARTS.ledger_name(options)),
+        AddShards(root, PARTS.ledger_name(options), options.device),
         count=lambda task: rows[task.shard],
+        device=options.device,
     )
     places = run.execute(
         PLACES,
         indexing.place_tasks(run, plan),
-        AddSmoothed(root, PLACES.ledger_name(options)),
+        AddSmoothed(root, PLACES.ledger_name(options), options.device),
         count=lambda task: rows[task.shard],
+        device=options.device,
     )
     run.execute(
         INDEX,

@@ -24,7 +24,7 @@ def work(run: Run) -> None:
         pairing.pair_tasks(run),
         PairImages(run.atlas.root, pairing.pair_settings(run, evidence)),
         count=image_count(run),
-        device=pairing.reranking_device(run.options),
+        device=run.options.device,
     )
 
 
