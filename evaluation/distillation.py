@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -58,6 +59,8 @@ def distil(settings: DistillationSettings) -> None:
     """Learn, validate, and write the model with words and a reduction of its own."""
     if (settings.output / STATE).exists() and not settings.resume:
         raise UserError(f"{settings.output} holds a run: go on by --resume, or name another folder")
+    # Without this setting cuBLAS adds up in an order that differs from run to run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     recipe = settings.recipe
     teacher, source = _teacher(settings.init)
     scenes, photographs = _scenes(settings), _photographs(settings)
@@ -65,7 +68,9 @@ def distil(settings: DistillationSettings) -> None:
     with tqdm(
         total=len(scenes) + len(photographs), desc="look", unit=" scenes", disable=hidden()
     ) as bar:
-        distiller = Distiller(teacher, scenes, photographs, recipe, bar.update, student)
+        distiller = Distiller(
+            teacher, scenes, photographs, recipe, bar.update, student, settings.device
+        )
     record = {
         "options": dict(settings.options),
         "recipe": dataclasses.asdict(recipe),
@@ -155,6 +160,7 @@ class _Judge:
             SetSettings(settings.validate, split="val", frames_tolerance=settings.frames_tolerance)
         )
         self._seed: int = settings.recipe.seed
+        self._device = settings.device
 
     def recalls(self, student: Backbone) -> tuple[float, float]:
         """Recall@1 and recall@5 in %, over the queries that have a positive."""
@@ -174,9 +180,10 @@ class _Judge:
                 parts,
                 default_clusters(_AS),
                 seed,
-                per_image=DESCRIPTORS_AN_IMAGE,
+                self._device,
+                DESCRIPTORS_AN_IMAGE,
             )
-            model = TrainableModel(student, aggregation)
+            model = TrainableModel(student, aggregation, device=self._device)
             database, queries = (
                 np.concatenate([model.describe(side.read(part)) for part in _chunks(side)])
                 for side in sides
@@ -205,7 +212,8 @@ def _student(settings: DistillationSettings, scenes: Scenes, photographs: Scenes
         return network(read_weights(Path(settings.student))).backbone
     pictures = [*_sample(scenes), *_sample(photographs)]
     first = backbone(GHOST, ghost.initial_state(settings.recipe.seed))
-    return calibrate(first, pictures[:: max(1, len(pictures) // _CALIBRATED_ON)])
+    every = max(1, len(pictures) // _CALIBRATED_ON)
+    return calibrate(first, pictures[::every], settings.device)
 
 
 def _scenes(settings: DistillationSettings) -> Scenes:
@@ -267,8 +275,10 @@ def _finished(
 ) -> Network:
     """The complete model; words and reduction are learnt from the pictures given."""
     parts = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
-    aggregation = learnt_aggregation("netvlad", learnt, parts, settings.clusters, seed)
-    model = TrainableModel(learnt, aggregation)
+    aggregation = learnt_aggregation(
+        "netvlad", learnt, parts, settings.clusters, seed, settings.device
+    )
+    model = TrainableModel(learnt, aggregation, device=settings.device)
     descriptors = [model.describe(part) for part in tqdm(parts, desc="reduce", disable=hidden())]
     reduction = fit_reduction(np.concatenate(descriptors), settings.project)
     return Network(FORMAT, learnt, model.network().aggregation, reduction)

@@ -78,8 +78,8 @@ class DistillationSettings:
     The teacher in `init` (None: the backbone by ImageNet) looks at the conditions `clear` of the
     rendered `worlds`, and at `crops` of each of the `photographs`, all at `size` (width, height).
     `student` is GHOST, a file, or None for a copy of the teacher. It is validated on `validate`
-    every `check` steps, and ends in `clusters` words and `project` numbers. `options` are those of
-    the command line, for the run's record.
+    every `check` steps, and ends in `clusters` words and `project` numbers. Networks run on
+    `device`. `options` are those of the command line, for the run's record.
     """
 
     recipe: Distillation
@@ -97,4 +97,5 @@ class DistillationSettings:
     check: int = 200
     clusters: int = 32
     project: int = 960
+    device: str = "cpu"
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -103,6 +103,12 @@ def command_line() -> Parser:
         metavar="D",
         help="numbers at the end (default: 960)",
     )
+    options.add_argument(
+        "--device",
+        default="cpu",
+        choices=("cpu", "cuda"),
+        help="where networks run; a run is the same again on the same device (default: cpu)",
+    )
     recipe = options.add_argument_group("the recipe")
     for field in dataclasses.fields(Distillation):
         default = getattr(defaults, field.name)
@@ -141,6 +147,8 @@ def _settings(parsed: argparse.Namespace) -> DistillationSettings:
         given["scenes"] = 0
     if not parsed.photographs:
         given["photographs"] = 0
+    # Runs begun before there was a choice go on.
+    on_cpu = ("device",) if parsed.device == "cpu" else ()
     return DistillationSettings(
         recipe=Distillation(**given),
         output=parsed.output,
@@ -157,7 +165,8 @@ def _settings(parsed: argparse.Namespace) -> DistillationSettings:
         check=parsed.check,
         clusters=parsed.clusters,
         project=parsed.project,
-        options=recorded(vars(parsed), without=("output", "resume")),
+        device=parsed.device,
+        options=recorded(vars(parsed), without=("output", "resume", *on_cpu)),
     )
 
 

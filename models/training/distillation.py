@@ -32,7 +32,7 @@ from vladmap.models.training.augment import augment, moved
 from vladmap.models.training.files import load_optimiser, optimiser_tensors
 from vladmap.models.training.recipe import Distillation
 from vladmap.schemas.rejects import UserError
-from vladmap.weights.devices import convolutions
+from vladmap.weights.devices import CPU, convolutions, torch_device
 from vladmap.weights.preprocessing import Preprocessing
 from vladmap.weights.reading import part_of
 
@@ -86,7 +86,7 @@ def view_shares(maps: Tensor, target: Tensor, hardness: float) -> NDArray[np.flo
     descriptors of the views and `target` (C, h, w) those of the scene.
     """
     change = (1 - (maps * target).sum(1)).mean(dim=(1, 2)).double().clamp(min=_STILL)
-    weights: NDArray[np.float64] = (change**hardness).numpy()
+    weights: NDArray[np.float64] = (change**hardness).cpu().numpy()
     return weights / weights.sum()
 
 
@@ -101,16 +101,18 @@ class Distiller:
         settings: Distillation,
         advance: Callable[[int], object] = lambda count: None,
         student: Backbone | None = None,
+        device: str = CPU,
     ) -> None:
-        """Computes the teacher's output for each scene.
+        """Computes the teacher's output for each scene, on `device`, as all steps.
 
         `advance` is called with the number of scenes done since its last call.
 
         The student is a copy of the teacher, or another backbone of the same stride, which is then
         never blended with it.
 
-        Raises UserError where a kind of scene that a step shows is not there.
+        Raises UserError where a kind of scene that a step shows, or the device, is not there.
         """
+        self._device = torch_device(device)
         for kind, number, pool in (
             ("rendered scenes", settings.scenes, scenes),
             ("photographs", settings.photographs, photographs),
@@ -118,17 +120,21 @@ class Distiller:
             if number and not len(pool):
                 raise UserError(f"there are no {kind} to learn from")
         self._backbone, self.settings = student or backbone, settings
+        backbone.network.eval().requires_grad_(False).to(self._device)
         self._teacher_state = None if student else backbone.network.state_dict()
-        backbone.network.eval().requires_grad_(False)
+
+        def looked_at(pool: Scenes) -> tuple[Tensor, list[NDArray[np.float64] | None]]:
+            return _targets(backbone, pool, settings.hardness, advance, self._device)
+
         self._kinds = [
-            (pool, *_targets(backbone, pool, settings.hardness, advance), number, strength)
+            (pool, *looked_at(pool), number, strength)
             for pool, number, strength in (
                 (scenes, settings.scenes, settings.augmentation / 2),
                 (photographs, settings.photographs, settings.augmentation),
             )
             if number
         ]
-        self.student: nn.Module = copy.deepcopy(self._backbone.network)
+        self.student: nn.Module = copy.deepcopy(self._backbone.network).to(self._device)
         self.student.train().requires_grad_(True)
         self._parameters = list(self.student.parameters())
         self._optimiser = torch.optim.AdamW(
@@ -173,7 +179,7 @@ class Distiller:
 
     def backbone(self, state: Mapping[str, Tensor]) -> Backbone:
         """A backbone like the student's, of the tensors in `state`, which are copied."""
-        network = copy.deepcopy(self._backbone.network).eval().requires_grad_(False)
+        network = copy.deepcopy(self._backbone.network).cpu().eval().requires_grad_(False)
         network.load_state_dict(state)
         weights: dict[str, Tensor] = network.unfolded()  # type: ignore[operator]
         return dataclasses.replace(self._backbone, network=network, weights=weights)
@@ -201,8 +207,8 @@ class Distiller:
             rows = [rng.choice(pool.views[scene], p=odds[scene]) for scene in scenes]
             seeds = [[settings.seed, number, kind, place] for place in range(len(scenes))]
             x, y = moved(
-                torch.from_numpy(pool.pictures[rows]),
-                taught[scenes].float(),
+                torch.from_numpy(pool.pictures[rows]).to(self._device),
+                taught[scenes].to(self._device).float(),
                 seeds,
                 settings.moved,
             )
@@ -211,22 +217,28 @@ class Distiller:
             targets.append(functional.normalize(y, dim=1))
         # Shuffled, so that images of both kinds are compared with each other.
         order = torch.from_numpy(rng.permutation(sum(len(part) for part in pictures)))
+        order = order.to(self._device)
         return torch.cat(pictures)[order], torch.cat(targets)[order]
 
 
 @torch.no_grad()
 def _targets(
-    teacher: Backbone, scenes: Scenes, hardness: float, advance: Callable[[int], object]
+    teacher: Backbone,
+    scenes: Scenes,
+    hardness: float,
+    advance: Callable[[int], object],
+    device: torch.device,
 ) -> tuple[Tensor, list[NDArray[np.float64] | None]]:
     """(N, C, h, w) of each scene, the mean over its clear views, in half precision; and for each
-    the shares in which its views are to be shown, None for all alike."""
+    the shares in which its views are to be shown, None for all alike. They stay in main memory."""
     targets, shares = [], []
     for views, clear in zip(scenes.views, scenes.clear, strict=True):
         seen = views if hardness else clear
-        pictures = torch.from_numpy(scenes.pictures[seen])
+        pictures = torch.from_numpy(scenes.pictures[seen]).to(device)
         maps = _maps(teacher.network, pictures, teacher.preprocessing)
-        target = functional.normalize(maps[np.isin(seen, clear)].sum(0), dim=0)
-        targets.append(target.half())
+        by_day = torch.from_numpy(np.isin(seen, clear)).to(device)
+        target = functional.normalize(maps[by_day].sum(0), dim=0)
+        targets.append(target.half().cpu())
         shares.append(view_shares(maps, target, hardness) if hardness else None)
         advance(1)
     return torch.stack(targets), shares
@@ -235,7 +247,7 @@ def _targets(
 def _maps(network: nn.Module, pictures: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(B, C, h, w) unit local descriptors of (B, H, W, 3) uint8 images."""
     mean, std = (
-        255 * torch.tensor(values)[:, None, None]
+        255 * torch.tensor(values, device=pictures.device)[:, None, None]
         for values in (preprocessing.mean, preprocessing.std)
     )
     x = (pictures.permute(0, 3, 1, 2).float() - mean) / std
