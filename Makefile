@@ -74,8 +74,9 @@ bench: $(READY) ## Measure images a second of ingest and describe against the ba
 bench-describe: $(READY) ## Measure images a second of each descriptor model
 	$(BIN)/python -m benchmarks.describe
 
+# PHOTOS has the folders sped and gardens-point, for recall.
 bench-gpu: $(READY) ## Measure a GPU's rates; without one, prove in small what a CPU can
-	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu $(if $(PHOTOS),--photos $(PHOTOS))
 
 bench-tiles: $(READY) ## Measure what cutting a map into tiles costs, and what more cores gain
 	$(BIN)/python -m benchmarks.tiles --cores
