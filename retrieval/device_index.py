@@ -20,7 +20,6 @@ from torch import Tensor
 
 from vladmap.retrieval.devices import Matrix, exact_matmul
 from vladmap.retrieval.faiss_index import innermost, search, visited_lists
-from vladmap.weights.devices import torch_device
 
 log = logging.getLogger("vladmap")
 
@@ -56,19 +55,18 @@ def encoder(trained: faiss.Index, device: torch.device) -> Encode | None:
     return encode
 
 
-def searcher(index: faiss.Index, device: str) -> Search:
+def searcher(index: faiss.Index, device: torch.device) -> Search:
     """Searches on a device; by FAISS on the CPU where the kind of index or the memory forbid it."""
     on_cpu = functools.partial(search, index)
-    there = torch_device(device)
     inner = innermost(index)
     needed = 4 * inner.ntotal * inner.d
     if not isinstance(inner, faiss.IndexFlat | faiss.IndexIVF):
         log.warning("a FAISS index of this kind is searched on the CPU")
         return on_cpu
-    if there.type == "cuda" and needed > _SHARE_OF_MEMORY * torch.cuda.mem_get_info(there)[0]:
+    if device.type == "cuda" and needed > _SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
         log.warning("the GPU has no room for the index's vectors: it is searched on the CPU")
         return on_cpu
-    return DeviceIndex.of(index, there).search
+    return DeviceIndex.of(index, device).search
 
 
 @dataclass(eq=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import faiss
 import numpy as np
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from vladmap.retrieval.faiss_index import innermost
 from vladmap.schemas.rejects import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 Codes = NDArray[np.uint8]
 """(n, C) bytes: what the index keeps of each of n vectors, behind the number of its list if any."""
@@ -30,14 +33,15 @@ _EMPTY_LISTS = 32  # bytes of FAISS's section of inverted lists, when all are em
 _ID_BYTES = 8
 
 
-def encoder(trained: faiss.Index, device: str) -> Callable[[NDArray[np.float32]], Codes]:
-    """`encode` by one trained index, whose lists are looked for on `device`."""
-    if device != "cpu":
+def encoder(
+    trained: faiss.Index, device: torch.device | None = None
+) -> Callable[[NDArray[np.float32]], Codes]:
+    """`encode` by one trained index, whose lists are looked for on a GPU's `device`, if any."""
+    if device is not None:
         # Brings torch, which building an index on a CPU does without.
         from vladmap.retrieval import device_index
-        from vladmap.weights.devices import torch_device
 
-        if (found := device_index.encoder(trained, torch_device(device))) is not None:
+        if (found := device_index.encoder(trained, device)) is not None:
             return found
     return functools.partial(encode, trained)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from vladmap.retrieval.candidates import Gallery
 from vladmap.retrieval.descriptors import ImageIds
 from vladmap.retrieval.faiss_index import Index, Matrix, search
+
+if TYPE_CHECKING:
+    import torch
 
 Pair = tuple[str, str]
 """(image_id of the query, image_id of its candidate)."""
@@ -39,10 +43,10 @@ class RankedCandidates:
 
 
 def search_on(
-    index: Index, device: str
+    index: Index, device: torch.device | None
 ) -> Callable[[Matrix, int, int], tuple[Matrix, NDArray[np.int64]]]:
-    """What searches an index on a device, for a `Collection`."""
-    if device == "cpu":
+    """What searches an index for a `Collection`, on a GPU's `device` or by FAISS on the CPU."""
+    if device is None:
         return functools.partial(search, index)
     # Brings torch, which pairs by descriptor do without on a CPU.
     from vladmap.retrieval.device_index import searcher

@@ -30,6 +30,7 @@ from vladmap.retrieval.smoothing import Placed, smooth_shard
 from vladmap.schemas import tables
 from vladmap.schemas.records import FileRef, LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
+from vladmap.weights.devices import gpu
 
 STAGE = "index"
 
@@ -71,7 +72,7 @@ def _encoder(
 ) -> Callable[[NDArray[np.float32]], index_parts.Codes]:
     """What encodes by the trained index of the tasks at work: read once a process."""
     trained = faiss_index.from_bytes(storage.read_whole(place, digest))
-    return index_parts.encoder(trained, device)
+    return index_parts.encoder(trained, gpu(device))
 
 
 def _commit_codes(root: str, task: Task, vectors: NDArray[np.float32], device: str) -> FileRef:

@@ -52,6 +52,7 @@ from vladmap.schemas.records import FileRef, LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.index import load_index
 from vladmap.transforms.rerank import RerankSettings, stored_evidence
+from vladmap.weights.devices import gpu
 
 STAGE = "pair"
 _GALLERY_BYTES = 256 << 20
@@ -141,7 +142,7 @@ class _SharedCollection:
         names, _, rows, contents = zip(*described, strict=True)
         index, ids = load_index(root, settings.model, settings.index)
         self.content = dict(zip(names, contents, strict=True))
-        search = search_on(index, settings.device)
+        search = search_on(index, gpu(settings.device))
         self.collection = Collection(search, ids, names, np.cumsum(rows))
         self.galleries = _Galleries(root, settings, self.content)
 

@@ -30,6 +30,11 @@ def torch_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def gpu(device: str) -> torch.device | None:
+    """The device where it is no CPU, else None, for which no torch is imported."""
+    return None if device == CPU else torch_device(device)
+
+
 def gpu_names() -> list[str]:
     """What the GPUs that CUDA finds on this machine call themselves; none without a driver."""
     import torch

@@ -45,16 +45,16 @@ def search(bench: Bench) -> None:
     index = faiss_index.train_index(factory, rows.shape[1], sample, device)
     bench.table.row("train", _seconds(started), f"{where}, on {len(sample):,}")
     codes = index_parts.encode(index, rows[: count // 10])
-    for where_added in dict.fromkeys(("cpu", device)):
+    for where_added in (None, bench.device):
         encode = index_parts.encoder(index, where_added)
         found, seconds = _timed(lambda encode=encode: encode(rows[: count // 10]))  # type: ignore[misc]
         same = float((found == codes).all(axis=1).mean())
-        beside = f"{where}; {same:.4f} of the codes are FAISS's"
-        bench.table.rate(f"add, {where_added}", len(codes) / seconds, beside, "vectors/s")
+        beside, by = f"{where}; {same:.4f} are FAISS's", where_added or "FAISS"
+        bench.table.rate(f"add, {by}", len(codes) / seconds, beside, "vectors/s")
     index.add(rows)
     (_, best), seconds = _timed(lambda: faiss_index.search(index, queries, 10))
     bench.table.rate("search, FAISS on the CPU", len(queries) / seconds, where, "queries/s")
-    by_torch = device_index.searcher(index, device)
+    by_torch = device_index.searcher(index, bench.device)
     by_torch(queries[:10], 10, count)
     (_, found), seconds = _timed(lambda: by_torch(queries, 10, count))
     beside = f"{float((found == best).mean()):.4f} of the places are FAISS's"

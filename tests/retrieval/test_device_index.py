@@ -12,7 +12,6 @@ from vladmap.retrieval import device_index, index_parts
 from vladmap.retrieval.device_index import DeviceIndex, searcher
 from vladmap.retrieval.faiss_index import search, train_index
 from vladmap.retrieval.ranking import search_on
-from vladmap.schemas.rejects import UserError
 
 CPU = torch.device("cpu")
 LISTED = ["IVF8,Flat", "IVF40,SQ8", "PCA12,IVF8,Flat", "IVF8,PQ4x4"]
@@ -49,7 +48,7 @@ def test_an_index_without_lists_is_left_to_faiss() -> None:
     flat = train_index("Flat", 24, unit(10, 2))
     assert device_index.encoder(flat, CPU) is None
     vectors = unit(9, 3)
-    assert np.array_equal(index_parts.encoder(flat, "cpu")(vectors), flat.sa_encode(vectors))
+    assert np.array_equal(index_parts.encoder(flat, CPU)(vectors), flat.sa_encode(vectors))
 
 
 @pytest.mark.parametrize("factory", ["Flat", "SQ8", "PCA12,Flat", *LISTED, "HNSW8"])
@@ -60,8 +59,7 @@ def test_neighbours_are_those_that_faiss_finds(
     monkeypatch.setattr(device_index, "_SCORES_AT_ONCE", 40 * 64)
     index, queries = filled(factory), unit(40, 5)
     similarity, ids = search(index, queries, 10, below)
-    monkeypatch.setattr(device_index, "torch_device", lambda name: CPU)
-    found_similarity, found = searcher(index, "cuda")(queries, 10, below)
+    found_similarity, found = searcher(index, CPU)(queries, 10, below)
     # Vectors with the same codes of PQ are equally similar: their order is anyone's.
     assert np.array_equal(found, ids) or "PQ" in factory
     np.testing.assert_allclose(
@@ -70,11 +68,10 @@ def test_neighbours_are_those_that_faiss_finds(
 
 
 def test_a_kind_that_is_not_searched_there_is_said_and_searched_by_faiss(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(device_index, "torch_device", lambda name: CPU)
     index, queries = filled("HNSW8"), unit(5, 5)
-    found = searcher(index, "cuda")(queries, 3, 700)
+    found = searcher(index, CPU)(queries, 3, 700)
     assert np.array_equal(found[1], search(index, queries, 3, 700)[1])
     assert "searched on the CPU" in caplog.text
 
@@ -89,9 +86,10 @@ def test_equal_cosines_stand_in_the_order_of_their_ids_and_nothing_is_an_answer(
     assert there.search(unit(0, 0), 5, 12)[1].shape == (0, 0)
 
 
-def test_an_absent_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(UserError, match="a GPU was asked for"):
-        search_on(filled("Flat"), "cuda")
-    with pytest.raises(UserError, match="a GPU was asked for"):
-        index_parts.encoder(filled("Flat"), "cuda")
+def test_without_a_device_faiss_does_both() -> None:
+    index, vectors = filled("IVF8,Flat"), unit(40, 5)
+    assert np.array_equal(index_parts.encoder(index)(vectors), index.sa_encode(vectors))
+    similarity, ids = search_on(index, None)(vectors, 5, 300)
+    expected = search(index, vectors, 5, 300)
+    assert np.array_equal(similarity, expected[0])
+    assert np.array_equal(ids, expected[1])
