@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from vladmap.console.suggest import did_you_mean
 from vladmap.jobs.command import Parser, guarded, parser, words
@@ -113,18 +112,15 @@ class EngineJob:
 def run(program: Sequence[str]) -> int:
     """Run Python with these words to the program's end; returns its exit code.
 
-    It is the first `python` of its PATH as well, by which Beam starts its workers. A signal to end
-    is handed on to it, once for each time that it comes; the program reports the interruption, this
-    process prints nothing. It ends with this process.
+    A signal to end is handed on to it, once for each time that it comes; the program reports the
+    interruption, this process prints nothing. It ends with this process.
     """
-    environment = with_this_package()
-    folders = (str(Path(sys.executable).parent), environment.get("PATH", os.defpath))
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "vladmap.pipeline.engines.bound", str(os.getpid())),
             *(sys.executable, *program),
         ],
-        env=environment | {"PATH": os.pathsep.join(folders)},
+        env=with_this_package(),
         # Ctrl-C at a terminal goes to all that it runs: here it comes through us alone.
         start_new_session=True,
     )

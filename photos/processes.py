@@ -6,9 +6,11 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +36,29 @@ def with_this_package() -> dict[str, str]:
     root = str(Path(vladmap.__file__).resolve().parents[1])
     paths = (root, os.environ.get("PYTHONPATH"))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+
+@contextlib.contextmanager
+def python_of_path() -> Iterator[None]:
+    """In the block, `python` of this process's PATH is the interpreter that runs it.
+
+    Beam starts workers by that name. A machine may have no such command, only `python3.11`, and an
+    environment need not be activated. Processes that were started in the block may outlive it.
+    """
+    before = os.environ.get("PATH")
+    with tempfile.TemporaryDirectory(prefix="vladmap-python-") as folder:
+        program = Path(folder, "python")
+        # No link: by its own path an interpreter finds the environment that it belongs to.
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+        program.chmod(0o755)
+        os.environ["PATH"] = os.pathsep.join((folder, before or os.defpath))
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["PATH"]
+            else:
+                os.environ["PATH"] = before
 
 
 class WorkerDied(Exception):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import subprocess
 import sys
@@ -76,10 +77,16 @@ def command_words(
 def drive(words: Sequence[str]) -> int:
     """Run a command of vladmap to its end and log what it says; returns its exit code, 0.
 
+    It ends with this process: a worker that is ended would else leave a build that goes on beside
+    the one that is started in its place.
+
     Raises RuntimeError with its last lines where it fails: Dataflow then tries it again.
     """
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    command = [sys.executable, "-u", "-m", "vladmap.jobs.main", *words]
+    command = [
+        *(sys.executable, "-m", "vladmap.pipeline.engines.bound", str(os.getpid())),
+        *(sys.executable, "-u", "-m", "vladmap.jobs.main", *words),
+    ]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

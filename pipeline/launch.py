@@ -27,6 +27,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from vladmap.photos.processes import python_of_path
 from vladmap.pipeline.loopback import bind_to_loopback
 from vladmap.schemas.rejects import UserError
 
@@ -121,7 +122,7 @@ def run(
     options = options_of(words)
     google = options.view_as(GoogleCloudOptions)
     google.job_name = job_name(google.job_name, label, datetime.now(UTC))
-    with _runner(options) as runner:
+    with _runner(options) as runner, python_of_path():
         try:
             pipeline = beam.Pipeline(runner=runner, options=options)
         except ValueError as error:

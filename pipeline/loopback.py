@@ -13,6 +13,8 @@ from typing import Any
 
 import grpc
 
+from vladmap.photos.processes import python_of_path
+
 _EVERYWHERE = ("[::]:", "0.0.0.0:", ":::")
 # Not "localhost", which is an IPv4 and an IPv6 address on most machines: where a port is taken on
 # one, gRPC binds the other and only warns, and a client may then reach the wrong program.
@@ -44,7 +46,8 @@ def main() -> None:
     from apache_beam.runners.worker import worker_pool_main
 
     bind_to_loopback()
-    worker_pool_main.main(sys.argv[1:])
+    with python_of_path():
+        worker_pool_main.main(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -28,6 +29,9 @@ _SILENCED = (
     "runners.fnexecution.control.FnApiControlClient",
     "sdk.fn.data.BeamFnDataGrpcMultiplexer",
 )
+# This one says, at the level INFO, on which ports the server listens.
+_SAYS_PORTS = "runners.jobsubmission.JobServerDriver"
+_PORT = re.compile(r"\b(JobService|ArtifactStagingService) started on \S*:(\d+)\s*$", re.M)
 # The vendored Netty would listen by system calls of its own, which no rule sees.
 _NO_NATIVE_SOCKETS = "-Dorg.apache.beam.vendor.grpc.v1p60p1.io.netty.transport.noNative=true"
 _START_SECONDS = 120
@@ -54,7 +58,6 @@ def job_server(
     Raises UserError where Java or Maven is missing or the server does not start.
     """
     jars = classpath(engine)
-    ports = _free_ports(2)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(_log_file(log_file))
         stream = stack.enter_context(output.open("wb"))
@@ -64,8 +67,10 @@ def job_server(
                 *(sys.executable, "-m", "vladmap.pipeline.engines.bound", str(os.getpid())),
                 *("java", f"-Xmx{heap}", *_java_words(jars), *engine.java_words(master)),
                 *("-cp", f"{jars}/*", engine.main_class, *engine.server_words(master)),
-                *("--job-host", "localhost", "--job-port", str(ports[0])),
-                *("--artifact-port", str(ports[1]), "--expansion-port", "-1"),
+                # It has the system give it free ports, and says which: by the time that it listened
+                # on one that we had found free, another program could, which would get the job.
+                *("--job-host", "localhost", "--job-port", "0"),
+                *("--artifact-port", "0", "--expansion-port", "-1"),
                 *("--artifacts-dir", artifacts),
             ],
             env=with_this_package(),
@@ -75,12 +80,13 @@ def job_server(
         )
         stack.callback(_stop, server)
         try:
-            _await_ports(engine, server, ports)
-            _warn_if_reachable(engine, ports)
+            job, artifact = _await_ports(engine, server, output)
+            _warn_if_reachable(engine, (job, artifact))
+            # Not "localhost", which may be an IPv6 address, too, where someone else listens.
             yield [
                 "--runner=PortableRunner",
-                f"--job_endpoint=localhost:{ports[0]}",
-                f"--artifact_endpoint=localhost:{ports[1]}",
+                f"--job_endpoint=127.0.0.1:{job}",
+                f"--artifact_endpoint=127.0.0.1:{artifact}",
                 *engine.pipeline_words(master),
             ]
         except Exception:
@@ -89,7 +95,7 @@ def job_server(
             raise
 
 
-def _loopback_words(jars: Path) -> list[str]:
+def loopback_words(jars: Path) -> list[str]:
     """Words of a virtual machine that listens on the loopback interface where it would listen on
     all: the rules of `loopback.btm`. An address that a program names itself stays.
 
@@ -104,19 +110,12 @@ def _loopback_words(jars: Path) -> list[str]:
 def _java_words(jars: Path) -> list[str]:
     """Words of the virtual machine of any engine."""
     return [
-        *_loopback_words(jars),
+        *loopback_words(jars),
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         *(f"-Dorg.slf4j.simpleLogger.log.org.apache.beam.{name}=off" for name in _SILENCED),
+        f"-Dorg.slf4j.simpleLogger.log.org.apache.beam.{_SAYS_PORTS}=info",
         *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED),
     ]
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("localhost", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @contextlib.contextmanager
@@ -129,19 +128,20 @@ def _log_file(path: str | os.PathLike[str] | None) -> Iterator[Path]:
         yield Path(path)
 
 
-def _await_ports(engine: Engine, server: subprocess.Popen[bytes], ports: Sequence[int]) -> None:
+def _await_ports(engine: Engine, server: subprocess.Popen[bytes], output: Path) -> tuple[int, int]:
+    """The ports of the job and the artifact service, which the server says once it listens."""
     deadline = time.monotonic() + _START_SECONDS
-    for port in ports:
-        while not _answers("127.0.0.1", port):
-            if server.poll() is not None:
-                raise UserError(
-                    f"the {engine.title} job server ended with status {server.returncode}"
-                )
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"the {engine.title} job server did not start in {_START_SECONDS} s"
-                )
-            time.sleep(0.1)
+    while True:
+        # Before its output is read: what it wrote last is then in there.
+        over = server.poll() is not None
+        ports = dict(_PORT.findall(output.read_text(errors="replace")))
+        if len(ports) == 2 and not over:
+            return int(ports["JobService"]), int(ports["ArtifactStagingService"])
+        if over:
+            raise UserError(f"the {engine.title} job server ended with status {server.returncode}")
+        if time.monotonic() > deadline:
+            raise UserError(f"the {engine.title} job server did not start in {_START_SECONDS} s")
+        time.sleep(0.1)
 
 
 def _warn_if_reachable(engine: Engine, ports: Sequence[int]) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -82,19 +81,6 @@ def test_the_job_s_exit_code_is_handed_on(
 ) -> None:
     monkeypatch.setenv("CODE", str(code))
     assert main.main(["flink", "--", "report", "--atlas", "map"]) == code
-
-
-@pytest.mark.medium
-def test_a_job_s_workers_are_started_with_the_interpreter_that_runs_it(tmp_path: Path) -> None:
-    """Beam starts them as `python`, by the PATH; another one has no Beam."""
-    look = (
-        "import pathlib, subprocess, sys\n"
-        "found = subprocess.run(['python', '-c', 'import sys, vladmap; print(sys.prefix)'], "
-        "cwd='/', capture_output=True, text=True, check=True)\n"
-        f"pathlib.Path({str(tmp_path / 'said')!r}).write_text(found.stdout)\n"
-    )
-    assert engines.run(["-c", look]) == 0
-    assert (tmp_path / "said").read_text().strip() == sys.prefix
 
 
 HOLDER = "import sys\nfrom vladmap.jobs.engines import run\nsys.exit(run(['-c', sys.argv[1]]))\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vladmap.photos.processes import WorkerDied, WorkerPool
+from vladmap.photos.processes import WorkerDied, WorkerPool, python_of_path
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,6 +34,25 @@ def pool() -> Iterator[WorkerPool]:
     made = WorkerPool(2)
     yield made
     made.close()
+
+
+@pytest.mark.parametrize("path", ["/nowhere", None])
+def test_python_is_this_interpreter_in_its_environment_where_the_path_has_none(
+    path: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beam starts workers as `python`: where only `python3.11` is there, a job waited for ever."""
+    monkeypatch.delenv("PATH")
+    if path is not None:
+        monkeypatch.setenv("PATH", path)
+    with python_of_path():
+        said = subprocess.run(
+            ["python", "-c", "import sys; print(sys.prefix, sys.argv[1:])", "a b", "*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    assert said == f"{sys.prefix} ['a b', '*']\n"
+    assert os.environ.get("PATH") == path
 
 
 @pytest.mark.medium

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -147,3 +149,19 @@ def test_beams_own_processes_speak_to_a_file(capfd: pytest.CaptureFixture[str]) 
     words = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     launch.run(words, "a", lambda pipeline: pipeline | beam.Create([1]) | beam.Map(print))
     assert capfd.readouterr().err == ""
+
+
+def test_the_workers_that_beam_starts_by_the_name_python_are_of_this_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A `python` without Beam, or none, left the pipeline waiting for ever."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    said = []
+
+    def build(pipeline: beam.Pipeline) -> None:
+        words = ["python", "-c", "import sys; print(sys.prefix)"]
+        said.append(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+        _nothing(pipeline)
+
+    launch.run([], "a", build)
+    assert said == [f"{sys.prefix}\n"]

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ import pytest
 
 from tests.pipeline.engines import stages
 from vladmap.atlas.difference import compare_atlases
+from vladmap.photos.processes import python_of_path
 from vladmap.pipeline.engines.engine import ENGINES
 from vladmap.pipeline.engines.server import job_server
 from vladmap.pipeline.loopback import bind_to_loopback
@@ -27,11 +29,11 @@ COUNTS = {"images": 120, "shards": 6, "largest": 20}
 
 
 @pytest.fixture(autouse=True)
-def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # Workers are processes that import the packages from the folder they are started in.
     monkeypatch.chdir(ROOT)
-    folders = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
-    monkeypatch.setenv("PATH", os.pathsep.join(folders))
+    with python_of_path():
+        yield
 
 
 @pytest.fixture
