@@ -91,7 +91,7 @@ def costs(
     `on_gpu` are the titles of the steps whose workers have a GPU. A step of the driver alone, which
     is quick, is left out.
     """
-    start_s = max((rates.start_s for rates in known), default=0.0)
+    each_start_s = max((rates.start_s for rates in known), default=0.0)
     found = []
     for stage in stages:
         for step in stage.steps:
@@ -99,6 +99,8 @@ def costs(
             if work is None:
                 continue
             units, unit, size, tasks, largest = work
+            light = step.is_light(amounts.to_do(step)) and step.title not in on_gpu
+            start_s = 0.0 if light else each_start_s
             each, source = seconds_each(step.title, size, known)
             busy = min(workers, tasks)
             seconds = elapsed = 0.0 if units == 0 else None

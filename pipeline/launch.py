@@ -64,6 +64,11 @@ def on_this_machine(words: Sequence[str]) -> bool:
     return _is_direct(options) or (options.view_as(PortableOptions).environment_type == "LOOPBACK")
 
 
+def is_engine(words: Sequence[str]) -> bool:
+    """Whether pipelines are handed to an engine, which takes seconds or minutes to start each."""
+    return not _is_direct(options_of(words))
+
+
 def is_dataflow(words: Sequence[str]) -> bool:
     """Whether the work is given to Dataflow."""
     return runs_on_dataflow(options_of(words))

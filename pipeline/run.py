@@ -93,12 +93,14 @@ class Run:
         count: Callable[[Task], int] | None = None,
         device: str = "cpu",
         memory: int = 0,
+        rows: int | None = None,
     ) -> dict[str, LedgerEntry]:
         """Bring a step up to date; `transform` takes tasks and commits each in the step's ledger.
 
         `count` returns how many of the step's units a task holds, for the bar and the rate. Shards
         in the ledger that no task stands for are deleted. `device` and `memory`, the bytes of the
-        largest task, are told to runners that choose their workers by them.
+        largest task, are told to runners that choose their workers by them. `rows` are those that
+        all tasks read, where they are not the units: see `is_light`.
 
         Raises UserError where the pipeline ended and left a task without its line in the ledger.
         """
@@ -113,8 +115,10 @@ class Run:
             self._report(StageResult(label, unit, 0, reused, 0.0, device))
             return self.ledger(step)
         started = time.monotonic()
-        with Bar(label, total, unit, self._committed(step, todo, size), self.stage):
-            self.pipeline(todo, label, self.with_hints(transform, device, memory))
+        here = self.is_light(step, total if rows is None else rows, device)
+        committed = None if here or self.in_process else self._committed(step, todo, size)
+        with Bar(label, total, unit, committed, self.stage):
+            self.pipeline(todo, label, self.with_hints(transform, device, memory), here=here)
         ledger = self.ledger(step, refresh=True)
         missing = self.todo(step, todo)
         if missing:
@@ -126,8 +130,17 @@ class Run:
         now = {file.path for entry in ledger.values() for file in entry.files}
         for path in sorted(before - now):
             storage.delete(self.atlas.path(path))
-        self._report(StageResult(label, unit, total, reused, time.monotonic() - started, device))
+        seconds = time.monotonic() - started
+        workers = 1 if here else launch.worker_count(self.beam_args)
+        self._report(StageResult(label, unit, total, reused, seconds, device), workers)
         return ledger
+
+    def is_light(self, step: Step, rows: int, device: str = "cpu") -> bool:
+        """Whether a step with so much to do is done in this process, though workers are elsewhere.
+
+        An engine takes seconds to start a pipeline, in a cloud minutes: longer than the work.
+        """
+        return step.is_light(rows, device) and launch.is_engine(self.beam_args)
 
     def _with_digests(self, tasks: Sequence[Task]) -> list[Task]:
         """The tasks with the digests of the files that they read, as far as the ledger has them."""
@@ -163,25 +176,26 @@ class Run:
             hints["min_ram"] = f"{-(-memory // 10**9)}GB"
         return transform.with_resource_hints(**hints) if hints else transform
 
-    def pipeline(self, tasks: Sequence[Task], label: str, transform: beam.PTransform) -> None:
+    def pipeline(
+        self, tasks: Sequence[Task], label: str, transform: beam.PTransform, *, here: bool = False
+    ) -> None:
         """Run `transform` over `tasks` in one Beam pipeline, to its end.
 
-        A shuffle lets the runner spread tasks over its workers; a bundle may hold several.
+        A shuffle lets the runner spread tasks over its workers; a bundle may hold several. `here`
+        keeps the work in this process, whatever the runner.
         """
 
         def build(pipeline: beam.Pipeline) -> None:
             pipeline | beam.Create(list(tasks)) | beam.Reshuffle() | label >> transform
 
-        _, metrics = launch.run(self.beam_args, label, build)
+        _, metrics = launch.run(() if here else self.beam_args, label, build)
         if metrics:
             self._store(layout.METRICS, label, metrics)
 
     def _committed(
         self, step: Step, todo: Sequence[Task], size: Callable[[Task], int]
-    ) -> Callable[[], int] | None:
+    ) -> Callable[[], int]:
         """Show progress, for remote workers, from the entries that appear in the ledger."""
-        if self.in_process:
-            return None
         sizes = {task.shard: size(task) for task in todo}
         started = time.time()
 
@@ -203,7 +217,7 @@ class Run:
         )
         self.atlas.forget(step.ledger_name(self.options), sorted(set(ledger) - shards), still_used)
 
-    def _report(self, result: StageResult) -> None:
+    def _report(self, result: StageResult, workers: int = 1) -> None:
         self.results.append(result)
         if result.elements == 0:
             log.info(
@@ -221,9 +235,9 @@ class Run:
                 f" ({result.rate:.1f} a second)" if result.rate and result.rate >= 1 else "",
                 f", {result.reused} done before" if result.reused else "",
             )
-            self._remember(result)
+            self._remember(result, workers)
 
-    def _remember(self, result: StageResult) -> None:
+    def _remember(self, result: StageResult, workers: int) -> None:
         """Store the timing of a stage that did work, for reports of later runs."""
         timing = {
             "unit": result.unit,
@@ -231,7 +245,7 @@ class Run:
             "reused": result.reused,
             "seconds": round(result.seconds, 3),
             "device": result.device,
-            "workers": launch.worker_count(self.beam_args),
+            "workers": workers,
             "options": dict(self.rate_options),
         }
         self._store(layout.TIMINGS, result.stage, timing)

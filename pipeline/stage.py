@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from vladmap.pipeline.run import Run
 
 
+LIGHT_ROWS = 10_000
+"""Rows of tables that this process works on itself where workers are elsewhere, at most."""
+
+
 @dataclass(frozen=True)
 class Step:
     """A part of a stage that has tasks and a ledger of its own; most stages have one.
@@ -26,7 +30,8 @@ class Step:
     value of that option, where an atlas can hold the results of several. `label` is the
     name on the progress bar and in the report, where it differs from `name`; `unit` is what both
     count. The ledger of an `internal` step is read by no other stage. A step that is `alone` is one
-    task: more workers do not make it faster.
+    task: more workers do not make it faster. A `light` step works on rows of tables, not on
+    photographs: for up to LIGHT_ROWS it takes less time than an engine's pipeline takes to start.
     """
 
     name: str
@@ -36,10 +41,15 @@ class Step:
     unit: str = "shards"
     internal: bool = False
     alone: bool = False
+    light: bool = False
 
     @property
     def title(self) -> str:
         return self.label or self.name
+
+    def is_light(self, rows: int, device: str = "cpu") -> bool:
+        """Whether so many rows are less work than the start of an engine's pipeline."""
+        return self.light and rows <= LIGHT_ROWS and device == "cpu"
 
     def ledger_name(self, options: BuildOptions) -> str:
         """The name of the step's ledger in an atlas that is made with these options."""

@@ -9,7 +9,7 @@ from vladmap.pipeline.stage import Stage, Step
 if TYPE_CHECKING:
     from vladmap.pipeline.run import Run
 
-COVERAGE = Step("coverage", unit="images", alone=True)
+COVERAGE = Step("coverage", unit="images", alone=True, light=True)
 
 
 def work(run: Run) -> None:

@@ -16,6 +16,7 @@ TRAIN = Step(
     unit="indices",
     internal=True,
     alone=True,
+    light=True,
 )
 PARTS = Step(
     "index-parts",
@@ -24,6 +25,7 @@ PARTS = Step(
     label="index",
     unit="vectors",
     internal=True,
+    light=True,
 )
 PLACES = Step(
     "places",
@@ -32,9 +34,15 @@ PLACES = Step(
     label="index places",
     unit="vectors",
     internal=True,
+    light=True,
 )
 INDEX = Step(
-    "index", ledger="index-{options.model}", label="merge index", unit="vectors", alone=True
+    "index",
+    ledger="index-{options.model}",
+    label="merge index",
+    unit="vectors",
+    alone=True,
+    light=True,
 )
 
 
@@ -56,7 +64,8 @@ def work(run: Run) -> None:
         transform = TrainIndex(
             root, TRAIN.ledger_name(options), plan.factory, indexing.TRAINING_ROWS, options.device
         )
-        run.execute(TRAIN, [plan.training_task()], transform, device=options.device)
+        task = plan.training_task()
+        run.execute(TRAIN, [task], transform, device=options.device, rows=count)
     parts = run.execute(
         PARTS,
         indexing.part_tasks(run, plan),

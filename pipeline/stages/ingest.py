@@ -18,7 +18,7 @@ log = logging.getLogger("vladmap")
 # From version 2 on, cells of few photographs share shards; generations planned before keep theirs.
 PLAN = Step("plan", version=2, internal=True)
 SCAN = Step("scan", version=8, label="ingest", unit="images", internal=True)
-INGEST = Step("ingest", version=6, label="organise")
+INGEST = Step("ingest", version=6, label="organise", light=True)
 
 _ORGANISED = "organise"
 """The ledger of the one entry that records from which headers `images/` was made."""
@@ -132,7 +132,8 @@ def _organise(run: Run, chunks: Sequence[str], dead: pa.Table) -> None:
         file.path,
         joining,
     )
-    run.pipeline(tasks, INGEST.title, transform)
+    rows = sum(scans[chunk].file.rows for chunk in chunks)
+    run.pipeline(tasks, INGEST.title, transform, here=run.is_light(INGEST, rows))
     ledger = run.ledger(INGEST, refresh=True)
     run.forget_others(
         INGEST, {shard for shard, entry in ledger.items() if entry.fingerprint == identity}

@@ -50,6 +50,18 @@ def test_each_pipeline_of_a_runner_elsewhere_takes_its_time_to_start() -> None:
     assert cost_of(found, "describe").elapsed_s == pytest.approx(260.0)
 
 
+@pytest.mark.parametrize(("images", "start_s"), [(10_000, 0.0), (10_001, 60.0)])
+def test_what_the_driver_does_itself_waits_for_no_runner(images: int, start_s: float) -> None:
+    """Steps that only read rows of tables, of up to 10,000 photographs; not those on a GPU."""
+    known = [Rates("by hand", (Rate("merge index", 0.001), Rate("merge", 0.001)), start_s=60.0)]
+    stages = [STAGES["index"], STAGES["merge"]]
+    found = costs(stages, OPTIONS, Amounts(images, 1e5, 30), known)
+    assert cost_of(found, "merge index").elapsed_s == pytest.approx(images / 1000 + start_s)
+    assert cost_of(found, "merge").elapsed_s == pytest.approx(images / 1000 + 60.0)
+    on_gpu = costs(stages, OPTIONS, Amounts(images, 1e5, 30), known, on_gpu=["merge index"])
+    assert cost_of(on_gpu, "merge index").elapsed_s == pytest.approx(images / 1000 + 60.0)
+
+
 def test_what_is_done_costs_nothing_and_what_has_no_rate_is_not_known() -> None:
     known = [Rates("by hand", (Rate("features", 2.0),))]
     amounts = Amounts(100, 1e5, 30, fresh={"features": 0, "verify": 40})

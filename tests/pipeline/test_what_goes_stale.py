@@ -112,7 +112,9 @@ class Recorder(Run):
             return {"weights": self.atlas.ledger("vocabulary-netvlad-lite")["weights"]}
         return self.ledger(step)
 
-    def pipeline(self, tasks: Sequence[Task], label: str, transform: Any) -> None:
+    def pipeline(  # type: ignore[override]
+        self, tasks: Sequence[Task], label: str, transform: Any, **_: Any
+    ) -> None:
         self.tasks[label] = tuple(tasks)
 
     def forget_others(self, step: Step, shards: set[str]) -> None:
