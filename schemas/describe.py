@@ -25,6 +25,7 @@ FOLDERS = {
     "poses": "poses.parquet",
     "coverage": "coverage.parquet",
     "truth": "truth.parquet (beside a sample, not in the atlas)",
+    "truth_pairs": "truth_pairs.parquet (beside a network, not in the atlas)",
 }
 """The path of each table, in the order of the page."""
 

@@ -273,6 +273,28 @@ TRUTH = _schema(
     ],
 )
 
+TRUTH_PAIRS = _schema(
+    "truth_pairs",
+    [
+        _field("image_id_a", pa.string(), note="image_id_a < image_id_b"),
+        _field("image_id_b", pa.string()),
+        _field("share", pa.float32(), note="the smaller of share_a and share_b"),
+        _field(
+            "share_a",
+            pa.float32(),
+            note="of the surfaces that a shows within 100 m, by pixels: how many b shows as well",
+        ),
+        _field("share_b", pa.float32()),
+        _field(
+            "angle_deg",
+            pa.float32(),
+            "degree",
+            note="between the rays from the two cameras to what both show, on average",
+        ),
+        _field("distance_m", pa.float64(), "m", note="between the cameras"),
+    ],
+)
+
 
 def descriptors(dimension: int, model: str, fingerprint: str) -> pa.Schema:
     """Schema of a descriptor table: unit-norm float32 rows of `dimension` numbers."""

@@ -22,9 +22,36 @@ class Camera:
     cy: float = 240.0
 
     @property
+    def model(self) -> str:
+        """COLMAP's name of the projection."""
+        return "PINHOLE"
+
+    @property
     def intrinsics(self) -> Array:
         """(3, 3) calibration matrix."""
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+    def smaller(self, factor: int) -> Camera:
+        """The camera whose pixels are `factor` times as wide and as high."""
+        return Camera(
+            self.width // factor,
+            self.height // factor,
+            *(value / factor for value in (self.fx, self.fy, self.cx, self.cy)),
+        )
+
+    def rays(self) -> Array:
+        """(height, width, 3) unit vectors from the camera through its pixels' centres."""
+        x = (np.arange(self.width) + 0.5 - self.cx) / self.fx
+        y = (np.arange(self.height) + 0.5 - self.cy) / self.fy
+        rays = np.stack([*np.broadcast_arrays(x, y[:, None]), np.ones((len(y), len(x)))], -1)
+        return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+
+    def pixels(self, points: Array) -> Array:
+        """(..., 2) where (..., 3) points of the camera's frame appear; NaN of those behind it."""
+        depth = np.where(points[..., 2] > 0, points[..., 2], np.nan)
+        x = self.fx * points[..., 0] / depth + self.cx
+        y = self.fy * points[..., 1] / depth + self.cy
+        return np.stack([x, y], -1)
 
 
 @dataclass(frozen=True, eq=False)

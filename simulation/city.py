@@ -13,7 +13,9 @@ from vladmap.simulation.character import Character
 from vladmap.simulation.frames import Frame, draw_stain
 from vladmap.simulation.gardens import GardenBuilder, add_hills
 from vladmap.simulation.houses import HouseBuilder
+from vladmap.simulation.layout import Layout, ends_of
 from vladmap.simulation.materials import Material, paint_materials, paint_stains
+from vladmap.simulation.open_spaces import OpenSpaces
 from vladmap.simulation.quads import EAST, NORTH, SOUTH, UP, WEST, Look, QuadBuilder, Quads, Vector
 from vladmap.simulation.textures import TextureArray
 from vladmap.simulation.tiles import Tiles, paint_tiles
@@ -24,6 +26,8 @@ PITCH = _SAMPLE.pitch  # the sample city's
 
 _IDENTICAL_HOUSES = 3
 _ROAD_TILE = 4.0
+CLOSED_BEFORE = 26.0
+"""m before the middle of the next crossing where the house stands that closes a street."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,23 +69,25 @@ def build_city(
     blocks: tuple[int, int] = (1, 1),
     device: torch.device | str = "cpu",
     character: Character = _SAMPLE,
+    layout: Layout | None = None,
 ) -> City:
     """The city of `seed` with east x north blocks to drive around, a ring of blocks around them
     and a row of houses that closes the streets' ends. The same arguments give the same city.
 
-    Across the street from the north side of block (0, 0) every other house is the same one
-    (perceptual aliasing).
+    Without a layout, every other house across the street from the north side of block (0, 0) is
+    the same one (perceptual aliasing).
     """
     rng = np.random.default_rng([seed, 1])
     tile_array, glass, tiles = paint_tiles(
         rng, character.window_styles, character.window_variants, chains=character.chains > 0
     )
-    builder = _CityBuilder(seed, tiles, character)
+    builder = _CityBuilder(seed, tiles, character, layout)
     scenery = builder.ground(blocks)
     for i in range(-1, blocks[0] + 1):
         for j in range(-1, blocks[1] + 1):
             builder.block(i, j)
     builder.closing_rows(blocks)
+    builder.dead_ends()
     city = City(
         seed=seed,
         blocks=blocks,
@@ -102,13 +108,18 @@ def build_city(
 
 
 class _CityBuilder:
-    def __init__(self, seed: int, tiles: Tiles, character: Character) -> None:
+    def __init__(
+        self, seed: int, tiles: Tiles, character: Character, layout: Layout | None
+    ) -> None:
         self.seed = seed
+        self.sample = layout is None
+        self.layout = layout or Layout()
         self.tiles = tiles
         self.character = character
         self.quads = QuadBuilder()
         self.houses = HouseBuilder(self.quads, tiles, character)
         self.gardens = GardenBuilder(self.quads, character)
+        self.open = OpenSpaces(self.quads, self.gardens, tiles)
         self.identical: list[Vector] = []
         self.fronts: list[Vector] = []
         self.lamps: list[Vector] = []
@@ -186,11 +197,13 @@ class _CityBuilder:
         frame.box(self.quads, head, (out + 1.0, out + 1.8), up, bright, bottom=True)
         self.lamps.append(frame.point(along, out + 1.4, top - 0.3))
 
-    def _furniture(self, frame: Frame, length: float, rng: np.random.Generator) -> None:
+    def _furniture(
+        self, frame: Frame, length: float, rng: np.random.Generator, planted: bool
+    ) -> None:
         """What stands on the pavement along a side of `length` metres."""
         for along in np.arange(8.0, length - 6.0, self.character.lamp_spacing):
             self._lamp(frame, float(along + rng.uniform(-1.5, 1.5)))
-        if self.character.tree_spacing > 0:
+        if planted:
             self.gardens.street_trees(frame, length, rng)
         kiosks = self.character.pavement >= 2.6 and not self.character.yards
         # Everything below is laid out for the sample's pavement.
@@ -260,9 +273,16 @@ class _CityBuilder:
         )
         for side, (frame, start, end) in enumerate(sides):
             ends_at_streets = side < 2
-            terrace = (i, j) == (0, 1) and side == 0
-            self._row(frame, start, end, (i, j, side), ends_at_streets, terrace)
-            self._furniture(frame, end + start, self._rng(i, j, side, 70))
+            terrace = self.sample and (i, j) == (0, 1) and side == 0
+            if (i, j) not in self.layout.parks | self.layout.squares:
+                self._row(frame, start, end, (i, j, side), ends_at_streets, terrace)
+            planted = self.character.tree_spacing > 0
+            planted &= self.sample or (i, j, side) in self.layout.trees
+            self._furniture(frame, end + start, self._rng(i, j, side, 70), planted)
+        if (i, j) in self.layout.parks:
+            self.open.park(low + base, high + base, self._rng(i, j, 75))
+        if (i, j) in self.layout.squares:
+            self.open.square(low + base, high + base, self._rng(i, j, 75))
 
     def closing_rows(self, blocks: tuple[int, int]) -> None:
         low, high = self._bounds(blocks)
@@ -276,6 +296,16 @@ class _CityBuilder:
         for side, (frame, length) in enumerate(rows):
             self._row(frame, 0.0, length, (500, side, 0), False, False)
 
+    def dead_ends(self) -> None:
+        """A house across each street that ends blindly; its front looks down the street."""
+        pitch, half = np.array(self.character.pitch), self.character.street_half_width
+        for i, j, axis in sorted(self.layout.closed):
+            far = np.array(ends_of((i, j, axis))[1]) * pitch
+            front = WEST if axis == 0 else SOUTH
+            frame = Frame(np.array([*far, 0.0]) + CLOSED_BEFORE * front, front)
+            frame = Frame(frame.point(-half, 0.0, 0.0), front)
+            self._row(frame, 0.0, 2 * half, (i, j, 200 + axis), False, False)
+
     def _row(
         self,
         frame: Frame,
@@ -286,17 +316,20 @@ class _CityBuilder:
         terrace: bool,
     ) -> None:
         """Houses side by side from `start` to `end` along a building line."""
+        all_alike = key in self.layout.terraces
+        if key[:2] in self.layout.repeated:
+            key = (700 + self.layout.repeated[key[0], key[1]], 0, key[2])
         rng = self._rng(*key, 80)
         usual = max(1, round((end - start) / self.character.house_width))
         count = 2 * _IDENTICAL_HOUSES - 1 if terrace else usual
-        widths = np.ones(count) if terrace else rng.uniform(0.75, 1.25, count)
+        widths = np.ones(count) if terrace or all_alike else rng.uniform(0.75, 1.25, count)
         widths *= (end - start) / widths.sum()
         lefts = start + np.cumsum(widths) - widths
         empty = self._rng(*key, 85).random(count) < self.character.vacancy
         designs = self._rng(*key, 86).integers(max(1, self.character.designs), size=count)
         for k, (left, width) in enumerate(zip(lefts, widths, strict=True)):
             plot = Frame(frame.point(float(left), 0.0, 0.0), frame.out)
-            twin = terrace and k % 2 == 0
+            twin = all_alike or (terrace and k % 2 == 0)
             if not twin and self.character.yards:
                 self.gardens.garden(plot, float(width), bool(empty[k]), self._rng(*key, 300 + k))
             if not twin and empty[k]:

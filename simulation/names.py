@@ -13,3 +13,12 @@ SPLITS = ("train", "val", "test")
 
 MOST_SEED = 99_999
 """Of a world: farther on there is no room on the globe."""
+
+CAMERAS = ("standard", "narrow", "wide", "fisheye")
+"""The cameras of a street network's drives."""
+
+GPS = ("good", "canyon", "none")
+"""What receivers make of a street network."""
+
+FAULTS = ("backwards", "clocks", "frozen", "twice", "borrowed")
+"""What can be wrong with the drives of a street network."""

@@ -10,8 +10,8 @@ from vladmap.simulation.camera import Array, Poses
 from vladmap.simulation.city import PITCH
 
 CAMERA_HEIGHT = 2.2  # m above the road, on a car's roof
-_LANE = 2.0  # m from the street's centre line
-_TURN_RADIUS = 7.0  # m
+LANE = 2.0  # m from the street's centre line
+TURN_RADIUS = 7.0  # m
 _TURN_SPACING = 0.6  # of the spacing on straights: cars slow down in turns
 _REVISIT = 1.14  # a drive goes around its loop once and then this much of it again
 _SPACING = (2.5, 4.0)  # m between photographs on straights
@@ -51,13 +51,13 @@ def drive(
     yaw = np.interp(along, length, turn)
     flat = np.stack([np.interp(along, length, path[:, axis]) for axis in (0, 1)], -1)
     right = np.stack([np.cos(np.radians(yaw)), -np.sin(np.radians(yaw))], -1)
-    flat += right * _sway(distance, 0.22, rng)[:, None]
-    up = CAMERA_HEIGHT + _sway(distance, 0.03, rng)
+    flat += right * sway(distance, 0.22, rng)[:, None]
+    up = CAMERA_HEIGHT + sway(distance, 0.03, rng)
     poses = Poses.looking(
         np.column_stack([flat, up]),
-        yaw + _sway(distance, 1.3, rng),
-        1.0 + _sway(distance, 0.6, rng),
-        _sway(distance, 0.4, rng),
+        yaw + sway(distance, 1.3, rng),
+        1.0 + sway(distance, 0.6, rng),
+        sway(distance, 0.4, rng),
     )
     return Drive(poses, distance)
 
@@ -68,7 +68,7 @@ def _loop(block: tuple[int, int], clockwise: bool) -> tuple[Array, Array]:
     Clockwise, the block is to the right and so is the lane: the loop is the smaller one. It starts
     in the middle of the west side, or the east side if anticlockwise: northwards both times.
     """
-    inset = _LANE if clockwise else -_LANE
+    inset = LANE if clockwise else -LANE
     west, south = block[0] * PITCH[0] + inset, block[1] * PITCH[1] + inset
     east, north = (block[0] + 1) * PITCH[0] - inset, (block[1] + 1) * PITCH[1] - inset
     corners = np.array([[west, north], [east, north], [east, south], [west, south]])
@@ -78,29 +78,30 @@ def _loop(block: tuple[int, int], clockwise: bool) -> tuple[Array, Array]:
     points, headings, at, heading = [start[None]], [np.zeros(1)], start, 0.0
     turn = 90.0 if clockwise else -90.0
     for corner in corners:
-        ahead = _direction(heading)
-        leg = float((corner - at) @ ahead) - _TURN_RADIUS
+        ahead = direction(heading)
+        leg = float((corner - at) @ ahead) - TURN_RADIUS
         points.append(at + np.linspace(0, leg, round(leg * 10))[1:, None] * ahead)
         headings.append(np.full(len(points[-1]), heading))
         # The centre of the arc lies to the side that the road turns to.
-        centre = points[-1][-1] + _TURN_RADIUS * _direction(heading + turn)
-        swept = np.linspace(0, turn, round(np.pi / 2 * _TURN_RADIUS * 10))[1:]
-        points.append(centre - _TURN_RADIUS * _direction(heading + swept + turn))
+        centre = points[-1][-1] + TURN_RADIUS * direction(heading + turn)
+        swept = np.linspace(0, turn, round(np.pi / 2 * TURN_RADIUS * 10))[1:]
+        points.append(centre - TURN_RADIUS * direction(heading + swept + turn))
         headings.append(heading + swept)
         heading += turn
         at = points[-1][-1]
-    leg = float((start - at) @ _direction(heading))
-    points.append(at + np.linspace(0, leg, round(leg * 10))[1:, None] * _direction(heading))
+    leg = float((start - at) @ direction(heading))
+    points.append(at + np.linspace(0, leg, round(leg * 10))[1:, None] * direction(heading))
     headings.append(np.full(len(points[-1]), heading))
     return np.concatenate(points), np.concatenate(headings)
 
 
-def _direction(heading: float | Array) -> Array:
+def direction(heading: float | Array) -> Array:
+    """(..., 2) unit vectors east, north of headings in degrees clockwise from north."""
     angle = np.radians(heading)
     return np.stack([np.sin(angle), np.cos(angle)], -1)
 
 
-def _sway(distance: Array, sigma: float, rng: np.random.Generator) -> Array:
+def sway(distance: Array, sigma: float, rng: np.random.Generator) -> Array:
     """(N,) smooth movement along the way, of standard deviation `sigma`, with a little unrest."""
     wavelengths = np.array([7.0, 13.0, 29.0, 61.0])
     phases = rng.uniform(0, 2 * np.pi, 4)

@@ -2,59 +2,36 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from fractions import Fraction
+from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
-from PIL.ExifTags import GPS, IFD, Base
-from PIL.TiffImagePlugin import IFDRational
 
 from vladmap.geodesy.wgs84 import enu_to_geodetic
-from vladmap.photos.ids import image_id
 from vladmap.schemas.rejects import UserError
-from vladmap.schemas.tables import TRUTH
 from vladmap.simulation.camera import Camera, Poses
 from vladmap.simulation.city import build_city
 from vladmap.simulation.conditions import Conditions
+from vladmap.simulation.exif import Fix, exif_of, jpeg_of
 from vladmap.simulation.render import render
 from vladmap.simulation.route import drive
 from vladmap.simulation.threads import one_torch_thread
+from vladmap.simulation.truth import ORIGIN, truth_table
 
-ORIGIN = (48.2082, 16.3738, 171.0)  # latitude, longitude, ellipsoidal height of ENU's origin
-MAKE, MODEL = "vladmap", "Simulated Pinhole"
 IMAGES_A_DRIVE = 120
 
-_JPEG_QUALITY = 92
 _MOST_WORKERS = 16  # about 150 MB each
 _SPEED = 8.0  # m/s
 _FIRST_DAY = datetime(2024, 5, 21)
-_UTC_OFFSET = timedelta(hours=2)
-_SENSOR_WIDTH_MM = 6.4
-_FILM_DIAGONAL_MM = 43.266615  # of the 24 x 36 mm frame
 _HEADING_SIGMA_DEG = 1.0
 _ALTITUDE_NOISE = 1.5  # times the horizontal noise
-
-
-@dataclass(frozen=True)
-class _Fix:
-    """What the GPS receiver says: degrees, metres, degrees clockwise from true north."""
-
-    latitude: float
-    longitude: float
-    altitude: float
-    accuracy: float
-    heading: float
 
 
 def write_sample(
@@ -100,7 +77,7 @@ def write_sample(
         fixes = _fixes(route.poses, gps_sigma_m, gps_dropout, rng)
         for index, (fix, distance) in enumerate(zip(fixes, route.distance, strict=True)):
             paths.append(f"drive-{number}/{index:06d}.jpg")
-            tags.append(_exif(camera, start + timedelta(seconds=float(distance) / _SPEED), fix))
+            tags.append(exif_of(camera, start + timedelta(seconds=float(distance) / _SPEED), fix))
         poses.append(route.poses)
         (out / "images" / f"drive-{number}").mkdir(exist_ok=True)
     together = Poses(
@@ -113,13 +90,13 @@ def write_sample(
 
         def photograph(index: int) -> None:
             picture = render(city, together[index : index + 1], camera, conditions)[0]
-            (out / "images" / paths[index]).write_bytes(_jpeg(picture, tags[index]))
+            (out / "images" / paths[index]).write_bytes(jpeg_of(picture.cpu().numpy(), tags[index]))
 
         photograph(0)  # alone: it computes the city's shadows, which the others share
         for _ in chain([None], pool.map(photograph, range(1, images))):
             if progress is not None:
                 progress(1)
-    pq.write_table(_truth(paths, together, camera), out / "truth.parquet")
+    pq.write_table(truth_table(paths, together, [camera] * images), out / "truth.parquet")
 
 
 @contextmanager
@@ -164,107 +141,14 @@ def _check(
 
 def _fixes(
     poses: Poses, sigma: float, dropout: float, rng: np.random.Generator
-) -> list[_Fix | None]:
+) -> list[Fix | None]:
     noise = rng.normal(0.0, 1.0, (len(poses), 3)) * sigma * np.array([1.0, 1.0, _ALTITUDE_NOISE])
     places = enu_to_geodetic(poses.centre + noise, ORIGIN)
     headings = (poses.headings() + rng.normal(0.0, _HEADING_SIGMA_DEG, len(poses))) % 360.0
     lost = rng.random(len(poses)) < dropout
     return [
-        None if gone else _Fix(latitude, longitude, altitude, sigma, heading)
+        None if gone else Fix(latitude, longitude, altitude, sigma, heading)
         for (latitude, longitude, altitude), heading, gone in zip(
             places.tolist(), headings.tolist(), lost, strict=True
         )
     ]
-
-
-def _exif(camera: Camera, moment: datetime, fix: _Fix | None) -> Image.Exif:
-    """The tags of one photograph. `moment`: local time."""
-    exif = Image.Exif()
-    exif[Base.Make] = MAKE
-    exif[Base.Model] = MODEL
-    exif[Base.Orientation] = 1
-    stamp = moment.strftime("%Y:%m:%d %H:%M:%S")
-    exif[Base.DateTime] = stamp
-    focal = camera.fx * _SENSOR_WIDTH_MM / camera.width
-    diagonal = _SENSOR_WIDTH_MM * float(np.hypot(1.0, camera.height / camera.width))
-    details = exif.get_ifd(IFD.Exif)
-    details[Base.DateTimeOriginal] = stamp
-    details[Base.SubsecTimeOriginal] = f"{moment.microsecond // 1000:03d}"
-    details[Base.OffsetTimeOriginal] = "+02:00"
-    details[Base.FocalLength] = _rational(focal, 10_000)
-    details[Base.FocalLengthIn35mmFilm] = round(focal * _FILM_DIAGONAL_MM / diagonal)
-    # Pixels a centimetre on the sensor: with it the focal length in pixels is exact.
-    details[Base.FocalPlaneXResolution] = _rational(camera.width / _SENSOR_WIDTH_MM * 10, 1000)
-    details[Base.FocalPlaneYResolution] = details[Base.FocalPlaneXResolution]
-    details[Base.FocalPlaneResolutionUnit] = 3
-    details[Base.ExifImageWidth] = camera.width
-    details[Base.ExifImageHeight] = camera.height
-    if fix is not None:
-        _write_gps(exif.get_ifd(IFD.GPSInfo), moment, fix)
-    return exif
-
-
-def _write_gps(gps: dict[int, object], moment: datetime, fix: _Fix) -> None:
-    utc = (moment - _UTC_OFFSET).replace(tzinfo=UTC)
-    gps[GPS.GPSVersionID] = b"\x02\x03\x00\x00"
-    gps[GPS.GPSLatitudeRef] = "N" if fix.latitude >= 0 else "S"
-    gps[GPS.GPSLatitude] = _sexagesimal(abs(fix.latitude))
-    gps[GPS.GPSLongitudeRef] = "E" if fix.longitude >= 0 else "W"
-    gps[GPS.GPSLongitude] = _sexagesimal(abs(fix.longitude))
-    gps[GPS.GPSAltitudeRef] = b"\x00" if fix.altitude >= 0 else b"\x01"
-    gps[GPS.GPSAltitude] = _rational(abs(fix.altitude), 1000)
-    seconds = utc.second + round(utc.microsecond / 1e6, 3)
-    gps[GPS.GPSTimeStamp] = (
-        _rational(utc.hour, 1),
-        _rational(utc.minute, 1),
-        _rational(seconds, 1000),
-    )
-    gps[GPS.GPSDateStamp] = utc.strftime("%Y:%m:%d")
-    gps[GPS.GPSImgDirectionRef] = "T"
-    gps[GPS.GPSImgDirection] = _rational(fix.heading, 100)
-    gps[GPS.GPSMapDatum] = "WGS-84"
-    gps[GPS.GPSHPositioningError] = _rational(fix.accuracy, 1000)
-
-
-def _rational(value: float, denominator: int) -> IFDRational:
-    fraction = Fraction(round(value * denominator), denominator)
-    return IFDRational(fraction.numerator, fraction.denominator)
-
-
-def _sexagesimal(degrees: float) -> tuple[IFDRational, IFDRational, IFDRational]:
-    """Degrees, minutes, seconds; a ten-thousandth of a second is 3 mm."""
-    ticks = round(degrees * 3600 * 10_000)
-    minutes, ticks = divmod(ticks, 60 * 10_000)
-    return (
-        IFDRational(minutes // 60, 1),
-        IFDRational(minutes % 60, 1),
-        IFDRational(ticks, 10_000),
-    )
-
-
-def _jpeg(picture: torch.Tensor, exif: Image.Exif) -> bytes:
-    buffer = io.BytesIO()
-    image = Image.fromarray(picture.cpu().numpy())
-    image.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, exif=exif)
-    return buffer.getvalue()
-
-
-def _truth(paths: list[str], poses: Poses, camera: Camera) -> pa.Table:
-    count = len(paths)
-    geodetic = enu_to_geodetic(poses.centre, ORIGIN)
-    quaternions = poses.quaternions()
-    columns = {
-        "image_id": [image_id(path) for path in paths],
-        "path": paths,
-        **{name: geodetic[:, k] for k, name in enumerate(("latitude", "longitude", "altitude"))},
-        **{name: poses.centre[:, k] for k, name in enumerate(("east", "north", "up"))},
-        **{name: quaternions[:, k] for k, name in enumerate(("qw", "qx", "qy", "qz"))},
-        "camera_model": ["PINHOLE"] * count,
-        "width": np.full(count, camera.width, np.int32),
-        "height": np.full(count, camera.height, np.int32),
-        **{name: np.full(count, getattr(camera, name)) for name in ("fx", "fy", "cx", "cy")},
-    }
-    origin = dict(zip(("latitude", "longitude", "altitude"), map(repr, ORIGIN), strict=True))
-    metadata = {f"vladmap:origin_{name}": value for name, value in origin.items()}
-    schema = TRUTH.with_metadata({**(TRUTH.metadata or {}), **metadata})
-    return pa.table(columns, schema=schema)

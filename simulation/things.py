@@ -32,15 +32,19 @@ _WITHERED = {"leaf": (1.0, 1.0, 1.0), "autumn": (1.06, 0.97, 0.85), "bare": (1.1
 _ROOM_LIGHTS = np.array([[1.0, 0.72, 0.4], [1.0, 0.8, 0.55], [0.9, 0.95, 1.0], [0.5, 0.65, 1.0]])
 
 
-def visit(city: City, weather: Weather, number: int) -> City:
+def visit(
+    city: City, weather: Weather, number: int, *, changes: float = 1.0, moving: bool = True
+) -> City:
     """The city on its visit `number`: trees of the season, other cars and people, a scaffold here
     and there, posters, signs, displays and curtains changed, some windows lit.
 
     What the city's seed makes stays: its quads come first, in their order, and do not move.
+    `changes`: how much of the usual change there is, 0 to 1. `moving`: whether there are cars in
+    the lanes, too.
     """
     rng = np.random.default_rng([city.seed, 41, number])
     builder = QuadBuilder()
-    _cars(builder, city, weather.traffic, rng)
+    _cars(builder, city, weather.traffic, rng, moving)
     _people(builder, city, weather.traffic, rng)
     _scaffolds(builder, city, rng)
     device = city.quads.corner.device
@@ -52,7 +56,7 @@ def visit(city: City, weather: Weather, number: int) -> City:
     withered = own.tint.new_tensor(_WITHERED[weather.season]) * float(rng.uniform(0.9, 1.1))
     quads = replace(
         own,
-        tiles=_changed(own.tiles, city.tile_kinds, rng),
+        tiles=_changed(own.tiles, city.tile_kinds, rng, changes),
         tint=torch.where(grass, own.tint * withered, own.tint),
     )
     quads = quads.join(*(each.to(device) for each in added))
@@ -80,7 +84,9 @@ def _lanes(city: City) -> list[tuple[Frame, float]]:
     return lanes
 
 
-def _cars(builder: QuadBuilder, city: City, traffic: float, rng: np.random.Generator) -> None:
+def _cars(
+    builder: QuadBuilder, city: City, traffic: float, rng: np.random.Generator, lanes: bool
+) -> None:
     half = city.character.road_half_width
     kerbside = max(half - 1.0, 0.55 * half + 1.8)  # in narrow streets partly on the pavement
     for lane, length in _lanes(city):
@@ -88,7 +94,7 @@ def _cars(builder: QuadBuilder, city: City, traffic: float, rng: np.random.Gener
         starts = np.arange(0.0, length - _SPACE, _SPACE)
         crossing = np.abs((starts + 0.5 * _SPACE + 0.5 * pitch) % pitch - 0.5 * pitch) < half + 6.0
         parked = (rng.random(len(starts)) < _PARKED * traffic) & ~crossing
-        moving = rng.random(len(starts)) < _MOVING * traffic
+        moving = lanes & (rng.random(len(starts)) < _MOVING * traffic)
         for start in starts[parked]:
             _car(builder, lane, float(start + rng.uniform(0, 1.5)), kerbside, rng)
         for start in starts[moving]:
@@ -201,7 +207,7 @@ def _right_of(along: Vector) -> Vector:
     return np.array([along[1], -along[0], 0.0]).round()
 
 
-def _changed(tiles: Tensor, kinds: Tiles, rng: np.random.Generator) -> Tensor:
+def _changed(tiles: Tensor, kinds: Tiles, rng: np.random.Generator, changes: float) -> Tensor:
     """Tile ids with some posters, signs, displays and curtains replaced by others."""
     ids = tiles.cpu().numpy().copy()
     groups = [
@@ -212,7 +218,7 @@ def _changed(tiles: Tensor, kinds: Tiles, rng: np.random.Generator) -> Tensor:
     ]
     for group, share in groups:
         places = np.flatnonzero(np.isin(ids, group))
-        places = places[rng.random(len(places)) < share]
+        places = places[rng.random(len(places)) < share * changes]
         ids[places] = rng.choice(group, len(places))
     return torch.from_numpy(ids).to(tiles.device)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vladmap.simulation.city import City, build_city
+from vladmap.simulation.network import Place
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +17,9 @@ def city() -> Iterator[City]:
     torch.set_num_threads(1)
     yield build_city(seed=3)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def network_city() -> City:
+    """Two by two blocks, some of them alike, with a square, a park and a dead end."""
+    return Place(seed=2, blocks=(2, 2), repeated=0.5, terraces=0.3).build()
