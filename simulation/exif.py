@@ -14,6 +14,7 @@ from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
 from vladmap.simulation.camera import Camera
+from vladmap.simulation.fisheye import Fisheye
 
 MAKE, MODEL = "vladmap", "Simulated Pinhole"
 
@@ -34,7 +35,9 @@ class Fix:
     heading: float
 
 
-def exif_of(camera: Camera, moment: datetime, fix: Fix | None, model: str = MODEL) -> Image.Exif:
+def exif_of(
+    camera: Camera | Fisheye, moment: datetime, fix: Fix | None, model: str = MODEL
+) -> Image.Exif:
     """The tags of one photograph. `moment`: local time, two hours before UTC."""
     exif = Image.Exif()
     exif[Base.Make] = MAKE

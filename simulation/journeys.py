@@ -35,11 +35,9 @@ class Journey:
         return len(self.poses)
 
 
-def journey(
-    network: Network, walk: list[Node], images: int, rng: np.random.Generator, aside_deg: float = 0
-) -> Journey:
-    """Drive along a walk, with the camera turned `aside_deg` to the right, for `images`
-    photographs; ValueError if it is too short for them."""
+def journey(network: Network, walk: list[Node], images: int, rng: np.random.Generator) -> Journey:
+    """Drive along a walk, the camera looking ahead, for `images` photographs; ValueError if it is
+    too short for them."""
     places = np.array([network.place(node) for node in walk])
     path, heading, leg = lane_of(places)
     step = np.linalg.norm(np.diff(path, axis=0), axis=1)
@@ -50,7 +48,7 @@ def journey(
     padded = np.pad(pace, _SMOOTH // 2, mode="edge")
     pace = np.minimum(pace, np.convolve(padded, np.full(_SMOOTH, 1 / _SMOOTH), "valid"))
     clock = np.concatenate([[0.0], np.cumsum(step / pace)])
-    ticks = SPACING * np.arange(images)
+    ticks: Array = SPACING * np.arange(images, dtype=np.float64)
     if ticks[-1] > clock[-1]:
         raise ValueError(f"{clock[-1]:.0f} m are too short for {images} photographs")
     length = np.concatenate([[0.0], np.cumsum(step)])
@@ -62,7 +60,7 @@ def journey(
     up = CAMERA_HEIGHT + sway(distance, 0.03, rng)
     poses = Poses.looking(
         np.column_stack([flat, up]),
-        course + aside_deg + sway(distance, 1.3, rng),
+        course + sway(distance, 1.3, rng),
         1.0 + sway(distance, 0.6, rng),
         sway(distance, 0.4, rng),
     )

@@ -48,17 +48,17 @@ def ranges_of(city: City, pose: Poses, camera: Camera | Fisheye) -> Ranges:
     """(h, w) m from a camera at one pose to what is nearest through the centre of every SHRINK-th
     pixel on each axis; infinite in the sky and beyond FARTHEST_M."""
     small = camera.smaller(SHRINK)
+    ranges: Array
     if isinstance(small, Camera):
-        depth = depth_map(city, pose, small)[0].cpu().numpy()
-        ranges = depth / small.rays()[..., 2]
+        ranges = depth_map(city, pose, small)[0].cpu().numpy() / small.rays()[..., 2]
     else:
         faces = faces_of(small)
         ranges = np.empty((small.height, small.width))
         poses = faces.poses(pose)
         for face in range(len(poses)):
             there = faces.face == face
-            depth = depths_at(city, poses[face : face + 1], faces.camera, faces.pixel[there])
-            ranges[there] = depth.cpu().numpy() / faces.cosine[there]
+            depths = depths_at(city, poses[face : face + 1], faces.camera, faces.pixel[there])
+            ranges[there] = depths.cpu().numpy() / faces.cosine[there]
     return np.where(ranges <= FARTHEST_M, ranges, np.inf).astype(np.float32)
 
 

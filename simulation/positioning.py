@@ -64,8 +64,8 @@ class Positioning:
             strict=True,
         )
         return [
-            None if lost else Fix(*place, accuracy=claimed, heading=heading)
-            for place, claimed, heading, lost in rows
+            None if lost else Fix(latitude, longitude, altitude, claimed, heading)
+            for (latitude, longitude, altitude), claimed, heading, lost in rows
         ]
 
 
