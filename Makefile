@@ -68,8 +68,9 @@ check: lint ## Lint, and run the fast tests: some three minutes on two cores
 test: lint ## Lint, and run all tests
 	$(PYTEST)
 
-bench: $(READY) ## Measure images a second of ingest and describe against the bare loop
+bench: $(READY) ## Measure ingest, describe, features and matching against the bare loops
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.matching
 
 bench-describe: $(READY) ## Measure images a second of each descriptor model
 	$(BIN)/python -m benchmarks.describe

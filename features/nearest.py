@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vladmap.features.base import LocalFeatures, Matches
+from vladmap.features.products import best_two
 
 _ROWS_AT_ONCE = 2048
 _STEPS = 1024.0
@@ -47,34 +48,25 @@ class RatioTest:
         _check(a, b)
         if len(a) == 0 or len(b) == 0:
             return np.zeros((0, 2), np.uint32)
-        unit = np.float32(self.unit)
-        rows = a.descriptors.astype(np.float32) * unit
-        columns = b.descriptors.astype(np.float32) * unit
-        nearest, best, second, column_best = _nearest(rows, columns, with_second=True)
-        distance = np.arccos(np.minimum(best, 1.0))
-        passes = (distance <= self.max_distance) & (
-            distance < self.max_ratio * np.arccos(np.minimum(second, 1.0))
-        )
-        index = _mutual(passes, nearest, best, column_best)
-        if len(index):
-            index = index[self._passes_backwards(rows, columns, index, nearest[index], best[index])]
+        ours, theirs = (each.descriptors.astype(np.uint8) for each in (a, b))
+        nearest, best, second = best_two(ours, theirs)
+        distance = self._angle(best)
+        passes = (distance <= self.max_distance) & self._is_apart(best, second)
+        index = np.flatnonzero(passes)
+        # Those few back: products are exact, so that a match is mutual where they are equal.
+        _, back, back_second = best_two(theirs[nearest[index]], ours)
+        index = index[(back == best[index]) & self._is_apart(back, back_second)]
         return _one_to_one(index, nearest)
 
-    def _passes_backwards(
-        self,
-        rows: NDArray[np.float32],
-        columns: NDArray[np.float32],
-        row: NDArray[np.intp],
-        column: NDArray[np.intp],
-        best: NDArray[np.float32],
+    def _is_apart(
+        self, best: NDArray[np.float32], second: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
-        """(m,): whether the matches (`row`, `column`) also pass the ratio test from b to a."""
-        if len(rows) == 1:
-            return np.ones(len(row), bool)
-        cosine = columns[column] @ rows.T
-        cosine[np.arange(len(row)), row] = -1.0
-        second = np.arccos(np.minimum(cosine.max(axis=1), 1.0))
-        return np.asarray(np.arccos(np.minimum(best, 1.0)) < self.max_ratio * second)
+        """Whether the nearest passes the ratio test, by the products of the two nearest."""
+        return np.asarray(self._angle(best) < self.max_ratio * self._angle(second))
+
+    def _angle(self, products: NDArray[np.float32]) -> NDArray[np.float32]:
+        # The unit is a power of two: cosines are exact, too. -inf stands for none.
+        return np.arccos(np.clip(products * np.float32(self.unit**2), -1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -91,8 +83,10 @@ class MinCosine:
         if len(a) == 0 or len(b) == 0:
             return np.zeros((0, 2), np.uint32)
         rows, columns = (each.descriptors.astype(np.float32) for each in (a, b))
-        nearest, best, _, column_best = _nearest(rows, columns, with_second=False)
-        return _one_to_one(_mutual(best > self.min_cosine, nearest, best, column_best), nearest)
+        nearest, best, column_best = _nearest(rows, columns)
+        # Cosines are exact: where a row's best equals that of its column, the match is mutual.
+        mutual = (best > self.min_cosine) & (best == column_best[nearest])
+        return _one_to_one(np.flatnonzero(mutual), nearest)
 
 
 def _check(a: LocalFeatures, b: LocalFeatures) -> None:
@@ -103,19 +97,6 @@ def _check(a: LocalFeatures, b: LocalFeatures) -> None:
         raise ValueError("the two images have descriptors of different kinds")
 
 
-def _mutual(
-    passes: NDArray[np.bool_],
-    nearest: NDArray[np.intp],
-    best: NDArray[np.float32],
-    column_best: NDArray[np.float32],
-) -> NDArray[np.intp]:
-    """Rows that pass and are the nearest row of their nearest column.
-
-    Cosines are exact: where a row's best cosine equals that of its column, the match is mutual.
-    """
-    return np.flatnonzero(passes & (best == column_best[nearest]))
-
-
 def _one_to_one(index: NDArray[np.intp], nearest: NDArray[np.intp]) -> Matches:
     """Matches of the rows `index`; where identical rows match one column, the first is kept."""
     _, first = np.unique(nearest[index], return_index=True)
@@ -124,21 +105,16 @@ def _one_to_one(index: NDArray[np.intp], nearest: NDArray[np.intp]) -> Matches:
 
 
 def _nearest(
-    rows: NDArray[np.float32], columns: NDArray[np.float32], *, with_second: bool
-) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """(nearest column, its cosine, second-best cosine) of each row; best cosine of each column."""
+    rows: NDArray[np.float32], columns: NDArray[np.float32]
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
+    """(nearest column, its cosine) of each row; best cosine of each column."""
     nearest = np.empty(len(rows), np.intp)
     best = np.empty(len(rows), np.float32)
-    second = np.full(len(rows), -1.0, np.float32)
     column_best = np.full(len(columns), -np.inf, np.float32)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         cosine = rows[part] @ columns.T
         nearest[part] = cosine.argmax(axis=1)
         np.maximum(column_best, cosine.max(axis=0), out=column_best)
-        local = np.arange(len(cosine))
-        best[part] = cosine[local, nearest[part]]
-        if with_second and len(columns) > 1:
-            cosine[local, nearest[part]] = -1.0
-            second[part] = cosine.max(axis=1)
-    return nearest, best, second, column_best
+        best[part] = cosine[np.arange(len(cosine)), nearest[part]]
+    return nearest, best, column_best

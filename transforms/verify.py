@@ -10,32 +10,31 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 
-from vladmap.atlas import layout, storage
+from vladmap.atlas import extracting, layout, storage
 from vladmap.atlas.commit import commit_shard, reject_row
-from vladmap.atlas.photographs import Photo, load_photo, shard_rows
+from vladmap.atlas.photographs import shard_rows
 from vladmap.atlas.reading import How, ThreadReader, in_order
 from vladmap.atlas.task_inputs import read_cameras
 from vladmap.console import counter as progress
-from vladmap.features.base import LocalFeatureExtractor, LocalFeatures, Matcher
+from vladmap.features.base import LocalFeatures, Matcher
 from vladmap.features.names import NEAREST
-from vladmap.features.registry import feature_kind, load_extractor, load_matcher
+from vladmap.features.products import multiplies_bytes
+from vladmap.features.registry import feature_kind, load_matcher
 from vladmap.features.table import feature_table, read_features
 from vladmap.mapping.camera import Camera
 from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys
 from vladmap.mapping.two_view import TwoView, two_view_table, verify
-from vladmap.models.memory import one_thread_a_call
 from vladmap.photos.headers.projection import PERSPECTIVE
 from vladmap.photos.processes import WorkerDied, WorkerPool
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
 from vladmap.transforms.counters import StageCounters
-from vladmap.transforms.feature_batches import FeatureBatches
 from vladmap.weights.devices import CPU
 
 STAGE = "verify"
@@ -64,33 +63,12 @@ class ExtractFeatures(beam.PTransform):
         )
 
 
-Extracted = tuple[dict[str, Any], LocalFeatures | None, PhotoError | None]
+def _one_thread_a_call() -> None:
+    """For networks, and for SIFT's nearest neighbours where torch makes these faster; what does
+    without torch is spared its gigabyte."""
+    from vladmap.models.memory import one_thread_a_call
 
-
-@lru_cache(maxsize=2)
-def _extractor(detector: str, device: str) -> LocalFeatureExtractor:
-    return load_extractor(detector, device=device)
-
-
-def extract_photo(
-    row: dict[str, Any], detector: str, max_pixels: int, device: str = "cpu"
-) -> Extracted:
-    """The features of one row of `images/`, or the reason that there are none.
-
-    It may run in another process.
-    """
-    photo: Photo = load_photo(row, max_pixels)
-    if photo.pixels is None:
-        return _extracted(photo, None)
-    return _extracted(photo, _extractor(detector, device).extract(photo.pixels))
-
-
-def _extracted(photo: Photo, features: LocalFeatures | None) -> Extracted:
-    if features is None:
-        return photo.row, None, photo.error
-    if len(features) == 0:
-        return photo.row, None, PhotoError(RejectReason.NO_FEATURES, "no local feature in it")
-    return photo.row, features, None
+    one_thread_a_call()
 
 
 def _panorama(row: dict[str, Any]) -> PhotoError:
@@ -122,11 +100,13 @@ class _Extract(beam.DoFn):
         self._pool: WorkerPool | ThreadPoolExecutor | None = None
         kind = feature_kind(self._detector)
         if kind.device(self._device) != CPU:
+            from vladmap.transforms.feature_batches import FeatureBatches  # brings torch
+
             # One thread computes, each further one would make the GPU's plans anew; others read.
             self._reader = ThreadReader(How(self._max_pixels), self._workers)
-            self._batches = FeatureBatches(_extractor(self._detector, self._device))
+            self._batches = FeatureBatches(extracting.extractor(self._detector, self._device))
         elif kind.parallelism == "threads":
-            one_thread_a_call()  # the results do not depend on the number of cores
+            _one_thread_a_call()  # the results do not depend on the number of cores
             self._pool = ThreadPoolExecutor(self._workers)
         elif self._workers > 1:
             self._pool = WorkerPool(self._workers)
@@ -139,22 +119,24 @@ class _Extract(beam.DoFn):
         elif self._pool is not None:
             self._pool.close()
 
-    def _outcomes(self, rows: list[dict[str, Any]]) -> Iterable[Extracted | WorkerDied]:
+    def _outcomes(self, rows: list[dict[str, Any]]) -> Iterable[extracting.Extracted | WorkerDied]:
         """The outcome of each row of `images/`, in their order."""
         if self._reader is not None:
             return self._in_batches(self._reader, rows)
         extract = partial(
-            extract_photo,
+            extracting.extract_photo,
             detector=self._detector,
             max_pixels=self._max_pixels,
             device=self._device,
         )
         return map(extract, rows) if self._pool is None else self._pool.map(extract, rows)
 
-    def _in_batches(self, reader: ThreadReader, rows: list[dict[str, Any]]) -> Iterator[Extracted]:
+    def _in_batches(
+        self, reader: ThreadReader, rows: list[dict[str, Any]]
+    ) -> Iterator[extracting.Extracted]:
         photos = in_order(reader, rows, 2 * self._workers)
         found = {
-            photo.row["image_id"]: _extracted(photo, features)
+            photo.row["image_id"]: extracting.extracted(photo, features)
             for photo, features in self._batches.of(photos)
         }
         return (found[row["image_id"]] for row in rows)
@@ -223,8 +205,8 @@ class _Verify(beam.DoFn):
         self._features, self._matcher_name = features, matcher
 
     def setup(self) -> None:
-        if self._matcher_name != NEAREST:
-            one_thread_a_call()  # a network's sums do not depend on the number of cores
+        if self._matcher_name != NEAREST or multiplies_bytes():
+            _one_thread_a_call()  # a network's sums do not depend on the number of cores
         self._matcher = load_matcher(self._features, self._matcher_name, self._device)
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:

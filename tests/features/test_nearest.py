@@ -29,6 +29,26 @@ def test_an_ambiguous_descriptor_fails_the_ratio_test_from_either_side() -> None
     np.testing.assert_array_equal(RatioTest().match(many, few)[:, 1], np.arange(5, 20))
 
 
+def test_ratio_matches_are_those_of_the_definition() -> None:
+    """Mutual, within the angle, and apart from the second nearest from both sides; in float64."""
+    rng = np.random.default_rng(2)
+    some = root_sift(rng, 400)
+    noisy = np.clip(some[:300] + rng.integers(-25, 26, (300, 128)), 0, 255).astype(np.uint8)
+    other = np.concatenate([noisy, root_sift(rng, 100)])
+    angle = np.arccos(np.clip(some.astype(float) @ other.T.astype(float) / 512**2, -1, 1))
+    ordered, across = np.sort(angle, axis=1), np.sort(angle, axis=0)
+    wanted = [
+        [row, column]
+        for row, column in enumerate(angle.argmin(axis=1))
+        if angle[:, column].argmin() == row
+        and angle[row, column] <= 0.7
+        and angle[row, column] < 0.8 * min(ordered[row, 1], across[1, column])
+    ]
+    found = RatioTest().match(at(np.zeros((400, 2)), some), at(np.zeros((400, 2)), other))
+    assert found.tolist() == wanted
+    assert 20 < len(found) < 300
+
+
 def test_learned_descriptors_need_a_cosine_above_the_threshold() -> None:
     a = np.eye(4, 64, dtype=np.float16)
     b = np.eye(4, 64, dtype=np.float16)

@@ -35,7 +35,7 @@ def test_ingest_in_a_fresh_process_never_imports_torch_faiss_or_colmap(tmp_path:
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("module", ["ingest", "index", "pair"])
+@pytest.mark.parametrize("module", ["ingest", "index", "pair", "verify"])
 def test_a_transform_that_runs_no_network_imports_no_torch(module: str) -> None:
     """Workers import the module of their transform."""
     program = f"import sys, vladmap.transforms.{module}; print('torch' in sys.modules)"
@@ -44,3 +44,20 @@ def test_a_transform_that_runs_no_network_imports_no_torch(module: str) -> None:
         check=True, capture_output=True, text=True, env=with_this_package(),
     )  # fmt: skip
     assert done.stdout.split()[-1] == "False"
+
+
+@pytest.mark.medium
+def test_a_process_that_extracts_sift_loads_neither_beam_nor_torch() -> None:
+    """One is started for each core, and loads what the function that it is given stands beside."""
+    program = (
+        "import sys\n"
+        "from vladmap.atlas.extracting import extract_photo\n"
+        "from vladmap.features.registry import load_extractor\n"
+        "load_extractor('sift')\n"
+        "print(sorted({'torch', 'apache_beam', 'faiss'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True, capture_output=True, text=True, env=with_this_package(),
+    )  # fmt: skip
+    assert done.stdout.split()[-1] == "[]"

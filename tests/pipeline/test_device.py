@@ -9,6 +9,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
+from vladmap.atlas import extracting
 from vladmap.atlas.store import AtlasStore
 from vladmap.pipeline.local_features import extract_features
 from vladmap.pipeline.options import BuildOptions
@@ -20,7 +21,7 @@ from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import UserError
 from vladmap.transforms import verify
 from vladmap.transforms.rerank import stored_evidence
-from vladmap.transforms.verify import ExtractFeatures, VerifyPairs, _Verify, extract_photo
+from vladmap.transforms.verify import ExtractFeatures, VerifyPairs, _Verify
 
 
 class Recorder(Run):
@@ -84,11 +85,11 @@ def test_a_task_loads_its_extractor_and_its_matcher_for_the_device(
     class Readable:
         pixels = object()
 
-    monkeypatch.setattr(verify, "load_photo", lambda *_: Readable())
-    monkeypatch.setattr(verify, "load_extractor", load)
+    monkeypatch.setattr(extracting, "load_photo", lambda *_: Readable())
+    monkeypatch.setattr(extracting, "load_extractor", load)
     monkeypatch.setattr(verify, "load_matcher", lambda *names: load(*names[:-1], device=names[-1]))
     with pytest.raises(Loaded) as extractor:
-        extract_photo({}, "xfeat", 10**9, "cuda")
+        extracting.extract_photo({}, "xfeat", 10**9, "cuda")
     assert extractor.value.args == ("xfeat", "cuda")
     with pytest.raises(Loaded) as matcher:
         _Verify(str(tmp_path), 1, "xfeat", "lighterglue", "cuda").setup()

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.drives import write_drive
+from vladmap.atlas import extracting
 from vladmap.atlas.photographs import Photo
 from vladmap.atlas.store import AtlasStore
 from vladmap.features.base import LocalFeatures
@@ -20,7 +21,7 @@ from vladmap.features.registry import load_extractor
 from vladmap.jobs.main import main
 from vladmap.schemas.records import NO_CELL, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
-from vladmap.transforms import feature_batches, verify
+from vladmap.transforms import feature_batches
 from vladmap.transforms.feature_batches import TOGETHER, FeatureBatches
 from vladmap.transforms.verify import _Extract
 
@@ -95,8 +96,8 @@ def test_a_shard_on_a_gpu_has_the_features_that_it_has_on_the_cpu(
     assert main(["ingest", "--images", str(tmp_path / "drive"), "--atlas", root]) == 0
     (entry,) = AtlasStore.open(root, create=False).ledger("ingest").values()
     task = Task("s", NO_CELL, "features/s.parquet", "p", reads=(("images", entry.file.path),))
-    monkeypatch.setattr(verify, "load_extractor", lambda name, device: load_extractor(name))
-    verify._extractor.cache_clear()
+    monkeypatch.setattr(extracting, "load_extractor", lambda name, device: load_extractor(name))
+    extracting.extractor.cache_clear()
     tables: dict[str, Any] = {}
     for device in ("cpu", "cuda"):
         extract = _Extract(root, "features", "xfeat", 10**9, 2, device)
@@ -105,7 +106,7 @@ def test_a_shard_on_a_gpu_has_the_features_that_it_has_on_the_cpu(
         extract.teardown()
         assert made.counts["images"] == 5
         tables[device] = pq.read_table(f"{root}/features/s.parquet")
-    verify._extractor.cache_clear()
+    extracting.extractor.cache_clear()
     assert tables["cuda"].column_names == tables["cpu"].column_names
     assert tables["cuda"]["image_id"].equals(tables["cpu"]["image_id"])
     for one, other in zip(*(table.to_pylist() for table in tables.values()), strict=True):
