@@ -211,6 +211,11 @@ def plan_chunk(generation: str, number: int) -> str:
     return f"{plan_chunks(generation)}{number:05d}.parquet"
 
 
+def shard_homes(block: str) -> str:
+    """Which shard the images of a block lie in (photos.shard_homes)."""
+    return f"{WORK}/organise/{block}.parquet"
+
+
 def headers(chunk: str) -> str:
     """The headers of a chunk's photographs."""
     return f"{WORK}/headers/{chunk}.parquet"
@@ -219,6 +224,11 @@ def headers(chunk: str) -> str:
 def shard_list(name: str) -> str:
     """A list of shards that a step at work reads (atlas.shard_lists)."""
     return f"{WORK}/shards/{name}.parquet"
+
+
+def task_file(label: str) -> str:
+    """The tasks of a pipeline at work (atlas.task_files); deleted afterwards."""
+    return f"{WORK}/tasks/{label.replace(' ', '-')}.tasks"
 
 
 def vocabulary_sample(model: str) -> str:

@@ -9,6 +9,7 @@ few each.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,6 @@ from vladmap.atlas.commit import commit_entry, commit_shard, reject_row
 from vladmap.atlas.image_parts import part_digests
 from vladmap.atlas.photographs import photo_bytes
 from vladmap.console import counter as progress
-from vladmap.photos.cells import joined_cells
 from vladmap.photos.headers.rows import header_row, require_file
 from vladmap.photos.ids import image_id
 from vladmap.photos.image_table import image_counts, image_table
@@ -35,11 +35,14 @@ from vladmap.photos.organise import (
     sequence_columns,
     with_zones,
 )
+from vladmap.photos.shard_homes import Home, Shard, homes_of, homes_table, placed
 from vladmap.schemas import tables
 from vladmap.schemas.ingest_tables import HEADERS
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
-from vladmap.schemas.rejects import PhotoError, RejectReason
+from vladmap.schemas.rejects import DamagedFile, PhotoError, RejectReason
 from vladmap.transforms.counters import StageCounters
+
+log = logging.getLogger("vladmap")
 
 STAGE = "ingest"
 SCAN = "scan"
@@ -221,7 +224,10 @@ def _joined(group: tuple[str, dict[str, list[Any]]]) -> Iterator[tuple[str, _Val
 
 
 class _WriteImages(beam.DoFn):
-    """The rows of a block, by cell, or by the cells that share shards: cut, and committed."""
+    """The rows of a block, by cell, or by the cells that share shards: cut, and committed.
+
+    How they are cut is kept beside them: a photograph that leaves costs its own shard only.
+    """
 
     def __init__(self, settings: OrganiseImages) -> None:
         self._root, self._fingerprint = settings.root, settings.fingerprint
@@ -230,23 +236,15 @@ class _WriteImages(beam.DoFn):
 
     def process(self, group: tuple[str, Iterable[_Values]]) -> Iterator[LedgerEntry]:
         block, members = group
-        by_cell: dict[str, list[Row]] = defaultdict(list)
-        for row in self._rows(members):
-            by_cell[row["cell"]].append(row)
-        shared: dict[str, list[str]] = defaultdict(list)
-        for cell, name in self._names(block, by_cell).items():
-            shared[name].append(cell)
-        for name, cells in sorted(shared.items()):
-            rows = [
-                row
-                for cell in sorted(cells)
-                for row in sorted(by_cell[cell], key=lambda row: row["image_id"])
-            ]
-            resolution = self._resolution if [name] != cells else None
-            for piece, start in enumerate(range(0, len(rows), self._size)):
-                shard = f"{block}-{name}-{piece:03d}"
-                task = Task(shard, name, layout.images(shard), self._fingerprint)
-                yield self._write(task, rows[start : start + self._size], resolution)
+        rows = {row["image_id"]: row for row in self._rows(members)}
+        by_cell: dict[str, list[str]] = defaultdict(list)
+        for image in sorted(rows):
+            by_cell[rows[image]["cell"]].append(image)
+        for (name, piece), images in sorted(self._shards(block, by_cell).items()):
+            shard = f"{block}-{name}-{piece:03d}"
+            task = Task(shard, name, layout.images(shard), self._fingerprint)
+            resolution = self._resolution if {cell for cell, _ in images} != {name} else None
+            yield self._write(task, [rows[image] for _, image in images], resolution)
 
     def _rows(self, members: Iterable[_Values]) -> Iterator[Row]:
         """The finished rows of `images/`."""
@@ -259,11 +257,26 @@ class _WriteImages(beam.DoFn):
                     sequence, duplicate_of = of_image[header["image_id"]]
                     yield complete_row(header, sequence, duplicate_of, self._resolution)
 
-    def _names(self, block: str, by_cell: Mapping[str, Sequence[Row]]) -> dict[str, str]:
-        """The cell that each cell's shards are called after."""
-        if block.partition("-")[0] not in self._joining:
-            return {cell: cell for cell in by_cell}
-        return joined_cells({cell: len(rows) for cell, rows in by_cell.items()}, self._size)
+    def _shards(
+        self, block: str, by_cell: Mapping[str, Sequence[str]]
+    ) -> dict[Shard, list[tuple[str, str]]]:
+        """(cell, image_id) of each shard that has any: where they were cut before, they stay."""
+        path = storage.join(self._root, layout.shard_homes(block))
+        joining = block.partition("-")[0] in self._joining
+        cut = {b"vladmap:cut": f"{self._size} {self._resolution} {joining}".encode()}
+        known: list[Home] = []
+        if storage.exists(path):
+            try:
+                table = storage.read_table(path)
+                if table.schema.metadata == cut:
+                    known = homes_of(table)
+            except (DamagedFile, ValueError) as error:
+                log.warning("%s: %s; its images are cut into shards anew", path, error)
+        shards, homes = placed(by_cell, known, self._size, joining=joining)
+        if homes != known:
+            table = homes_table(homes).replace_schema_metadata(cut)
+            storage.commit_table(self._root, layout.shard_homes(block), table)
+        return {shard: images for shard, images in shards.items() if images}
 
     def _write(self, task: Task, rows: list[Row], resolution: int | None) -> LedgerEntry:
         rows = sorted(rows, key=lambda row: row["image_id"])
