@@ -115,10 +115,6 @@ class LedgerReader:
             self._entries[stage] = self._read(stage)
         return self._entries[stage]
 
-    def known(self) -> list[str]:
-        """The stages that were asked for so far."""
-        return sorted(self._entries)
-
     def digests(self) -> dict[str, str]:
         """Digest of every committed file of the stages that were read so far, by path."""
         return {

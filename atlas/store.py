@@ -191,9 +191,9 @@ class AtlasStore:
                 if file.path not in keep:
                     storage.delete(self.path(file.path))
 
-    def fold(self) -> None:
-        """Fold the ledgers of the stages at work that have grown to many files (ledger_folds)."""
-        for stage in self.reader.known():
+    def fold(self, stages: Iterable[str]) -> None:
+        """Fold the ledgers of these stages, where they have grown to many files (ledger_folds)."""
+        for stage in stages:
             self.reader.fold(stage)
 
     def tidy(self) -> None:

@@ -55,7 +55,7 @@ def run_stages(
                     require(run, name)
                     STAGES[name].work(run)
                     record(run, name)
-                    atlas.fold()
+                    atlas.fold(step.ledger_name(options) for step in STAGES[name].steps)
                 break
             except UserError:
                 raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -29,6 +29,7 @@ from vladmap.retrieval.names import SIGMA_M
 from vladmap.retrieval.smoothing import Placed, smooth_shard
 from vladmap.schemas import tables
 from vladmap.schemas.records import FileRef, LedgerEntry, Task
+from vladmap.schemas.rejects import UserError
 from vladmap.transforms.counters import StageCounters
 from vladmap.weights.devices import gpu
 
@@ -161,9 +162,10 @@ class MergeIndex(beam.PTransform):
     def _merge(self, task: Task) -> LedgerEntry:
         model = str(dict(self.facts)["model"])
         shards = task.paths(layout.DESCRIPTORS)
-        ids = _image_ids(self.root, shards)
+        ids_of = [_image_ids(self.root, path) for path in shards]
+        ids = pa.chunked_array([chunk for each in ids_of for chunk in each.chunks], pa.string())
         files = [
-            self._commit_merged(task, role, path, len(ids))
+            self._commit_merged(task, role, path, list(map(len, ids_of)))
             for role, path in (("parts", task.output), ("places", layout.places_index(model)))
         ]
         facts = {
@@ -189,19 +191,28 @@ class MergeIndex(beam.PTransform):
         StageCounters(STAGE).add("vectors_merged", len(ids))
         return commit_entry(self.root, self.stage, task, files, counts={"vectors": len(ids)})
 
-    def _commit_merged(self, task: Task, role: str, path: str, rows: int) -> FileRef:
-        """Merge the parts of a role; a trained index of its own, for merging may fill it."""
+    def _commit_merged(self, task: Task, role: str, path: str, rows: Sequence[int]) -> FileRef:
+        """Merge the parts of a role; a trained index of its own, for merging may fill it.
+
+        `rows` are the images of each part: another number of vectors would give all that follow to
+        the wrong images. Raises UserError for such a part.
+        """
         trained = faiss_index.from_bytes(read_input(self.root, task, task.path("trained")))
 
         def codes() -> Iterator[index_parts.Codes]:
-            for part in task.paths(role):
+            for part, count in zip(task.paths(role), rows, strict=True):
                 data = np.frombuffer(read_input(self.root, task, part), np.uint8)
-                yield data.reshape(-1, trained.sa_code_size())
+                if len(data) != count * trained.sa_code_size():
+                    raise UserError(
+                        f"index: {storage.join(self.root, part)} has not one vector for each of "
+                        f"its {count} images: delete it and run the same `vladmap build` again"
+                    )
+                yield data.reshape(count, trained.sa_code_size())
 
         def write(local: str) -> None:
             index_parts.write_merged(trained, codes, local)
 
-        return commit_written(self.root, path, write, rows)
+        return commit_written(self.root, path, write, sum(rows))
 
 
 def _matrices(root: str, shards: Iterable[str]) -> faiss_index.Blocks:
@@ -212,17 +223,8 @@ def _matrices(root: str, shards: Iterable[str]) -> faiss_index.Blocks:
         start += len(matrix)
 
 
-def _image_ids(root: str, shards: Iterable[str]) -> pa.ChunkedArray:
-    return pa.chunked_array(
-        [
-            chunk
-            for path in shards
-            for chunk in storage.read_table(storage.join(root, path), ["image_id"])[
-                "image_id"
-            ].chunks
-        ],
-        pa.string(),
-    )
+def _image_ids(root: str, path: str) -> pa.ChunkedArray:
+    return storage.read_table(storage.join(root, path), ["image_id"])["image_id"]
 
 
 def load_index(

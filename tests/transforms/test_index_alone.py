@@ -102,7 +102,17 @@ def test_a_shard_without_descriptors_costs_itself_alone(atlas: Atlas, step) -> N
     assert after[lost].file.rows == 0
     rest = set(after) - {lost}
     assert all(after[shard].file == before[shard].file for shard in rest)
-    atlas.run(merge_index)
-    changed = layout.global_index if step is add else layout.places_index
-    merged = index_parts.open_index(str(atlas.root / changed(MODEL)))
-    assert merged.ntotal == 12
+
+
+@pytest.mark.parametrize("part", [layout.partial_index, layout.partial_places])
+def test_a_part_of_more_or_fewer_vectors_than_images_is_not_merged(atlas: Atlas, part) -> None:
+    """All behind it would be other images' vectors."""
+    transform, tasks, stage = merge_index(atlas)
+    path = atlas.root / part(MODEL, next(iter(atlas.ledger("describe"))))
+    whole, before = path.read_bytes(), (atlas.root / tasks[0].output).read_bytes()
+    size = len(whole) // atlas.tables("describe")[0].num_rows
+    for data in (whole[:-size], whole + whole[:size], whole[:-1]):
+        path.write_bytes(data)
+        with pytest.raises(Exception, match=f"{path.name} has not one vector"):
+            atlas.run(lambda _: (transform, tasks, stage))
+    assert (atlas.root / tasks[0].output).read_bytes() == before
