@@ -123,6 +123,25 @@ def read_bytes(path: str, at_most: int | None = None) -> bytes:
     return data
 
 
+def read_part(path: str, first: int, length: int) -> bytes:
+    """`length` bytes of a file from the byte `first` on; fewer where it ends before.
+
+    Raises OSError where it is missing or cannot be read.
+    """
+    if is_local(path):
+        with open(path, "rb", opener=open_regular) as file:
+            file.seek(first)
+            return file.read(length)
+    try:
+        with remote_files().open(path, **_as_they_are()) as remote:
+            remote.seek(first)
+            return bytes(remote.read(length))
+    except OSError:
+        raise
+    except Exception as error:  # each of Beam's filesystems raises types of its own
+        raise OSError(f"{path}: {error}") from error
+
+
 def read_whole(path: str, expected: str | None) -> bytes:
     """All bytes of a file. Raises DamagedFile if `expected` is given and is not their digest."""
     data = read_bytes(path)

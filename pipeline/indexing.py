@@ -149,7 +149,9 @@ def place_tasks(run: Run, plan: IndexPlan) -> list[Task]:
     for shard, entry in plan.descriptors.items():
         around = shards_around(shard, nearby)
         neighbours = tuple(
-            ("around", plan.descriptors[other].file.path) for other in around if other != shard
+            run.shared(("around", plan.descriptors[other].file.path))
+            for other in around
+            if other != shard
         )
         tasks.append(
             Task(

@@ -83,7 +83,9 @@ def inputs_of(
     """
     ledger, name = run.ledger(step), step.ledger_name(run.options)
     key = f":{part}" if part else ""
-    return tuple((f"{name}/{shard}{key}", ledger[shard].identity(part)) for shard in shards)
+    return tuple(
+        run.shared((f"{name}/{shard}{key}", ledger[shard].identity(part))) for shard in shards
+    )
 
 
 def image_count(run: Run) -> Callable[[Task], int]:

@@ -16,12 +16,14 @@ import apache_beam as beam
 
 from vladmap.atlas import layout, listings, storage
 from vladmap.atlas.store import AtlasStore
+from vladmap.atlas.task_files import write_tasks
 from vladmap.console.progress import Bar, counted
 from vladmap.pipeline import launch
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.stage import Step
 from vladmap.schemas.records import LedgerEntry, Task, sealed, unsealed
 from vladmap.schemas.rejects import UserError
+from vladmap.transforms.task_files import OnStoredTasks
 
 log = logging.getLogger("vladmap")
 
@@ -57,11 +59,16 @@ class Run:
     """The number of the current stage, from 1, and the number of stages in this run."""
     rate_options: Mapping[str, Any] = field(default_factory=dict)
     """Those of RATE_OPTIONS that the current stage declares, with their values."""
+    _pairs: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict, repr=False)
 
     @property
     def in_process(self) -> bool:
         """Whether the workers live in this process, so that they can use all its cores."""
         return launch.in_process(self.beam_args)
+
+    def shared(self, pair: tuple[str, str]) -> tuple[str, str]:
+        """The same pair, held once: tasks name the shards around them, and these each other."""
+        return self._pairs.setdefault(pair, pair)
 
     def ledger(self, step: Step, *, refresh: bool = False) -> dict[str, LedgerEntry]:
         """The ledger of a step in this run's atlas, with this run's options."""
@@ -147,7 +154,10 @@ class Run:
         known = self.atlas.digests()
         return [
             replace(
-                task, digests=tuple((path, known[path]) for _, path in task.reads if path in known)
+                task,
+                digests=tuple(
+                    self.shared((path, known[path])) for _, path in task.reads if path in known
+                ),
             )
             for task in tasks
         ]
@@ -181,14 +191,20 @@ class Run:
     ) -> None:
         """Run `transform` over `tasks` in one Beam pipeline, to its end.
 
-        A shuffle lets the runner spread tasks over its workers; a bundle may hold several. `here`
-        keeps the work in this process, whatever the runner.
+        A shuffle lets the runner spread tasks over its workers; a bundle may hold several. Beam
+        carries where the tasks lie in a file. `here` keeps the work in this process, whatever the
+        runner.
         """
+        stored = write_tasks(self.atlas.root, label, tasks)
 
         def build(pipeline: beam.Pipeline) -> None:
-            pipeline | beam.Create(list(tasks)) | beam.Reshuffle() | label >> transform
+            work = OnStoredTasks(self.atlas.root, transform)
+            pipeline | beam.Create(stored) | beam.Reshuffle() | label >> work
 
-        _, metrics = launch.run(() if here else self.beam_args, label, build)
+        try:
+            _, metrics = launch.run(() if here else self.beam_args, label, build)
+        finally:
+            storage.delete(self.atlas.path(layout.task_file(label)))
         if metrics:
             self._store(layout.METRICS, label, metrics)
 

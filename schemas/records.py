@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -93,6 +94,13 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _shared(inputs: Any) -> Any:
+    """The same mapping, its words held once for all entries: a shard is an input of all around."""
+    if not _is_mapping(inputs, str):
+        return inputs  # from_record refuses it
+    return {sys.intern(key): sys.intern(value) for key, value in inputs.items()}
+
+
 def _is_mapping(value: object, kind: type) -> bool:
     return isinstance(value, dict) and all(
         isinstance(part, kind) and not isinstance(part, bool) for part in value.values()
@@ -164,7 +172,7 @@ class LedgerEntry:
                 stage=plain_name(record["stage"]),
                 shard=plain_name(record["shard"]),
                 fingerprint=record["fingerprint"],
-                inputs=record["inputs"],
+                inputs=_shared(record["inputs"]),
                 files=(main, *(FileRef(**other) for other in record["others"])),
                 content=record["content"],
                 counts=record["counts"],
@@ -183,6 +191,10 @@ class LedgerEntry:
         return entry
 
 
+_TASK_NAMES = ("shard", "cell", "output", "fingerprint")
+_TASK_PAIRS = ("reads", "inputs", "digests")
+
+
 @dataclass(frozen=True, order=True)
 class Task:
     """One shard of work as it passes through Beam: names and settings, never data.
@@ -191,7 +203,7 @@ class Task:
     (`images`, `descriptors`, ...); several files may have the same role. Paths are relative to the
     atlas. `inputs` is copied into the ledger entry; `output` is the path of the main file.
     `digests` has (path, digest) of the files read, as far as the ledger had them when the task was
-    made.
+    made. `stored` says where the task lies in a file (atlas.task_files), if it was read from one.
     """
 
     shard: str
@@ -201,6 +213,20 @@ class Task:
     reads: tuple[tuple[str, str], ...] = ()
     inputs: tuple[tuple[str, str], ...] = ()
     digests: tuple[tuple[str, str], ...] = ()
+    stored: tuple[str, str, int, int, str] | None = field(default=None, compare=False)
+
+    def record(self) -> dict[str, Any]:
+        """The task as JSON's types."""
+        return {name: getattr(self, name) for name in (*_TASK_NAMES, *_TASK_PAIRS)}
+
+    @staticmethod
+    def from_record(
+        record: Mapping[str, Any], stored: tuple[str, str, int, int, str] | None = None
+    ) -> Task:
+        """The inverse of `record`."""
+        names = {name: record[name] for name in _TASK_NAMES}
+        pairs = {name: tuple((a, b) for a, b in record[name]) for name in _TASK_PAIRS}
+        return Task(**names, **pairs, stored=stored)
 
     @functools.cached_property
     def digest_of(self) -> Mapping[str, str]:

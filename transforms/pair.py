@@ -23,6 +23,7 @@ from apache_beam.utils.shared import Shared
 from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_shard
 from vladmap.atlas.shard_lists import read_shard_list
+from vladmap.atlas.task_files import read_task
 from vladmap.console import counter as progress
 from vladmap.retrieval.candidates import (
     GLOBAL,
@@ -104,7 +105,11 @@ class PairImages(beam.PTransform):
             | "Neighbours" >> beam.FlatMap(_neighbours, self.settings.following)
         )
         return (
-            {"task": tasks | beam.Map(lambda task: (task.shard, task)), "neighbours": neighbours}
+            {
+                # Not the task with the names of all around it, where it can be read again.
+                "task": tasks | beam.Map(lambda task: (task.shard, task.stored or task)),
+                "neighbours": neighbours,
+            }
             | beam.CoGroupByKey()
             | beam.ParDo(_Pair(self.root, self.settings, Shared()))
         )
@@ -199,7 +204,8 @@ class _Pair(beam.DoFn):
 
     def process(self, element: tuple[str, dict[str, list[Any]]]) -> Iterator[LedgerEntry]:
         _, parts = element
-        for task in parts["task"]:
+        for each in parts["task"]:
+            task = each if isinstance(each, Task) else read_task(each, self._root)
             yield self._pair(task, map(Neighbour._make, sorted(parts["neighbours"])))
 
     def _pair(self, task: Task, neighbours: Iterable[Neighbour]) -> LedgerEntry:
