@@ -75,7 +75,7 @@ def _one_lens(run: Run, entry: LedgerEntry) -> pa.Table:
 def _fingerprint(run: Run, images: int, known: LedgerEntry | None) -> str:
     """The fingerprint of a choice among so many images; that of the known one if it is final."""
     fingerprints = [
-        CAMERAS.fingerprint(detector=run.options.features, images=count)
+        CAMERAS.fingerprint_of(run.options, images=count)
         for count in range(1, min(images, _CAMERA_IMAGES) + 1)
     ]
     settled = known is not None and known.counts.get("images", 0) >= TRIAL_IMAGES

@@ -9,28 +9,35 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
+
+from vladmap.atlas import layout, storage
 from vladmap.atlas.store import AtlasStore
 from vladmap.console.numbers import human_bytes
 from vladmap.console.progress import counted
 from vladmap.features.registry import feature_kind, matching_device
 from vladmap.pipeline import estimate, launch
-from vladmap.pipeline.build import absolute, kept_options
 from vladmap.pipeline.collection import Listing, list_collection
 from vladmap.pipeline.ledgers import image_shards
-from vladmap.pipeline.measured import calibrate, dimension_of, rates_of_atlas
-from vladmap.pipeline.option_values import NOT_STORED
+from vladmap.pipeline.measured import (
+    bytes_of_folders,
+    calibrate,
+    dimension_of,
+    rates_of_atlas,
+)
 from vladmap.pipeline.options import BuildOptions, reduced_to
 from vladmap.pipeline.planning import plan
 from vladmap.pipeline.rates import DEFAULT, Rates, read_rates
 from vladmap.pipeline.readiness import ready
 from vladmap.pipeline.run import Run
-from vladmap.pipeline.stage import Stage
 from vladmap.pipeline.stages import STAGES
 from vladmap.pipeline.stages.describe import DESCRIBE, VOCABULARY
 from vladmap.pipeline.stages.index import INDEX, PARTS, PLACES, TRAIN
 from vladmap.pipeline.stages.pair import PAIR
 from vladmap.pipeline.stages.verify import CAMERAS, FEATURES, VERIFY
+from vladmap.pipeline.staleness import images_to_do
 from vladmap.pipeline.vocabulary import sample_size
+from vladmap.schemas.rejects import DamagedFile
 from vladmap.weights.devices import CPU
 
 _ENOUGH_IMAGES = 200
@@ -72,17 +79,18 @@ def describe_work(
     run = Run(atlas, options, beam_words)
     listing = list_collection(options.images) if reads_collection else None
     lines, images, fresh = _collection(run, listing)
+    known, dimension, notes = _rates(run, listing, names, costing)
+    amounts = _amounts(run, images, fresh, listing, dimension)
     for stage in stages:
         if stage.estimate is not None:
-            lines += stage.estimate(run, images)
-    known, dimension, notes = _rates(run, listing, names, costing)
-    amounts = _amounts(run, stages, images, fresh, listing, dimension)
+            lines += stage.estimate(run, amounts.images)
     workers = costing.workers or launch.worker_count(beam_words)
     found = estimate.costs(stages, options, amounts, known, workers, _on_gpu(options))
     sizes = estimate.bytes_on_disk(amounts, known)
+    most = estimate.most_on_disk(amounts, known)
     paid = estimate.money(found, sum(sizes.values()), costing.prices)
-    checks = ready(options, beam_words, max(0.0, sum(sizes.values()) - _written(run)))
-    lines += [*_table(found, workers, known), *notes, *_totals(found, sizes, paid, workers)]
+    checks = ready(options, beam_words, max(0.0, sum(most.values()) - _written(run)))
+    lines += [*_table(found, workers, known), *notes, *_totals(found, sizes, most, paid, workers)]
     lines += [
         f"{'check' if check.good else 'WARNING':<12}{check.about}: {check.text}" for check in checks
     ]
@@ -93,6 +101,7 @@ def describe_work(
         "workers": workers,
         "steps": [dataclasses.asdict(cost) for cost in found],
         "bytes": sizes,
+        "most_bytes": most,
         "money": paid,
         "checks": [dataclasses.asdict(check) for check in checks],
         "rates": _joined(known).to_json(),
@@ -100,19 +109,37 @@ def describe_work(
     return DryRun(lines, figures)
 
 
-def _collection(run: Run, listing: Listing | None) -> tuple[list[str], int, int]:
-    """Lines on the photographs, how many there are, and how many of them are to be read."""
+def _collection(run: Run, listing: Listing | None) -> tuple[list[str], int, tuple[int, int]]:
+    """Lines on the photographs, how many there are, how many of them are to be read, and how many
+    that were read are no more as they were."""
     if listing is None:
         images = sum(entry.counts["images"] for entry in image_shards(run).values())
-        return [f"atlas       {run.atlas.root}: {images} images"], images, 0
+        return [f"atlas       {run.atlas.root}: {images} images"], images, (0, 0)
     planned = plan(run.atlas, listing, run.options.shard_images, write=False)
     images = listing.table.num_rows
+    gone = planned.dead.num_rows - _known_dead(run, planned.dead)
     lines = [
         f"collection  {listing.root}: {images} images, {human_bytes(listing.bytes)}",
         *(f"note        {note}" for note in listing.notes),
         f"to read     {planned.fresh} images new or changed, {images - planned.fresh} known",
     ]
-    return lines, images, planned.fresh
+    if gone:
+        lines.append(
+            f"gone        {gone} are changed or no more: the shards they lay in are redone"
+        )
+    return lines, images, (planned.fresh, gone)
+
+
+def _known_dead(run: Run, dead: pa.Table) -> int:
+    """How many of the photographs that are gone the last run knew to be."""
+    try:
+        known = storage.read_table(run.atlas.path(layout.DEAD), dead.column_names)
+    except (OSError, DamagedFile):
+        return 0
+    rows = [
+        set(map(tuple, zip(*table.to_pydict().values(), strict=True))) for table in (known, dead)
+    ]
+    return len(rows[0] & rows[1])
 
 
 def _rates(
@@ -140,9 +167,8 @@ def _rates(
 
 def _amounts(
     run: Run,
-    stages: Sequence[Stage],
     images: int,
-    fresh: int,
+    fresh: tuple[int, int],
     listing: Listing | None,
     dimension: int,
 ) -> estimate.Amounts:
@@ -150,41 +176,20 @@ def _amounts(
     size = listing.bytes / max(1, images) if listing is not None else 0.0
     paired = sum(entry.file.rows for entry in run.ledger(PAIR).values())
     there = sum(entry.counts["images"] for entry in image_shards(run).values())
+    left = images_to_do(run, images, *fresh)
+    usable = min(images, there + fresh[0])
     most = min(options.near + options.everywhere + options.following, (images - 1) / 2)
     return estimate.Amounts(
-        images=images,
+        images=usable,
         bytes_each=size,
         pairs_each=paired / there if paired and there >= _ENOUGH_IMAGES else most,
         cameras=max(1, len(run.ledger(CAMERAS))),
         dimension=dimension,
-        fresh=_fresh(run, stages, images, fresh),
+        fresh=left,
         at_most={"vocabulary": sample_size(options)},
+        there=there,
+        written=bytes_of_folders(run),
     )
-
-
-def _fresh(run: Run, stages: Sequence[Stage], images: int, unread: int) -> dict[str, int]:
-    """Images that each step has yet to do, by its title.
-
-    Where an option that a stage reads is not what the last whole build had, all are to do, there
-    and in the stages that follow.
-    """
-    counts = {shard: entry.counts["images"] for shard, entry in image_shards(run).items()}
-    before, now = kept_options(run.atlas), absolute(run.options)
-    stale, found = False, {}
-    for stage in STAGES.values():
-        names = [name for name in stage.options if name not in (*NOT_STORED, "images")]
-        stale |= before is not None and any(
-            getattr(before, name) != getattr(now, name) for name in names
-        )
-        for step in stage.steps:
-            ledger = run.ledger(step)
-            done = sum(counts.get(shard, 0) for shard in ledger)
-            if not any(shard in counts for shard in ledger):
-                # Of a collection that has not grown: one task, or what is not cut into shards.
-                done = images - unread if ledger else 0
-            found[step.title] = images if stale else max(0, images - done)
-    chosen = {step.title for stage in stages for step in stage.steps}
-    return {title: count for title, count in found.items() if title in chosen}
 
 
 def _on_gpu(options: BuildOptions) -> set[str]:
@@ -240,6 +245,7 @@ def _table(found: Sequence[estimate.Cost], workers: int, known: Sequence[Rates])
 def _totals(
     found: Sequence[estimate.Cost],
     sizes: dict[str, float],
+    most_bytes: dict[str, float],
     paid: dict[str, float],
     workers: int,
 ) -> list[str]:
@@ -260,7 +266,9 @@ def _totals(
     whole = human_bytes(sum(sizes.values()))
     parts = sorted(sizes.items(), key=lambda item: -item[1])[:4]
     shown = ", ".join(f"{name} {human_bytes(size)}" for name, size in parts)
-    lines.append(f"bytes       {whole} in the whole atlas: {shown}")
+    most_of_all = human_bytes(sum(most_bytes.values()))
+    bound = f", at most some {most_of_all}" if most_of_all != whole else ""
+    lines.append(f"bytes       {whole} in the whole atlas{bound}: {shown}")
     if paid:
         each = ", ".join(f"{name} {amount:,.2f}" for name, amount in paid.items())
         lines.append(f"money       {sum(paid.values()):,.2f} at the prices given: {each}")
@@ -280,13 +288,18 @@ def _joined(known: Sequence[Rates]) -> Rates:
     """The rates that count, as one file: `--rates` reads what `--json` says under `rates`."""
     steps: dict[str, tuple[Any, ...]] = {}
     sizes: dict[str, float] = {}
+    most: dict[str, float] = {}
     for rates in reversed(known):
         for step in {rate.step for rate in rates.rates}:
             steps[step] = tuple(rates.of(step))
+        # A bound is of the same source as the mean that it is a bound of.
+        most = {name: size for name, size in most.items() if name not in rates.bytes}
         sizes |= rates.bytes
+        most |= rates.most
     return Rates(
         "; ".join(rates.source for rates in known),
         tuple(rate for _, found in sorted(steps.items()) for rate in found),
         dict(sorted(sizes.items())),
+        dict(sorted(most.items())),
         max(rates.start_s for rates in known),
     )

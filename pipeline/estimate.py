@@ -7,21 +7,25 @@ says for a unit, and workers beside each other take whole tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from vladmap.mapping.tiles import expected_tiles
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.rates import (
     EACH_IMAGE,
     EACH_NUMBER,
     EACH_PAIR,
+    MADE_BY,
     Rates,
     at_size,
 )
 from vladmap.pipeline.stage import Stage, Step
+from vladmap.pipeline.stages import STAGES
 
 _IMAGES, _TILES, _PAIRS, _CAMERAS, _INDICES = "images", "tiles", "pairs", "cameras", "indices"
 _VECTORS = "vectors"
+_STEPS = {step.title: step for stage in STAGES.values() for step in stage.steps}
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Amounts:
     `fresh` are by the step's title; a step that is not named has all images to do. `at_most` bounds
     a step that looks at a sample. `bytes_each` is the mean size of a photograph's file,
     `pairs_each` the candidate pairs of an image, `dimension` the numbers of a descriptor (0: not
-    known yet).
+    known yet). `there` are the photographs that the atlas has, `written` the bytes of each of its
+    folders.
     """
 
     images: int
@@ -41,13 +46,21 @@ class Amounts:
     dimension: int = 0
     fresh: Mapping[str, int] | None = None
     at_most: Mapping[str, int] | None = None
+    there: int = 0
+    written: Mapping[str, float] = field(default_factory=dict)
 
     def to_do(self, step: Step) -> int:
-        """Images that a step has yet to do. What is one task is done again when any is new."""
-        fresh = self.images if self.fresh is None else self.fresh.get(step.title, self.images)
-        if step.alone or step.unit == _TILES:
-            fresh = self.images if fresh else 0
+        """Images that a step has yet to do, or those of the sample that it looks at."""
+        fresh = self.left(step.title)
         return min(fresh, (self.at_most or {}).get(step.title, fresh))
+
+    def left(self, title: str) -> int:
+        """Images that a step has yet to do. What is one task is done again when any is new."""
+        step = _STEPS[title]
+        fresh = self.images if self.fresh is None else self.fresh.get(title, self.images)
+        if step.alone or step.unit == _TILES:
+            return self.images if fresh else 0
+        return fresh
 
 
 @dataclass(frozen=True)
@@ -140,8 +153,8 @@ def _work(
         pairs = round(images * amounts.pairs_each)
         return pairs, _PAIRS, amounts.bytes_each, shards, full * amounts.pairs_each
     if step.unit == _TILES:
-        tiles = max(1, math.ceil(images / options.tile_images))
-        return images, _IMAGES, images / tiles, tiles, images / tiles
+        tiles, each = expected_tiles(images, options.tile_images)
+        return tiles * each, _IMAGES, float(each), max(1, tiles), float(each)
     if step.unit == _CAMERAS:
         cameras = amounts.cameras if images else 0
         return cameras, _CAMERAS, amounts.bytes_each, max(1, cameras), 1.0
@@ -171,18 +184,40 @@ def seconds_each(step: str, size: float, known: Sequence[Rates]) -> tuple[float 
 def bytes_on_disk(amounts: Amounts, known: Sequence[Rates]) -> dict[str, float]:
     """Bytes of each folder of the whole atlas; those that nothing is known of are left out.
 
-    That of descriptors goes by their numbers, and is left out while these are not known.
+    What stands and is not to be made anew counts as it is, the rest by what an image, a pair or a
+    number of a descriptor takes on average. That of descriptors is left out while the numbers of
+    one are not known.
     """
-    counts = {
-        **dict.fromkeys(EACH_IMAGE, float(amounts.images)),
-        **dict.fromkeys(EACH_PAIR, amounts.images * amounts.pairs_each),
-        **dict.fromkeys(EACH_NUMBER, float(amounts.images * amounts.dimension)),
+    return _on_disk(amounts, known, lambda rates, folder: rates.bytes[folder])
+
+
+def most_on_disk(amounts: Amounts, known: Sequence[Rates]) -> dict[str, float]:
+    """The same, were what is to be made as large as in the shard that had most of it."""
+
+    def largest(rates: Rates, folder: str) -> float:
+        return max(rates.bytes[folder], rates.most.get(folder, 0.0))
+
+    return _on_disk(amounts, known, largest)
+
+
+def _on_disk(
+    amounts: Amounts, known: Sequence[Rates], size_of: Callable[[Rates, str], float]
+) -> dict[str, float]:
+    units = {
+        **dict.fromkeys(EACH_IMAGE, 1.0),
+        **dict.fromkeys(EACH_PAIR, amounts.pairs_each),
+        **dict.fromkeys(EACH_NUMBER, float(amounts.dimension)),
     }
     found = {}
-    for folder, count in counts.items():
-        each = next((rates.bytes[folder] for rates in known if folder in rates.bytes), None)
-        if each is not None and count:
-            found[folder] = each * count
+    for folder, an_image in units.items():
+        left = amounts.left(MADE_BY[folder])
+        stands = amounts.images - left if amounts.there else 0
+        size = amounts.written.get(folder, 0.0) * stands / max(1, amounts.there)
+        source = next((rates for rates in known if folder in rates.bytes), None)
+        if source is not None:
+            size += size_of(source, folder) * an_image * left
+        if size:
+            found[folder] = size
     return found
 
 

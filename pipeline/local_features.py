@@ -29,7 +29,7 @@ def extract_features(run: Run) -> dict[str, LedgerEntry]:
         task_per_shard(
             run,
             partial(layout.features, options.features),
-            FEATURES.fingerprint(detector=options.features),
+            FEATURES.fingerprint_of(options),
             "features",
         ),
         ExtractFeatures(

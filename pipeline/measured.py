@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import logging
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,13 +28,16 @@ from vladmap.pipeline.rates import EACH_IMAGE, EACH_NUMBER, EACH_PAIR, Rate, Rat
 from vladmap.pipeline.run import RATE_OPTIONS, Run
 from vladmap.pipeline.stages import STAGES
 from vladmap.pipeline.stages.describe import DESCRIBE
+from vladmap.pipeline.stages.ingest import INGEST
 from vladmap.pipeline.stages.pair import PAIR
 from vladmap.pipeline.stages.reconstruct import RECONSTRUCT
+from vladmap.pipeline.stages.verify import FEATURES, VERIFY
 from vladmap.schemas.rejects import DamagedFile, UserError
 
 log = logging.getLogger("vladmap")
 
 _LEAST_SECONDS = 1e-6
+_ENOUGH_UNITS = 10
 _SAMPLE = (4, 16)
 """Photographs of the two builds of a calibration: what the second takes longer is theirs."""
 
@@ -61,7 +65,7 @@ def rates_of_atlas(run: Run) -> Rates:
             size = units / max(1, len(run.ledger(RECONSTRUCT)))
         seconds = said["seconds"] * said.get("workers", 1)
         found.append(Rate(step, max(_LEAST_SECONDS, seconds / units), size))
-    return Rates("this atlas's last runs", tuple(found), _bytes_of(run))
+    return Rates("this atlas's last runs", tuple(found), _bytes_of(run), _most_of(run))
 
 
 def _images_of_tiles(run: Run) -> int:
@@ -91,13 +95,40 @@ def _bytes_of(run: Run) -> dict[str, float]:
         **dict.fromkeys(EACH_PAIR, pairs),
         **dict.fromkeys(EACH_NUMBER, images * dimension_of(run)),
     }
-    sizes = dict.fromkeys(units, 0)
+    sizes = bytes_of_folders(run)
+    return {name: sizes[name] / units[name] for name in units if name in sizes and units[name]}
+
+
+def bytes_of_folders(run: Run) -> dict[str, float]:
+    """Bytes of each folder of the atlas that the ledger knows."""
+    sizes: dict[str, float] = defaultdict(float)
     for ledger in run.atlas.stage_names():
         for entry in run.atlas.ledger(ledger).values():
             for file in entry.files:
-                if (folder := layout.top(file.path)) in sizes:
-                    sizes[folder] += file.bytes
-    return {name: sizes[name] / units[name] for name in units if sizes[name] and units[name]}
+                sizes[layout.top(file.path)] += file.bytes
+    return dict(sizes)
+
+
+def _most_of(run: Run) -> dict[str, float]:
+    """Bytes an image or a pair in the shard that has most of them, of folders with several."""
+    images = {shard: entry.counts["images"] for shard, entry in image_shards(run).items()}
+    pairs = {shard: entry.file.rows for shard, entry in run.ledger(PAIR).items()}
+    found = {}
+    for folder, step, units in (
+        (layout.IMAGES, INGEST, images),
+        (layout.FEATURES, FEATURES, images),
+        (layout.PAIRS, PAIR, pairs),
+        (layout.TWO_VIEWS, VERIFY, pairs),
+    ):
+        # Of a few a shard's own bytes are most.
+        each = [
+            sum(file.bytes for file in entry.files if layout.top(file.path) == folder) / count
+            for shard, entry in run.ledger(step).items()
+            if (count := units.get(shard, 0)) >= _ENOUGH_UNITS
+        ]
+        if len(each) > 1:
+            found[folder] = max(each)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,6 @@ from vladmap.transforms.rerank import RerankSettings
 
 def pair_tasks(run: Run) -> list[Task]:
     """One task for each shard: pair its images with those of the same shard and of earlier ones."""
-    options = run.options
     descriptors = dict(sorted(run.ledger(DESCRIBE).items()))
     sequences = _sequences(run)
     nearby: Nearby[str] = Nearby()
@@ -37,29 +36,16 @@ def pair_tasks(run: Run) -> list[Task]:
         nearby.add(shard_cell(shard), shard)
         # Shards come in the order of their names: what is in `nearby` came before, or is itself.
         around = shards_around(shard, nearby)
-        fingerprint = PAIR.fingerprint(
-            model=options.model,
-            near=options.near,
-            reach_m=options.reach_m,
-            everywhere=options.everywhere,
-            following=options.following,
-            gps_sigma_m=options.gps_sigma_m,
-            rerank=_rerank_choice(run),
-            sequences=sequences.get(shard, ""),
-            # The factory that is chosen by the size of the collection changes as it grows; pairs
-            # made with an earlier one stay valid. Only --factory makes them stale.
-            factory=options.factory,
-            # If larger photographs are allowed, existing shards gain images, and later shards
-            # must be paired with these.
-            max_pixels=options.max_pixels,
-        )
+        fingerprint = PAIR.fingerprint_of(run.options, sequences=sequences.get(shard, ""))
         tasks.append(
             Task(
                 shard,
                 shard_cell(shard),
                 layout.pairs(shard),
                 fingerprint,
-                reads=tuple((layout.DESCRIPTORS, descriptors[near].file.path) for near in around),
+                reads=tuple(
+                    run.shared((layout.DESCRIPTORS, descriptors[near].file.path)) for near in around
+                ),
                 inputs=(
                     *inputs_of(run, DESCRIBE, around),
                     *inputs_of(run, INGEST, around, "places"),
@@ -105,19 +91,6 @@ def _sequences(run: Run) -> dict[str, str]:
         parts.append(table.append_column("shard", places))
     pairs = neighbour_ids(pa.concat_tables(parts), list(shards), run.options.following)
     return {shard: storage.digest(ids.tobytes()) for shard, ids in pairs}
-
-
-def _rerank_choice(run: Run) -> tuple[str, ...] | None:
-    """The settings that re-ranking depends on; None without re-ranking."""
-    options = run.options
-    if options.rerank == "none":
-        return None
-    evidence = (
-        options.features
-        if options.rerank in RERANKING_BY_FEATURES
-        else f"size {options.patch_size}"
-    )
-    return options.rerank, evidence, str(options.rerank_candidates)
 
 
 def rerank_settings(run: Run) -> RerankSettings:

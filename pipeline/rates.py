@@ -33,7 +33,20 @@ EACH_NUMBER = ("descriptors", "index", "work")
 _PATCHES = "patches"
 """In a condition beside the options: whether images are described with patches."""
 
-_KEYS = {"source", "start_s", "rate", "bytes"}
+MADE_BY = {
+    "images": "ingest",
+    "features": "features",
+    "tiles": "reconstruct",
+    "model": "merge",
+    "pairs": "pair",
+    "two_views": "verify",
+    "descriptors": "describe",
+    "index": "merge index",
+    "work": "index",
+}
+"""Titles of the steps that write these folders, or most of them."""
+
+_KEYS = {"source", "start_s", "rate", "bytes", "most"}
 _RATE_KEYS = {"step", "seconds", "per_second", "size", "when"}
 
 
@@ -55,13 +68,15 @@ class Rates:
     """Rates of one worker, and bytes on disk, as one `source` knows them.
 
     `bytes` has for folders of the atlas bytes an image (EACH_IMAGE), a pair (EACH_PAIR) or a number
-    of all descriptors (EACH_NUMBER). `start_s` are the seconds that each of a build's pipelines
+    of all descriptors (EACH_NUMBER), on average; `most` those of the shard that had most of them,
+    where several were seen. `start_s` are the seconds that each of a build's pipelines
     takes until its workers work.
     """
 
     source: str
     rates: tuple[Rate, ...] = ()
     bytes: Mapping[str, float] = field(default_factory=dict)
+    most: Mapping[str, float] = field(default_factory=dict)
     start_s: float = 0.0
 
     def of(self, step: str) -> list[Rate]:
@@ -81,6 +96,7 @@ class Rates:
             "start_s": self.start_s,
             "rate": found,
             "bytes": dict(self.bytes),
+            "most": dict(self.most),
         }
 
 
@@ -136,9 +152,11 @@ def _checked(at: str, content: Any, options: BuildOptions) -> Rates:
     if not isinstance(source, str) or not source:
         raise UserError(f"{at}: `source` must say in words where the rates were measured")
     entries, folders = content.get("rate", []), content.get("bytes", {})
-    if not isinstance(entries, list) or not isinstance(folders, dict):
-        raise UserError(f"{at}: `rate` is a list of tables, `bytes` one table")
+    most = content.get("most", {})
+    if not (isinstance(entries, list) and isinstance(folders, dict) and isinstance(most, dict)):
+        raise UserError(f"{at}: `rate` is a list of tables, `bytes` and `most` are one table each")
     _known(f"{at}, bytes", folders, {*EACH_IMAGE, *EACH_PAIR, *EACH_NUMBER})
+    _known(f"{at}, most", most, set(folders))
     rates = tuple(
         rate for entry in entries if (rate := _rate(f"{at}, rate", entry, options)) is not None
     )
@@ -150,6 +168,7 @@ def _checked(at: str, content: Any, options: BuildOptions) -> Rates:
         source,
         rates,
         {name: _number(f"{at}, bytes: {name}", value) for name, value in folders.items()},
+        {name: _number(f"{at}, most: {name}", value) for name, value in most.items()},
         _number(f"{at}: start_s", content.get("start_s", 0.0)),
     )
 

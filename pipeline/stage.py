@@ -7,7 +7,7 @@ that `--help` does not wait; the functions that it names import what they need w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 LIGHT_ROWS = 10_000
 """Rows of tables that this process works on itself where workers are elsewhere, at most."""
+
+
+def _none(options: BuildOptions) -> Mapping[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class Step:
     count. The ledger of an `internal` step is read by no other stage. A step that is `alone` is one
     task: more workers do not make it faster. A `light` step works on rows of tables, not on
     photographs: for up to LIGHT_ROWS it takes less time than an engine's pipeline takes to start.
+
+    The rest tells what makes its results stale. `settings` are what its fingerprint takes from the
+    options: all that it holds, where the step is `told`. `after` has the titles of the steps whose
+    results it reads, as `title:setting` where only that setting of theirs concerns it. What a
+    `lasting` step made stays when the collection grows.
     """
 
     name: str
@@ -42,6 +51,10 @@ class Step:
     internal: bool = False
     alone: bool = False
     light: bool = False
+    settings: Callable[[BuildOptions], Mapping[str, Any]] = _none
+    told: bool = False
+    after: tuple[str, ...] = ()
+    lasting: bool = False
 
     @property
     def title(self) -> str:
@@ -60,6 +73,10 @@ class Step:
         from vladmap.atlas.fingerprints import fingerprint
 
         return fingerprint(self.name, self.version, **settings)
+
+    def fingerprint_of(self, options: BuildOptions, **more: Any) -> str:
+        """The fingerprint with its `settings` of these options, and `more` than those."""
+        return self.fingerprint(**self.settings(options), **more)
 
 
 @dataclass(frozen=True)

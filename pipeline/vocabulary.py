@@ -14,7 +14,6 @@ from vladmap.pipeline.ledgers import image_shards
 from vladmap.pipeline.options import (
     BuildOptions,
     learning_options,
-    precision_asked_for,
     precision_of,
     reduced_to,
 )
@@ -27,7 +26,7 @@ from vladmap.transforms.learn import LearnVocabulary, Reading
 
 log = logging.getLogger("vladmap")
 
-_WEIGHTS = "weights"
+WEIGHTS = "weights"
 """The name of the only shard in the ledger of a vocabulary."""
 
 
@@ -37,28 +36,28 @@ def model_weights(run: Run, settings: ModelSettings) -> LedgerEntry:
     Raises UserError for a checkpoint that cannot be read.
     """
     options = run.options
-    dimension, precision = reduced_to(options), precision_asked_for(options)
     checkpoint = _read_checkpoint(options.checkpoint)
-    fingerprint = VOCABULARY.fingerprint(
-        model=options.model,
-        checkpoint=storage.digest(checkpoint) if checkpoint else "",
-        clusters=options.clusters,
-        whiten=options.whiten,
-        dimension=dimension,
-        learn=options.learn,
-        images=options.vocabulary_images,
-        seed=options.seed,
-        patches=(options.patch_dimension, options.patch_size) if settings.patch_size else None,
-        # Reduction and whitening are fitted to descriptors, which depend on the precision.
-        **({"precision": precision} if precision != "float32" else {}),
-    )
-    committed = run.ledger(VOCABULARY).get(_WEIGHTS)
+    fingerprint = _fingerprint(options, checkpoint)
+    committed = run.ledger(VOCABULARY).get(WEIGHTS)
     if committed and committed.fingerprint == fingerprint and not options.relearn:
         return committed
     whole = _whole_weights(options, checkpoint)
     if whole:
         return _keep_weights(run, settings, whole, fingerprint)
     return _learn_weights(run, settings, fingerprint)
+
+
+def weights_fingerprint(options: BuildOptions) -> str:
+    """The fingerprint of the weights that these options ask for.
+
+    Raises UserError for a checkpoint that cannot be read.
+    """
+    return _fingerprint(options, _read_checkpoint(options.checkpoint))
+
+
+def _fingerprint(options: BuildOptions, checkpoint: bytes | None) -> str:
+    given = storage.digest(checkpoint) if checkpoint else ""
+    return VOCABULARY.fingerprint_of(options, checkpoint=given)
 
 
 def _read_checkpoint(path: str) -> bytes | None:
@@ -88,10 +87,10 @@ def _keep_weights(run: Run, settings: ModelSettings, whole: bytes, fingerprint: 
         )
     if settings.patch_size:
         patch_dimension(options.model, whole)
-    run.atlas.forget(ledger_name, [_WEIGHTS])
+    run.atlas.forget(ledger_name, [WEIGHTS])
     file = storage.commit_file(root, layout.model_checkpoint(options.model), whole, 1)
-    task = Task(_WEIGHTS, NO_CELL, file.path, fingerprint)
-    entry = run.ledger(VOCABULARY)[_WEIGHTS] = commit_entry(root, ledger_name, task, [file])
+    task = Task(WEIGHTS, NO_CELL, file.path, fingerprint)
+    entry = run.ledger(VOCABULARY)[WEIGHTS] = commit_entry(root, ledger_name, task, [file])
     return entry
 
 
@@ -103,17 +102,17 @@ def _learn_weights(run: Run, settings: ModelSettings, fingerprint: str) -> Ledge
     sample = lowest_rows(root, shards, learning.sample_images)
     listed = layout.vocabulary_sample(options.model)
     storage.commit_table(root, listed, sample)
-    run.atlas.forget(ledger_name, [_WEIGHTS])
+    run.atlas.forget(ledger_name, [WEIGHTS])
     output = layout.model_weights(options.model)
     ledger = run.execute(
         VOCABULARY,
-        [Task(_WEIGHTS, NO_CELL, output, fingerprint, (("sample", listed),))],
+        [Task(WEIGHTS, NO_CELL, output, fingerprint, (("sample", listed),))],
         LearnVocabulary(ledger_name, Reading(root, settings.threads, options.max_pixels), learning),
         count=lambda task: sample.num_rows,
         device=options.device,
     )
     storage.delete(run.atlas.path(listed))  # nothing reads it again
-    return ledger[_WEIGHTS]
+    return ledger[WEIGHTS]
 
 
 def _learning(options: BuildOptions, patch_size: int) -> LearningSettings:

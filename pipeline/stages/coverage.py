@@ -9,7 +9,14 @@ from vladmap.pipeline.stage import Stage, Step
 if TYPE_CHECKING:
     from vladmap.pipeline.run import Run
 
-COVERAGE = Step("coverage", unit="images", alone=True, light=True)
+COVERAGE = Step(
+    "coverage",
+    unit="images",
+    alone=True,
+    light=True,
+    told=True,
+    after=("organise", "describe", "features", "merge"),
+)
 
 
 def work(run: Run) -> None:
@@ -28,7 +35,7 @@ def work(run: Run) -> None:
         "all",
         NO_CELL,
         layout.COVERAGE,
-        COVERAGE.fingerprint(),
+        COVERAGE.fingerprint_of(run.options),
         reads=(
             *((layout.IMAGES, entry.file.path) for entry in images.values()),
             *((layout.REJECTS, path) for path in reject_paths(run)),

@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vladmap.models.kinds import CLASSICAL
-from vladmap.pipeline.options import AUTO
+from vladmap.pipeline.options import AUTO, precision_asked_for, reduced_to
 from vladmap.pipeline.stage import Stage, Step
+from vladmap.pipeline.stages.ingest import CUT
 from vladmap.retrieval.names import BY_PATCHES
 
 if TYPE_CHECKING:
+    from vladmap.pipeline.options import BuildOptions
     from vladmap.pipeline.run import Run
 
 log = logging.getLogger("vladmap")
+
+
+def _learnt(options: BuildOptions) -> dict[str, Any]:
+    precision = precision_asked_for(options)
+    patches = options.rerank in BY_PATCHES
+    return {
+        "model": options.model,
+        "clusters": options.clusters,
+        "whiten": options.whiten,
+        "dimension": reduced_to(options),
+        "learn": options.learn,
+        "images": options.vocabulary_images,
+        "seed": options.seed,
+        "patches": (options.patch_dimension, options.patch_size) if patches else None,
+        # Reduction and whitening are fitted to descriptors, which depend on the precision.
+        **({"precision": precision} if precision != "float32" else {}),
+    }
+
+
+def _described(options: BuildOptions) -> dict[str, Any]:
+    return {
+        "precision": precision_asked_for(options),
+        "model": options.model,
+        # The 2 is of the way in which patches are summed.
+        "patch_size": (options.patch_size, 2) if options.rerank in BY_PATCHES else 0,
+        "compiled": options.compile,
+    }
+
 
 VOCABULARY = Step(
     "vocabulary",
@@ -22,8 +52,24 @@ VOCABULARY = Step(
     unit="images",
     internal=True,
     alone=True,
+    settings=_learnt,
+    lasting=True,
 )
-DESCRIBE = Step("describe", version=3, ledger="describe-{options.model}", unit="images")
+DESCRIBE = Step(
+    "describe",
+    version=3,
+    ledger="describe-{options.model}",
+    unit="images",
+    settings=_described,
+    after=("vocabulary", *CUT),
+)
+
+
+def fingerprint_of(options: BuildOptions, weights: str, decode: str) -> str:
+    """The fingerprint of descriptors by weights of the identity `weights`, of photographs that the
+    device `decode` decodes."""
+    decoded = {"decode": decode} if decode == "gpu" else {}
+    return DESCRIBE.fingerprint_of(options, weights=weights, **decoded)
 
 
 def work(run: Run) -> None:
@@ -33,12 +79,7 @@ def work(run: Run) -> None:
 
     from vladmap.atlas import layout
     from vladmap.pipeline.ledgers import image_count, task_per_shard
-    from vladmap.pipeline.options import (
-        batch_images,
-        precision_asked_for,
-        precision_of,
-        worker_threads,
-    )
+    from vladmap.pipeline.options import batch_images, precision_of, worker_threads
     from vladmap.pipeline.rejects import check_ledger_rejects
     from vladmap.pipeline.vocabulary import model_weights
     from vladmap.transforms.describe import DescribeImages, ModelSettings
@@ -62,19 +103,9 @@ def work(run: Run) -> None:
     weights = model_weights(run, settings)
     settings = replace(settings, weights=weights.file.path, weights_digest=weights.file.digest)
 
-    def fingerprint_of(decode: str) -> str:
-        return DESCRIBE.fingerprint(
-            weights=weights.content,
-            precision=precision_asked_for(options),
-            model=options.model,
-            # The 2 is of the way in which patches are summed.
-            patch_size=(settings.patch_size, 2) if settings.patch_size else 0,
-            compiled=options.compile,
-            **({"decode": decode} if decode == "gpu" else {}),
-        )
-
-    decode = decoder_of(run, fingerprint_of("gpu"), fingerprint_of("cpu"))
-    fingerprint = fingerprint_of(decode)
+    by_gpu, by_cpu = (fingerprint_of(options, weights.content, each) for each in ("gpu", "cpu"))
+    decode = decoder_of(run, by_gpu, by_cpu)
+    fingerprint = by_gpu if decode == "gpu" else by_cpu
     settings = replace(settings, decode_on_device=decode == "gpu" and on_gpu)
     ledger = run.execute(
         DESCRIBE,
@@ -119,14 +150,13 @@ def decoder_of(run: Run, by_gpu: str, by_cpu: str) -> str:
 
 
 def estimate(run: Run, images: int) -> list[str]:
-    """How many images are to be described, and the size of their patches."""
+    """What describes the images, and the size of their patches."""
     from vladmap.console.numbers import human_bytes
     from vladmap.models.registry import patch_dimension
     from vladmap.retrieval.stored_patches import bytes_an_image
 
     options = run.options
-    done = sum(entry.file.rows for entry in run.ledger(DESCRIBE).values())
-    lines = [f"describe    {max(images - done, 0)} images by {options.model} on {options.device}"]
+    lines = [f"describe    by {options.model} on {options.device}"]
     if options.rerank in BY_PATCHES:
         # For a photograph of 640 x 480 pixels; smaller inputs have fewer patches.
         patches = (30 - options.patch_size + 1) * (40 - options.patch_size + 1)

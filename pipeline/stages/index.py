@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vladmap.pipeline.stage import Stage, Step
 
 if TYPE_CHECKING:
+    from vladmap.pipeline.options import BuildOptions
     from vladmap.pipeline.run import Run
+
+
+def _trained(options: BuildOptions) -> dict[str, Any]:
+    return {"factory": options.factory, "seed": options.seed}
+
 
 TRAIN = Step(
     "index",
@@ -17,6 +23,9 @@ TRAIN = Step(
     internal=True,
     alone=True,
     light=True,
+    settings=_trained,
+    after=("vocabulary",),
+    lasting=True,
 )
 PARTS = Step(
     "index-parts",
@@ -26,6 +35,8 @@ PARTS = Step(
     unit="vectors",
     internal=True,
     light=True,
+    settings=_trained,
+    after=("describe", "train index"),
 )
 PLACES = Step(
     "places",
@@ -35,6 +46,8 @@ PLACES = Step(
     unit="vectors",
     internal=True,
     light=True,
+    settings=_trained,
+    after=("describe", "train index"),
 )
 INDEX = Step(
     "index",
@@ -43,6 +56,8 @@ INDEX = Step(
     unit="vectors",
     alone=True,
     light=True,
+    settings=_trained,
+    after=("index", "index places"),
 )
 
 

@@ -17,8 +17,28 @@ log = logging.getLogger("vladmap")
 
 # From version 2 on, cells of few photographs share shards; generations planned before keep theirs.
 PLAN = Step("plan", version=2, internal=True)
-SCAN = Step("scan", version=8, label="ingest", unit="images", internal=True)
-INGEST = Step("ingest", version=6, label="organise", light=True)
+SCAN = Step(
+    "scan",
+    version=8,
+    label="ingest",
+    unit="images",
+    internal=True,
+    settings=lambda options: {"max_pixels": options.max_pixels},
+    told=True,
+)
+INGEST = Step(
+    "ingest",
+    version=6,
+    label="organise",
+    light=True,
+    settings=lambda options: {
+        "shard_images": options.shard_images,
+        "cell_resolution": options.cell_resolution,
+        "gaps": (options.sequence_gap_s, options.sequence_gap_m),
+    },
+)
+CUT = ("organise:shard_images", "organise:cell_resolution")
+"""Which of those settings put images into other shards: `after` of the steps that work by shard."""
 
 _ORGANISED = "organise"
 """The ledger of the one entry that records from which headers `images/` was made."""
@@ -62,7 +82,7 @@ def work(run: Run) -> None:
             chunk,
             NO_CELL,
             layout.headers(chunk),
-            SCAN.fingerprint(max_pixels=options.max_pixels),
+            SCAN.fingerprint_of(options),
             reads=(("plan", path),),
             inputs=inputs_of(run, PLAN, [chunk.partition("-")[0]]),
         )
@@ -105,12 +125,10 @@ def _organise(run: Run, chunks: Sequence[str], dead: pa.Table) -> None:
     joining = frozenset(
         name for name, entry in run.ledger(PLAN).items() if entry.fingerprint == PLAN.fingerprint()
     )
-    identity = INGEST.fingerprint(
+    identity = INGEST.fingerprint_of(
+        options,
         scans=[(chunk, scans[chunk].content) for chunk in chunks],
         dead=file.digest,
-        shard_images=options.shard_images,
-        cell_resolution=options.cell_resolution,
-        gaps=(options.sequence_gap_s, options.sequence_gap_m),
         **({"joining": sorted(joining)} if joining else {}),
     )
     ledger = run.ledger(INGEST)

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vladmap")
 
-MERGE = Step("merge", version=10, unit="images", alone=True)
+MERGE = Step(
+    "merge",
+    version=10,
+    unit="images",
+    alone=True,
+    settings=lambda options: {"gps_sigma_m": options.gps_sigma_m},
+    told=True,
+    after=("organise", "describe", "pair", "features", "verify", "reconstruct"),
+)
 
 
 def work(run: Run) -> None:
@@ -39,7 +47,7 @@ def work(run: Run) -> None:
         "model",
         NO_CELL,
         layout.MERGE_REPORT,
-        MERGE.fingerprint(gps_sigma_m=options.gps_sigma_m),
+        MERGE.fingerprint_of(options),
         reads=(
             *((layout.IMAGES, entry.file.path) for entry in images.values()),
             *(

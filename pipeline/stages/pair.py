@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from vladmap.features.names import RERANKING_BY_FEATURES
 from vladmap.pipeline.stage import Stage, Step
 
 if TYPE_CHECKING:
+    from vladmap.pipeline.options import BuildOptions
     from vladmap.pipeline.run import Run
 
-PAIR = Step("pair", version=3, unit="images")
+
+def _paired(options: BuildOptions) -> dict[str, Any]:
+    return {
+        "model": options.model,
+        "near": options.near,
+        "reach_m": options.reach_m,
+        "everywhere": options.everywhere,
+        "following": options.following,
+        "gps_sigma_m": options.gps_sigma_m,
+        "rerank": _rerank_choice(options),
+        # The factory that is chosen by the size of the collection changes as it grows; pairs
+        # made with an earlier one stay valid. Only --factory makes them stale.
+        "factory": options.factory,
+        # If larger photographs are allowed, existing shards gain images, and later shards
+        # must be paired with these.
+        "max_pixels": options.max_pixels,
+    }
+
+
+def _rerank_choice(options: BuildOptions) -> tuple[str, ...] | None:
+    """The settings that re-ranking depends on; None without re-ranking."""
+    if options.rerank == "none":
+        return None
+    by_features = options.rerank in RERANKING_BY_FEATURES
+    evidence = options.features if by_features else f"size {options.patch_size}"
+    return options.rerank, evidence, str(options.rerank_candidates)
+
+
+PAIR = Step("pair", version=3, unit="images", settings=_paired, after=("describe", "organise"))
 
 
 def work(run: Run) -> None:

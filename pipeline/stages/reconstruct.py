@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vladmap")
 
-RECONSTRUCT = Step("reconstruct", version=7, unit="tiles")
+RECONSTRUCT = Step(
+    "reconstruct",
+    version=7,
+    unit="tiles",
+    settings=lambda options: {
+        "gps_sigma_m": options.gps_sigma_m,
+        "tile_images": options.tile_images,  # in the fingerprint by the members of each tile
+    },
+    after=("features", "cameras", "verify"),
+)
 
 
 def work(run: Run) -> None:
@@ -61,10 +70,11 @@ def _forget_given_up(run: Run, limit_s: int) -> None:
 
 
 def estimate(run: Run, images: int) -> list[str]:
-    """How many tiles there are at least."""
-    most = run.options.tile_images
-    tiles = max(1, -(-images // most))
-    return [f"reconstruct at least {tiles} tiles of at most {most} images"]
+    """About how many tiles there are, and their images with overlaps."""
+    from vladmap.mapping.tiles import expected_tiles
+
+    tiles, each = expected_tiles(images, run.options.tile_images)
+    return [f"reconstruct about {tiles} tiles of {each} images, overlaps counted"]
 
 
 STAGE = Stage(

@@ -4,14 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vladmap.features.names import NEAREST
 from vladmap.pipeline.stage import Stage, Step
+from vladmap.pipeline.stages.ingest import CUT
 
 if TYPE_CHECKING:
+    from vladmap.pipeline.options import BuildOptions
     from vladmap.pipeline.run import Run
 
-FEATURES = Step("features", version=2, ledger="features-{options.features}", unit="images")
-CAMERAS = Step("cameras", version=4, unit="cameras")
-VERIFY = Step("verify", version=2, unit="pairs")
+
+def _detector(options: BuildOptions) -> dict[str, str]:
+    return {"detector": options.features}
+
+
+def _matching(options: BuildOptions) -> dict[str, str]:
+    # Nearest is left out, so that atlases older than the option stay valid.
+    matcher = {"matcher": options.matcher} if options.matcher != NEAREST else {}
+    return {"detector": options.features, **matcher}
+
+
+FEATURES = Step(
+    "features",
+    version=3,
+    ledger="features-{options.features}",
+    unit="images",
+    settings=_detector,
+    told=True,
+    after=CUT,
+)
+CAMERAS = Step("cameras", version=4, unit="cameras", settings=_detector, lasting=True)
+VERIFY = Step(
+    "verify",
+    version=2,
+    unit="pairs",
+    settings=_matching,
+    told=True,
+    after=("pair", "features", "cameras"),
+)
 
 
 def work(run: Run) -> None:
@@ -20,7 +49,6 @@ def work(run: Run) -> None:
     Raises UserError where too many photographs are rejected.
     """
     from vladmap.atlas import layout
-    from vladmap.features.names import NEAREST
     from vladmap.features.registry import matching_device
     from vladmap.mapping.camera_keys import camera_name
     from vladmap.pipeline.cameras import choose_cameras
@@ -36,9 +64,6 @@ def work(run: Run) -> None:
     camera_keys = choose_cameras(run, features)
     images, pairs, cameras = image_shards(run), run.ledger(PAIR), run.ledger(CAMERAS)
     options = run.options
-    matching = {"detector": options.features}
-    if options.matcher != NEAREST:  # left out, so that atlases older than the option stay valid
-        matching["matcher"] = options.matcher
     tasks = []
     for shard, entry in sorted(pairs.items()):
         touched = sorted({key.rpartition("/")[2] for key in entry.inputs} & set(features))
@@ -48,7 +73,7 @@ def work(run: Run) -> None:
                 shard,
                 shard_cell(shard),
                 layout.two_views(shard),
-                VERIFY.fingerprint(**matching),
+                VERIFY.fingerprint_of(options),
                 reads=(
                     (layout.PAIRS, entry.file.path),
                     *((layout.FEATURES, features[other].file.path) for other in touched),

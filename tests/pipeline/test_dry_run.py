@@ -9,6 +9,7 @@ import pytest
 
 from tests.city import IMAGES
 from tests.drives import write_drive
+from tests.pipeline.test_stages import build
 from vladmap.atlas import layout
 from vladmap.atlas.store import AtlasStore
 from vladmap.jobs.main import main
@@ -103,13 +104,51 @@ def test_what_is_built_costs_nothing_and_another_model_costs_all(
     same = BuildOptions(images=images, atlas=str(built_atlas))
     kept = json.loads((built_atlas / "work" / "options.json").read_text())
     same = BuildOptions(**{**kept, "images": images, "atlas": str(built_atlas)})
-    found = steps(describe_work(same, list(STAGES)).figures)
+    said = describe_work(same, list(STAGES)).figures
+    assert {cost["units"] for cost in steps(said).values()} == {0}
+    for folder in ("features", "two_views", "model", "index"):
+        files = [path for path in (built_atlas / folder).rglob("*") if path.is_file()]
+        assert said["bytes"][folder] == sum(path.stat().st_size for path in files)
+    without_effect = {"max_reject_rate": 0.9, "tile_minutes": 9.0, "threads": 1, "batch_size": 3}
+    other = BuildOptions(**{**vars(same), **without_effect})
+    found = steps(describe_work(other, list(STAGES)).figures)
     assert {cost["units"] for cost in found.values()} == {0}
     other = BuildOptions(**{**kept, "images": images, "atlas": str(built_atlas), "near": 3})
     found = steps(describe_work(other, list(STAGES)).figures)
     assert found["describe"]["units"] == 0
     assert found["pair"]["units"] == IMAGES
     assert found["merge"]["units"] == IMAGES
+
+
+@pytest.mark.medium
+def test_what_new_and_deleted_photographs_cost(tmp_path: Path) -> None:
+    """Nine photographs and a text in shards of four: four, four and one. A rejected file is not
+    described again by each run; words are learnt once; a photograph that is deleted costs a shard,
+    three photographs on average, and whatever is one task is done again."""
+    photos, atlas = tmp_path / "drive", tmp_path / "atlas"
+    write_drive(photos, 9)
+    (photos / "text.jpg").write_text("no photograph")
+    build(photos, atlas, 3, shard_images=4)
+    options = BuildOptions(images=str(photos), atlas=str(atlas), shard_images=4, clusters=8)
+
+    def units() -> dict[object, object]:
+        said = describe_work(options, ["ingest", "describe", "index"])
+        return {step: cost["units"] for step, cost in steps(said.figures).items()}
+
+    nothing = dict.fromkeys(
+        ["ingest", "vocabulary", "describe", "train index", "index", "index places", "merge index"],
+        0,
+    )
+    assert units() == nothing
+    write_drive(photos, 2, start=20)
+    new = {"ingest": 2, "describe": 2, "index": 2, "index places": 2, "merge index": 11}
+    assert units() == {**nothing, **new}
+    for number in (20, 21, 0):
+        (photos / f"{number:04d}.jpg").unlink()
+    gone = {"describe": 3, "index": 3, "index places": 3, "merge index": 9}
+    assert units() == {**nothing, **gone}
+    build(photos, atlas, 3, shard_images=4)
+    assert units() == nothing
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from vladmap.pipeline.estimate import (
     bytes_on_disk,
     costs,
     money,
+    most_on_disk,
     seconds_each,
 )
 from vladmap.pipeline.options import BuildOptions
@@ -72,13 +73,14 @@ def test_what_is_done_costs_nothing_and_what_has_no_rate_is_not_known() -> None:
 
 
 def test_a_new_photograph_does_what_is_one_task_and_every_tile_anew() -> None:
-    """900 images at 0.5 s in three tiles, which ten new photographs may all touch."""
+    """Of 900 images in tiles of 300, whose cores have 240, come four; at 1.25 times the images, 282
+    of each are mapped. Ten new photographs may touch all of them."""
     known = [Rates("by hand", (Rate("reconstruct", 0.5), Rate("merge", 0.1)))]
     fresh = {"reconstruct": 10, "merge": 10}
     stages = [STAGES["reconstruct"], STAGES["merge"]]
     found = costs(stages, OPTIONS, Amounts(900, 1e5, 30, fresh=fresh), known, workers=3)
-    assert cost_of(found, "reconstruct").seconds == pytest.approx(450.0)
-    assert cost_of(found, "reconstruct").elapsed_s == pytest.approx(150.0)
+    assert cost_of(found, "reconstruct").seconds == pytest.approx(4 * 282 * 0.5)
+    assert cost_of(found, "reconstruct").elapsed_s == pytest.approx(2 * 282 * 0.5)
     assert cost_of(found, "merge").seconds == pytest.approx(90.0)
 
 
@@ -117,6 +119,23 @@ def test_bytes_go_by_images_pairs_and_numbers_of_descriptors() -> None:
         "index": 409_600.0,
     }
     assert "index" not in bytes_on_disk(Amounts(50, 1e5, 20), known)  # of no known dimension
+
+
+def test_what_stands_counts_as_it_is_and_only_what_is_new_by_the_mean() -> None:
+    """60 images have 90,000 bytes of features; 40 more take 1,000 each, or 2,500 as in the shard
+    that had most. Tiles are all made anew: 100 x 10."""
+    known = [Rates("by hand", bytes={"features": 1e3, "tiles": 10.0}, most={"features": 2500.0})]
+    amounts = Amounts(
+        100, 1e5, 30, fresh={"features": 40, "reconstruct": 40}, there=60,
+        written={"features": 90_000.0, "tiles": 7.0},
+    )  # fmt: skip
+    assert bytes_on_disk(amounts, known) == {"features": 130_000.0, "tiles": 1000.0}
+    assert most_on_disk(amounts, known) == {"features": 190_000.0, "tiles": 1000.0}
+    done = Amounts(
+        60, 1e5, 30, fresh={"features": 0, "reconstruct": 0}, there=60,
+        written={"features": 90_000.0, "tiles": 7.0},
+    )  # fmt: skip
+    assert bytes_on_disk(done, known) == most_on_disk(done, known) == done.written
 
 
 def test_money_counts_workers_by_the_hour_those_with_a_gpu_apart_and_what_is_stored() -> None:

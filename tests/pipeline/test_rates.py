@@ -62,7 +62,9 @@ features = 7
 
 
 def test_what_a_dry_run_says_in_json_is_read_back(tmp_path: Path) -> None:
-    rates = Rates("a run", (Rate("pair", 0.5), Rate("verify", 0.1, 3.0)), {"pairs": 4.0}, 2.0)
+    rates = Rates(
+        "a run", (Rate("pair", 0.5), Rate("verify", 0.1, 3.0)), {"pairs": 4.0}, {"pairs": 5.0}, 2.0
+    )
     path = tmp_path / "rates.json"
     path.write_text(json.dumps(rates.to_json()))
     assert read_rates(str(path), CPU) == rates
@@ -75,6 +77,8 @@ def test_what_a_dry_run_says_in_json_is_read_back(tmp_path: Path) -> None:
         ("source = 3", "`source` must say"),
         ("source = 'a'\nspeed = 1", "unknown key 'speed'"),
         ("source = 'a'\nrate = 3", "`rate` is a list of tables"),
+        ("source = 'a'\nmost = 3", "one table each"),
+        ("source = 'a'\n[most]\npairs = 3", "unknown key 'pairs'"),
         ("source = 'a'\n[[rate]]\nstep = 'describ'\nseconds = 1", "did you mean describe?"),
         ("source = 'a'\n[[rate]]\nstep = 'pair'", "give either `seconds` or `per_second`"),
         ("source = 'a'\n[[rate]]\nstep = 'pair'\nseconds = 0", "must be a number more than 0"),

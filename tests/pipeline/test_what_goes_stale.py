@@ -24,6 +24,7 @@ from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stage import Step
 from vladmap.pipeline.stages import STAGES
+from vladmap.pipeline.staleness import changed_settings, propagated
 from vladmap.retrieval.neighbours import STOP_COLUMNS
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import UserError
@@ -80,6 +81,9 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "patch_dimension": {"rerank": "rapid"},
     "learn": {"checkpoint": WORDS_OF_ITS_OWN},
 }
+
+# A dry run compares these by fingerprints: the bytes of a file, who decoded the photographs.
+BY_FINGERPRINT = {"checkpoint", "decode", "relearn"}
 
 WITHOUT_EFFECT = {
     "images": "names the collection; its files are the inputs",
@@ -181,6 +185,17 @@ def test_a_changed_option_makes_stale_the_pipelines_that_read_it_and_no_others(
         if without_paths(before.get(label, ())) != without_paths(tasks)
     }
     assert changed == expected
+    told = stale_by_settings(option, value, others)
+    direct = {title for title, names in told.items() if names - {"inputs"}}
+    assert direct & set(after) <= expected
+    if option not in BY_FINGERPRINT:
+        assert expected <= {title for title, names in told.items() if names}
+
+
+def stale_by_settings(option: str, value: Any, others: dict[str, Any]) -> dict[str, set[str]]:
+    """What a dry run makes of the options alone."""
+    before = BuildOptions(**{**BASE, **others})
+    return propagated(changed_settings(before, dataclasses.replace(before, **{option: value})))
 
 
 def without_paths(tasks: Sequence[Task]) -> set[tuple[Any, ...]]:
@@ -198,6 +213,7 @@ def test_an_option_without_effect_on_results_makes_nothing_stale(
     before = tasks_with(atlas, tmp_path / "before", images=str(photos))
     after = tasks_with(atlas, tmp_path / "after", images=str(photos), **{option: value[option]})
     assert before == after
+    assert not any(stale_by_settings(option, value[option], {}).values())
 
 
 def test_a_tile_that_was_given_up_is_tried_again_with_another_limit_and_one_that_is_done_is_not(

@@ -12,7 +12,7 @@ import pytest
 from tests.transforms.alone import MODEL, Atlas, add, add_smoothed, merge_index, train
 from vladmap.atlas import layout, storage
 from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
-from vladmap.retrieval import faiss_index, index_parts
+from vladmap.retrieval import faiss_index
 from vladmap.retrieval.descriptors import descriptor_matrix, image_columns
 from vladmap.retrieval.names import SIGMA_M
 from vladmap.retrieval.smoothing import smooth
