@@ -1,5 +1,7 @@
 """How time and memory grow with a collection: ingest to pair, then a tenth more photographs.
 
+Coverage is measured, too, of a map without a single pose.
+
     python -m benchmarks.growth [--sizes 10000 100000] [--workers N] [--folder DIR]
 
 prints for each size and stage: seconds, seconds of CPU (which other work on the machine hardly
@@ -30,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-STAGES = ("ingest", "describe", "index", "pair")
+STAGES = ("ingest", "describe", "index", "pair", "coverage")
 _LOOK_S = 0.2
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -122,6 +124,10 @@ def child(work: str, images: str, atlas: str, workers: int) -> None:
     from vladmap.pipeline.build import run_stages
     from vladmap.pipeline.options import BuildOptions
 
+    if work == "coverage":
+        from benchmarks import made_up
+
+        made_up.write_empty_map(atlas)
     if "describe" in work:  # of the others nothing is to be made up, and torch is not needed
         from benchmarks import made_up
         from vladmap.pipeline import vocabulary
@@ -137,7 +143,8 @@ def child(work: str, images: str, atlas: str, workers: int) -> None:
     started = time.monotonic()
     run = run_stages(AtlasStore.open(atlas, create=True), options, words, work.split(","))
     steps = {each.stage: each.elements for each in run.results}
-    print(json.dumps({"steps": steps, "seconds": time.monotonic() - started}))
+    spent = {each.stage: each.seconds for each in run.results}
+    print(json.dumps({"steps": steps, "spent": spent, "seconds": time.monotonic() - started}))
 
 
 @dataclass
@@ -163,6 +170,7 @@ def measure(root: Path, images: int, workers: int) -> Size:
     for stage in STAGES:
         stages[stage] = measured(photographs, atlas, stage, workers)
         _print(f"{images:>9,} {stage:<9}", stages[stage])
+        print(f"          {_rates(stages[stage])}", flush=True)
     write_photographs(photographs, images, images // 10)
     more: dict[str, Measured] = {}
     for stage in STAGES:
@@ -180,6 +188,15 @@ def measure(root: Path, images: int, workers: int) -> Size:
     _print("          nothing  ", nothing)
     files = [path.stat().st_size for path in atlas.rglob("*") if path.is_file()]
     return Size(images, stages, more, ledger, nothing, sum(files), len(files))
+
+
+def _rates(done: Measured) -> str:
+    """Milliseconds on the clock of a unit of each step, with the start of its pipeline."""
+    return ", ".join(
+        f"{step} {1000 * done.said['spent'][step] / units:.2f} ms"
+        for step, units in done.said["steps"].items()
+        if units
+    )
 
 
 def _print(name: str, done: Measured) -> None:

@@ -19,11 +19,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from vladmap.atlas import storage
+from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry, commit_shard
 from vladmap.retrieval.descriptors import descriptor_table
 from vladmap.schemas import tables
-from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
 from vladmap.transforms.describe import ModelSettings
 
 DRIVE = 250
@@ -116,6 +116,12 @@ def made_up(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> ND
     vectors = np.cos((metres @ waves.astype(np.float64)) + phases) + 0.3 * noise
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors.astype(np.float32)
+
+
+def write_empty_map(atlas: str) -> None:
+    """In place of the stages verify to merge: no photograph has a pose."""
+    file = storage.commit_table(atlas, layout.POSES, tables.POSES.empty_table())
+    commit_entry(atlas, "merge", Task("model", NO_CELL, layout.POSES, ""), [file])
 
 
 @dataclass(eq=False)

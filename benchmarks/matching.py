@@ -2,7 +2,7 @@
 
     python -m benchmarks.matching [--images N] [--rounds N]
 
-- images a second of extracting SIFT, beside processes that only decode and call COLMAP's extractor;
+- images a second of extracting SIFT, beside processes that only decode and extract;
 - pairs a second of verifying, beside threads that only call the matcher and COLMAP's estimator on
   features in memory;
 - what each half of that takes a pair, and the bare product of the descriptors, on one thread.
