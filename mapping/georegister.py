@@ -42,6 +42,19 @@ class Similarity:
         """Return the (n, 3) points carried over."""
         return self.scale * points @ self.rotation.T + self.translation
 
+    def after(self, first: Similarity) -> Similarity:
+        """Return the similarity that is `first` and then this one."""
+        return Similarity(
+            self.scale * first.scale,
+            self.rotation @ first.rotation,
+            self.apply(first.translation[None])[0],
+        )
+
+    def inverse(self) -> Similarity:
+        """Return the similarity back."""
+        back = self.rotation.T / self.scale
+        return Similarity(1.0 / self.scale, self.rotation.T, -back @ self.translation)
+
     def to_colmap(self) -> pycolmap.Sim3d:
         """Return COLMAP's form."""
         return pycolmap.Sim3d(self.scale, pycolmap.Rotation3d(self.rotation), self.translation)

@@ -178,13 +178,7 @@ def bundle_adjust(
     model: pycolmap.Reconstruction, *, refine_focal: bool, refine_distortion: bool
 ) -> None:
     """Refine the poses and points of `model` in place, and those intrinsics that are asked for."""
-    options = pycolmap.BundleAdjustmentOptions(
-        refine_focal_length=refine_focal,
-        refine_extra_params=refine_distortion,
-        print_summary=False,
-    )
-    options.ceres.solver_options.num_threads = 1
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options = adjustment_options(refine_focal=refine_focal, refine_distortion=refine_distortion)
     # pycolmap.bundle_adjustment would do the same and turn COLMAP's log on again.
     pycolmap.ObservationManager(model).filter_observations_with_negative_depth()
     config = pycolmap.BundleAdjustmentConfig()
@@ -193,6 +187,20 @@ def bundle_adjust(
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
     model.update_point_3d_errors()
+
+
+def adjustment_options(
+    *, refine_focal: bool, refine_distortion: bool
+) -> pycolmap.BundleAdjustmentOptions:
+    """Return the options of every bundle adjustment: one thread, Cauchy's loss."""
+    options = pycolmap.BundleAdjustmentOptions(
+        refine_focal_length=refine_focal,
+        refine_extra_params=refine_distortion,
+        print_summary=False,
+    )
+    options.ceres.solver_options.num_threads = 1
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    return options
 
 
 def observation_errors(model: pycolmap.Reconstruction) -> NDArray[np.float64]:

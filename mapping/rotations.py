@@ -1,4 +1,4 @@
-"""Rotation matrices of rotation vectors."""
+"""Rotation matrices of rotation vectors, and angles between rotations."""
 
 from __future__ import annotations
 
@@ -37,3 +37,12 @@ def cross_matrices(vectors: Array) -> Array:
         ],
         axis=-2,
     )
+
+
+def turns_deg(first: Array, second: Array) -> Array:
+    """Return the angles (n,) in degrees between rotations (n, 3, 3); exact near zero."""
+    between = first.transpose(0, 2, 1) @ second
+    skew = between - between.transpose(0, 2, 1)
+    sine = np.linalg.norm(skew[:, [2, 0, 1], [1, 2, 0]], axis=1) / 2
+    cosine = (np.trace(between, axis1=1, axis2=2) - 1) / 2
+    return np.degrees(np.arctan2(sine, cosine))

@@ -157,6 +157,17 @@ def misplaced_images(
     map tears apart.
     """
     names, centres, _ = centres_and_rotations(model)
+    return misplaced_places(names, centres, by_name, origin, gps_sigma_m)
+
+
+def misplaced_places(
+    names: Sequence[str],
+    centres: Array,
+    by_name: Mapping[str, Mapping[str, Any]],
+    origin: Origin,
+    gps_sigma_m: float,
+) -> list[str]:
+    """Return what `misplaced_images` does, of images and their centres (n, 3) in the frame."""
     rows = [by_name[name] for name in names]
     gps = gps_positions(rows, origin, gps_sigma_m)
     flat = np.column_stack([gps.enu[:, :2], np.where(np.isnan(gps.enu[:, 0]), np.nan, 0.0)])

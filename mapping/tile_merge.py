@@ -1,4 +1,4 @@
-"""Merging: tiles' models into as few as agree, each join verified before it is kept."""
+"""Merging: the models of tiles that agree become one, aligned and adjusted together."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping import reasons as why
 from vladmap.mapping.evidence import keep_evident
+from vladmap.mapping.georegister import centres_and_rotations
 from vladmap.mapping.gps import DEFAULT_ACCURACY_M
-from vladmap.mapping.mapper import MapperOptions, bundle_adjust
+from vladmap.mapping.gps_fit import GpsFit, fit_to_gps
+from vladmap.mapping.mapper import MapperOptions
 from vladmap.mapping.placement import place
+from vladmap.mapping.seams import Seams, adjust_seams, find_seams, remove_misfits
 from vladmap.mapping.soundness import contradicted, misplaced_images, remove_images
-from vladmap.mapping.tile_join import join_tiles
+from vladmap.mapping.tile_agreement import Part, compare_all
+from vladmap.mapping.tile_alignment import UNKNOWNS
+from vladmap.mapping.tile_arrays import tile_arrays
+from vladmap.mapping.tile_groups import Group, consistent_groups
 from vladmap.mapping.tile_model import TileModel, misplaced_in, names_of, place_tile
+from vladmap.mapping.track_join import build_model, join_tracks
 
 IMAGE_COLUMNS = [
     "image_id", "name", "uri", "content_hash", "latitude", "longitude", "altitude",
@@ -22,7 +31,6 @@ IMAGE_COLUMNS = [
 ]  # fmt: skip
 """Columns of IMAGES that merging, colouring and the poses need."""
 
-_MIN_COMMON_IMAGES = 3
 # Removing images moves the others a little, so the rest is tested again, at most so many times.
 _ROUNDS = 3
 
@@ -32,8 +40,9 @@ class Merged:
     """The result of a merge.
 
     `models` are in order of decreasing size, `reports` their figures, `decisions` one JSON object
-    for each join that was tried. `unregistered` gives the reason for each image name that is in a
-    tile's model and in none of these; `left_out` lists the models that GPS contradicts.
+    for each two tiles' models that share images. `unregistered` gives the reason for each image
+    name that is in a tile's model and in none of these; `left_out` lists the models that GPS
+    contradicts.
     """
 
     models: list[TileModel]
@@ -59,15 +68,17 @@ def merge_tiles(
     gps_sigma_m: float = DEFAULT_ACCURACY_M,
     min_model_size: int = MapperOptions.min_model_size,
 ) -> Merged:
-    """Join models that share images, largest first, for as long as joins succeed.
+    """Join models that share images and agree: one alignment and one adjustment for each group.
 
-    `by_name` gives each COLMAP image name its row of IMAGES. Two models are joined if their common
-    images agree in position and direction and if GPS and sequences do not contradict the result;
-    each refusal is reported with its figures. A joined model is bundle-adjusted and georegistered
-    as a whole, about an origin of its own. Images without evidence in the result are removed.
+    `by_name` gives each COLMAP image name its row of IMAGES. Two models agree if their common
+    images do in position and direction, and if GPS and sequences do not contradict the two
+    together; a group of them, if that still holds when all are aligned. Each refusal is reported
+    with its figures. A group is adjusted along its seams and georegistered as a whole, about an
+    origin of its own. Images without evidence in the result are removed. Time and memory grow
+    linearly with the models, and the adjustment with their seams.
     """
     joined, decisions = _joined(tiles, by_name, gps_sigma_m)
-    holds = [(tile, _adjust_and_test(tile, by_name, gps_sigma_m)) for tile in joined]
+    holds = [(tile, _test(tile, by_name, gps_sigma_m)) for tile in joined]
     left_out = [
         {"name": tile.name, "images": len(tile.dropped), "reason": max(tile.dropped.values())}
         for tile, sound in holds
@@ -87,23 +98,58 @@ def merge_tiles(
 def _joined(
     tiles: Sequence[TileModel], by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
 ) -> tuple[list[TileModel], list[dict[str, Any]]]:
-    """Return the models after all joins that succeed, and the decision on each that was tried."""
-    waiting = sorted(tiles, key=_largest_first)
-    decisions: list[dict[str, Any]] = []
-    finished: list[TileModel] = []
-    while waiting:
-        base = waiting.pop(0)
-        refused: set[str] = set()
-        while partner := _best_partner(base, waiting, refused):
-            model, decision = join_tiles(base, partner, by_name, gps_sigma_m)
-            decisions.append(decision)
-            if model is None:
-                refused.add(partner.name)
-                continue
-            waiting.remove(partner)
-            base, refused = model, set()
-        finished.append(base)
-    return finished, decisions
+    """Return a model for each group of tiles that agree, and the decisions on all two of them."""
+    tiles = sorted(tiles, key=_largest_first)
+    names = sorted({name for tile in tiles for name in names_of(tile)})
+    number_of = {name: number for number, name in enumerate(names)}
+    parts = []
+    for tile in tiles:
+        held, centres, rotations = centres_and_rotations(tile.model)
+        gps = GpsFit()
+        if tile.georegistered:
+            gps = fit_to_gps(held, centres, rotations, by_name, gps_sigma_m)
+        parts.append(Part(tile, tile_arrays(tile.model, number_of), gps))
+    agreements = compare_all(parts, names, by_name, gps_sigma_m)
+    groups = consistent_groups(parts, agreements, names, by_name, gps_sigma_m)
+    joined = [
+        _join([parts[member] for member in group.members], group, names, by_name, gps_sigma_m)
+        for group in groups
+    ]
+    return joined, [each.decision for each in agreements]
+
+
+def _join(
+    parts: Sequence[Part],
+    group: Group,
+    names: Sequence[str],
+    by_name: Mapping[str, Mapping[str, Any]],
+    gps_sigma_m: float,
+) -> TileModel:
+    """Return the model of a group, adjusted along its seams; that of a single tile as it is."""
+    base = parts[0].tile
+    if len(parts) == 1:
+        return base
+    poses = group.poses
+    tracks = join_tracks([part.arrays for part in parts], group.similarities, poses.accepted)
+    model, kept = build_model([part.tile.model for part in parts], poses, names, tracks)
+    joined = TileModel(base.name, model, group.origin, group.georegistered, len(parts))
+    for part in parts:
+        joined.dropped |= part.tile.dropped
+    joined.dropped |= dict.fromkeys([names[number] for number in poses.torn.tolist()], why.TORN)
+    ids = 1 + np.searchsorted(poses.image, kept.image)
+    seams = find_seams(1 + np.flatnonzero(poses.tiles > 1), ids, kept)
+    place_tile(joined, by_name, gps_sigma_m)
+    _adjust(joined, seams, by_name, gps_sigma_m)
+    removed = len(tracks.image) - len(kept.image) + remove_misfits(joined.model, ids, kept)
+    joined.joining = {
+        "tiles": len(parts),
+        "alignment_unknowns": UNKNOWNS * len(parts),
+        "joined_points": tracks.joined,
+        "conflicting_points": tracks.conflicts,
+        "observations_removed": removed,
+        **seams.figures(),
+    }
+    return joined
 
 
 def _largest_first(tile: TileModel) -> tuple[int, str]:
@@ -125,31 +171,18 @@ def _evident(
         dropped |= result.dropped
         for number, model in enumerate(result.models):
             name = f"{tile.name}-{number}" if number else tile.name
-            part = TileModel(name, model, tile.origin, tile.georegistered)
+            part = TileModel(name, model, tile.origin, tile.georegistered, joining=tile.joining)
             if model.num_reg_images() < images:
                 place_tile(part, by_name, gps_sigma_m)
             evident.append(part)
     return evident, dropped
 
 
-def _best_partner(
-    base: TileModel, waiting: Sequence[TileModel], refused: set[str]
-) -> TileModel | None:
-    names = names_of(base)
-    common = [(len(names & names_of(tile)), tile) for tile in waiting if tile.name not in refused]
-    usable = [item for item in common if item[0] >= _MIN_COMMON_IMAGES]
-    return max(usable, key=lambda item: item[0])[1] if usable else None
-
-
-def _adjust_and_test(
-    tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
-) -> bool:
-    """Adjust a joined model and remove, in place, the images that GPS and sequences contradict.
+def _test(tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float) -> bool:
+    """Remove from a model, in place, the images that GPS and sequences contradict.
 
     Returns False for a model that is contradicted as a whole.
     """
-    if tile.parts > 1:
-        _adjust(tile, by_name, gps_sigma_m)
     if not tile.georegistered:
         return True
     whole = tile.model.num_reg_images()
@@ -169,12 +202,14 @@ def _adjust_and_test(
     return True
 
 
-def _adjust(tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float) -> None:
-    """Bundle-adjust a model as a whole, in place, unless that makes it agree less with GPS."""
+def _adjust(
+    tile: TileModel, seams: Seams, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
+) -> None:
+    """Adjust a joined model along its seams, in place, unless it then agrees less with GPS."""
     adjusted = TileModel(
         tile.name, pycolmap.Reconstruction(tile.model), tile.origin, tile.georegistered
     )
-    bundle_adjust(adjusted.model, refine_focal=False, refine_distortion=False)
+    adjust_seams(adjusted.model, seams)
     place_tile(adjusted, by_name, gps_sigma_m)
     before, after = (misplaced_in(each, by_name, gps_sigma_m) for each in (tile, adjusted))
     if adjusted.georegistered >= tile.georegistered and len(after) <= len(before):
@@ -195,4 +230,5 @@ def _report(
     tile: TileModel, by_name: Mapping[str, Mapping[str, Any]], gps_sigma_m: float
 ) -> dict[str, Any]:
     figures = place(pycolmap.Reconstruction(tile.model), by_name, gps_sigma_m)
-    return {**figures, "name": tile.name, "origin": list(tile.origin)}
+    joining = {"joining": tile.joining} if tile.joining else {}
+    return {**figures, **joining, "name": tile.name, "origin": list(tile.origin)}

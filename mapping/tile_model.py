@@ -19,7 +19,7 @@ class TileModel:
 
     If `georegistered`, the model is in metres in the east-north-up frame at `origin`; otherwise it
     is in a frame of its own. `parts` counts the tiles' models that were joined in it, `dropped`
-    gives the reason for each image name that was removed from it.
+    gives the reason for each image name that was removed from it, `joining` figures of the join.
     """
 
     name: str
@@ -28,6 +28,7 @@ class TileModel:
     georegistered: bool
     parts: int = 1
     dropped: dict[str, str] = field(default_factory=dict)
+    joining: dict[str, int] = field(default_factory=dict)
 
 
 def read_model(folder: Path, name: str, origin: Sequence[float], georegistered: bool) -> TileModel:

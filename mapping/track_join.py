@@ -1,155 +1,206 @@
-"""Two reconstructions in one frame as one: tracks that share a keypoint become one track.
+"""Tiles in one frame as one reconstruction: tracks that share a keypoint become one track.
 
-Tiles share local features: an image has the same keypoints in each, so that two tracks that share
-a keypoint show the same point. COLMAP has no merge of reconstructions in Python.
+COLMAP has no merge of reconstructions in Python. All tracks of all tiles are joined at once, as the
+components of a graph; COLMAP is handed the result.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vladmap.features.colmap import pycolmap
-from vladmap.mapping.arrays import Array, Indices
+from vladmap.mapping.arrays import Array, Bools, Indices
+from vladmap.mapping.camera import max_error_px
+from vladmap.mapping.georegister import Similarity
 from vladmap.mapping.graph import connected_components
+from vladmap.mapping.image_poses import SettledPoses
+from vladmap.mapping.tile_arrays import TileArrays
+
+LOOSE = 8.0
+"""Before the seams are adjusted, an observation may lie so many times the usual bound off."""
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """Observations of a model: image names, and rows of (row of the name, keypoint, point)."""
+class Tracks:
+    """p points and k observations: `image` (numbers), `keypoint` and `point` (rows), each (k,).
 
-    names: list[str]
+    They are sorted by point, then image. `joined` counts the points that were several before,
+    `conflicts` those that were kept apart because one image sees them twice.
+    """
+
+    places: Array
     image: Indices
     keypoint: Indices
     point: Indices
+    joined: int = 0
+    conflicts: int = 0
 
-
-def _seen(model: pycolmap.Reconstruction) -> _Seen:
-    names, image, keypoint, point = [], [], [], []
-    for row, number in enumerate(sorted(model.reg_image_ids())):
-        each = model.image(number)
-        indices = np.asarray(each.get_observation_point2D_idxs(), np.int64)
-        names.append(each.name)
-        image.append(np.full(len(indices), row))
-        keypoint.append(indices)
-        point.append(
-            np.array([seen.point3D_id for seen in each.get_observation_points2D()], np.int64)
+    def without(self, bad: Bools) -> Tracks:
+        """Return the tracks without some observations, (k,), and without points seen once."""
+        image, keypoint, point = (each[~bad] for each in (self.image, self.keypoint, self.point))
+        enough = np.bincount(point, minlength=len(self.places)) >= 2
+        kept = enough[point]
+        row = np.cumsum(enough) - 1
+        return Tracks(
+            self.places[enough],
+            image[kept],
+            keypoint[kept],
+            row[point[kept]],
+            self.joined,
+            self.conflicts,
         )
-    none = np.zeros(0, np.int64)
-    return _Seen(names, *(np.concatenate([none, *part]) for part in (image, keypoint, point)))
 
 
-def _meeting(source: _Seen, target: _Seen) -> tuple[Indices, Indices]:
-    """Pairs of points, one of each, that share a keypoint, each pair once, sorted."""
-    row_of = {name: row for row, name in enumerate(target.names)}
-    place = np.array([row_of.get(name, -1) for name in source.names], np.int64)
-    width = 1 + max(source.keypoint.max(initial=0), target.keypoint.max(initial=0))
-    image = place[source.image]
-    shared = np.flatnonzero(image >= 0)
-    ours = image[shared] * width + source.keypoint[shared]
-    _, at, other = np.intersect1d(ours, target.image * width + target.keypoint, return_indices=True)
-    pairs = np.stack([source.point[shared][at], target.point[other]], axis=1)
-    first, second = np.unique(pairs, axis=0).T if len(pairs) else (pairs[:, 0], pairs[:, 1])
-    return first, second
+def join_tracks(
+    tiles: Sequence[TileArrays], similarities: Sequence[Similarity], accepted: Indices
+) -> Tracks:
+    """Return the tracks of all tiles as one set, in the frame of the similarities.
 
-
-def common_points(
-    source: pycolmap.Reconstruction, target: pycolmap.Reconstruction
-) -> tuple[Array, Array]:
-    """(n, 3) places in both models of points that share a keypoint, a row a pair of points."""
-    first, second = _meeting(_seen(source), _seen(target))
-    return (
-        np.array([source.point3D(number).xyz for number in first.tolist()]).reshape(-1, 3),
-        np.array([target.point3D(number).xyz for number in second.tolist()]).reshape(-1, 3),
+    `accepted` (m, 2) are the (image, tile) whose observations count. Tracks that share a keypoint
+    are one. Where two keypoints of one image would then be one point, the tracks of the tiles stay
+    apart, and the longer one has the keypoints that both claim.
+    """
+    first_point = np.cumsum([0, *(len(each.places) for each in tiles)])
+    images = 1 + max((int(each.image.max(initial=0)) for each in tiles), default=0)
+    tile = np.repeat(np.arange(len(tiles)), [len(each.seen_by) for each in tiles])
+    image, keypoint = (
+        np.concatenate([getattr(each, name) for each in tiles]) for name in ("seen_by", "keypoint")
     )
+    point = np.concatenate(
+        [each.point + start for each, start in zip(tiles, first_point, strict=False)]
+    )
+    places = np.concatenate(
+        [to.apply(each.places) for to, each in zip(similarities, tiles, strict=True)]
+    )
+    counts = np.isin(tile * images + image, accepted[:, 1] * images + accepted[:, 0])
+    image, keypoint, point = image[counts], keypoint[counts], point[counts]
+    key = image * (1 + keypoint.max(initial=0)) + keypoint
+
+    label = _labels(len(places), key, point)
+    apart = _conflicting(len(places), label, image, key, point)
+    length = np.bincount(point, minlength=len(places))
+    owner = np.where(apart[label[point]], point, label[point])
+    # An observation that several tracks of a conflict claim is that of the longest.
+    order = np.lexsort((owner, -length[owner], key))
+    order = order[np.unique(key[order], return_index=True)[1]]
+    order = order[np.lexsort((key[order], owner[order]))]
+
+    whole = np.where(apart[label], np.arange(len(places)), label)
+    weight = np.bincount(whole, length, len(places))
+    middle = (
+        np.stack([np.bincount(whole, length * axis, len(places)) for axis in places.T], axis=1)
+        / np.maximum(weight, 1)[:, None]
+    )
+    parts = np.bincount(label[length > 0], minlength=len(places))
+    return Tracks(
+        middle,
+        image[order],
+        keypoint[order],
+        owner[order],
+        int(((parts > 1) & ~apart).sum()),
+        int(apart.sum()),
+    ).without(np.zeros(len(order), bool))
 
 
-def join_models(
-    base: pycolmap.Reconstruction, other: pycolmap.Reconstruction
-) -> pycolmap.Reconstruction:
-    """One model of two that are in one frame; poses of common images are the base's.
+def _labels(count: int, key: Indices, point: Indices) -> Indices:
+    """Return the component of each point, (count,): points that share a key are connected."""
+    order = np.lexsort((point, key))
+    key, point = key[order], point[order]
+    meet = np.flatnonzero(key[1:] == key[:-1])
+    return connected_components(count, point[meet], point[meet + 1])
 
-    Each image is there once. Tracks that meet in a keypoint become one; an observation that two
-    tracks claim stays with the base's.
+
+def _conflicting(count: int, label: Indices, image: Indices, key: Indices, point: Indices) -> Bools:
+    """Return which components, (count,), of several points have two keypoints of one image.
+
+    A track that has them in its tile already is none of these.
     """
-    joined = pycolmap.Reconstruction(base)
-    number_of = _add_images(joined, other)
-    for own, added in _tracks_that_meet(base, other):
-        free = [
-            pycolmap.TrackElement(number_of[name], index)
-            for name, index in (key for number in added for key in _keys(other, number))
-            if not joined.image(number_of[name]).points2D[index].has_point3D()
-        ]
-        if own:
-            target = own[0]
-            for further in own[1:]:
-                target = joined.merge_points3D(target, further)
-            for element in free:
-                joined.add_observation(target, element)
-        elif len(free) >= 2:
-            point = other.point3D(added[0])
-            track = pycolmap.Track()
-            track.add_elements(free)
-            joined.add_point3D(point.xyz, track, point.color)
-    return joined
+    seen = np.unique(np.stack([label[point], image, key], axis=1), axis=0)
+    twice = (seen[1:, 0] == seen[:-1, 0]) & (seen[1:, 1] == seen[:-1, 1])
+    conflicting = np.zeros(count, bool)
+    conflicting[seen[1:][twice, 0]] = True
+    points = np.bincount(label[np.unique(point)], minlength=count)
+    return conflicting & (points > 1)
 
 
-def _add_images(model: pycolmap.Reconstruction, other: pycolmap.Reconstruction) -> dict[str, int]:
-    """Add the images, with poses and keypoints, that `model` lacks; all its numbers by name."""
-    number_of = {image.name: number for number, image in model.images.items()}
-    last = max(model.images, default=0)
-    camera_of: dict[int, int] = {}
-    for number in sorted(other.reg_image_ids()):
-        image = other.image(number)
-        if image.name in number_of:
-            own = model.image(number_of[image.name])
-            if not own.has_pose:
-                # The image was removed from `model`, which still has it, but without a pose.
-                frame = model.frame(own.frame_id)
-                frame.rig_from_world = image.cam_from_world()
-                model.register_frame(own.frame_id)
-            continue
-        if image.camera_id not in camera_of:
-            camera_of[image.camera_id] = _camera(model, other.camera(image.camera_id))
-        last += 1
-        copy = pycolmap.Image(
-            name=image.name,
-            keypoints=np.array([point.xy for point in image.points2D]).reshape(-1, 2),
-            camera_id=camera_of[image.camera_id],
-            image_id=last,
+def build_model(
+    models: Sequence[pycolmap.Reconstruction],
+    poses: SettledPoses,
+    names: Sequence[str],
+    tracks: Tracks,
+) -> tuple[pycolmap.Reconstruction, Tracks]:
+    """Return a reconstruction of settled poses and of tracks, and the tracks that it holds.
+
+    Image n of the settled poses has the id n + 1 there, and the camera of its tile; points have
+    their rows + 1 as ids. An observation that lies over LOOSE times the bound off, or behind its
+    camera, is left out.
+    """
+    joined = pycolmap.Reconstruction()
+    number_of = [{each.name: number for number, each in model.images.items()} for model in models]
+    camera_of: dict[tuple[int, int], int] = {}
+    for row, number in enumerate(poses.image.tolist()):
+        tile = int(poses.tile[row])
+        image = models[tile].image(number_of[tile][names[number]])
+        own = (tile, int(image.camera_id))
+        if own not in camera_of:
+            camera_of[own] = _camera(joined, models[tile].camera(image.camera_id))
+        turn = poses.rotations[row].T
+        joined.add_image_with_trivial_frame(
+            pycolmap.Image(
+                name=image.name,
+                keypoints=np.array([point.xy for point in image.points2D]).reshape(-1, 2),
+                camera_id=camera_of[own],
+                image_id=row + 1,
+            ),
+            pycolmap.Rigid3d(pycolmap.Rotation3d(turn), -turn @ poses.centres[row]),
         )
-        model.add_image_with_trivial_frame(copy, image.cam_from_world())
-        number_of[image.name] = last
-    return number_of
+    ids = 1 + np.searchsorted(poses.image, tracks.image)
+    tracks = tracks.without(
+        off_by(joined, ids, tracks.keypoint, tracks.places[tracks.point], LOOSE)
+    )
+    _add_points(joined, 1 + np.searchsorted(poses.image, tracks.image), tracks)
+    return joined, tracks
 
 
-def _tracks_that_meet(
-    base: pycolmap.Reconstruction, other: pycolmap.Reconstruction
-) -> list[tuple[list[int], list[int]]]:
-    """Points of `base` and of `other` that are one point, keypoint by keypoint; none of base's
-    alone. In the order of the first of `other`.
+def off_by(
+    model: pycolmap.Reconstruction, ids: Indices, keypoint: Indices, places: Array, times: float
+) -> Bools:
+    """Return which observations, (k,), lie over so many times the usual bound off their points.
+
+    `ids` (k,) are COLMAP's of the images, `keypoint` (k,) indices, `places` (k, 3) the points. One
+    behind its camera is off.
     """
-    ours, theirs = sorted(base.points3D), sorted(other.points3D)
-    added, known = _meeting(_seen(other), _seen(base))
-    first = np.searchsorted(np.array(ours, np.int64), known)
-    second = len(ours) + np.searchsorted(np.array(theirs, np.int64), added)
-    labels = connected_components(len(ours) + len(theirs), first, second).tolist()
-    groups: dict[int, tuple[list[int], list[int]]] = {}
-    for number, label in zip(theirs, labels[len(ours) :], strict=True):
-        groups.setdefault(label, ([], []))[1].append(number)
-    for number, label in zip(ours, labels, strict=False):
-        if label in groups:
-            groups[label][0].append(number)
-    return list(groups.values())
+    order = np.argsort(ids, kind="stable")
+    off = np.zeros(len(ids), bool)
+    for rows in np.split(order, np.flatnonzero(np.diff(ids[order])) + 1):
+        if len(rows) == 0:
+            continue
+        image = model.image(int(ids[rows[0]]))
+        camera = model.camera(image.camera_id)
+        points = image.points2D
+        measured = np.array([points[index].xy for index in keypoint[rows].tolist()])
+        in_camera = image.cam_from_world() * places[rows]
+        error = np.linalg.norm(camera.img_from_cam(in_camera) - measured, axis=1)
+        fits = error <= times * max_error_px(max(camera.width, camera.height))
+        off[rows] = ~(fits & ((in_camera[:, 2] > 0) | camera.is_spherical()))
+    return off
 
 
-def _keys(model: pycolmap.Reconstruction, number: int) -> list[tuple[str, int]]:
-    """The (image name, keypoint) that a point is seen at."""
-    return [
-        (model.image(element.image_id).name, element.point2D_idx)
-        for element in model.point3D(number).track.elements
+def _add_points(model: pycolmap.Reconstruction, ids: Indices, tracks: Tracks) -> None:
+    """Add points with their tracks; COLMAP takes them one by one. They are black."""
+    elements = [
+        pycolmap.TrackElement(*each)
+        for each in zip(ids.tolist(), tracks.keypoint.tolist(), strict=True)
     ]
+    black = np.zeros(3, np.uint8)
+    ends = np.cumsum(np.bincount(tracks.point, minlength=len(tracks.places))).tolist()
+    for place, start, end in zip(tracks.places, [0, *ends], ends, strict=False):
+        track = pycolmap.Track()
+        track.add_elements(elements[start:end])
+        model.add_point3D(place, track, black)
 
 
 def _camera(model: pycolmap.Reconstruction, camera: pycolmap.Camera) -> int:

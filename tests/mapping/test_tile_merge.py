@@ -15,12 +15,14 @@ import shapely
 
 from vladmap.features.colmap import pycolmap
 from vladmap.geodesy.wgs84 import enu_to_geodetic, geodetic_to_enu, great_circle_m
-from vladmap.mapping.georegister import centres_and_rotations
+from vladmap.mapping.georegister import Similarity, centres_and_rotations
+from vladmap.mapping.image_poses import candidates_of, settle
 from vladmap.mapping.placement import place
 from vladmap.mapping.poses import poses_table
+from vladmap.mapping.tile_arrays import TileArrays, common_points, tile_arrays
 from vladmap.mapping.tile_merge import merge_tiles
 from vladmap.mapping.tile_model import TileModel
-from vladmap.mapping.track_join import common_points, join_models
+from vladmap.mapping.track_join import build_model, join_tracks
 from vladmap.schemas import tables
 
 ORIGIN = (48.0, 16.0, 100.0)
@@ -134,16 +136,31 @@ def keys(model: pycolmap.Reconstruction, number: int) -> list[tuple[str, int]]:
     ]
 
 
+def arrays_of(model: pycolmap.Reconstruction) -> TileArrays:
+    return tile_arrays(model, {name_of(number): number for number in range(IMAGES)})
+
+
+def join_models(*models: pycolmap.Reconstruction) -> pycolmap.Reconstruction:
+    """One model of several that are in one frame."""
+    tiles = [arrays_of(model) for model in models]
+    same = [Similarity(1.0, np.eye(3), np.zeros(3))] * len(tiles)
+    poses = settle(candidates_of(tiles, same), 1.0)
+    tracks = join_tracks(tiles, same, poses.accepted)
+    return build_model(models, poses, [name_of(number) for number in range(IMAGES)], tracks)[0]
+
+
 def test_points_that_share_a_keypoint_are_one_place_in_both_frames() -> None:
     a, b = model_of(range(14)), model_of(range(10, 24))
     similarity = disguise(b)
-    source, target = common_points(b, a)
+    source, target = common_points(arrays_of(b), arrays_of(a))
     assert len(source) > 50
     np.testing.assert_allclose(similarity * target, source, atol=1e-9)
 
 
 def test_models_of_different_images_have_no_common_points() -> None:
-    source, target = common_points(model_of(range(8)), model_of(range(12, 20)))
+    source, target = common_points(
+        arrays_of(model_of(range(8))), arrays_of(model_of(range(12, 20)))
+    )
     assert source.shape == target.shape == (0, 3)
 
 
@@ -196,8 +213,12 @@ def test_one_track_of_a_model_bridges_two_of_the_other() -> None:
 
 
 def test_cameras_that_differ_are_both_kept() -> None:
-    joined = join_models(model_of(range(14)), model_of(range(10, 24), focal=510.0))
+    right = model_of(range(10, 24))
+    right.camera(1).focal_length_x = right.camera(1).focal_length_y = 510.0
+    joined = join_models(model_of(range(14)), right)
     assert sorted(camera.params[0] for camera in joined.cameras.values()) == [500.0, 510.0]
+    own = {image.name: image.camera.params[0] for image in joined.images.values()}
+    assert (own[name_of(0)], own[name_of(23)]) == (500.0, 510.0)
     assert joined.is_valid()
 
 
