@@ -1,7 +1,7 @@
-"""The adjustment of a merged model along the seams of its tiles; all else stays as it is.
+"""The adjustment of a merged model along the seams of its tiles, by all points; all else stays.
 
-Each tile was adjusted as a whole. What a merge changes are images that several tiles hold, and what
-these see together with their neighbours. Work and memory grow with the seams, not with the map.
+What a merge changes most are images that several tiles hold, and what these see together with their
+neighbours. Work and memory grow with the seams, not with the map.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from vladmap.mapping.track_join import Tracks, off_by
 
 # A neighbour of the seams sees so many points that images of the seams see.
 _COVISIBLE_POINTS = 15
+_MAX_ITERATIONS = 10
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def adjust_seams(model: pycolmap.Reconstruction, seams: Seams) -> None:
     Other images that see free points hold them where they are. Intrinsics are constant.
     """
     options = adjustment_options(refine_focal=False, refine_distortion=False)
+    options.ceres.solver_options.max_num_iterations = _MAX_ITERATIONS
     for block, loose in enumerate(seams.loose.tolist()):
         config = pycolmap.BundleAdjustmentConfig()
         images = seams.images[seams.image_block == block].tolist()

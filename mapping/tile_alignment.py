@@ -35,7 +35,7 @@ class Meetings:
     """Places of two tiles each that are one place: m of them.
 
     `a` and `b` (m,) are tiles, `at_a` and `at_b` (m, 3) the place in either one's frame, `sigma`
-    (m,) the standard deviation of their distance in the common frame.
+    (m,) the standard deviation of their distance in the common frame at the start.
     """
 
     a: Indices
@@ -68,10 +68,15 @@ class Anchors:
 
 @dataclass(frozen=True)
 class _State:
-    """Similarities about `middle` (n, 3): x -> scale * rotation @ (x - middle) + shift."""
+    """Similarities about `middle` (n, 3): x -> scale * rotation @ (x - middle) + shift.
+
+    `grown` (n,) is the scale over the first one. What tiles share is measured in their own frames,
+    that is, over its geometric mean: in the common frame all would be nearer if all shrank.
+    """
 
     middle: Array
     scale: Array
+    grown: Array
     rotation: Array
     shift: Array
 
@@ -82,8 +87,14 @@ class _State:
     def stepped(self, step: Array) -> _State:
         step = step.reshape(-1, UNKNOWNS)
         turn = np.array([rotation_matrix(each) for each in step[:, 1:4]])
-        scale = self.scale * np.exp(np.clip(step[:, 0], -1.0, 1.0))
-        return _State(self.middle, scale, turn @ self.rotation, self.shift + step[:, 4:])
+        growth = np.exp(np.clip(step[:, 0], -1.0, 1.0))
+        return _State(
+            self.middle,
+            self.scale * growth,
+            self.grown * growth,
+            turn @ self.rotation,
+            self.shift + step[:, 4:],
+        )
 
     def similarities(self) -> list[Similarity]:
         linear = self.scale[:, None, None] * self.rotation
@@ -106,6 +117,7 @@ def align(
     state = _State(
         middle,
         np.array([each.scale for each in start]),
+        np.ones(len(start)),
         np.array([each.rotation for each in start]),
         np.array([each.apply(at[None])[0] for each, at in zip(start, middle, strict=True)]),
     )
@@ -132,12 +144,17 @@ def _meeting_rows(
     state: _State, meetings: Meetings, bound: float
 ) -> tuple[sparse.csr_array, Array]:
     ends = [(meetings.a, meetings.at_a, 1.0), (meetings.b, meetings.at_b, -1.0)]
-    residual = np.zeros((len(meetings.a), 3))
+    arms = [sign * state.arms(tile, at) for tile, at, sign in ends]
+    grown = np.sqrt(state.grown[meetings.a] * state.grown[meetings.b])[:, None]
+    apart = sum(
+        arm + sign * state.shift[tile] for arm, (tile, _, sign) in zip(arms, ends, strict=True)
+    )
+    residual = apart / grown
     parts = []
-    for tile, at, sign in ends:
-        arm = state.arms(tile, at)
-        residual += sign * (arm + state.shift[tile])
-        parts.append((tile, sign * _derivative(arm)))
+    for arm, (tile, _, sign) in zip(arms, ends, strict=True):
+        blocks = _derivative(arm, sign) / grown[:, :, None]
+        blocks[:, :, 0] -= residual / 2.0
+        parts.append((tile, blocks))
     return _rows(parts, residual, meetings.sigma[:, None], len(state.scale), bound)
 
 
@@ -154,16 +171,19 @@ def _turn_rows(state: _State, turns: Turns, bound: float) -> tuple[sparse.csr_ar
 def _anchor_rows(state: _State, anchors: Anchors, bound: float) -> tuple[sparse.csr_array, Array]:
     arm = state.arms(anchors.tile, anchors.at)
     residual = arm + state.shift[anchors.tile] - anchors.target
-    parts = [(anchors.tile, _derivative(arm))]
+    parts = [(anchors.tile, _derivative(arm, 1.0))]
     return _rows(parts, residual, anchors.sigma, len(state.scale), bound)
 
 
-def _derivative(arm: Array) -> Array:
-    """Return the derivatives (m, 3, 7) of scale * rotation @ x + shift; `arm` is without shift."""
+def _derivative(arm: Array, sign: float) -> Array:
+    """Return the derivatives (m, 3, 7) of sign * (scale * rotation @ x + shift).
+
+    `arm` (m, 3) is sign * scale * rotation @ x.
+    """
     blocks = np.zeros((len(arm), 3, UNKNOWNS))
     blocks[:, :, 0] = arm
     blocks[:, :, 1:4] = -cross_matrices(arm)
-    blocks[:, :, 4:] = np.eye(3)
+    blocks[:, :, 4:] = sign * np.eye(3)
     return blocks
 
 

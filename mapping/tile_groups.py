@@ -297,10 +297,12 @@ def _torn(
     share = differing / np.maximum(common, 1)
     if not (torn | (share > MAX_TORN)).any():
         return None
+    metres = " m" if group.georegistered else ""
     row = _worst(parts, group.members, np.where(torn | (share > MAX_TORN), share, -1.0))
+    name, over = parts[group.members[row]].tile.name, f"{group.limit:.2f}{metres}"
     return group.members[row], (
-        f"{differing[row]} of {common[row]} images of {parts[group.members[row]].tile.name} lie "
-        f"over {group.limit:.2f} or {MAX_TURN_DEG:.0f} degrees from where other tiles have them"
+        f"{differing[row]} of {common[row]} images of {name} lie over {over} or "
+        f"{MAX_TURN_DEG:.0f} degrees from where other tiles have them"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from vladmap.mapping.gps_fit import GpsFit, fit_to_gps
 from vladmap.mapping.mapper import MapperOptions
 from vladmap.mapping.placement import place
 from vladmap.mapping.seams import Seams, adjust_seams, find_seams, remove_misfits
+from vladmap.mapping.skeleton import unbent
 from vladmap.mapping.soundness import contradicted, misplaced_images, remove_images
 from vladmap.mapping.tile_agreement import Part, compare_all
 from vladmap.mapping.tile_alignment import UNKNOWNS
@@ -100,6 +101,8 @@ def _joined(
 ) -> tuple[list[TileModel], list[dict[str, Any]]]:
     """Return a model for each group of tiles that agree, and the decisions on all two of them."""
     tiles = sorted(tiles, key=_largest_first)
+    if len(tiles) < 2:
+        return tiles, []
     names = sorted({name for tile in tiles for name in names_of(tile)})
     number_of = {name: number for number, name in enumerate(names)}
     parts = []
@@ -131,7 +134,9 @@ def _join(
         return base
     poses = group.poses
     tracks = join_tracks([part.arrays for part in parts], group.similarities, poses.accepted)
-    model, kept = build_model([part.tile.model for part in parts], poses, names, tracks)
+    models = [part.tile.model for part in parts]
+    poses, tracks = unbent(models, poses, names, tracks)
+    model, kept = build_model(models, poses, names, tracks)
     joined = TileModel(base.name, model, group.origin, group.georegistered, len(parts))
     for part in parts:
         joined.dropped |= part.tile.dropped
@@ -144,7 +149,7 @@ def _join(
     joined.joining = {
         "tiles": len(parts),
         "alignment_unknowns": UNKNOWNS * len(parts),
-        "joined_points": tracks.joined,
+        "joined_points": int(tracks.joined.sum()),
         "conflicting_points": tracks.conflicts,
         "observations_removed": removed,
         **seams.figures(),
@@ -171,7 +176,7 @@ def _evident(
         dropped |= result.dropped
         for number, model in enumerate(result.models):
             name = f"{tile.name}-{number}" if number else tile.name
-            part = TileModel(name, model, tile.origin, tile.georegistered, joining=tile.joining)
+            part = replace(tile, name=name, model=model, dropped={})
             if model.num_reg_images() < images:
                 place_tile(part, by_name, gps_sigma_m)
             evident.append(part)

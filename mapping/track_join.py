@@ -27,15 +27,15 @@ LOOSE = 8.0
 class Tracks:
     """p points and k observations: `image` (numbers), `keypoint` and `point` (rows), each (k,).
 
-    They are sorted by point, then image. `joined` counts the points that were several before,
-    `conflicts` those that were kept apart because one image sees them twice.
+    They are sorted by point, then image. `joined` (p,) says which points were several before;
+    `conflicts` counts those that were kept apart because one image sees them twice.
     """
 
     places: Array
     image: Indices
     keypoint: Indices
     point: Indices
-    joined: int = 0
+    joined: Bools
     conflicts: int = 0
 
     def without(self, bad: Bools) -> Tracks:
@@ -49,7 +49,7 @@ class Tracks:
             image[kept],
             keypoint[kept],
             row[point[kept]],
-            self.joined,
+            self.joined[enough],
             self.conflicts,
         )
 
@@ -100,7 +100,7 @@ def join_tracks(
         image[order],
         keypoint[order],
         owner[order],
-        int(((parts > 1) & ~apart).sum()),
+        (parts > 1) & ~apart,
         int(apart.sum()),
     ).without(np.zeros(len(order), bool))
 
