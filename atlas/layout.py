@@ -39,6 +39,7 @@ DEAD = "work/organise/dead.parquet"
 JUDGED = "work/judged.parquet"
 METRICS = "work/metrics.json"
 OPTIONS = "work/options.json"
+PAIR_FITS = "work/pair_fits.parquet"
 TIMINGS = "work/timings.json"
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vladmap.mapping.arrays import Array, Indices
-from vladmap.mapping.judging import KEPT, Judgement, judge, judged_table
+from vladmap.mapping.judging import KEPT, Judgement, judge, judge_by_fits, judged_table
 from vladmap.mapping.photographs import (
     PHOTOGRAPH_COLUMNS,
     QUATERNION,
@@ -33,7 +33,8 @@ class JudgedPairs:
     """n images, sorted by id, and m verified pairs with their verdicts.
 
     `latitude` and `longitude` (n,) are degrees, NaN where unknown; `shard` and `camera` (n,) name
-    the shard and the camera of each image, `pair_shard` (m,) the shard of each pair.
+    the shard and the camera of each image, `pair_shard` (m,) the shard of each pair. `sequence`
+    (n,) is a number for the drive of each image, -1 for none, and `index` (n,) its place in it.
     """
 
     image_ids: Names
@@ -41,6 +42,8 @@ class JudgedPairs:
     longitude: Array
     shard: Names
     camera: Names
+    sequence: Indices
+    index: Indices
     pairs: Pairs
     pair_shard: Names
     judgement: Judgement
@@ -76,12 +79,16 @@ class JudgedPairs:
 
 
 def judge_collection(
-    images: pa.Table, two_views: Iterable[tuple[str, pa.Table]], gps_sigma_m: float
+    images: pa.Table,
+    two_views: Iterable[tuple[str, pa.Table]],
+    gps_sigma_m: float,
+    fits: pa.Table | None = None,
 ) -> JudgedPairs:
     """Judge the verified pairs of a collection.
 
     `images` has IMAGE_COLUMNS; `two_views` yields the name and the table, with PAIR_COLUMNS, of
-    each shard of pairs. `gps_sigma_m` is the accuracy of positions that state none. Memory is some
+    each shard of pairs. `gps_sigma_m` is the accuracy of positions that state none. `fits` are
+    rows of view_graph.table.FITS: what is known of how pairs fit the pose graph. Memory is some
     200 bytes an image and 100 a pair: two gigabytes for a million images of twenty pairs each.
     """
     images = images.sort_by("image_id").combine_chunks()
@@ -99,13 +106,19 @@ def judge_collection(
         images[name].to_numpy().astype(np.float64) for name in ("latitude", "longitude")
     )
     shard, camera = (np.array(images[name].to_pylist(), object) for name in ("shard", "camera"))
+    photographs = photographs_of(images, gps_sigma_m)
+    judgement = judge(photographs, pairs)
+    if fits is not None:
+        judgement = judge_by_fits(judgement, pairs, ids, fits)
     return JudgedPairs(
         np.array(ids.to_pylist(), dtype=object),
         latitude,
         longitude,
         shard,
         camera,
+        photographs.sequence,
+        photographs.index,
         pairs,
         np.array(shards, dtype=object),
-        judge(photographs_of(images, gps_sigma_m), pairs),
+        judgement,
     )

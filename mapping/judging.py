@@ -14,7 +14,7 @@ estimated first, so that pairs of a shifted drive are not taken for aliases.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -39,11 +39,14 @@ from vladmap.mapping.photographs import (
 )
 from vladmap.mapping.two_view import inlier_counts
 
-KEPT, FAR, ALIKE, TURNED = range(4)
-VERDICTS = ("kept", "far", "alike", "turned")
+KEPT, FAR, ALIKE, TURNED, MISFIT, DEPTH = range(6)
+VERDICTS = ("kept", "far", "alike", "turned", "misfit", "depth")
 """The names of the verdicts. `kept`: the pair is trusted. `far`: GPS and sequences put the two too
 far apart, and no third photograph confirms the pair. `alike`: it has more inliers than pairs so far
-apart can have. `turned`: its rotation disagrees with those of the pairs around it."""
+apart can have. `turned`: its rotation disagrees with those of the pairs around it.
+The pose graph of the whole collection overrules them where it holds both photographs: `misfit`: the
+pair's inliers lie off the epipolar lines of the graph's poses. `depth`: they lie on them, but at
+depths that other pairs of the same photographs contradict."""
 
 JUDGED = pa.schema(
     [
@@ -64,6 +67,13 @@ _MIN_WITNESSES = 2
 # which is so many metres beyond the error of GPS.
 _FEW = 3
 _SIGHT_M = 40.0
+# A pair fits the pose graph if so large a share of its inliers does, if so large a share of the
+# evidence of other pairs agrees with its depths and, where it shares keypoints with fewer than so
+# many pairs, if so large a share of its points lies at usual depths.
+_FIT_SHARE = 0.6
+_AGREEMENT = 0.5
+_COMPARED = 3
+_USUAL = 0.5
 
 
 @dataclass(frozen=True)
@@ -180,3 +190,27 @@ def judge(photographs: Photographs, pairs: Pairs) -> Judgement:
     alike = graph.more_alike_than_nearer(rows, distance, trusted)
     verdict[rows[alike & (verdict[rows] == KEPT)]] = ALIKE
     return Judgement(verdict, distance, limit, position, offset)
+
+
+def judge_by_fits(
+    judgement: Judgement, pairs: Pairs, image_ids: pa.Array, fits: pa.Table
+) -> Judgement:
+    """Return the judgement with the verdict of the pose graph on all pairs that it holds.
+
+    `image_ids` (n,) are those of the rows of `pairs`; `fits` are rows of view_graph.table.FITS.
+    Pairs that are not among them keep their verdict.
+    """
+    ends = [
+        np.asarray(pc.index_in(fits[f"image_id_{end}"].combine_chunks(), image_ids), np.int64)
+        for end in "ab"
+    ]
+    row = PairGraph(len(image_ids), pairs).find(*ends)
+    share, agreement, compared, usual = (
+        fits[name].to_numpy()[row >= 0]
+        for name in ("fit_share", "depth_agreement", "depth_compared", "depth_usual")
+    )
+    fitting = share >= _FIT_SHARE
+    believable = (agreement >= _AGREEMENT) & ((compared >= _COMPARED) | (usual >= _USUAL))
+    verdict = judgement.verdict.copy()
+    verdict[row[row >= 0]] = np.where(fitting, np.where(believable, KEPT, DEPTH), MISFIT)
+    return replace(judgement, verdict=verdict)

@@ -82,7 +82,7 @@ def map_incrementally(
     with COLMAP's own, 2 of 29 photographs of one street were registered, with these all 29.
     Intrinsics stay as given: such motion barely constrains them, and they would drag the map along.
     """
-    settings = _incremental_options(long_side_px)
+    settings = incremental_options(long_side_px)
     settings.min_model_size = options.min_model_size
     settings.max_runtime_seconds = options.max_runtime_s
     pycolmap.set_random_seed(SEED)
@@ -90,7 +90,8 @@ def map_incrementally(
     return largest_first(models.values(), options.min_model_size)
 
 
-def _incremental_options(long_side_px: int) -> pycolmap.IncrementalPipelineOptions:
+def incremental_options(long_side_px: int) -> pycolmap.IncrementalPipelineOptions:
+    """Return the options of incremental mapping for photographs of this size."""
     settings = pycolmap.IncrementalPipelineOptions(
         num_threads=1,
         random_seed=SEED,
@@ -149,7 +150,7 @@ def _triangulated(
     model: pycolmap.Reconstruction, database: Path, work: Path, long_side_px: int
 ) -> pycolmap.Reconstruction:
     """Return the model with all points that the database's pairs and its poses give."""
-    settings = _incremental_options(long_side_px)
+    settings = incremental_options(long_side_px)
     pycolmap.set_random_seed(SEED)
     more = pycolmap.triangulate_points(
         model, database, work, _output(work), clear_points=False, options=settings,

@@ -26,6 +26,7 @@ from vladmap.mapping.mapper import (
 )
 from vladmap.mapping.pure_rotation import turning_views
 from vladmap.mapping.tile_mapping import map_tile
+from vladmap.mapping.tile_poses import first_poses
 from vladmap.mapping.two_view import TwoView, two_views_of
 
 TIME_LIMIT_S = 3600.0
@@ -118,12 +119,14 @@ def reconstruct_tile(
 class _Tile:
     """What one tile is mapped from.
 
-    `rows` are its rows of IMAGES, by image_id; `trusted` its trusted pairs (rows of JUDGED) and
-    `views` their geometries; `linked` are the image_ids that have trusted pairs. `keys` gives each
-    image_id the key of its camera in `cameras`.
+    `images` are its rows of IMAGES with their drives, `rows` the same without, by image_id;
+    `trusted` are its trusted pairs (rows of JUDGED) and `views` their geometries; `linked` are the
+    image_ids that have trusted pairs. `keys` gives each image_id the key of its camera in
+    `cameras`.
     """
 
     name: str
+    images: pa.Table
     rows: list[dict[str, Any]]
     trusted: pa.Table
     views: list[TwoView]
@@ -160,11 +163,16 @@ def _tile_of(
     cameras: Mapping[str, Camera],
     trusted: pa.Table,
 ) -> _Tile:
-    rows = images.sort_by("image_id").to_pylist()
+    drives = [name for name in ("sequence_id", "sequence_index") if name in images.column_names]
+    rows = images.drop_columns(drives).sort_by("image_id").to_pylist()
+    if not drives:
+        nothing = pa.nulls(images.num_rows)
+        images = images.append_column("sequence_id", nothing.cast(pa.string()))
+        images = images.append_column("sequence_index", nothing.cast(pa.int64()))
     views = _trusted_views(two_views, trusted, {row["image_id"] for row in rows})
     linked = _images_of(views)
     keys = dict(zip(images["image_id"].to_pylist(), camera_keys(images), strict=True))
-    return _Tile(name, rows, trusted, views, linked, read_features, keys, cameras)
+    return _Tile(name, images, rows, trusted, views, linked, read_features, keys, cameras)
 
 
 def _only_turned(tile: _Tile) -> dict[str, str]:
@@ -186,8 +194,16 @@ def _mapped(work: Path, tile: _Tile, options: MapperOptions, time_limit_s: float
     names = {row["image_id"]: row["uri"] for row in tile.rows if row["image_id"] in tile.linked}
     database = work / "database.db"
     write_database(database, names, tile.cameras, tile.keys, tile.features, tile.views)
+    poses = first_poses(
+        tile.images,
+        tile.views,
+        tile.features,
+        {image_id: tile.cameras[tile.keys[image_id]] for image_id in tile.linked},
+        options.gps_sigma_m,
+    )
+    by_name = {names[image_id]: pose for image_id, pose in poses.items()}
     report: dict[str, Any] = call(
-        map_tile, work, tile.rows, tile.trusted, options, time_limit_s=time_limit_s
+        map_tile, work, tile.rows, tile.trusted, options, by_name, time_limit_s=time_limit_s
     )
     return report
 

@@ -4,22 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vladmap.features.base import LocalFeatures
 from vladmap.features.table import read_features
+from vladmap.mapping.arrays import Indices
 from vladmap.mapping.tiles import Tile
 from vladmap.schemas import tables
 
-MEMBERS = pa.schema([("image_id", pa.string()), ("core", pa.bool_())])
-"""Images of a tile; those outside of its core are there to overlap with other tiles."""
+MEMBERS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("core", pa.bool_()),
+        ("sequence_id", pa.string()),
+        ("sequence_index", pa.int64()),
+    ]
+)
+"""Images of a tile; those outside of its core are there to overlap with other tiles. `sequence_id`
+is a number that the images of one drive share, null for none."""
 
 
-def members_table(tile: Tile) -> pa.Table:
-    """Return the images of a tile as a table of MEMBERS."""
+def members_table(tile: Tile, sequence: Indices, index: Indices) -> pa.Table:
+    """Return the images of a tile as a table of MEMBERS.
+
+    `sequence` and `index` (n,) are a number for the drive of each image, -1 for none, and its place
+    in it. Drives are numbered anew: a tile does not depend on the drives of other tiles.
+    """
+    _, number = np.unique(sequence, return_inverse=True)
+    drives = [
+        None if drive < 0 else str(own)
+        for drive, own in zip(sequence.tolist(), number.reshape(-1).tolist(), strict=True)
+    ]
     return pa.Table.from_arrays(
-        [pa.array(tile.image_ids, pa.string()), pa.array(tile.core, pa.bool_())], schema=MEMBERS
+        [
+            pa.array(tile.image_ids, pa.string()),
+            pa.array(tile.core, pa.bool_()),
+            pa.array(drives, pa.string()),
+            pa.array(index, pa.int64()),
+        ],
+        schema=MEMBERS,
     )
 
 
@@ -34,6 +59,14 @@ def images_among(images: Iterable[pa.Table], image_ids: pa.Array) -> pa.Table:
     )
     place = table.schema.get_field_index("uri")
     return table.set_column(place, table.schema.field(place), table["name"])
+
+
+def with_drives(images: pa.Table, members: pa.Table) -> pa.Table:
+    """Return rows of IMAGES with the drives of the same images in a table of MEMBERS."""
+    at = pc.index_in(images["image_id"], value_set=members["image_id"].combine_chunks())
+    for name in ("sequence_id", "sequence_index"):
+        images = images.append_column(name, members[name].take(at))
+    return images
 
 
 def features_among(features: Iterable[pa.Table], image_ids: set[str]) -> dict[str, LocalFeatures]:

@@ -21,15 +21,15 @@ from vladmap.mapping.mapper import (
     map_incrementally,
 )
 from vladmap.mapping.placement import place
+from vladmap.mapping.posed_mapper import FirstPose, map_from_poses
 from vladmap.mapping.sound_models import SoundModels, TileImages, sound_models
-from vladmap.mapping.soundness import (
-    collapsed,
-    read_pairs,
-)
+from vladmap.mapping.soundness import PairMatches, collapsed, read_pairs
 
 # The global mapper is tried where the sound incremental models hold less than this share of the
 # largest connected set of images.
 _ENOUGH_SOUND = 0.8
+# A tile with first poses for so many images is mapped from them first.
+_FROM_POSES = 100
 # Each round maps again without the pairs that the last one showed to be aliases.
 _ALIAS_ROUNDS = 2
 # The noise of GPS alone may make this share of a tile's pairs look like aliases.
@@ -37,26 +37,43 @@ _FEW_COLLAPSING = 0.01
 
 
 def map_tile(
-    work: Path, rows: list[dict[str, Any]], trusted: pa.Table, options: MapperOptions
+    work: Path,
+    rows: list[dict[str, Any]],
+    trusted: pa.Table,
+    options: MapperOptions,
+    poses: Mapping[str, FirstPose] | None = None,
 ) -> dict[str, Any]:
     """Map the COLMAP database `work`/database.db and write sound models to `work`/models/<n>.
 
     `rows` are the tile's rows of IMAGES, whose `uri` is the image's name in the database; `trusted`
-    are its pairs, rows of mapping.judging.JUDGED. The incremental mapper comes first. Where its
-    sound models hold too few images the global mapper is tried, and then both without the pairs
-    that GPS puts far apart; the attempt with most images stands. Returns the report of the tile.
+    are its pairs, rows of mapping.judging.JUDGED, `poses` first poses by image name. A large tile
+    is mapped from its first poses. A small one, and one where they lead to sound models of too few
+    images, is mapped incrementally; then from first poses, if it was not; then globally; then both
+    without the pairs that GPS puts far apart. The first attempt that holds enough images stands, or
+    else the one with most. Returns the report of the tile.
     """
     by_name = {row["uri"]: row for row in rows}
     long_side = max(max(row["width"], row["height"]) for row in rows)
     tile = TileImages(by_name, long_side, options)
     run = _Run(work, tile, trusted, _TimeBudget(options.max_runtime_s))
-    mapped, collapsing = run.without_aliases()
-    pairs = read_pairs(run.database)
-    sound, mapper = sound_models(mapped, pairs, tile), "incremental"
+    collapsing, sound, mapper = 0, SoundModels([], {}, []), "incremental"
+    first = poses if poses and len(poses) >= _FROM_POSES else None
+    if first:
+        sound, mapper = run.from_poses(first, pairs := read_pairs(run.database)), "poses"
+    if not first or not run.enough(sound):
+        mapped, collapsing = run.without_aliases()
+        pairs = read_pairs(run.database)
+        attempt = sound_models(mapped, pairs, tile)
+        if attempt.images() > sound.images() or not sound.models:
+            sound, mapper = attempt, "incremental"
+        if poses and not first and not run.enough(sound):
+            attempt = run.from_poses(poses, pairs)
+            if attempt.images() > sound.images():
+                sound, mapper = attempt, "poses"
     if not run.enough(sound) and run.time.allows_another("the global mapper was not tried"):
         # Rotation averaging over all pairs does not break where one weak link breaks the
         # incremental map. Its tracks are fewer, and on streets it is often wrong as a whole, so it
-        # is the second choice and has to pass the same tests.
+        # is the last choice and has to pass the same tests.
         other = map_globally(run.database, work / "global", long_side, options)
         alternative = sound_models(other, pairs, tile)
         if alternative.images() > sound.images():
@@ -130,6 +147,11 @@ class _Run:
     def enough(self, sound: SoundModels) -> bool:
         """Return whether models hold most of what verified pairs connect."""
         return sound.images() >= _ENOUGH_SOUND * _largest_component(self.database)
+
+    def from_poses(self, poses: Mapping[str, FirstPose], pairs: PairMatches) -> SoundModels:
+        """Map from first poses, by image name."""
+        mapped = map_from_poses(self.database, poses, self.tile.long_side_px, self.tile.options)
+        return sound_models(mapped, pairs, self.tile)
 
     def without_aliases(self) -> tuple[list[pycolmap.Reconstruction], int]:
         """Map incrementally, remove the pairs that the map collapses against GPS, and map again.

@@ -166,11 +166,15 @@ def two_view_table(views: Iterable[TwoView]) -> pa.Table:
 
 
 def two_views_of(table: pa.Table) -> Iterator[TwoView]:
-    """Yield the rows of a TWO_VIEWS table, in its order."""
+    """Yield the rows of a TWO_VIEWS table, in its order.
+
+    Where it was read without its matches or matrices, `matches` are the inliers and matrices None.
+    """
     table = table.combine_chunks()
-    matches = _matches_of(table["matches"])
     inliers = _matches_of(table["inliers"])
-    small = table.drop_columns(["matches", "inliers"]).to_pylist()
+    lists = [name for name in ("matches", "inliers") if name in table.column_names]
+    matches = _matches_of(table["matches"]) if "matches" in lists else inliers
+    small = table.drop_columns(lists).to_pylist()
     for row, row_matches, row_inliers in zip(small, matches, inliers, strict=True):
         yield TwoView(
             row["image_id_a"],
@@ -178,9 +182,9 @@ def two_views_of(table: pa.Table) -> Iterator[TwoView]:
             row["configuration"],
             row_matches,
             row_inliers,
-            _square(row["fundamental"]),
-            _square(row["essential"]),
-            _square(row["homography"]),
+            _square(row.get("fundamental")),
+            _square(row.get("essential")),
+            _square(row.get("homography")),
             _vector(row, "qw", "qx", "qy", "qz"),
             _vector(row, "tx", "ty", "tz"),
         )

@@ -20,13 +20,47 @@ from vladmap.pipeline.ledgers import image_shards, inputs_of
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stage import Step
 from vladmap.pipeline.stages.ingest import INGEST
-from vladmap.pipeline.stages.reconstruct import RECONSTRUCT
+from vladmap.pipeline.stages.reconstruct import FIT, RECONSTRUCT
 from vladmap.pipeline.stages.verify import CAMERAS, FEATURES, VERIFY
 from vladmap.schemas.records import NO_CELL, Task
+from vladmap.transforms.fit_pairs import FitPairs
 
 log = logging.getLogger("vladmap")
 
+_GRAPH = "graph"
+
 _IMAGE_COLUMNS = [*IMAGE_COLUMNS, *PHOTOGRAPH_COLUMNS, "duplicate_of"]
+
+
+def fit_pairs(run: Run) -> None:
+    """Bring the fits of all verified pairs to the pose graph up to date, in one task."""
+    sources = {
+        layout.IMAGES: INGEST,
+        layout.FEATURES: FEATURES,
+        layout.TWO_VIEWS: VERIFY,
+        "cameras": CAMERAS,
+    }
+    reads: list[tuple[str, str]] = []
+    inputs: list[tuple[str, str]] = []
+    for role, step in sources.items():
+        ledger = run.ledger(step)
+        reads += [(role, entry.file.path) for _, entry in sorted(ledger.items())]
+        inputs += inputs_of(run, step, sorted(ledger))
+    task = Task(
+        _GRAPH,
+        NO_CELL,
+        layout.PAIR_FITS,
+        FIT.fingerprint(gps_sigma_m=run.options.gps_sigma_m),
+        reads=tuple(reads),
+        inputs=tuple(inputs),
+    )
+    pairs = sum(entry.file.rows for entry in run.ledger(VERIFY).values())
+    run.execute(
+        FIT,
+        [task],
+        FitPairs(run.atlas.root, run.options.gps_sigma_m),
+        count=lambda task: max(1, pairs),
+    )
 
 
 def judge_pairs(run: Run) -> JudgedPairs:
@@ -39,7 +73,8 @@ def judge_pairs(run: Run) -> JudgedPairs:
         (shard, storage.read_table(run.atlas.path(entry.file.path), PAIR_COLUMNS))
         for shard, entry in sorted(run.ledger(VERIFY).items())
     )
-    judged = judge_collection(images, two_views, run.options.gps_sigma_m)
+    fits = storage.read_table(run.atlas.path(run.ledger(FIT)[_GRAPH].file.path))
+    judged = judge_collection(images, two_views, run.options.gps_sigma_m, fits)
     storage.commit_table(run.atlas.root, layout.JUDGED, judged.table())
     trusted = judged.trusted()
     log.info("reconstruct: %d of %d verified pairs are trusted", trusted.sum(), len(trusted))
@@ -58,7 +93,11 @@ def tile_task(run: Run, judged: JudgedPairs, tile: Tile) -> Task:
     """Return the task of one tile, and write its images and their judged pairs beside it."""
     members, pairs = judged.rows_of(tile)
     root = run.atlas.root
-    members_file = storage.commit_table(root, layout.tile_members(tile.name), members_table(tile))
+    members_file = storage.commit_table(
+        root,
+        layout.tile_members(tile.name),
+        members_table(tile, judged.sequence[members], judged.index[members]),
+    )
     judged_file = storage.commit_table(root, layout.tile_judged(tile.name), judged.table(pairs))
     sources: dict[str, tuple[Step, NDArray[np.object_], str]] = {
         "images": (INGEST, judged.shard[members], "map"),

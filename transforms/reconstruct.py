@@ -25,7 +25,12 @@ from vladmap.atlas.task_inputs import read_cameras, read_tables
 from vladmap.console import counter as progress
 from vladmap.mapping.mapper import MapperOptions
 from vladmap.mapping.reconstruct import TileResult, reconstruct_tile
-from vladmap.mapping.tile_inputs import features_among, images_among, two_views_among
+from vladmap.mapping.tile_inputs import (
+    features_among,
+    images_among,
+    two_views_among,
+    with_drives,
+)
 from vladmap.photos.side_by_side import OutOfMemory
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
@@ -72,16 +77,16 @@ class _Reconstruct(SideBySide):
         self._root, self._time_limit_s, self._options = root, time_limit_s, options
 
     def memory(self, task: Task) -> int:
-        return map_memory(len(self._members(task)))
+        return map_memory(self._members(task).num_rows)
 
-    def _members(self, task: Task) -> pa.Array:
-        members = storage.read_table(storage.join(self._root, task.path("members")))
-        return members["image_id"].combine_chunks()
+    def _members(self, task: Task) -> pa.Table:
+        return storage.read_table(storage.join(self._root, task.path("members")))
 
     def done(self, task: Task, alone: bool, threads: int) -> LedgerEntry:
         """Map one tile, on one thread, and commit it; see SideBySide."""
         started = time.monotonic()
-        wanted = self._members(task)
+        members = self._members(task)
+        wanted = members["image_id"].combine_chunks()
         # The tile is mapped again when one of these columns changes, so it must read no others.
         images = images_among(self._tables(task, layout.IMAGES, ["uri", *PARTS["map"]]), wanted)
         keypoints = features_among(
@@ -94,7 +99,7 @@ class _Reconstruct(SideBySide):
             result = reconstruct_tile(
                 task.shard,
                 output,
-                images.filter(pc.is_in(images["image_id"], value_set=usable)),
+                with_drives(images.filter(pc.is_in(images["image_id"], value_set=usable)), members),
                 keypoints.__getitem__,
                 two_views_among(self._tables(task, layout.TWO_VIEWS), wanted),
                 read_cameras(self._root, task),

@@ -12,29 +12,41 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vladmap")
 
+FIT = Step(
+    "fit",
+    label="judge pairs",
+    unit="pairs",
+    internal=True,
+    alone=True,
+    settings=lambda options: {"gps_sigma_m": options.gps_sigma_m},
+    told=True,
+    after=("organise", "features", "cameras", "verify"),
+)
 RECONSTRUCT = Step(
     "reconstruct",
-    version=7,
+    version=8,
     unit="tiles",
     settings=lambda options: {
         "gps_sigma_m": options.gps_sigma_m,
         "tile_images": options.tile_images,  # in the fingerprint by the members of each tile
     },
-    after=("features", "cameras", "verify"),
+    after=("judge pairs",),
 )
 
 
 def work(run: Run) -> None:
     """Judge the pairs, plan the tiles, and reconstruct those that are new or changed.
 
-    The verdict on each pair is written to `work/judged.parquet`. If there are no trusted pairs, or
-    if all tiles fail, the map is empty.
+    All pairs are fitted to one pose graph of the whole collection first. The verdict on each pair
+    is written to `work/judged.parquet`. If there are no trusted pairs, or if all tiles fail, the
+    map is empty.
     """
     from vladmap.pipeline.options import worker_threads
-    from vladmap.pipeline.tiles import judge_pairs, tile_task
+    from vladmap.pipeline.tiles import fit_pairs, judge_pairs, tile_task
     from vladmap.transforms.reconstruct import ReconstructTiles, map_memory
 
     options = run.options
+    fit_pairs(run)
     judged = judge_pairs(run)
     tiles = judged.tiles(options.tile_images)
     if not tiles:
@@ -83,7 +95,7 @@ STAGE = Stage(
     text="Map every tile with COLMAP and place it by GPS: tiles/.",
     work=work,
     estimate=estimate,
-    steps=(RECONSTRUCT,),
+    steps=(FIT, RECONSTRUCT),
     needs=("ingest", "verify"),
     options=("threads", "gps_sigma_m", "features", "tile_images", "tile_minutes"),
     group="maps (reconstruct, merge)",

@@ -1,0 +1,183 @@
+"""Whether the inliers of each pair fit the poses that the whole collection gives its images.
+
+A pair of two facades that look alike has a two-view geometry as good as any. It is the wrong one:
+the poses of its images, which hundreds of other pairs hold, put the two elsewhere, and seen from
+there its inliers lie off their epipolar lines, or at depths where nothing else is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from vladmap.mapping.arrays import Array, Bools, Indices
+from vladmap.mapping.camera import MAX_ERROR_PX
+from vladmap.mapping.view_graph.depths import Depths, depth_ratios, pair_depths
+from vladmap.mapping.view_graph.pairs import MatchedPairs
+
+# The errors of the relative pose that the graph gives, one sigma: degrees, metres, and metres for
+# each metre of the distance.
+_TURN = np.radians(1.5)
+_PLACE_M = 0.4
+_PLACE_SHARE = 0.05
+# At most so many inliers of a pair refine its pose, evenly spaced.
+_MOST = 128
+# Scales of the Geman-McClure weights of one refinement, in pixels.
+_WIDTHS_PX = (60.0, 40.0, 25.0, 16.0, 10.0, 6.0, 4.0, 4.0)
+_LEAST_SIGMA_PX = 2.0
+# Two pairs agree at their shared keypoints if their depths differ by less than this logarithm, and
+# what the errors of their lengths explain.
+_DEPTH = 0.35
+_FAR_DEPTH = 1.0
+_MIN_SHARED_KEYPOINTS = 5
+_ROUNDS = 6
+_STRONG = 150.0
+# The usual depths of an image: between these quantiles of its agreeing pairs, and so much beyond.
+_QUANTILES = (0.1, 0.9)
+_BEYOND = 0.4
+_MIN_COMPARED = 3
+
+
+@dataclass(frozen=True)
+class PairFit:
+    """How m pairs fit the poses of a pose graph.
+
+    `rotation` (m, 3, 3) and `translation` (m, 3), second_from_first in metres, are the graph's
+    after refinement by the pair's own inliers, within the error of the graph. `share` (m,) is the
+    share of its inliers within 4 pixels of the epipolar lines of that pose. `agreement` (m,), from
+    0 to 1, is the share of other pairs' evidence that agrees with the depths of its keypoints, and
+    `compared` (m,) how many pairs that is of. `usual` (m,) is the share of its points at depths
+    where the images' other pairs see points.
+    """
+
+    rotation: Array
+    translation: Array
+    share: Array
+    agreement: Array
+    compared: Indices
+    usual: Array
+
+
+def fit_pairs(pairs: MatchedPairs, rotation: Array, position: Array) -> PairFit:
+    """Fit pairs to poses: `rotation` (n, 3, 3) camera_from_world, `position` (n, 3) in metres.
+
+    All images of the pairs must have a pose. All pairs are refined together, a few array operations
+    for each step of a robust Gauss-Newton on their Sampson errors.
+    """
+    distance = np.linalg.norm(position[pairs.second] - position[pairs.first], axis=1)
+    error = _PLACE_M + _PLACE_SHARE * distance
+    turn, translation = _refined(pairs, rotation, position, error)
+    share = _share_within(pairs, turn, translation)
+    depths = pair_depths(pairs, turn, translation)
+    agreement, compared = _agreement(pairs, depths, translation, error, share)
+    usual = _usual(pairs, depths, (agreement > 0.5) & (share > 0.5) & (compared >= _MIN_COMPARED))
+    return PairFit(turn, translation, share, agreement, compared, usual)
+
+
+def _refined(
+    pairs: MatchedPairs, rotation: Array, position: Array, error: Array
+) -> tuple[Array, Array]:
+    first, second, count = pairs.first, pairs.second, len(pairs)
+    turn = np.einsum("mij,mkj->mik", rotation[second], rotation[first])
+    start = np.einsum("mij,mj->mi", rotation[second], position[first] - position[second])
+    moved, turned = start.copy(), np.zeros((count, 3))
+    begin = np.searchsorted(pairs.pair, np.arange(count))
+    place = np.arange(len(pairs.pair)) - begin[pairs.pair]
+    every = np.maximum(1, -(-pairs.inliers // _MOST))
+    taken = np.flatnonzero(place % every[pairs.pair] == 0)
+    pair, one, other = pairs.pair[taken], pairs.ray_first[taken], pairs.ray_second[taken]
+    prior = np.concatenate(
+        [np.full((count, 3), _TURN**-2.0), np.repeat(error[:, None] ** -2.0, 3, axis=1)], axis=1
+    )
+    diagonal = np.arange(6)
+    for width in _WIDTHS_PX:
+        carried, shift = np.einsum("kij,kj->ki", turn[pair], one), moved[pair]
+        value, slope = _epipolar(pairs.focal_px[pair], turn[pair], shift, carried, other)
+        residual = value * slope
+        weight = 1.0 / (1.0 + (residual / width) ** 2) ** 2
+        weight /= max(_LEAST_SIGMA_PX, width / 3) ** 2
+        jacobian = slope[:, None] * np.concatenate(
+            [np.cross(carried, np.cross(other, shift)), np.cross(carried, other)], axis=1
+        )
+        normal = np.zeros((count, 6, 6))
+        for row in range(6):
+            for column in range(row, 6):
+                product = weight * jacobian[:, row] * jacobian[:, column]
+                total = np.bincount(pair, product, count)
+                normal[:, row, column] = normal[:, column, row] = total
+        gradient = np.stack(
+            [np.bincount(pair, weight * residual * jacobian[:, k], count) for k in range(6)], 1
+        )
+        normal[:, diagonal, diagonal] += prior
+        gradient += prior * np.concatenate([turned, moved - start], axis=1)
+        step = -np.linalg.solve(normal, gradient[:, :, None])[:, :, 0]
+        turn = Rotation.from_rotvec(step[:, :3]).as_matrix() @ turn
+        turned, moved = turned + step[:, :3], moved + step[:, 3:]
+    return turn, moved
+
+
+def _epipolar(
+    focal: Array, turn: Array, shift: Array, carried: Array, other: Array
+) -> tuple[Array, Array]:
+    """The epipolar product of each match, and what makes of it a Sampson error in pixels."""
+    line = np.cross(shift, carried)
+    value = (other * line).sum(axis=1)
+    back = np.einsum("kji,kj->ki", turn, np.cross(other, shift))
+    size = np.sqrt((line[:, :2] ** 2).sum(axis=1) + (back[:, :2] ** 2).sum(axis=1))
+    return value, focal / np.maximum(size, 1e-12)
+
+
+def _share_within(pairs: MatchedPairs, turn: Array, moved: Array) -> Array:
+    pair = pairs.pair
+    carried = np.einsum("kij,kj->ki", turn[pair], pairs.ray_first)
+    line = np.cross(moved[pair], carried)
+    value = np.abs((pairs.ray_second * line).sum(axis=1))
+    back = np.einsum("kji,kj->ki", turn[pair], np.cross(pairs.ray_second, moved[pair]))
+    size = np.minimum(np.hypot(line[:, 0], line[:, 1]), np.hypot(back[:, 0], back[:, 1]))
+    near = pairs.focal_px[pair] * value <= MAX_ERROR_PX * np.maximum(size, 1e-12)
+    return np.bincount(pair, near, len(pairs)) / np.maximum(pairs.inliers, 1)
+
+
+def _agreement(
+    pairs: MatchedPairs, depths: Depths, translation: Array, error: Array, share: Array
+) -> tuple[Array, Indices]:
+    """The share of other pairs' evidence that agrees with each pair's depths, and of how many.
+
+    Evidence weighs by the other pair's own fit and agreement, found together in some rounds.
+    """
+    ratios = depth_ratios(pairs, depths, _MIN_SHARED_KEYPOINTS)
+    one, other, count = ratios.one, ratios.other, len(pairs)
+    doubt = error / np.maximum(np.linalg.norm(translation, axis=1), 0.1)
+    allowed = np.minimum(_DEPTH + np.hypot(doubt[one], doubt[other]), _FAR_DEPTH)
+    agree = np.abs(ratios.log_ratio) < allowed
+    weight = np.sqrt(ratios.count)
+    strength = share * np.minimum(pairs.inliers, _STRONG)
+    agreement = np.ones(count)
+    for _ in range(_ROUNDS):
+        voice = strength * agreement**2
+        total = np.bincount(one, voice[other] * weight, count)
+        total += np.bincount(other, voice[one] * weight, count)
+        held = np.bincount(one, voice[other] * weight * agree, count)
+        held += np.bincount(other, voice[one] * weight * agree, count)
+        agreement = np.where(total > 0, held / np.maximum(total, 1e-12), 0.5)
+    return agreement, np.bincount(np.concatenate([one, other]), minlength=count)
+
+
+def _usual(pairs: MatchedPairs, depths: Depths, believed: Bools) -> Array:
+    """The share of each pair's points that lie where believed pairs of the images see points."""
+    used = depths.usable
+    pair = np.concatenate([pairs.pair[used], pairs.pair[used]])
+    image = np.concatenate([pairs.first[pairs.pair[used]], pairs.second[pairs.pair[used]]])
+    depth = np.log(np.concatenate([depths.first[used], depths.second[used]]))
+    sure = np.flatnonzero(believed[pair])
+    order = sure[np.lexsort((depth[sure], image[sure]))]
+    images, start, count = np.unique(image[order], return_index=True, return_counts=True)
+    bounds = np.full((pairs.images, 2), np.nan)
+    for side, quantile in enumerate(_QUANTILES):
+        at = start + np.minimum((count * quantile).astype(np.int64), count - 1)
+        bounds[images, side] = depth[order][at]
+    inside = (depth > bounds[image, 0] - _BEYOND) & (depth < bounds[image, 1] + _BEYOND)
+    total = np.bincount(pair, minlength=len(pairs))
+    return np.bincount(pair, inside, len(pairs)) / np.maximum(total, 1)

@@ -1,0 +1,306 @@
+"""The pose graph of a collection: a first pose of every image, before any tile is mapped.
+
+Relative rotations give the rotations of all images; depths of shared keypoints the lengths of all
+baselines; GPS and the drives the rest. It is good to about a metre and a degree: enough to judge
+every pair, to cut tiles and to begin bundle adjustment, and every image's pose is held by all
+pairs of the collection, not by those of one tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vladmap.geodesy.wgs84 import geodetic_to_enu
+from vladmap.mapping.arrays import Array, Bools, Indices, Origin
+from vladmap.mapping.filled_positions import fill_positions, positions_by_partners
+from vladmap.mapping.gps import choose_origin
+from vladmap.mapping.photographs import Pairs, Photographs
+from vladmap.mapping.view_graph.depths import depth_ratios, pair_depths
+from vladmap.mapping.view_graph.frames import (
+    Baselines,
+    Frames,
+    Ground,
+    adjust_frames,
+)
+from vladmap.mapping.view_graph.lengths import relative_lengths
+from vladmap.mapping.view_graph.pairs import MatchedPairs
+from vladmap.mapping.view_graph.rotations import average_rotations
+
+MIN_IMAGES = 3
+"""A set of fewer connected images has no pose graph."""
+
+# A stretch is so many photographs of a drive.
+_STRETCH = 30
+# Pairs of two photographs of a drive, at most so many places apart, are adjusted first.
+_ODOMETRY = 15
+# At first pairs so many places apart compare a drive's shape with its GPS.
+_SHAPE = 30
+_ODOMETRY_WIDTHS = (60.0, 40.0, 30.0, 20.0, 15.0, 10.0, 7.0, 5.0, 3.0)
+_ALL_WIDTHS = (30.0, 20.0, 15.0, 10.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.5)
+_MIN_SHARED_KEYPOINTS = 8
+# The weight of a camera's upward direction beside a baseline of a metre.
+_UPRIGHT = 3.0
+_ALIGN_ROUNDS = 10
+_ALIGN_M = 8.0
+# The length of the usual baseline where nothing gives a scale.
+_UNKNOWN_BASELINE_M = 5.0
+# A pair supports its images if its residual is below so many standard deviations.
+_SUPPORT = 3.0
+
+
+@dataclass(frozen=True)
+class Located:
+    """n images with what their files say: degrees, metres, NaN where unknown.
+
+    `sigma` (n,) is the standard deviation of GPS along the ground, `sequence` (n,) the drive, -1
+    for none, `index` (n,) the place in it.
+    """
+
+    latitude: Array
+    longitude: Array
+    altitude: Array
+    sigma: Array
+    sequence: Indices
+    index: Indices
+
+
+@dataclass(frozen=True)
+class PoseGraph:
+    """First poses of n images.
+
+    `component` (n,) is -1 for an image without a pose, else the set of images that it is posed
+    with; `origin` gives each set the origin of its east-north-up frame. `position` (n, 3) are
+    metres and `rotation` (n, 3, 3) camera_from_enu. `metric` says which sets have scale and place
+    from GPS; the others have a guessed scale and their place is meaningless. `support` (n,) is how
+    many pairs agree with the pose.
+    """
+
+    component: Indices
+    origin: dict[int, Origin]
+    position: Array
+    rotation: Array
+    metric: dict[int, bool]
+    support: Indices
+
+
+def solve_pose_graph(
+    images: Located, pairs: MatchedPairs, start: PoseGraph | None = None
+) -> PoseGraph:
+    """Pose all images that pairs with a relative pose connect.
+
+    `start` gives first positions where it has some. Memory and time grow with inliers and pairs.
+    """
+    used = pairs.posed
+    first, second = pairs.first[used], pairs.second[used]
+    inliers = pairs.inliers[used].astype(np.float64)
+    rotation, component = average_rotations(
+        pairs.images, first, second, pairs.rotation[used], inliers
+    )
+    log_length, group = _lengths(pairs)
+    back = np.einsum("mji,mj->mi", pairs.rotation[used], -pairs.direction[used])
+    direction = np.einsum("mji,mj->mi", rotation[first], back)
+
+    count = len(images.latitude)
+    result = PoseGraph(
+        np.full(count, -1, np.int64), {}, np.full((count, 3), np.nan),
+        np.full((count, 3, 3), np.nan), {}, np.zeros(count, np.int64),
+    )  # fmt: skip
+    for root in np.unique(component[first]).tolist():
+        members = np.flatnonzero(component == root)
+        if len(members) < MIN_IMAGES:
+            continue
+        inside = np.flatnonzero(component[first] == root)
+        row = np.full(count, -1, np.int64)
+        row[members] = np.arange(len(members))
+        vectors = direction[inside] * np.exp(log_length[used][inside])[:, None]
+        local = _Component(
+            _only(images, members),
+            rotation[members],
+            Baselines(row[first[inside]], row[second[inside]], vectors),
+            inliers[inside],
+            group[used][inside],
+            None if start is None else start.position[members],
+        )
+        frames, origin, metric, support = local.solved()
+        stretch = local.stretches()[0]
+        turned = np.einsum("nij,nkj->nik", rotation[members], frames.turn[stretch])
+        result.component[members] = root
+        result.origin[root], result.metric[root] = origin, metric
+        result.position[members], result.rotation[members] = frames.position, turned
+        result.support[members] = support
+    return result
+
+
+def _lengths(pairs: MatchedPairs) -> tuple[Array, Indices]:
+    """The logarithm of each pair's relative length, and the set of pairs that share that unit."""
+    turn, direction = np.nan_to_num(pairs.rotation), np.nan_to_num(pairs.direction)
+    ratios = depth_ratios(pairs, pair_depths(pairs, turn, direction), _MIN_SHARED_KEYPOINTS)
+    return relative_lengths(len(pairs), ratios)
+
+
+def _only(images: Located, rows: Indices) -> Located:
+    return Located(
+        images.latitude[rows], images.longitude[rows], images.altitude[rows],
+        images.sigma[rows], images.sequence[rows], images.index[rows],
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Component:
+    """Images that pairs connect: rotations (n, 3, 3), baselines of m pairs, `inliers` (m,).
+
+    `group` (m,) is the set of pairs that share a unit of length.
+    """
+
+    images: Located
+    rotation: Array
+    baselines: Baselines
+    inliers: Array
+    group: Indices
+    start: Array | None
+
+    def solved(self) -> tuple[Frames, Origin, bool, Indices]:
+        """Return positions and frames, their origin, whether they are metric, each's support."""
+        origin = choose_origin(self.images.latitude, self.images.longitude, self.images.altitude)
+        stretch, follows, offsets = self.stretches()
+        gps = self._enu(origin)
+        ground = Ground(gps, self.images.sigma, stretch, follows, offsets)
+        up = -self.rotation[:, 1, :]
+        usable = self._one_unit()
+        metric = bool(np.isfinite(gps[:, 0]).sum() >= MIN_IMAGES)
+        place = self._start(gps)
+        turn, scale = self._aligned(place, up, usable, metric)
+        vectors = Baselines(
+            self.baselines.first[usable], self.baselines.second[usable],
+            self.baselines.vector[usable],
+        )  # fmt: skip
+        every = np.arange(ground.stretches)
+        frames = Frames(
+            self._chained(place, vectors, self.inliers[usable], turn, scale),
+            np.tile(turn, (len(every), 1, 1)),
+            np.full(len(every), scale),
+            np.zeros((len(every), 3)),
+        )
+        sequence, index = self.images.sequence, self.images.index
+        apart = np.abs(index[vectors.first] - index[vectors.second])
+        odometry = (sequence[vectors.first] == sequence[vectors.second]) & (apart <= _ODOMETRY)
+        odometry &= sequence[vectors.first] >= 0
+        if self.start is None and odometry.any():
+            near = Baselines(
+                vectors.first[odometry], vectors.second[odometry], vectors.vector[odometry]
+            )
+            frames = adjust_frames(frames, ground, near, up, _ODOMETRY_WIDTHS)
+        frames = adjust_frames(frames, ground, vectors, up, _ALL_WIDTHS)
+        off = frames.residuals(vectors, stretch)
+        good = off <= _SUPPORT * vectors.error_m(frames.scale[stretch[vectors.first]])
+        ends = np.concatenate([vectors.first[good], vectors.second[good]])
+        return frames, origin, metric, np.bincount(ends, minlength=len(up))
+
+    def stretches(self) -> tuple[Indices, tuple[Indices, Indices], Bools]:
+        """Return each image's stretch, pairs of consecutive ones, which have a GPS offset."""
+        sequence = self.images.sequence
+        order = np.lexsort((self.images.index, sequence))
+        begins = np.flatnonzero(np.diff(sequence[order], prepend=-2))
+        place = np.arange(len(order)) - np.repeat(begins, np.diff([*begins, len(order)]))
+        key = np.stack([sequence[order], np.where(sequence[order] < 0, 0, place // _STRETCH)], 1)
+        drive, number = np.unique(key, axis=0, return_inverse=True)
+        stretch = np.zeros(len(order), np.int64)
+        stretch[order] = number.reshape(-1)
+        follows = np.flatnonzero((np.diff(drive[:, 0]) == 0) & (drive[1:, 0] >= 0))
+        return stretch, (follows, follows + 1), np.asarray(drive[:, 0] >= 0, np.bool_)
+
+    def _enu(self, origin: Origin) -> Array:
+        images = self.images
+        known = np.isfinite(images.latitude) & np.isfinite(images.longitude)
+        height = np.where(np.isfinite(images.altitude), images.altitude, origin[2])
+        enu = np.full((len(known), 3), np.nan)
+        enu[known] = geodetic_to_enu(
+            np.stack([images.latitude, images.longitude, height], axis=1)[known], origin
+        )
+        enu[~np.isfinite(images.altitude), 2] = np.nan
+        return enu
+
+    def _start(self, gps: Array) -> Array:
+        """First positions (n, 3): GPS, from the drive, or from partners; NaN where unknown."""
+        images = self.images
+        flat = gps.copy()
+        # Without an altitude a photograph is taken to be as high as the others of the set.
+        flat[:, 2] = np.where(np.isfinite(gps[:, 0]), np.nan_to_num(gps[:, 2]), np.nan)
+        known = Photographs(flat, images.sigma, images.sequence, images.index)
+        place, sigma = fill_positions(known)
+        pairs = Pairs(
+            self.baselines.first, self.baselines.second, self.inliers,
+            np.zeros((len(self.inliers), 4)),
+        )  # fmt: skip
+        place, _ = positions_by_partners(place, sigma, pairs)
+        if self.start is not None:
+            place = np.where(np.isfinite(self.start), self.start, place)
+        return place
+
+    def _one_unit(self) -> Indices:
+        """Rows of the pairs whose lengths are in the unit that most pairs share."""
+        names, count = np.unique(self.group, return_counts=True)
+        return np.flatnonzero(self.group == names[np.argmax(count)])
+
+    def _aligned(
+        self, place: Array, up: Array, usable: Indices, metric: bool
+    ) -> tuple[Array, float]:
+        """The rotation and scale that carry baselines to the shape that GPS gives the drives."""
+        length = np.linalg.norm(self.baselines.vector[usable], axis=1)
+        guess = _UNKNOWN_BASELINE_M / max(float(np.median(length)), 1e-9)
+        target = np.tile([0.0, 0.0, _UPRIGHT], (len(up), 1))
+        if not metric:
+            return best_rotation(_UPRIGHT * up, target, np.ones(len(up))), guess
+        first, second = self.baselines.first[usable], self.baselines.second[usable]
+        sequence, index = self.images.sequence, self.images.index
+        apart = place[second] - place[first]
+        same = (sequence[first] == sequence[second]) & (sequence[first] >= 0)
+        shape = same & (np.abs(index[first] - index[second]) <= _SHAPE)
+        if not shape.any():
+            shape = np.ones(len(first), bool)
+        shape &= np.isfinite(apart).all(axis=1)
+        if shape.sum() < MIN_IMAGES:
+            return best_rotation(_UPRIGHT * up, target, np.ones(len(up))), guess
+        vector, apart = self.baselines.vector[usable][shape], apart[shape]
+        size = np.linalg.norm(vector, axis=1)
+        scale = float(np.median(np.linalg.norm(apart, axis=1) / np.maximum(size, 1e-12)))
+        weight = np.ones(len(vector) + len(up))
+        goal = np.concatenate([apart, target])
+        for _ in range(_ALIGN_ROUNDS):
+            source = np.concatenate([scale * vector, _UPRIGHT * up])
+            turn = best_rotation(source, goal, weight)
+            carried = source @ turn.T
+            weight = 1.0 / (1.0 + (np.linalg.norm(goal - carried, axis=1) / _ALIGN_M) ** 2) ** 2
+            own, moved = weight[: len(vector)], carried[: len(vector)]
+            agreeing = float((own * (moved * apart).sum(axis=1)).sum())
+            scale *= max(agreeing / float((own * (moved**2).sum(axis=1)).sum()), 0.1)
+        return turn, scale
+
+    def _chained(
+        self, place: Array, vectors: Baselines, inliers: Array, turn: Array, scale: float
+    ) -> Array:
+        """Positions, unknown ones taken from the partner with most inliers that has one."""
+        place = place.copy()
+        if not np.isfinite(place[:, 0]).any():
+            place[int(np.bincount(vectors.first, minlength=len(place)).argmax())] = 0.0
+        moved = scale * vectors.vector @ turn.T
+        to = np.concatenate([vectors.second, vectors.first])
+        of = np.concatenate([vectors.first, vectors.second])
+        step = np.concatenate([moved, -moved])
+        strength = np.concatenate([inliers, inliers])
+        while True:
+            usable = np.flatnonzero(~np.isfinite(place[to, 0]) & np.isfinite(place[of, 0]))
+            if len(usable) == 0:
+                return np.where(np.isfinite(place), place, np.nanmean(place, axis=0))
+            order = usable[np.lexsort((of[usable], -strength[usable], to[usable]))]
+            images, at = np.unique(to[order], return_index=True)
+            place[images] = place[of[order[at]]] + step[order[at]]
+
+
+def best_rotation(source: Array, target: Array, weight: Array) -> Array:
+    """The rotation (3, 3) that carries (n, 3) vectors to targets, least squares (Kabsch, 1976)."""
+    left, _, right = np.linalg.svd((weight[:, None] * source).T @ target)
+    sign = np.sign(np.linalg.det(right.T @ left.T))
+    return np.asarray(right.T @ np.diag([1.0, 1.0, sign]) @ left.T)

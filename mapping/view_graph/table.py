@@ -1,0 +1,110 @@
+"""How the verified pairs of a collection fit its pose graph, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from vladmap.mapping.arrays import Array, Indices
+from vladmap.mapping.camera import Camera
+from vladmap.mapping.photographs import photographs_of
+from vladmap.mapping.two_view import TwoView
+from vladmap.mapping.view_graph.fit import PairFit, fit_pairs
+from vladmap.mapping.view_graph.pairs import MatchedPairs, matched_pairs
+from vladmap.mapping.view_graph.solve import Located, PoseGraph, solve_pose_graph
+
+FITS = pa.schema(
+    [
+        ("image_id_a", pa.string()),
+        ("image_id_b", pa.string()),
+        ("fit_share", pa.float32()),
+        ("depth_agreement", pa.float32()),
+        ("depth_compared", pa.int32()),
+        ("depth_usual", pa.float32()),
+    ]
+)
+"""Pairs both of whose images the pose graph holds, and the fields share, agreement, compared and
+usual of view_graph.fit.PairFit."""
+
+IMAGE_COLUMNS = [
+    "image_id", "latitude", "longitude", "altitude", "gps_accuracy_m",
+    "sequence_id", "sequence_index",
+]  # fmt: skip
+"""Columns of IMAGES that the pose graph needs."""
+
+MIN_SUPPORT = 2
+"""A pose of the graph is used if so many pairs agree with it."""
+
+# Fits are kept to so many decimals: the last bits of a float say nothing.
+_DECIMALS = 3
+
+
+def located(images: pa.Table, gps_sigma_m: float) -> Located:
+    """What rows of IMAGES say of their places; `gps_sigma_m` is for positions that state none."""
+    known = photographs_of(images, gps_sigma_m)
+    latitude, longitude, altitude = (
+        np.asarray(images[name].to_numpy(), np.float64)
+        for name in ("latitude", "longitude", "altitude")
+    )
+    return Located(latitude, longitude, altitude, known.sigma, known.sequence, known.index)
+
+
+def fit_table(
+    images: pa.Table,
+    views: list[TwoView],
+    keypoints: Callable[[str], Array],
+    cameras: Mapping[str, Camera],
+    gps_sigma_m: float,
+) -> pa.Table:
+    """Return a table of FITS.
+
+    `images` has IMAGE_COLUMNS, sorted by image_id; `views` are verified pairs of its images.
+    """
+    pairs = matched_pairs(images["image_id"].to_pylist(), views, keypoints, cameras)
+    graph = solve_pose_graph(located(images, gps_sigma_m), pairs)
+    rows = held_pairs(graph, pairs)
+    fit = fit_pairs(only(pairs, rows), np.nan_to_num(graph.rotation), np.nan_to_num(graph.position))
+    return _table(images, pairs, rows, fit)
+
+
+def held_pairs(graph: PoseGraph, pairs: MatchedPairs) -> Indices:
+    """The rows of the pairs both of whose images have poses, in one set, that pairs support."""
+    sure = (graph.component >= 0) & (graph.support >= MIN_SUPPORT)
+    together = graph.component[pairs.first] == graph.component[pairs.second]
+    return np.flatnonzero(sure[pairs.first] & sure[pairs.second] & together)
+
+
+def only(pairs: MatchedPairs, rows: Indices) -> MatchedPairs:
+    """Some rows of pairs, sorted, with their inliers."""
+    place = np.full(len(pairs), -1, np.int64)
+    place[rows] = np.arange(len(rows))
+    used = np.flatnonzero(place[pairs.pair] >= 0)
+    return MatchedPairs(
+        pairs.images,
+        pairs.first[rows],
+        pairs.second[rows],
+        pairs.rotation[rows],
+        pairs.direction[rows],
+        pairs.focal_px[rows],
+        place[pairs.pair[used]],
+        pairs.key_first[used],
+        pairs.key_second[used],
+        pairs.ray_first[used],
+        pairs.ray_second[used],
+    )
+
+
+def _table(images: pa.Table, pairs: MatchedPairs, rows: Indices, fit: PairFit) -> pa.Table:
+    ids = np.asarray(images["image_id"].to_pylist(), object)
+    columns = [
+        ids[pairs.first[rows]].tolist(),
+        ids[pairs.second[rows]].tolist(),
+        np.round(fit.share, _DECIMALS),
+        np.round(fit.agreement, _DECIMALS),
+        fit.compared,
+        np.round(fit.usual, _DECIMALS),
+    ]
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, FITS, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=FITS)

@@ -1,0 +1,84 @@
+"""Pairs that do not fit the poses of the whole collection are found, true ones are not lost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from tests.mapping.view_graph.street import CAMERA, Street, street
+from vladmap.mapping.view_graph.fit import PairFit, fit_pairs
+from vladmap.mapping.view_graph.solve import solve_pose_graph
+from vladmap.mapping.view_graph.table import FITS, fit_table
+
+
+def fitted(there: Street, views: list, noise_m: float = 3.0) -> PairFit:
+    pairs = there.matched(views)
+    graph = solve_pose_graph(there.located(noise_m=noise_m, seed=2), pairs)
+    return fit_pairs(pairs, graph.rotation, graph.position)
+
+
+def test_true_pairs_fit_and_agree_with_each_other() -> None:
+    there = street(30)
+    fit = fitted(there, there.views())
+    assert (fit.share > 0.8).all()
+    assert (fit.agreement > 0.5).all()
+    assert np.median(fit.agreement) > 0.95
+
+
+def test_a_pair_that_looks_a_step_apart_and_is_seven_contradicts_the_depths_of_others() -> None:
+    """Along a straight street its epipolar lines are the true ones: only depths betray it."""
+    there = street(40, straight=True)
+    views, false = there.views(), there.alias(4, 11, 1)
+    fit = fitted(there, [*views, false])
+    ordered = sorted([*views, false], key=lambda view: (view.image_id_a, view.image_id_b))
+    at = ordered.index(false)
+    assert fit.agreement[at] < 0.5
+    assert (np.delete(fit.agreement, at) > 0.5).all()
+
+
+def test_a_pair_that_looks_turned_lies_off_the_epipolar_lines() -> None:
+    """Matches between photographs that look in directions sixty degrees apart in truth."""
+    there = street(30)
+    views = there.views()
+    rng = np.random.default_rng(0)
+    count = 60
+    shared = np.stack([rng.permutation(len(there.seen[2]))[:count],
+                       rng.permutation(len(there.seen[20]))[:count]], axis=1)  # fmt: skip
+    wrong = there.view_as(2, 20, np.eye(3), np.array([0.0, 0.0, -1.0]), shared)
+    fit = fitted(there, [*views, wrong])
+    ordered = sorted([*views, wrong], key=lambda view: (view.image_id_a, view.image_id_b))
+    assert fit.share[ordered.index(wrong)] < 0.5
+
+
+def test_a_wrong_decomposition_of_true_matches_is_a_true_pair() -> None:
+    """Two-view geometry of a plane has two solutions; the matches hold whichever was taken."""
+    there = street(30)
+    views = there.views()
+    true = views[40]
+    a, b = int(true.image_id_a), int(true.image_id_b)
+    turn = np.diag([-1.0, -1.0, 1.0])
+    views[40] = there.view_as(a, b, turn, np.array([1.0, 0.0, 0.0]), true.inliers.astype(np.int64))
+    fit = fitted(there, views)
+    assert fit.share[40] > 0.9
+
+
+def test_pairs_of_photographs_without_a_pose_are_left_out_of_the_table() -> None:
+    there = street(20)
+    views = [
+        view for view in there.views() if (view.image_id_a < "0018") == (view.image_id_b < "0018")
+    ]
+    images = pa.table(
+        {
+            "image_id": there.ids,
+            "latitude": there.located().latitude,
+            "longitude": there.located().longitude,
+            "altitude": there.located().altitude,
+            "gps_accuracy_m": np.full(20, 3.0),
+            "sequence_id": ["a"] * 20,
+            "sequence_index": np.arange(20),
+        }
+    )
+    cameras = dict.fromkeys(there.ids, CAMERA)
+    table = fit_table(images, views, lambda each: there.pixels[int(each)], cameras, 5.0)
+    assert table.schema.equals(FITS)
+    assert table.num_rows == sum(view.image_id_b < "0018" for view in views)

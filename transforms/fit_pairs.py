@@ -1,0 +1,97 @@
+"""Fit pairs: the pose graph of the whole collection, and how each verified pair fits it.
+
+One worker holds the keypoints and the inliers of all pairs; descriptors are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vladmap.atlas import layout
+from vladmap.atlas.commit import commit_shard
+from vladmap.atlas.task_inputs import read_cameras, read_tables
+from vladmap.console import counter as progress
+from vladmap.features.table import read_features
+from vladmap.mapping.arrays import Array
+from vladmap.mapping.camera_keys import IMAGE_COLUMNS as CAMERA_COLUMNS
+from vladmap.mapping.camera_keys import camera_keys
+from vladmap.mapping.two_view import two_views_of
+from vladmap.mapping.view_graph.table import FITS, IMAGE_COLUMNS, fit_table
+from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.transforms.counters import StageCounters
+
+STAGE = "fit"
+
+_COLUMNS = sorted({*IMAGE_COLUMNS, *CAMERA_COLUMNS, "duplicate_of"})
+_VIEW_COLUMNS = [
+    "image_id_a", "image_id_b", "configuration", "inliers",
+    "qw", "qx", "qy", "qz", "tx", "ty", "tz",
+]  # fmt: skip
+
+
+@dataclass(eq=False)
+class FitPairs(beam.PTransform):
+    """One task that reads `images`, `features`, `two_views` and `cameras` -> `work/pair_fits`."""
+
+    root: str
+    gps_sigma_m: float
+
+    def expand(self, tasks: beam.PCollection) -> beam.PCollection:
+        return tasks | beam.ParDo(_Fit(self.root, self.gps_sigma_m))
+
+
+class _Fit(beam.DoFn):
+    def __init__(self, root: str, gps_sigma_m: float) -> None:
+        self._root, self._gps_sigma_m = root, gps_sigma_m
+
+    def process(self, task: Task) -> Iterator[LedgerEntry]:
+        cameras = read_cameras(self._root, task)
+        keypoints = self._keypoints(task)
+        images = self._images(task)
+        keys = dict(zip(images["image_id"].to_pylist(), camera_keys(images), strict=True))
+        # A photograph that was rejected in verify has no keypoints, and its camera may be unknown.
+        usable = sorted(image for image in keypoints if keys.get(image) in cameras)
+        images = images.filter(
+            pc.is_in(images["image_id"], value_set=pa.array(usable, pa.string()))
+        )
+        within = pa.array(usable, pa.string())
+        views = [
+            view
+            for table in read_tables(self._root, task, layout.TWO_VIEWS, _VIEW_COLUMNS)
+            for view in two_views_of(table.filter(_among(table, within)))
+            if view.verified
+        ]
+        camera_of = {image: cameras[keys[image]] for image in usable}
+        table = (
+            fit_table(images, views, keypoints.__getitem__, camera_of, self._gps_sigma_m)
+            if views
+            else FITS.empty_table()
+        )
+        StageCounters(STAGE).add("pairs", table.num_rows)
+        entry = commit_shard(self._root, STAGE, task, table, counts={"pairs": table.num_rows})
+        progress.advance()
+        yield entry
+
+    def _images(self, task: Task) -> pa.Table:
+        images = pa.concat_tables(read_tables(self._root, task, layout.IMAGES, _COLUMNS))
+        return images.filter(pc.is_null(images["duplicate_of"])).sort_by("image_id")
+
+    def _keypoints(self, task: Task) -> dict[str, Array]:
+        return {
+            image: np.asarray(features.keypoints[:, :2], np.float32)
+            for table in read_tables(self._root, task, layout.FEATURES, ["image_id", "keypoints"])
+            for image, features in read_features(table).items()
+        }
+
+
+def _among(table: pa.Table, images: pa.Array) -> pa.Array:
+    return pc.and_(
+        pc.is_in(table["image_id_a"], value_set=images),
+        pc.is_in(table["image_id_b"], value_set=images),
+    )
