@@ -67,13 +67,10 @@ _MIN_WITNESSES = 2
 # which is so many metres beyond the error of GPS.
 _FEW = 3
 _SIGHT_M = 40.0
-# A pair fits the pose graph if so large a share of its inliers does, if so large a share of the
-# evidence of other pairs agrees with its depths and, where it shares keypoints with fewer than so
-# many pairs, if so large a share of its points lies at usual depths.
+# A pair that the pose graph judges is trusted if it is true with this probability. One that is not
+# is a misfit if a smaller share of its inliers fits the graph's poses.
+_BELIEVED = 0.9
 _FIT_SHARE = 0.6
-_AGREEMENT = 0.5
-_COMPARED = 3
-_USUAL = 0.5
 
 
 @dataclass(frozen=True)
@@ -205,12 +202,8 @@ def judge_by_fits(
         for end in "ab"
     ]
     row = PairGraph(len(image_ids), pairs).find(*ends)
-    share, agreement, compared, usual = (
-        fits[name].to_numpy()[row >= 0]
-        for name in ("fit_share", "depth_agreement", "depth_compared", "depth_usual")
-    )
-    fitting = share >= _FIT_SHARE
-    believable = (agreement >= _AGREEMENT) & ((compared >= _COMPARED) | (usual >= _USUAL))
+    probability, share = (fits[name].to_numpy()[row >= 0] for name in ("probability", "fit_share"))
+    doubtful = np.where(share >= _FIT_SHARE, DEPTH, MISFIT)
     verdict = judgement.verdict.copy()
-    verdict[row[row >= 0]] = np.where(fitting, np.where(believable, KEPT, DEPTH), MISFIT)
+    verdict[row[row >= 0]] = np.where(probability >= _BELIEVED, KEPT, doubtful)
     return replace(judgement, verdict=verdict)

@@ -15,6 +15,8 @@ _VERDICT_REASONS = {
     "far": "too far apart by GPS and drives",
     "alike": "more alike than photographs so far apart can be",
     "turned": "turned against all that see both",
+    "misfit": "off the poses that all pairs give their photographs",
+    "depth": "at depths that other pairs of their photographs contradict",
 }
 
 

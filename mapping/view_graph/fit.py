@@ -28,9 +28,9 @@ _MOST = 128
 _WIDTHS_PX = (60.0, 40.0, 25.0, 16.0, 10.0, 6.0, 4.0, 4.0)
 _LEAST_SIGMA_PX = 2.0
 # Two pairs agree at their shared keypoints if their depths differ by less than this logarithm, and
-# what the errors of their lengths explain.
+# what the errors of their lengths explain. A length of a larger relative error says nothing.
 _DEPTH = 0.35
-_FAR_DEPTH = 1.0
+_MAX_DOUBT = 0.3
 _MIN_SHARED_KEYPOINTS = 5
 _ROUNDS = 6
 _STRONG = 150.0
@@ -38,6 +38,11 @@ _STRONG = 150.0
 _QUANTILES = (0.1, 0.9)
 _BEYOND = 0.4
 _MIN_COMPARED = 3
+# The model of a true pair: see PairFit.probability.
+_LOGISTIC = np.array([1.6, 5.3, 1.3, 2.1, 0.7, -1.1, -0.7, 3.6])
+_MANY = 10.0
+_FAR_M = 80.0
+_NEAR_M = 8.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ class PairFit:
     share of its inliers within 4 pixels of the epipolar lines of that pose. `agreement` (m,), from
     0 to 1, is the share of other pairs' evidence that agrees with the depths of its keypoints, and
     `compared` (m,) how many pairs that is of. `usual` (m,) is the share of its points at depths
-    where the images' other pairs see points.
+    where the images' other pairs see points. `distance` (m,) is that of the images in the graph, in
+    metres.
     """
 
     rotation: Array
@@ -58,6 +64,30 @@ class PairFit:
     agreement: Array
     compared: Indices
     usual: Array
+    distance: Array
+
+    def probability(self, inliers: Indices) -> Array:
+        """The probability (m,) that both images of a pair see the same surface.
+
+        A logistic model of the fit, the number of inliers and the distance. A pair with many
+        inliers from far apart is the less likely to be true: facades that look alike match whole,
+        while truly shared surfaces shrink with distance. Two images that the graph puts at one
+        place need no depths to be believed. The coefficients are the maximum likelihood on the
+        pairs of the sample city of 600 photographs (benchmarks/judging.py).
+        """
+        features = np.stack(
+            [
+                np.ones(len(inliers)),
+                self.share,
+                self.agreement,
+                self.agreement * np.minimum(self.compared, _MANY) / _MANY,
+                self.usual,
+                np.log(np.maximum(inliers, 1)),
+                np.minimum(self.distance, _FAR_M) / 20.0,
+                self.distance < _NEAR_M,
+            ]
+        )
+        return np.asarray(1.0 / (1.0 + np.exp(-_LOGISTIC @ features)))
 
 
 def fit_pairs(pairs: MatchedPairs, rotation: Array, position: Array) -> PairFit:
@@ -73,7 +103,7 @@ def fit_pairs(pairs: MatchedPairs, rotation: Array, position: Array) -> PairFit:
     depths = pair_depths(pairs, turn, translation)
     agreement, compared = _agreement(pairs, depths, translation, error, share)
     usual = _usual(pairs, depths, (agreement > 0.5) & (share > 0.5) & (compared >= _MIN_COMPARED))
-    return PairFit(turn, translation, share, agreement, compared, usual)
+    return PairFit(turn, translation, share, agreement, compared, usual, distance)
 
 
 def _refined(
@@ -148,11 +178,13 @@ def _agreement(
     Evidence weighs by the other pair's own fit and agreement, found together in some rounds.
     """
     ratios = depth_ratios(pairs, depths, _MIN_SHARED_KEYPOINTS)
-    one, other, count = ratios.one, ratios.other, len(pairs)
-    doubt = error / np.maximum(np.linalg.norm(translation, axis=1), 0.1)
-    allowed = np.minimum(_DEPTH + np.hypot(doubt[one], doubt[other]), _FAR_DEPTH)
-    agree = np.abs(ratios.log_ratio) < allowed
-    weight = np.sqrt(ratios.count)
+    doubt = error / np.maximum(np.linalg.norm(translation, axis=1), 1e-6)
+    # The depths of two photographs at nearly one place say nothing.
+    telling = np.maximum(doubt[ratios.one], doubt[ratios.other]) <= _MAX_DOUBT
+    one, other, count = ratios.one[telling], ratios.other[telling], len(pairs)
+    allowed = _DEPTH + np.hypot(doubt[one], doubt[other])
+    agree = np.abs(ratios.log_ratio[telling]) < allowed
+    weight = np.sqrt(ratios.count[telling])
     strength = share * np.minimum(pairs.inliers, _STRONG)
     agreement = np.ones(count)
     for _ in range(_ROUNDS):

@@ -19,14 +19,17 @@ FITS = pa.schema(
     [
         ("image_id_a", pa.string()),
         ("image_id_b", pa.string()),
+        ("probability", pa.float32()),
+        ("distance_m", pa.float32()),
         ("fit_share", pa.float32()),
         ("depth_agreement", pa.float32()),
         ("depth_compared", pa.int32()),
         ("depth_usual", pa.float32()),
     ]
 )
-"""Pairs both of whose images the pose graph holds, and the fields share, agreement, compared and
-usual of view_graph.fit.PairFit."""
+"""Pairs both of whose images the pose graph holds: the probability that they see the same surface,
+the distance of the images in the graph, and share, agreement, compared and usual of
+view_graph.fit.PairFit."""
 
 IMAGE_COLUMNS = [
     "image_id", "latitude", "longitude", "altitude", "gps_accuracy_m",
@@ -101,6 +104,8 @@ def _table(images: pa.Table, pairs: MatchedPairs, rows: Indices, fit: PairFit) -
     columns = [
         ids[pairs.first[rows]].tolist(),
         ids[pairs.second[rows]].tolist(),
+        np.round(fit.probability(pairs.inliers[rows]), _DECIMALS),
+        np.round(fit.distance, _DECIMALS),
         np.round(fit.share, _DECIMALS),
         np.round(fit.agreement, _DECIMALS),
         fit.compared,

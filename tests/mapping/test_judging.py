@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 from scipy.spatial.transform import Rotation
 
 from vladmap.mapping.filled_positions import fill_positions
-from vladmap.mapping.judging import ALIKE, FAR, KEPT, TURNED, Judgement, judge
+from vladmap.mapping.judging import (
+    ALIKE,
+    DEPTH,
+    FAR,
+    KEPT,
+    MISFIT,
+    TURNED,
+    Judgement,
+    judge,
+    judge_by_fits,
+)
 from vladmap.mapping.photographs import Pairs, Photographs
+from vladmap.mapping.view_graph.table import FITS
 
 SIGMA = 3.0
 STEP = 3.0
@@ -186,3 +198,29 @@ def test_positions_are_filled_in_along_a_sequence_and_not_across_two() -> None:
     assert sigma[1] > 2.0
     assert np.isnan(filled[3]).all()
     np.testing.assert_array_equal(filled[[0, 2, 4]], position[[0, 2, 4]])
+
+
+def test_the_pose_graph_overrules_other_evidence_on_the_pairs_that_it_holds() -> None:
+    """Of three pairs that GPS would keep one lies off its lines, one has impossible depths."""
+    ids = pa.array(["a", "b", "c", "d"])
+    pairs = Pairs(
+        np.array([0, 0, 1, 2]), np.array([1, 2, 2, 3]), np.full(4, 50.0), np.full((4, 4), np.nan)
+    )
+    unknown = np.full((4, 3), np.nan)
+    before = Judgement(
+        np.array([KEPT, KEPT, FAR, FAR], np.int8), np.zeros(4), np.zeros(4), unknown, unknown
+    )
+    fits = pa.Table.from_pylist(
+        [
+            {"image_id_a": a, "image_id_b": b, "probability": p, "fit_share": share}
+            for a, b, p, share in (
+                ("a", "b", 0.2, 0.3),
+                ("a", "c", 0.4, 0.9),
+                ("b", "c", 0.97, 0.9),
+            )
+        ],
+        schema=FITS,
+    )
+    after = judge_by_fits(before, pairs, ids, fits)
+    assert after.verdict.tolist() == [MISFIT, DEPTH, KEPT, FAR]
+    assert before.verdict.tolist() == [KEPT, KEPT, FAR, FAR]

@@ -11,10 +11,12 @@ import pytest
 from tests.mapping.test_tile_merge import IMAGES, name_of
 from tests.pipeline.test_unregistered import SHARDS, ends, entry, made
 from vladmap.atlas import storage
+from vladmap.mapping.view_graph.table import FITS
 from vladmap.pipeline.report_data import gather
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stage import Step
 from vladmap.pipeline.stages import STAGES
+from vladmap.pipeline.stages.reconstruct import RECONSTRUCT
 from vladmap.schemas import tables
 from vladmap.schemas.records import LedgerEntry, Task
 
@@ -29,10 +31,11 @@ def judged(root: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple
         mine = [pair for pair in links if (pair[1] < name_of(12)) == (shard == SHARDS[0])]
         mine += [FALSE] * (shard == SHARDS[1])
         entry(root, "verify", shard, f"two_views/{shard}.parquet", ends(mine, tables.TWO_VIEWS))
+    entry(root, "fit", "graph", "work/pair_fits.parquet", FITS.empty_table())
     executed: list[Task] = []
 
     def execute(step: Step, tasks: list[Task], *_: Any, **__: Any) -> dict[str, LedgerEntry]:
-        executed.extend(tasks)
+        executed.extend(tasks if step is RECONSTRUCT else [])
         return {}
 
     monkeypatch.setattr(run, "execute", execute)

@@ -65,8 +65,11 @@ STALE: dict[str, tuple[Any, set[str]]] = {
     "rerank_candidates": (7, {"pair"}),
     "patch_size": (8, {*WORDS, "describe"}),
     "patch_dimension": (32, WORDS),
-    "gps_sigma_m": (7.0, {"pair", "reconstruct", "merge"}),
-    "features": ("xfeat", {"features", "cameras", "verify", "reconstruct", "merge"}),
+    "gps_sigma_m": (7.0, {"pair", "judge pairs", "reconstruct", "merge"}),
+    "features": (
+        "xfeat",
+        {"features", "cameras", "verify", "judge pairs", "reconstruct", "merge"},
+    ),
     "matcher": ("lighterglue", {"verify"}),
     "tile_images": (20, {"reconstruct"}),
     "seed": (1, {*WORDS, *ALL_OF_INDEX}),

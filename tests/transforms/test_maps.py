@@ -84,7 +84,11 @@ def tile_task(root: Path, name: str, numbers: Sequence[int]) -> Task:
     there = [number for number in numbers if number != REJECTED]
     judged = judge_tables(images_of(there), two_view_table(views_of(there, 3)), 5.0)
     at = f"work/tiles/{name}.parquet", f"work/tiles/{name}.judged.parquet"
-    storage.commit_table(str(root), at[0], members_table(members))
+    storage.commit_table(
+        str(root),
+        at[0],
+        members_table(members, np.full(len(numbers), -1), np.zeros(len(numbers), int)),
+    )
     storage.commit_table(str(root), at[1], judged)
     shards = [
         (role, f"{role}/{shard}.parquet")
