@@ -50,7 +50,7 @@ def fit_pairs(run: Run) -> None:
         _GRAPH,
         NO_CELL,
         layout.PAIR_FITS,
-        FIT.fingerprint(gps_sigma_m=run.options.gps_sigma_m),
+        FIT.fingerprint_of(run.options),
         reads=tuple(reads),
         inputs=tuple(inputs),
     )

@@ -79,6 +79,8 @@ def test_pairs_of_photographs_without_a_pose_are_left_out_of_the_table() -> None
         }
     )
     cameras = dict.fromkeys(there.ids, CAMERA)
-    table = fit_table(images, views, lambda each: there.pixels[int(each)], cameras, 5.0)
+    table = fit_table(images, views, lambda each: there.pixels[int(each)], cameras, 5.0, 3)
     assert table.schema.equals(FITS)
     assert table.num_rows == sum(view.image_id_b < "0018" for view in views)
+    small = fit_table(images, views, lambda each: there.pixels[int(each)], cameras, 5.0)
+    assert small.num_rows == 0  # eighteen photographs are too few to judge by
