@@ -74,6 +74,8 @@ def fit_table(
     pairs = matched_pairs(images["image_id"].to_pylist(), views, keypoints, cameras)
     graph = solve_pose_graph(located(images, gps_sigma_m), pairs)
     rows = held_pairs(graph, pairs, least)
+    if len(rows) == 0:
+        return FITS.empty_table()
     fit = fit_pairs(only(pairs, rows), np.nan_to_num(graph.rotation), np.nan_to_num(graph.position))
     return _table(images, pairs, rows, fit)
 
