@@ -48,8 +48,8 @@ def map_tile(
     `rows` are the tile's rows of IMAGES, whose `uri` is the image's name in the database; `trusted`
     are its pairs, rows of mapping.judging.JUDGED, `poses` first poses by image name. A large tile
     is mapped from its first poses. A small one, and one where they lead to sound models of too few
-    images, is mapped incrementally; then from first poses, if it was not; then globally; then both
-    without the pairs that GPS puts far apart. The first attempt that holds enough images stands, or
+    images, is mapped incrementally; then globally; then both without the pairs that GPS puts far
+    apart. The first attempt that holds enough images stands, or
     else the one with most. Returns the report of the tile.
     """
     by_name = {row["uri"]: row for row in rows}
@@ -66,10 +66,6 @@ def map_tile(
         attempt = sound_models(mapped, pairs, tile)
         if attempt.images() > sound.images() or not sound.models:
             sound, mapper = attempt, "incremental"
-        if poses and not first and not run.enough(sound):
-            attempt = run.from_poses(poses, pairs)
-            if attempt.images() > sound.images():
-                sound, mapper = attempt, "poses"
     if not run.enough(sound) and run.time.allows_another("the global mapper was not tried"):
         # Rotation averaging over all pairs does not break where one weak link breaks the
         # incremental map. Its tracks are fewer, and on streets it is often wrong as a whole, so it
