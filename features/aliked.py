@@ -84,5 +84,6 @@ KIND = FeatureKind(
     extractor=Aliked,
     nearest=MinCosine(min_cosine=0.75, min_inlier_share=0.4),
     parallelism="threads",
+    order="first",
     devices=DEVICES,
 )

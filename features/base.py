@@ -84,7 +84,8 @@ class FeatureKind:
     `devices` has more than the CPU, it takes `device` too. `dtype` and `dimension` are those of a
     descriptor. `nearest` matches by nearest neighbours, on the CPU. `parallelism` says how several
     images are extracted at once: in `processes` where the library holds the interpreter's lock,
-    else in `threads`, one image each. Extractors return the most reliable features first.
+    else in `threads`, one image each. `order` says which features to keep where only some can be:
+    the `largest`, or the `first`, where the extractor returns the most reliable first.
     """
 
     name: str
@@ -93,6 +94,7 @@ class FeatureKind:
     extractor: Callable[..., LocalFeatureExtractor]
     nearest: Matcher
     parallelism: Literal["processes", "threads"]
+    order: Literal["largest", "first"]
     devices: tuple[str, ...]
 
     def device(self, wanted: str) -> str:
@@ -111,8 +113,11 @@ class FeatureKind:
         )
 
     def strongest(self, features: LocalFeatures, count: int) -> LocalFeatures:
-        """The `count` most reliable features."""
-        return features.rows(np.arange(min(len(features), count)))
+        """The `count` best features according to `order`, in their original order."""
+        if self.order == "first":
+            return features.rows(np.arange(min(len(features), count)))
+        by_scale = np.argsort(-features.keypoints[:, 2], kind="stable")
+        return features.rows(np.sort(by_scale[:count]))
 
 
 def shape_of(images: Sequence[NDArray[np.uint8]]) -> tuple[int, int]:

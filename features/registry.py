@@ -10,7 +10,7 @@ from vladmap.schemas.rejects import UserError
 from vladmap.weights.devices import CPU
 
 _KINDS = {
-    "sift": "vladmap.features.sift",
+    "sift": "vladmap.features.rootsift",
     "xfeat": "vladmap.features.xfeat",
     "aliked": "vladmap.features.aliked",
 }

@@ -1,22 +1,22 @@
-"""RootSIFT by COLMAP: descriptors are square roots of normalised histograms.
-
-Of photographs of more than DOUBLED_UP_TO_PX, and for the classical models, whose figures are of it.
-"""
+"""RootSIFT: COLMAP's SIFT on the CPU; descriptors are square roots of normalised histograms."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vladmap.features.base import LocalFeatures, shrink
+from vladmap.features.base import FeatureKind, LocalFeatures, shape_of, shrink
 from vladmap.features.colmap import pycolmap
+from vladmap.features.nearest import RatioTest
+from vladmap.weights.devices import CPU
 
 # Up to this long side SIFT's pyramid starts at the doubled image: small photographs have too few
 # keypoints otherwise. On larger ones it would take four times as long, for detail that is blurred.
-DOUBLED_UP_TO_PX = 1024
+_DOUBLED_UP_TO_PX = 1024
 
 
 class RootSift:
@@ -39,12 +39,12 @@ class RootSift:
         size = (rgb.shape[1], rgb.shape[0])
         grey = Image.fromarray(rgb).convert("L")
         grey, scale = shrink(grey, self.max_image_size)
-        first_octave = -1 if max(grey.size) <= DOUBLED_UP_TO_PX else 0
+        first_octave = -1 if max(grey.size) <= _DOUBLED_UP_TO_PX else 0
         points, descriptors = self._extractor(first_octave).extract_from_uint8_array(
             np.asarray(grey)
         )
         if len(points) == 0:
-            return LocalFeatures(np.zeros((0, 4), np.float32), np.zeros((0, 128), np.uint8), size)
+            return KIND.none(size)
         keypoints = np.asarray(pycolmap.keypoints_to_matrix(points), np.float32)
         keypoints[:, :2] *= np.asarray(scale, np.float32)
         keypoints[:, 2] *= np.float32(math.sqrt(scale[0] * scale[1]))
@@ -52,6 +52,11 @@ class RootSift:
         order = np.argsort(-keypoints[:, 2], kind="stable")[: self.max_features]
         order.sort()
         return LocalFeatures(keypoints[order], np.asarray(descriptors.data)[order], size)
+
+    def extract_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[LocalFeatures]:
+        """One after the other."""
+        shape_of(images)
+        return [self.extract(image) for image in images]
 
     def _extractor(self, first_octave: int) -> pycolmap.FeatureExtractor:
         extractor = self._extractors.get(first_octave)
@@ -65,3 +70,15 @@ class RootSift:
 
     def __reduce__(self) -> tuple[type[RootSift], tuple[int, int]]:
         return RootSift, (self.max_features, self.max_image_size)
+
+
+KIND = FeatureKind(
+    name="sift",
+    dimension=128,
+    dtype=np.dtype(np.uint8),
+    extractor=RootSift,
+    nearest=RatioTest(),
+    parallelism="processes",
+    order="largest",
+    devices=(CPU,),
+)

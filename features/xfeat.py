@@ -106,5 +106,6 @@ KIND = FeatureKind(
     # the map falls apart.
     nearest=MinCosine(min_cosine=0.82, min_inlier_share=0.4),
     parallelism="threads",
+    order="first",
     devices=DEVICES,
 )

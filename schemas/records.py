@@ -224,9 +224,9 @@ class Task:
         record: Mapping[str, Any], stored: tuple[str, str, int, int, str] | None = None
     ) -> Task:
         """The inverse of `record`."""
-        shard, cell, output, fingerprint = (record[name] for name in _TASK_NAMES)
-        reads, inputs, digests = (tuple((a, b) for a, b in record[name]) for name in _TASK_PAIRS)
-        return Task(shard, cell, output, fingerprint, reads, inputs, digests, stored)
+        names = {name: record[name] for name in _TASK_NAMES}
+        pairs = {name: tuple((a, b) for a, b in record[name]) for name in _TASK_PAIRS}
+        return Task(**names, **pairs, stored=stored)
 
     @functools.cached_property
     def digest_of(self) -> Mapping[str, str]:

@@ -35,7 +35,6 @@ BELOW["jobs"] = BELOW["pipeline"] | {"pipeline", "exports"}
 HOMES = {
     "apache_beam": {"atlas", "transforms", "pipeline", "jobs"},
     "pycolmap": {"mapping", "features"},
-    "cv2": {"features"},
     "faiss": {"retrieval"},
     "torch": {"models", "features", "weights", "simulation", "retrieval"},
 }

@@ -13,8 +13,7 @@ from tests.photos.bad_photos import texture
 from vladmap.evaluation import reranking
 from vladmap.evaluation.evidence import FeatureEvidence, PatchEvidence, evidence
 from vladmap.evaluation.sets import Smoothing
-from vladmap.features.rootsift import RootSift
-from vladmap.features.sift import KIND
+from vladmap.features.rootsift import KIND, RootSift
 from vladmap.models import InputSize
 from vladmap.photos.layouts import EvaluationSet
 from vladmap.retrieval.recall import rank

@@ -8,7 +8,7 @@ import pytest
 from tests.mapping.scene import CAMERA, features_of, id_of, images_of, views_of
 from tests.mapping.test_tile_merge import FOCAL, HEIGHT, WIDTH
 from vladmap.features.base import LocalFeatures
-from vladmap.features.sift import KIND
+from vladmap.features.rootsift import KIND
 from vladmap.features.table import feature_table
 from vladmap.mapping.camera import Camera
 from vladmap.mapping.camera_keys import camera_keys, initial_camera

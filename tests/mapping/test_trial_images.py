@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vladmap.features.base import LocalFeatures
-from vladmap.features.sift import KIND
+from vladmap.features.rootsift import KIND
 from vladmap.mapping.camera import Camera
 from vladmap.mapping.camera_keys import initial_camera
 from vladmap.mapping.camera_trials import choose_camera

@@ -23,7 +23,7 @@ from tests.mapping.scene import CAMERA, features_of, id_of, images_of, views_of
 from tests.mapping.test_tile_merge import ORIGIN, model_of, name_of, street
 from vladmap.atlas import storage
 from vladmap.atlas.ledger import LedgerReader
-from vladmap.features.sift import KIND
+from vladmap.features.rootsift import KIND
 from vladmap.features.table import feature_table
 from vladmap.geodesy.wgs84 import geodetic_to_enu
 from vladmap.mapping.camera import Camera
