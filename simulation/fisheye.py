@@ -82,11 +82,15 @@ class Faces:
     turns: Array  # (3, 3, 3) rotations face_from_fisheye
     face: NDArray[np.int64]  # (H, W) the face that a pixel of the fisheye is taken from
     pixel: Array  # (H, W, 2) where in that face
-    cosine: Array  # (H, W) between the pixel's ray and the face's axis
 
     def poses(self, pose: Poses) -> Poses:
         """The three poses of the faces of a fisheye at one pose."""
         return Poses(np.repeat(pose.centre, 3, 0), self.turns @ pose.rotation[0])
+
+    def nearest(self, pictures: Tensor) -> Tensor:
+        """(H, W) from three pictures (3, h, w) of the faces: the nearest pixel, none mixed."""
+        x, y = np.floor(self.pixel).astype(np.int64).transpose(2, 0, 1)
+        return pictures[tuple(torch.from_numpy(index) for index in (self.face, y, x))]
 
     def blended(self, pictures: Tensor) -> Tensor:
         """(C, H, W) from three pictures (3, C, h, w) of the faces, bilinear."""
@@ -117,4 +121,4 @@ def faces_of(camera: Fisheye) -> Faces:
     width, height = (2 * int(np.ceil(side * camera.focal)) for side in half)
     pinhole = Camera(width, height, camera.focal, camera.focal, 0.5 * width, 0.5 * height)
     pixel = flat * camera.focal + 0.5 * np.array([width, height])
-    return Faces(pinhole, turns, face, pixel, turned[..., 2])
+    return Faces(pinhole, turns, face, pixel)

@@ -1,4 +1,4 @@
-"""Which photographs show the same surfaces, from what is nearest to each of their pixels."""
+"""Which photographs show the same surfaces, from the surface that each of their pixels shows."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from vladmap.simulation.camera import Array, Camera, Poses
 from vladmap.simulation.city import City
 from vladmap.simulation.fisheye import Fisheye, faces_of
-from vladmap.simulation.render import depth_map, depths_at
+from vladmap.simulation.render import quads_seen
 
 FARTHEST_M = 100.0
 """What lies farther away does not count: no feature is told apart there."""
@@ -20,14 +21,32 @@ FARTHEST_M = 100.0
 LEAST_SHARE = 0.01
 """Pairs that have less than this in common, seen from either side, are left out."""
 
-SHRINK = 4  # pixels of a photograph, on each axis, a range is measured for
+SHRINK = 4  # pixels of a photograph, on each axis, one surface is noted for
 
-_EVERY = 3  # ranges, on each axis, a point is taken for
+_EVERY = 3  # of these, on each axis, a point is taken
 _CELL_M = 5.0
-_RELATIVE, _ABSOLUTE_M = 0.03, 0.1  # how far a range may be from that of the same surface
+_SAME_M = 0.01  # how far a point may be from the plane of its own surface
 _BATCH_POINTS = 400_000
 
-Ranges = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """The surfaces that a photograph shows. index: (h, w) of the surface at the centre of every
+    SHRINK-th pixel on each axis, -1 where there is none. planes: (K, 4), of each surface its unit
+    normal and its distance from the camera along it, metres; negative, as it faces the camera."""
+
+    index: NDArray[np.int16]
+    planes: NDArray[np.float32]
+
+    def ranges(self, rays: Array) -> Array:
+        """(h, w) m to the surfaces along (h, w, 3) unit rays, in the planes' frame; or infinite."""
+        planes = np.concatenate([self.planes, [[0.0, 0.0, 1.0, np.inf]]])[self.index]
+        slope = (planes[..., :3] * rays).sum(-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ranges = planes[..., 3] / slope
+        return np.where((ranges > 0) & (ranges <= FARTHEST_M), ranges, np.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,46 +63,48 @@ class CommonSurfaces:
     angles_deg: Array
 
 
-def ranges_of(city: City, pose: Poses, camera: Camera | Fisheye) -> Ranges:
-    """(h, w) m from a camera at one pose to what is nearest through the centre of every SHRINK-th
-    pixel on each axis; infinite in the sky and beyond FARTHEST_M."""
+def sight_of(city: City, pose: Poses, camera: Camera | Fisheye) -> Sight:
+    """What a camera at one pose shows of a city; distant scenery is no surface."""
     small = camera.smaller(SHRINK)
-    ranges: Array
     if isinstance(small, Camera):
-        ranges = depth_map(city, pose, small)[0].cpu().numpy() / small.rays()[..., 2]
+        seen = quads_seen(city, pose, small)
     else:
         faces = faces_of(small)
-        ranges = np.empty((small.height, small.width))
         poses = faces.poses(pose)
-        for face in range(len(poses)):
-            there = faces.face == face
-            depths = depths_at(city, poses[face : face + 1], faces.camera, faces.pixel[there])
-            ranges[there] = depths.cpu().numpy() / faces.cosine[there]
-    return np.where(ranges <= FARTHEST_M, ranges, np.inf).astype(np.float32)
+        each = [quads_seen(city, poses[k : k + 1], faces.camera) for k in range(len(poses))]
+        seen = faces.nearest(torch.stack(each))
+    seen = torch.where(seen >= city.scenery, seen, -1).cpu()
+    quads, index = torch.unique(seen, return_inverse=True)
+    skipped = int(len(quads) > 0 and int(quads[0]) < 0)
+    quads = quads[skipped:].to(city.quads.corner.device)
+    normal = torch.linalg.cross(city.quads.axis_u[quads], city.quads.axis_v[quads])
+    away = city.quads.corner[quads] - torch.from_numpy(pose.centre[0]).to(normal.device)
+    planes = torch.cat([normal, (normal * away).sum(1, keepdim=True)], 1)
+    return Sight((index - skipped).numpy().astype(np.int16), planes.float().cpu().numpy())
 
 
 def common_surfaces(
     poses: Poses,
     cameras: Sequence[Camera | Fisheye],
-    ranges: Ranges,
+    sights: Sequence[Sight],
     progress: Callable[[int], object] | None = None,
 ) -> CommonSurfaces:
     """The pairs among N photographs of one size that have at least LEAST_SHARE in common.
 
-    ranges: (N, h, w) of `ranges_of`. A point that one photograph shows is shown by another if it
-    appears within its frame and is there as far away as what is nearest to that camera: hidden
-    surfaces do not count, nor do those that face away. progress: called with 1 a photograph.
+    sights: of each photograph, as of `sight_of`, in the frame of the poses. A point that one
+    photograph shows is shown by another if it appears within its frame, and one of the four
+    surfaces noted around there is the point's own: what is hidden does not count, nor does what
+    faces away. progress: called with 1 a photograph.
     """
-    points, shown = _points(poses, cameras, ranges)
+    points, shown = _points(poses, cameras, sights)
     neighbours = _neighbours(points, shown)
-    inverse = np.where(np.isfinite(ranges), 1.0 / ranges, 0.0).astype(np.float32)
     parts = []
-    for row in range(len(poses)):
+    for row, sight in enumerate(sights):
         others = neighbours.indices[neighbours.indptr[row] : neighbours.indptr[row + 1]]
         step = max(1, _BATCH_POINTS // points.shape[1])
         for start in range(0, len(others), step):
             some = others[start : start + step]
-            seen = shown[some] & _sees(poses, cameras[row], inverse[row], row, points[some])
+            seen = shown[some] & _sees(poses, cameras[row], sight, row, points[some])
             parts.append(_measures(row, some, points[some], seen, shown[some], poses.centre))
         if progress is not None:
             progress(1)
@@ -91,24 +112,25 @@ def common_surfaces(
 
 
 def _points(
-    poses: Poses, cameras: Sequence[Camera | Fisheye], ranges: Ranges
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    poses: Poses, cameras: Sequence[Camera | Fisheye], sights: Sequence[Sight]
+) -> tuple[NDArray[np.float32], Flags]:
     """(N, M, 3) points that photographs show, relative to the first camera, and which there are."""
-    half = _EVERY // 2
-    sampled = ranges[:, half::_EVERY, half::_EVERY].reshape(len(ranges), -1)
-    shown = np.isfinite(sampled)
-    points = np.empty((*sampled.shape, 3), np.float32)
-    rays = {
-        camera: camera.smaller(SHRINK).rays()[half::_EVERY, half::_EVERY].reshape(-1, 3)
-        for camera in set(cameras)
-    }
-    for row, camera in enumerate(cameras):
-        local = rays[camera] * np.where(shown[row], sampled[row], 0.0)[:, None]
-        points[row] = local @ poses.rotation[row] + (poses.centre[row] - poses.centre[0])
-    return points, shown
+    part = (slice(_EVERY // 2, None, _EVERY),) * 2
+    rays = {camera: camera.smaller(SHRINK).rays()[part] for camera in set(cameras)}
+    points: list[NDArray[np.float32]] = []
+    shown: list[Flags] = []
+    for row, (camera, sight) in enumerate(zip(cameras, sights, strict=True)):
+        turned = rays[camera] @ poses.rotation[row]
+        ranges = Sight(sight.index[part], sight.planes).ranges(turned)
+        there = np.isfinite(ranges)
+        away = turned * np.where(there, ranges, 0.0)[..., None]
+        centre = poses.centre[row] - poses.centre[0]
+        points.append((away + centre).reshape(-1, 3).astype(np.float32))
+        shown.append(there.reshape(-1))
+    return np.stack(points), np.stack(shown)
 
 
-def _neighbours(points: NDArray[np.float32], shown: NDArray[np.bool_]) -> csr_matrix:
+def _neighbours(points: NDArray[np.float32], shown: Flags) -> csr_matrix:
     """(N, N) where two photographs show points of the same cell of space."""
     row, column = np.nonzero(shown)
     cells = np.floor(points[row, column] / _CELL_M).astype(np.int64)
@@ -126,41 +148,33 @@ def _neighbours(points: NDArray[np.float32], shown: NDArray[np.bool_]) -> csr_ma
 def _sees(
     poses: Poses,
     camera: Camera | Fisheye,
-    inverse: NDArray[np.float32],
+    sight: Sight,
     row: int,
     points: NDArray[np.float32],
-) -> NDArray[np.bool_]:
+) -> Flags:
     """(K, M) whether the photograph `row` shows each of (K, M, 3) points."""
-    rotation = poses.rotation[row].astype(np.float32)
-    local = (points - (poses.centre[row] - poses.centre[0]).astype(np.float32)) @ rotation.T
-    height, width = inverse.shape
-    distance = np.linalg.norm(local, axis=-1)
+    away = points - (poses.centre[row] - poses.centre[0]).astype(np.float32)
+    height, width = sight.index.shape
     with np.errstate(invalid="ignore", divide="ignore"):
+        local = away @ poses.rotation[row].T.astype(np.float32)
         x, y = np.moveaxis(camera.smaller(SHRINK).pixels(local), -1, 0)
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (distance > 0)
-        at = np.nonzero(inside)
-        x, y, true = x[at] - 0.5, y[at] - 0.5, 1.0 / distance[at]
-    left, top = np.floor(x), np.floor(y)
-    corners = np.stack(
-        [
-            inverse[
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    inside &= np.linalg.norm(away, axis=-1) <= FARTHEST_M
+    at = np.nonzero(inside)
+    place, left, top = away[at], np.floor(x[at] - 0.5), np.floor(y[at] - 0.5)
+    # Of the sky, a plane that nothing lies on.
+    planes = np.concatenate([sight.planes, np.full((1, 4), 1e9, np.float32)])
+    own = np.zeros(len(place), bool)
+    for down in (0, 1):
+        for right in (0, 1):
+            index = sight.index[
                 np.clip(top + down, 0, height - 1).astype(np.int64),
                 np.clip(left + right, 0, width - 1).astype(np.int64),
             ]
-            for down in (0, 1)
-            for right in (0, 1)
-        ]
-    )
-    across, down = x - left, y - top
-    weights = np.stack(
-        [(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across]
-    )
-    # The inverse of the range is all but linear across a surface; at its borders, one of the four
-    # measured ranges may be its own.
-    measured = np.concatenate([(corners * weights).sum(0, keepdims=True), corners])
-    allowed = true * (_RELATIVE + _ABSOLUTE_M * true)
-    seen = np.zeros(distance.shape, bool)
-    seen[at] = (np.abs(measured - true) <= allowed).any(0)
+            plane = planes[index]
+            own |= np.abs((plane[:, :3] * place).sum(1) - plane[:, 3]) <= _SAME_M
+    seen = np.zeros(inside.shape, bool)
+    seen[at] = own
     return seen
 
 
@@ -168,8 +182,8 @@ def _measures(
     row: int,
     others: NDArray[np.int32],
     points: NDArray[np.float32],
-    seen: NDArray[np.bool_],
-    shown: NDArray[np.bool_],
+    seen: Flags,
+    shown: Flags,
     centres: Array,
 ) -> Array:
     """(K, 4): the other, `row`, the share of the other's surfaces that is seen, the mean angle."""

@@ -24,7 +24,7 @@ from vladmap.simulation.fisheye import Fisheye, faces_of
 from vladmap.simulation.lens import Lenses, expose
 from vladmap.simulation.names import ALIGNED, CAMERAS, FAULTS, GPS
 from vladmap.simulation.network import Drive, NetworkSettings, Place, plan_network
-from vladmap.simulation.overlap import Ranges, common_surfaces, ranges_of
+from vladmap.simulation.overlap import Sight, common_surfaces, sight_of
 from vladmap.simulation.render import radiance
 from vladmap.simulation.things import visit
 from vladmap.simulation.threads import one_torch_thread
@@ -63,9 +63,9 @@ def write_network(
         for drive in drives
         for start in range(0, len(drive), _SHOTS)
     ]
-    parts = []
+    sights: list[Sight] = []
     for each in _photographed(shots, device, workers):
-        parts.append(each)
+        sights += each
         if progress is not None:
             progress(len(each))
     paths = [path for drive in drives for path in drive.paths]
@@ -76,7 +76,7 @@ def write_network(
         np.concatenate([each.rotation for each in each_poses]),
     )
     pq.write_table(truth_table(paths, poses, cameras), out / "truth.parquet")
-    common = common_surfaces(poses, cameras, np.concatenate(parts), paired)
+    common = common_surfaces(poses, cameras, sights, paired)
     pq.write_table(truth_pairs_table(paths, common, poses), out / "truth_pairs.parquet")
     return len(paths), len(common.pairs)
 
@@ -140,8 +140,10 @@ class _Shots:
     device: str
 
 
-def _photographed(shots: Sequence[_Shots], device: str, workers: int | None) -> Iterator[Ranges]:
-    """What lies how far before each photograph, of all shots in their order."""
+def _photographed(
+    shots: Sequence[_Shots], device: str, workers: int | None
+) -> Iterator[list[Sight]]:
+    """What each photograph shows, of all shots in their order."""
     on_cpu = torch.device(device).type == "cpu"
     usual = min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if on_cpu else 1
     count = min(workers or usual, len(shots))
@@ -158,11 +160,11 @@ def _photographed(shots: Sequence[_Shots], device: str, workers: int | None) -> 
         pool.close()
 
 
-def _photograph(shots: _Shots) -> Ranges:
-    """Write the photographs; returns (n, h, w) as `ranges_of` measures them."""
+def _photograph(shots: _Shots) -> list[Sight]:
+    """Write the photographs; returns what each shows."""
     drive = shots.drive
     lenses = _lenses(drive)
-    ranges = []
+    sights = []
     with one_torch_thread(torch.device(shots.device).type == "cpu"):
         city = _visited(drive.place, drive.visit, drive.weather, shots.device)
         for row in shots.rows:
@@ -173,8 +175,8 @@ def _photograph(shots: _Shots) -> Ranges:
             tags = exif_of(drive.camera, drive.moment(row), drive.fixes[row], drive.model)
             path = shots.folder / drive.paths[row]
             path.write_bytes(jpeg_of(picture, tags, drive.quality))
-            ranges.append(ranges_of(city, pose, drive.camera))
-    return np.stack(ranges)
+            sights.append(sight_of(city, pose, drive.camera))
+    return sights
 
 
 def light_of(

@@ -71,14 +71,13 @@ def depth_map(city: City, poses: Poses, camera: Camera) -> Tensor:
     return torch.stack(maps)
 
 
-def depths_at(city: City, pose: Poses, camera: Camera, pixels: np.ndarray) -> Tensor:
-    """(n,) float32 m along the optical axis of one pose, of what the pixels around (n, 2) image
-    points see: its surface, met exactly at these points. Infinite in the sky."""
+def quads_seen(city: City, pose: Poses, camera: Camera) -> Tensor:
+    """(H, W) int64: which of the city's quads the centre of each pixel sees, from one pose; -1:
+    the sky."""
     view = View(city, pose.centre[0], pose.rotation[0], camera)
-    x, y = torch.from_numpy(pixels.astype(np.float32)).to(city.quads.corner.device).unbind(1)
-    quad = view.seen()[y.long(), x.long()]
-    inverse = affine(view.nearness.float(), quad.clamp(min=0), x, y).clamp(min=1e-6)
-    return torch.where(quad >= 0, 1.0 / inverse, torch.inf)
+    seen = view.seen()
+    index = torch.cat([view.index, view.index.new_full((1,), -1)])
+    return index[seen]  # -1 takes the last
 
 
 def _picture(

@@ -9,7 +9,7 @@ from vladmap.simulation.camera import Camera, Poses
 from vladmap.simulation.city import City
 from vladmap.simulation.conditions import Conditions
 from vladmap.simulation.fisheye import Fisheye, faces_of
-from vladmap.simulation.overlap import SHRINK, ranges_of
+from vladmap.simulation.overlap import SHRINK, sight_of
 from vladmap.simulation.photographing import light_of
 
 
@@ -58,7 +58,7 @@ def test_ranges_of_the_road_are_those_of_a_plane_for_all_cameras(city: City) -> 
     pose = Poses.looking(np.array([[2.0, 20.0, 2.2]]), np.zeros(1), np.zeros(1), np.zeros(1))
     for camera in (Camera(), Fisheye()):
         rays = camera.smaller(SHRINK).rays() @ pose.rotation[0]
-        ranges = ranges_of(city, pose, camera)
+        ranges = sight_of(city, pose, camera).ranges(rays)
         places = pose.centre[0] + ranges[..., None] * rays
         down = 2.2 / np.maximum(-rays[..., 2], 1e-9)
         aside = 2.0 + down * rays[..., 0]

@@ -12,7 +12,7 @@ from vladmap.simulation.camera import Array, Camera, Poses
 from vladmap.simulation.city import City
 from vladmap.simulation.fisheye import Fisheye
 from vladmap.simulation.materials import Material
-from vladmap.simulation.overlap import FARTHEST_M, SHRINK, common_surfaces, ranges_of
+from vladmap.simulation.overlap import FARTHEST_M, SHRINK, common_surfaces, sight_of
 from vladmap.simulation.quads import Quads
 
 pytestmark = pytest.mark.medium
@@ -44,10 +44,8 @@ def looking(*places: tuple[float, float, float], heading: Array | float = 0.0) -
 def common(
     city: City, poses: Poses, cameras: list[Camera | Fisheye]
 ) -> dict[tuple[int, int], Array]:
-    ranges = np.stack(
-        [ranges_of(city, poses[k : k + 1], camera) for k, camera in enumerate(cameras)]
-    )
-    found = common_surfaces(poses, cameras, ranges)
+    sights = [sight_of(city, poses[k : k + 1], camera) for k, camera in enumerate(cameras)]
+    found = common_surfaces(poses, cameras, sights)
     rows = np.column_stack([found.shares, found.angles_deg])
     return {(int(a), int(b)): row for (a, b), row in zip(found.pairs, rows, strict=True)}
 
@@ -141,7 +139,8 @@ def test_shares_are_those_of_rays_cast_one_by_one(network_city: City) -> None:
     for (a, b), (share_a, share_b, _) in found.items():
         for shown, seen, share in ((a, b, share_a), (b, a, share_b)):
             true = share_by_rays(network_city, poses, cameras, shown, seen)
-            # 400 rays: a standard error of up to 2.5 %.
-            assert share == pytest.approx(true, abs=0.075), (shown, seen)
+            # 400 rays: a standard error of up to 2.5 %. At 60 m what is narrower than half a metre
+            # is seen by some rays, and noted for no pixel.
+            assert share == pytest.approx(true, abs=0.1), (shown, seen)
             compared += share > 0.2
     assert compared >= 5
