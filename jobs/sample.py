@@ -123,7 +123,7 @@ def _network_options(options: Parser) -> None:
         "--cities", type=whole(1), metavar="N", help="that the drives visit in turn (default: 1)"
     )
     network.add_argument(
-        "--cities-apart-m", type=real(1500, 500_000), metavar="M",
+        "--cities-apart-m", type=real(1500, 50_000), metavar="M",
         help="from one to the next; from 1500 m on they do not see each other (default: 20000)",
     )  # fmt: skip
     network.add_argument(

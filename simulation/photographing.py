@@ -33,6 +33,7 @@ from vladmap.simulation.weather import Weather
 
 _SHOTS = 24  # photographs a task
 _MOST_WORKERS = 16  # some 400 MB each
+_FARTHEST_M = 50_000.0  # of the last city: true pairs are told in single precision
 _CHANGED = 0.25  # of what may change from visit to visit
 
 
@@ -103,6 +104,13 @@ def check_network(settings: NetworkSettings) -> None:
     if settings.cities < 1 or settings.drives < settings.cities:
         raise UserError(
             f"{settings.drives} drives cannot visit {settings.cities} cities: give a drive each"
+        )
+    if settings.cities > 1 and not 1500 <= settings.cities_apart_m <= _FARTHEST_M / (
+        settings.cities - 1
+    ):
+        raise UserError(
+            f"cities must be 1.5 km apart or more, and all within {_FARTHEST_M / 1000:g} km: "
+            f"{settings.cities} cities cannot be {settings.cities_apart_m:g} m apart"
         )
     if settings.images < settings.drives:
         raise UserError(f"{settings.drives} drives need a photograph each: --images is too small")

@@ -201,6 +201,8 @@ def test_faults_can_be_had_all_together() -> None:
         ({"gps": "perfect"}, "are no GPS"),
         ({"faults": ("flood",)}, "are no faults"),
         ({"cities": 4}, "cannot visit 4 cities"),
+        ({"cities": 2, "cities_apart_m": 60_000.0}, "within 50 km"),
+        ({"cities": 3, "cities_apart_m": 100.0}, "1.5 km apart or more"),
         ({"images": 2}, "--images is too small"),
         ({"drives_without_gps": 4}, "cannot lack GPS"),
         ({"repeated": 1.5}, "from 0 to 1"),
