@@ -225,7 +225,9 @@ class Task:
     ) -> Task:
         """The inverse of `record`."""
         names = {name: record[name] for name in _TASK_NAMES}
-        pairs = {name: tuple((a, b) for a, b in record[name]) for name in _TASK_PAIRS}
+        pairs: dict[str, Any] = {
+            name: tuple((a, b) for a, b in record[name]) for name in _TASK_PAIRS
+        }
         return Task(**names, **pairs, stored=stored)
 
     @functools.cached_property
