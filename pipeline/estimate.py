@@ -25,7 +25,6 @@ from vladmap.pipeline.stages import STAGES
 
 _IMAGES, _TILES, _PAIRS, _CAMERAS, _INDICES = "images", "tiles", "pairs", "cameras", "indices"
 _VECTORS = "vectors"
-_STEPS = {step.title: step for stage in STAGES.values() for step in stage.steps}
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,8 @@ class Amounts:
 
     def left(self, title: str) -> int:
         """Images that a step has yet to do. What is one task is done again when any is new."""
-        step = _STEPS[title]
+        steps = (step for stage in STAGES.values() for step in stage.steps)
+        step = next(step for step in steps if step.title == title)
         fresh = self.images if self.fresh is None else self.fresh.get(title, self.images)
         if step.alone or step.unit == _TILES:
             return self.images if fresh else 0

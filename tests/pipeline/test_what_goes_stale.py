@@ -258,11 +258,13 @@ def test_a_stage_reads_no_column_of_images_that_its_inputs_leave_out(
             read.setdefault(running["label"], set()).update(names)
         return table(path, columns)
 
-    def spy_pipeline(self: Run, tasks: Sequence[Task], label: str, transform: Any) -> None:
+    def spy_pipeline(
+        self: Run, tasks: Sequence[Task], label: str, transform: Any, **how: Any
+    ) -> None:
         keys = {key for task in tasks for key, _ in task.inputs if key.startswith("ingest/")}
         running.update(label=label)
         parts[label] = {key.partition(":")[2] for key in keys}
-        pipeline(self, tasks, label, transform)
+        pipeline(self, tasks, label, transform, **how)
         running.clear()
 
     parts: dict[str, set[str]] = {}

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.transforms.alone import CHANGED, MODEL, Atlas, describe, files, learn, organise, scan
 from vladmap.atlas import layout
 from vladmap.atlas.reading import ProcessReader
-from vladmap.models.batches import BatchDescriber
+from vladmap.models.computing import Computer
 from vladmap.retrieval.descriptors import descriptor_matrix
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.transforms import describe as describe_module
@@ -105,9 +105,9 @@ def test_what_computes_and_reads_outlives_shards_and_ends_with_the_pipeline(
 ) -> None:
     threads: set[tuple[str, int]] = set()
     started: list[ProcessReader] = []
-    guarded, made = BatchDescriber._guarded, ProcessReader.__init__
+    guarded, made = Computer._guarded, ProcessReader.__init__
 
-    def seen(self: BatchDescriber, *arguments: Any) -> None:
+    def seen(self: Computer, *arguments: Any) -> None:
         threads.add((threading.current_thread().name, threading.get_ident()))
         guarded(self, *arguments)
 
@@ -115,7 +115,7 @@ def test_what_computes_and_reads_outlives_shards_and_ends_with_the_pipeline(
         started.append(self)
         made(self, *arguments)
 
-    monkeypatch.setattr(BatchDescriber, "_guarded", seen)
+    monkeypatch.setattr(Computer, "_guarded", seen)
     monkeypatch.setattr(ProcessReader, "__init__", kept)
     before = threading.active_count()
     described_with(atlas, batch_size=1, threads=1, processes=1)
