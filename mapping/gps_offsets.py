@@ -8,7 +8,12 @@ from scipy.sparse.linalg import spsolve
 
 from vladmap.mapping.arrays import Array, Indices
 from vladmap.mapping.filled_positions import SCENE_M
-from vladmap.mapping.photographs import Pairs, Photographs, are_close_in_sequence
+from vladmap.mapping.photographs import (
+    Pairs,
+    Photographs,
+    are_close_in_sequence,
+    stretches,
+)
 
 MIN_DISTANCE_M = 10.0
 """Photographs of one scene may lie so far apart, however exact their positions are."""
@@ -16,9 +21,8 @@ MIN_DISTANCE_M = 10.0
 MAX_OFFSET_M = 30.0
 """The largest offset that GPS is assumed to have."""
 
-# A stretch is so many photographs of a sequence. The offset of a stretch has a normal prior with
+# The offset of a stretch has a normal prior with
 # this standard deviation, in metres; its difference from that of the stretch before has this one.
-_STRETCH = 30
 _OFFSET_SIGMA_M = 10.0
 _OFFSET_STEP_M = 5.0
 _ROUNDS = 12
@@ -93,15 +97,7 @@ def _stretches(
 ) -> tuple[Indices, tuple[Indices, Indices]]:
     """Return the stretch of each photograph, -1 for none, and pairs of consecutive stretches."""
     stretch = np.full(len(position), -1, np.int64)
-    order = np.lexsort((photographs.index, photographs.sequence))
-    order = order[(photographs.sequence[order] >= 0) & np.isfinite(position[order, 0])]
-    if len(order) == 0:
-        return stretch, (np.zeros(0, np.int64), np.zeros(0, np.int64))
-    sequence = photographs.sequence[order]
-    starts = np.flatnonzero(np.diff(sequence, prepend=-2))
-    place = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
-    key = np.stack([sequence, place // _STRETCH], axis=1)
-    drive, number = np.unique(key, axis=0, return_inverse=True)
-    stretch[order] = number.reshape(-1)
-    follows = np.flatnonzero(np.diff(drive[:, 0]) == 0)
+    known = np.flatnonzero((photographs.sequence >= 0) & np.isfinite(position[:, 0]))
+    stretch[known], drive = stretches(photographs.sequence[known], photographs.index[known])
+    follows = np.flatnonzero(np.diff(drive) == 0)
     return stretch, (follows, follows + 1)

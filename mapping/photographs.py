@@ -19,6 +19,9 @@ PHOTOGRAPH_COLUMNS = [
 
 QUATERNION = ("qw", "qx", "qy", "qz")
 
+STRETCH = 30
+"""So many photographs of a drive share the errors of GPS, of its frame and of its scale."""
+
 # Photographs so many places apart in a sequence, or fewer, are close to each other.
 _CLOSE_IN_SEQUENCE = 5
 
@@ -81,6 +84,23 @@ def pairs_of(two_views: pa.Table, image_ids: pa.Array, inliers: ArrayLike) -> Pa
     )
     rotation = [np.asarray(two_views[name].to_numpy(), np.float64) for name in QUATERNION]
     return Pairs(first, second, np.asarray(inliers, np.float64), np.stack(rotation, axis=1))
+
+
+def stretches(sequence: Indices, index: Indices) -> tuple[Indices, Indices]:
+    """Return the stretch of each of n photographs, (n,), and the drive of each stretch, (s,).
+
+    A stretch is up to STRETCH photographs that follow each other in a drive. `sequence` and `index`
+    (n,) are those of Photographs. All photographs of no drive are one stretch, of drive -1; stretch
+    k + 1 follows stretch k where both are of one drive.
+    """
+    order = np.lexsort((index, sequence))
+    begins = np.flatnonzero(np.diff(sequence[order], prepend=-2))
+    place = np.arange(len(order)) - np.repeat(begins, np.diff([*begins, len(order)]))
+    key = np.stack([sequence[order], np.where(sequence[order] < 0, 0, place // STRETCH)], axis=1)
+    of_stretch, number = np.unique(key, axis=0, return_inverse=True)
+    stretch = np.zeros(len(order), np.int64)
+    stretch[order] = number.reshape(-1)
+    return stretch, of_stretch[:, 0]
 
 
 def are_close_in_sequence(photographs: Photographs, pairs: Pairs) -> Bools:

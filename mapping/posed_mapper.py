@@ -24,7 +24,6 @@ _REFINEMENTS = 2
 _LEAST_CHANGE = 0.0005
 _ITERATIONS = (25, 25, 40, 60)
 _TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-6)
-_MAX_TRIALS = 3
 
 
 @dataclass(frozen=True)

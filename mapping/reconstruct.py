@@ -24,8 +24,9 @@ from vladmap.mapping.mapper import (
     MapperOptions,
     write_database,
 )
+from vladmap.mapping.posed_mapper import FirstPose
 from vladmap.mapping.pure_rotation import turning_views
-from vladmap.mapping.tile_mapping import map_tile
+from vladmap.mapping.tile_mapping import FROM_POSES, map_tile
 from vladmap.mapping.tile_poses import first_poses
 from vladmap.mapping.two_view import TwoView, two_views_of
 
@@ -145,6 +146,11 @@ class _Tile:
         """The image_id of each image's name in COLMAP's models."""
         return {row["uri"]: row["image_id"] for row in self.rows}
 
+    def first_poses(self, gps_sigma_m: float) -> dict[str, FirstPose]:
+        """First poses by image_id, of the images that pairs hold."""
+        cameras = {image_id: self.cameras[self.keys[image_id]] for image_id in self.linked}
+        return first_poses(self.images, self.views, self.features, cameras, gps_sigma_m)
+
     def unregistered(self, registered: set[str], reasons: Mapping[str, str]) -> dict[str, str]:
         """Return the reason for each image of the tile that is in none of its models."""
         missing = (row["image_id"] for row in self.rows if row["image_id"] not in registered)
@@ -194,13 +200,7 @@ def _mapped(work: Path, tile: _Tile, options: MapperOptions, time_limit_s: float
     names = {row["image_id"]: row["uri"] for row in tile.rows if row["image_id"] in tile.linked}
     database = work / "database.db"
     write_database(database, names, tile.cameras, tile.keys, tile.features, tile.views)
-    poses = first_poses(
-        tile.images,
-        tile.views,
-        tile.features,
-        {image_id: tile.cameras[tile.keys[image_id]] for image_id in tile.linked},
-        options.gps_sigma_m,
-    )
+    poses = tile.first_poses(options.gps_sigma_m) if len(tile.linked) >= FROM_POSES else {}
     by_name = {names[image_id]: pose for image_id, pose in poses.items()}
     report: dict[str, Any] = call(
         map_tile, work, tile.rows, tile.trusted, options, by_name, time_limit_s=time_limit_s

@@ -25,11 +25,12 @@ from vladmap.mapping.posed_mapper import FirstPose, map_from_poses
 from vladmap.mapping.sound_models import SoundModels, TileImages, sound_models
 from vladmap.mapping.soundness import PairMatches, collapsed, read_pairs
 
+FROM_POSES = 100
+"""A tile of so many images that pairs link is mapped from first poses."""
+
 # The global mapper is tried where the sound incremental models hold less than this share of the
 # largest connected set of images.
 _ENOUGH_SOUND = 0.8
-# A tile with first poses for so many images is mapped from them first.
-_FROM_POSES = 100
 # Each round maps again without the pairs that the last one showed to be aliases.
 _ALIAS_ROUNDS = 2
 # The noise of GPS alone may make this share of a tile's pairs look like aliases.
@@ -46,21 +47,20 @@ def map_tile(
     """Map the COLMAP database `work`/database.db and write sound models to `work`/models/<n>.
 
     `rows` are the tile's rows of IMAGES, whose `uri` is the image's name in the database; `trusted`
-    are its pairs, rows of mapping.judging.JUDGED, `poses` first poses by image name. A large tile
-    is mapped from its first poses. A small one, and one where they lead to sound models of too few
-    images, is mapped incrementally; then globally; then both without the pairs that GPS puts far
-    apart. The first attempt that holds enough images stands, or
-    else the one with most. Returns the report of the tile.
+    are its pairs, rows of mapping.judging.JUDGED. A tile with first poses, `poses` by image name,
+    is mapped from them. One without, and one where they lead to sound models of too few images, is
+    mapped incrementally; then globally; then both without the pairs that GPS puts far apart. The
+    first attempt that holds enough images stands, or else the one with most. Returns the report of
+    the tile.
     """
     by_name = {row["uri"]: row for row in rows}
     long_side = max(max(row["width"], row["height"]) for row in rows)
     tile = TileImages(by_name, long_side, options)
     run = _Run(work, tile, trusted, _TimeBudget(options.max_runtime_s))
     collapsing, sound, mapper = 0, SoundModels([], {}, []), "incremental"
-    first = poses if poses and len(poses) >= _FROM_POSES else None
-    if first:
-        sound, mapper = run.from_poses(first, pairs := read_pairs(run.database)), "poses"
-    if not first or not run.enough(sound):
+    if poses:
+        sound, mapper = run.from_poses(poses, pairs := read_pairs(run.database)), "poses"
+    if not poses or not run.enough(sound):
         mapped, collapsing = run.without_aliases()
         pairs = read_pairs(run.database)
         attempt = sound_models(mapped, pairs, tile)

@@ -74,9 +74,9 @@ def merge_tiles(
     `by_name` gives each COLMAP image name its row of IMAGES. Two models agree if their common
     images do in position and direction, and if GPS and sequences do not contradict the two
     together; a group of them, if that still holds when all are aligned. Each refusal is reported
-    with its figures. A group is adjusted along its seams and georegistered as a whole, about an
-    origin of its own. Images without evidence in the result are removed. Time and memory grow
-    linearly with the models, and the adjustment with their seams.
+    with its figures. A group is adjusted as a whole by a sample of its points, then along its seams
+    by all, and georegistered about an origin of its own. Images without evidence in the result are
+    removed. Time and memory grow linearly with the images.
     """
     joined, decisions = _joined(tiles, by_name, gps_sigma_m)
     holds = [(tile, _test(tile, by_name, gps_sigma_m)) for tile in joined]

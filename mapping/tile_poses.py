@@ -58,7 +58,7 @@ def _in_one_frame(ids: list[str], graph: PoseGraph) -> dict[str, FirstPose]:
         place = graph.position[rows]
         if graph.metric[name]:
             place = geodetic_to_enu(enu_to_geodetic(place, graph.origin[name]), origin)
-        elif name != largest_first[0]:
+        else:
             beside += _APART_M
             place = place + [0.0, 0.0, beside]
         for row, centre in zip(rows.tolist(), place, strict=True):

@@ -22,7 +22,7 @@ from vladmap.mapping.arrays import Array
 from vladmap.mapping.camera_keys import IMAGE_COLUMNS as CAMERA_COLUMNS
 from vladmap.mapping.camera_keys import camera_keys
 from vladmap.mapping.two_view import two_views_of
-from vladmap.mapping.view_graph.table import FITS, IMAGE_COLUMNS, fit_table
+from vladmap.mapping.view_graph.table import IMAGE_COLUMNS, JUDGED_IMAGES, fit_table
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
 
@@ -37,18 +37,22 @@ _VIEW_COLUMNS = [
 
 @dataclass(eq=False)
 class FitPairs(beam.PTransform):
-    """One task that reads `images`, `features`, `two_views` and `cameras` -> `work/pair_fits`."""
+    """One task that reads `images`, `features`, `two_views` and `cameras` -> `work/pair_fits`.
+
+    Connected sets of fewer than `least` images are left out.
+    """
 
     root: str
     gps_sigma_m: float
+    least: int = JUDGED_IMAGES
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        return tasks | beam.ParDo(_Fit(self.root, self.gps_sigma_m))
+        return tasks | beam.ParDo(_Fit(self.root, self.gps_sigma_m, self.least))
 
 
 class _Fit(beam.DoFn):
-    def __init__(self, root: str, gps_sigma_m: float) -> None:
-        self._root, self._gps_sigma_m = root, gps_sigma_m
+    def __init__(self, root: str, gps_sigma_m: float, least: int) -> None:
+        self._root, self._gps_sigma_m, self._least = root, gps_sigma_m, least
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         cameras = read_cameras(self._root, task)
@@ -61,21 +65,18 @@ class _Fit(beam.DoFn):
             pc.is_in(images["image_id"], value_set=pa.array(usable, pa.string()))
         )
         within = pa.array(usable, pa.string())
-        views = [
-            view
-            for table in read_tables(self._root, task, layout.TWO_VIEWS, _VIEW_COLUMNS)
-            for view in two_views_of(table.filter(_among(table, within)))
-            if view.verified
-        ]
+        views, count = [], 0
+        for table in read_tables(self._root, task, layout.TWO_VIEWS, _VIEW_COLUMNS):
+            count += table.num_rows
+            inside = two_views_of(table.filter(_among(table, within)))
+            views += [view for view in inside if view.verified]
         camera_of = {image: cameras[keys[image]] for image in usable}
-        table = (
-            fit_table(images, views, keypoints.__getitem__, camera_of, self._gps_sigma_m)
-            if views
-            else FITS.empty_table()
+        fits = fit_table(
+            images, views, keypoints.__getitem__, camera_of, self._gps_sigma_m, self._least
         )
-        StageCounters(STAGE).add("pairs", table.num_rows)
-        entry = commit_shard(self._root, STAGE, task, table, counts={"pairs": table.num_rows})
-        progress.advance()
+        StageCounters(STAGE).add("pairs", fits.num_rows)
+        entry = commit_shard(self._root, STAGE, task, fits, counts={"pairs": fits.num_rows})
+        progress.advance(max(1, count))
         yield entry
 
     def _images(self, task: Task) -> pa.Table:

@@ -75,19 +75,23 @@ class PairFit:
         place need no depths to be believed. The coefficients are the maximum likelihood on the
         pairs of the sample city of 600 photographs (benchmarks/judging.py).
         """
-        features = np.stack(
-            [
-                np.ones(len(inliers)),
-                self.share,
-                self.agreement,
-                self.agreement * np.minimum(self.compared, _MANY) / _MANY,
-                self.usual,
-                np.log(np.maximum(inliers, 1)),
-                np.minimum(self.distance, _FAR_M) / 20.0,
-                self.distance < _NEAR_M,
-            ]
-        )
-        return np.asarray(1.0 / (1.0 + np.exp(-_LOGISTIC @ features)))
+        return np.asarray(1.0 / (1.0 + np.exp(-_LOGISTIC @ logistic_features(self, inliers))))
+
+
+def logistic_features(fit: PairFit, inliers: Indices) -> Array:
+    """What the probability of a pair is computed from, (8, m): see PairFit.probability."""
+    return np.stack(
+        [
+            np.ones(len(inliers)),
+            fit.share,
+            fit.agreement,
+            fit.agreement * np.minimum(fit.compared, _MANY) / _MANY,
+            fit.usual,
+            np.log(np.maximum(inliers, 1)),
+            np.minimum(fit.distance, _FAR_M) / 20.0,
+            fit.distance < _NEAR_M,
+        ]
+    )
 
 
 def fit_pairs(pairs: MatchedPairs, rotation: Array, position: Array) -> PairFit:

@@ -9,6 +9,7 @@ import numpy as np
 
 from vladmap.mapping.arrays import Array, Indices
 from vladmap.mapping.camera import Camera
+from vladmap.mapping.check import rotations
 from vladmap.mapping.two_view import TwoView
 
 
@@ -48,7 +49,8 @@ class MatchedPairs:
     @property
     def posed(self) -> Indices:
         """The rows of the pairs that have a relative pose."""
-        return np.flatnonzero(np.isfinite(self.rotation[:, 0, 0]))
+        known = np.isfinite(self.rotation[:, 0, 0]) & np.isfinite(self.direction[:, 0])
+        return np.flatnonzero(known)
 
 
 def matched_pairs(
@@ -89,7 +91,7 @@ def matched_pairs(
         len(image_ids),
         first,
         second,
-        np.array([_rotation(view) for view in ordered]).reshape(-1, 3, 3),
+        _rotations(ordered),
         np.array([_direction(view) for view in ordered]).reshape(-1, 3),
         np.sqrt(focal[first] * focal[second]),
         pair[usable],
@@ -100,21 +102,14 @@ def matched_pairs(
     )
 
 
-def _rotation(view: TwoView) -> Array:
-    if view.rotation is None or view.translation is None:
-        return np.full((3, 3), np.nan)
-    w, x, y, z = view.rotation / np.linalg.norm(view.rotation)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+def _rotations(views: Sequence[TwoView]) -> Array:
+    unknown = np.full(4, np.nan)
+    quaternions = [unknown if view.rotation is None else view.rotation for view in views]
+    return rotations(np.array(quaternions, np.float64).reshape(-1, 4))
 
 
 def _direction(view: TwoView) -> Array:
-    if view.rotation is None or view.translation is None:
+    if view.translation is None:
         return np.full(3, np.nan)
     length = float(np.linalg.norm(view.translation))
     return view.translation / length if length > 1e-12 else np.full(3, np.nan)

@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from vladmap.geodesy.wgs84 import geodetic_to_enu
-from vladmap.mapping.arrays import Array, Bools, Indices, Origin
+from vladmap.mapping.arrays import Array, Indices, Origin
 from vladmap.mapping.filled_positions import fill_positions, positions_by_partners
 from vladmap.mapping.gps import choose_origin
-from vladmap.mapping.photographs import Pairs, Photographs
+from vladmap.mapping.photographs import Pairs, Photographs, stretches
+from vladmap.mapping.rotations import rotation_to_z
 from vladmap.mapping.view_graph.depths import depth_ratios, pair_depths
 from vladmap.mapping.view_graph.frames import (
     Baselines,
@@ -31,8 +33,6 @@ from vladmap.mapping.view_graph.rotations import average_rotations
 MIN_IMAGES = 3
 """A set of fewer connected images has no pose graph."""
 
-# A stretch is so many photographs of a drive.
-_STRETCH = 30
 # Pairs of two photographs of a drive, at most so many places apart, are adjusted first.
 _ODOMETRY = 15
 # At first pairs so many places apart compare a drive's shape with its GPS.
@@ -85,12 +85,10 @@ class PoseGraph:
     support: Indices
 
 
-def solve_pose_graph(
-    images: Located, pairs: MatchedPairs, start: PoseGraph | None = None
-) -> PoseGraph:
-    """Pose all images that pairs with a relative pose connect.
+def solve_pose_graph(images: Located, pairs: MatchedPairs, least: int = MIN_IMAGES) -> PoseGraph:
+    """Pose the images of all sets of at least `least` that pairs with a relative pose connect.
 
-    `start` gives first positions where it has some. Memory and time grow with inliers and pairs.
+    Memory and time grow with inliers and pairs.
     """
     used = pairs.posed
     first, second = pairs.first[used], pairs.second[used]
@@ -109,7 +107,7 @@ def solve_pose_graph(
     )  # fmt: skip
     for root in np.unique(component[first]).tolist():
         members = np.flatnonzero(component == root)
-        if len(members) < MIN_IMAGES:
+        if len(members) < least:
             continue
         inside = np.flatnonzero(component[first] == root)
         row = np.full(count, -1, np.int64)
@@ -121,10 +119,8 @@ def solve_pose_graph(
             Baselines(row[first[inside]], row[second[inside]], vectors),
             inliers[inside],
             group[used][inside],
-            None if start is None else start.position[members],
         )
-        frames, origin, metric, support = local.solved()
-        stretch = local.stretches()[0]
+        frames, stretch, origin, metric, support = local.solved()
         turned = np.einsum("nij,nkj->nik", rotation[members], frames.turn[stretch])
         result.component[members] = root
         result.origin[root], result.metric[root] = origin, metric
@@ -159,14 +155,15 @@ class _Component:
     baselines: Baselines
     inliers: Array
     group: Indices
-    start: Array | None
 
-    def solved(self) -> tuple[Frames, Origin, bool, Indices]:
-        """Return positions and frames, their origin, whether they are metric, each's support."""
+    def solved(self) -> tuple[Frames, Indices, Origin, bool, Indices]:
+        """Return positions and frames, the stretch of each image, the origin of their east-north-up
+        frame, whether they are metric, and how many pairs support each image."""
         origin = choose_origin(self.images.latitude, self.images.longitude, self.images.altitude)
-        stretch, follows, offsets = self.stretches()
+        stretch, drive = stretches(self.images.sequence, self.images.index)
+        before = np.flatnonzero((np.diff(drive) == 0) & (drive[1:] >= 0))
         gps = self._enu(origin)
-        ground = Ground(gps, self.images.sigma, stretch, follows, offsets)
+        ground = Ground(gps, self.images.sigma, stretch, (before, before + 1), drive >= 0)
         up = -self.rotation[:, 1, :]
         usable = self._one_unit()
         metric = bool(np.isfinite(gps[:, 0]).sum() >= MIN_IMAGES)
@@ -187,7 +184,7 @@ class _Component:
         apart = np.abs(index[vectors.first] - index[vectors.second])
         odometry = (sequence[vectors.first] == sequence[vectors.second]) & (apart <= _ODOMETRY)
         odometry &= sequence[vectors.first] >= 0
-        if self.start is None and odometry.any():
+        if odometry.any():
             near = Baselines(
                 vectors.first[odometry], vectors.second[odometry], vectors.vector[odometry]
             )
@@ -196,20 +193,7 @@ class _Component:
         off = frames.residuals(vectors, stretch)
         good = off <= _SUPPORT * vectors.error_m(frames.scale[stretch[vectors.first]])
         ends = np.concatenate([vectors.first[good], vectors.second[good]])
-        return frames, origin, metric, np.bincount(ends, minlength=len(up))
-
-    def stretches(self) -> tuple[Indices, tuple[Indices, Indices], Bools]:
-        """Return each image's stretch, pairs of consecutive ones, which have a GPS offset."""
-        sequence = self.images.sequence
-        order = np.lexsort((self.images.index, sequence))
-        begins = np.flatnonzero(np.diff(sequence[order], prepend=-2))
-        place = np.arange(len(order)) - np.repeat(begins, np.diff([*begins, len(order)]))
-        key = np.stack([sequence[order], np.where(sequence[order] < 0, 0, place // _STRETCH)], 1)
-        drive, number = np.unique(key, axis=0, return_inverse=True)
-        stretch = np.zeros(len(order), np.int64)
-        stretch[order] = number.reshape(-1)
-        follows = np.flatnonzero((np.diff(drive[:, 0]) == 0) & (drive[1:, 0] >= 0))
-        return stretch, (follows, follows + 1), np.asarray(drive[:, 0] >= 0, np.bool_)
+        return frames, stretch, origin, metric, np.bincount(ends, minlength=len(up))
 
     def _enu(self, origin: Origin) -> Array:
         images = self.images
@@ -234,10 +218,7 @@ class _Component:
             self.baselines.first, self.baselines.second, self.inliers,
             np.zeros((len(self.inliers), 4)),
         )  # fmt: skip
-        place, _ = positions_by_partners(place, sigma, pairs)
-        if self.start is not None:
-            place = np.where(np.isfinite(self.start), self.start, place)
-        return place
+        return positions_by_partners(place, sigma, pairs)[0]
 
     def _one_unit(self) -> Indices:
         """Rows of the pairs whose lengths are in the unit that most pairs share."""
@@ -251,8 +232,10 @@ class _Component:
         length = np.linalg.norm(self.baselines.vector[usable], axis=1)
         guess = _UNKNOWN_BASELINE_M / max(float(np.median(length)), 1e-9)
         target = np.tile([0.0, 0.0, _UPRIGHT], (len(up), 1))
+        middle = up.mean(axis=0)
+        upright = rotation_to_z(middle / max(float(np.linalg.norm(middle)), 1e-12))
         if not metric:
-            return best_rotation(_UPRIGHT * up, target, np.ones(len(up))), guess
+            return upright, guess
         first, second = self.baselines.first[usable], self.baselines.second[usable]
         sequence, index = self.images.sequence, self.images.index
         apart = place[second] - place[first]
@@ -262,7 +245,7 @@ class _Component:
             shape = np.ones(len(first), bool)
         shape &= np.isfinite(apart).all(axis=1)
         if shape.sum() < MIN_IMAGES:
-            return best_rotation(_UPRIGHT * up, target, np.ones(len(up))), guess
+            return upright, guess
         vector, apart = self.baselines.vector[usable][shape], apart[shape]
         size = np.linalg.norm(vector, axis=1)
         scale = float(np.median(np.linalg.norm(apart, axis=1) / np.maximum(size, 1e-12)))
@@ -270,7 +253,7 @@ class _Component:
         goal = np.concatenate([apart, target])
         for _ in range(_ALIGN_ROUNDS):
             source = np.concatenate([scale * vector, _UPRIGHT * up])
-            turn = best_rotation(source, goal, weight)
+            turn = _rotation(source, goal, weight)
             carried = source @ turn.T
             weight = 1.0 / (1.0 + (np.linalg.norm(goal - carried, axis=1) / _ALIGN_M) ** 2) ** 2
             own, moved = weight[: len(vector)], carried[: len(vector)]
@@ -299,8 +282,6 @@ class _Component:
             place[images] = place[of[order[at]]] + step[order[at]]
 
 
-def best_rotation(source: Array, target: Array, weight: Array) -> Array:
-    """The rotation (3, 3) that carries (n, 3) vectors to targets, least squares (Kabsch, 1976)."""
-    left, _, right = np.linalg.svd((weight[:, None] * source).T @ target)
-    sign = np.sign(np.linalg.det(right.T @ left.T))
-    return np.asarray(right.T @ np.diag([1.0, 1.0, sign]) @ left.T)
+def _rotation(source: Array, target: Array, weight: Array) -> Array:
+    """The rotation (3, 3) that brings (n, 3) vectors nearest to others."""
+    return np.asarray(Rotation.align_vectors(target, source, weight)[0].as_matrix())

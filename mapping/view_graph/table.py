@@ -72,22 +72,17 @@ def fit_table(
     `images` has IMAGE_COLUMNS, sorted by image_id; `views` are verified pairs of its images.
     """
     pairs = matched_pairs(images["image_id"].to_pylist(), views, keypoints, cameras)
-    graph = solve_pose_graph(located(images, gps_sigma_m), pairs)
-    rows = held_pairs(graph, pairs, least)
+    graph = solve_pose_graph(located(images, gps_sigma_m), pairs, least)
+    rows = held_pairs(graph, pairs)
     if len(rows) == 0:
         return FITS.empty_table()
     fit = fit_pairs(only(pairs, rows), np.nan_to_num(graph.rotation), np.nan_to_num(graph.position))
     return _table(images, pairs, rows, fit)
 
 
-def held_pairs(graph: PoseGraph, pairs: MatchedPairs, least: int) -> Indices:
-    """The rows of the pairs both of whose images have poses that pairs support, in one large set.
-
-    A set is large from `least` images on.
-    """
-    names, counts = np.unique(graph.component, return_counts=True)
-    large = np.isin(graph.component, names[(names >= 0) & (counts >= least)])
-    sure = large & (graph.support >= MIN_SUPPORT)
+def held_pairs(graph: PoseGraph, pairs: MatchedPairs) -> Indices:
+    """The rows of the pairs both of whose images have poses, in one set, that pairs support."""
+    sure = (graph.component >= 0) & (graph.support >= MIN_SUPPORT)
     together = graph.component[pairs.first] == graph.component[pairs.second]
     return np.flatnonzero(sure[pairs.first] & sure[pairs.second] & together)
 

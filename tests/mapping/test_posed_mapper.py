@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from tests.mapping.view_graph.street import CAMERA, Street, street
 from vladmap.features.base import LocalFeatures
 from vladmap.mapping.arrays import Array
+from vladmap.mapping.check import best_similarity
 from vladmap.mapping.georegister import centres_and_rotations
 from vladmap.mapping.mapper import MapperOptions, write_database
 from vladmap.mapping.posed_mapper import FirstPose, map_from_poses
@@ -47,12 +48,8 @@ def off_by(there: Street, metres: float, degrees: float) -> dict[str, FirstPose]
 
 def shape_error_m(there: Street, names: list[str], centres: Array) -> float:
     truth = there.centre[[int(name[:4]) for name in names]]
-    source, target = centres - centres.mean(axis=0), truth - truth.mean(axis=0)
-    left, sizes, right = np.linalg.svd(source.T @ target)
-    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(right.T @ left.T))])
-    scale = (sizes * np.diag(flip)).sum() / (source**2).sum()
-    moved = scale * source @ (right.T @ flip @ left.T).T
-    return float(np.linalg.norm(moved - target, axis=1).max())
+    scale, turn, shift = best_similarity(centres, truth)
+    return float(np.linalg.norm(scale * centres @ turn.T + shift - truth, axis=1).max())
 
 
 def test_poses_that_are_off_by_a_metre_and_a_degree_are_adjusted_to_centimetres(

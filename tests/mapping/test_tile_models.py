@@ -14,6 +14,7 @@ from vladmap.features.colmap import pycolmap
 from vladmap.mapping import sound_models, tile_mapping
 from vladmap.mapping.judging import JUDGED
 from vladmap.mapping.mapper import MapperOptions
+from vladmap.mapping.posed_mapper import FirstPose
 
 # GPS has the photographs of the second half 70 m to the north and 70 m to the south by turns.
 TORN = {number: [0.0, 70.0 * (-1) ** number, 0.0] for number in range(10, COUNT)}
@@ -26,8 +27,9 @@ def mapped(
     globally: list[pycolmap.Reconstruction],
     seconds: int = 3600,
     gps: dict[int, list[float]] | None = None,
+    posed: list[pycolmap.Reconstruction] | None = None,
 ) -> dict[str, Any]:
-    """The report of a tile for which COLMAP's mappers make these models."""
+    """The report of a tile for which COLMAP's mappers make these models, `posed` from poses."""
     rows = [
         {**row, "uri": name, "width": 640, "height": 480} for name, row in along_drives(gps).items()
     ]
@@ -37,7 +39,35 @@ def mapped(
     monkeypatch.setattr(tile_mapping, "_largest_component", lambda _: COUNT)
     monkeypatch.setattr(sound_models, "calibrate", lambda model, _: model)
     options = MapperOptions(max_runtime_s=seconds, gps_sigma_m=1.0)
-    return tile_mapping.map_tile(folder, rows, JUDGED.empty_table(), options)
+    monkeypatch.setattr(tile_mapping, "map_from_poses", lambda *_: posed)
+    poses = {} if posed is None else {rows[0]["uri"]: FirstPose(np.eye(3), np.zeros(3))}
+    return tile_mapping.map_tile(folder, rows, JUDGED.empty_table(), options, poses)
+
+
+def test_a_sound_model_from_first_poses_spares_the_other_mappers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = model_of(range(COUNT))
+    report = mapped(monkeypatch, tmp_path, [], [], posed=[whole])
+    assert report["mapper"] == "poses"
+    assert [each["images"] for each in report["models"]] == [COUNT]
+
+
+def test_where_first_poses_lead_to_too_few_images_the_tile_is_mapped_incrementally(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    few, whole = model_of(range(COUNT // 2)), model_of(range(COUNT))
+    report = mapped(monkeypatch, tmp_path, [whole], [], posed=[few])
+    assert report["mapper"] == "incremental"
+    assert [each["images"] for each in report["models"]] == [COUNT]
+
+
+def test_first_poses_stand_where_no_other_mapper_holds_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    half, fewer = model_of(range(COUNT // 2)), model_of(range(COUNT // 3))
+    report = mapped(monkeypatch, tmp_path, [fewer], [fewer], posed=[half])
+    assert report["mapper"] == "poses"
 
 
 def test_a_global_model_that_fails_the_test_does_not_win_by_its_number(

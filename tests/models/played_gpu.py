@@ -60,14 +60,33 @@ class _Mark:
         self._stream.run(self._at)
 
 
+class PlayedGraphs:
+    """Records as a CUDA graph does: what runs reads one input and writes one output."""
+
+    def __init__(self) -> None:
+        self.recorded: list[tuple[int, ...]] = []
+        self.replays = 0
+
+    def __call__(self, function: Function, place: Tensor) -> Replay:
+        self.recorded.append(tuple(place.shape))
+        output = function(place).clone()
+
+        def replay() -> Tensor:
+            self.replays += 1
+            output.copy_(function(place))
+            return output
+
+        return replay
+
+
 class PlayedGpu(Gpu):
     """`room` images may lie in one copy to the device; more is an end of memory."""
 
     def __init__(self, room: int = 1 << 30) -> None:
         self.room = room
         self.threads: dict[str, set[int]] = {"bring": set(), "compute": set(), "wait": set()}
-        self.recorded: list[tuple[int, ...]] = []
-        self.replays, self.settled = 0, 0
+        self.graphs = PlayedGraphs()
+        self.settled = 0
         self.freed_early, self.read_early, self.changed_early = 0, 0, 0
         self._streams = {"bring": _Stream(), "compute": _Stream()}
         self._own = threading.local()
@@ -148,15 +167,4 @@ class PlayedGpu(Gpu):
             stream.run(stream.asked)
 
     def recorder(self) -> Recorder | None:
-        def record(function: Function, place: Tensor) -> Replay:
-            self.recorded.append(tuple(place.shape))
-            output = function(place).clone()
-
-            def replay() -> Tensor:
-                self.replays += 1
-                output.copy_(function(place))
-                return output
-
-            return replay
-
-        return record
+        return self.graphs

@@ -81,8 +81,8 @@ def test_bytes_are_the_cpus_and_threads_and_recordings_stay_whatever_the_shards(
     assert equal([one for one in found if isinstance(one, Description)], expected)
     assert equal(described(describer, images), expected)  # another pipeline of the same worker
     describer.close()
-    assert gpu.recorded == [(BATCH, 240, 320, 3)]  # the other size has too few full batches
-    assert gpu.replays > OFTEN
+    assert gpu.graphs.recorded == [(BATCH, 240, 320, 3)]  # the other size has too few full batches
+    assert gpu.graphs.replays > OFTEN
     assert [len(each) for each in gpu.threads.values()] == [1, 1, 1]
     assert len(set.union(*gpu.threads.values())) == 3
 
@@ -151,7 +151,7 @@ def test_recordings_are_given_up_before_a_batch_is_halved(
     monkeypatch.setattr(network, "packed", cramped)
     describer = over(gpu, network)
     assert equal(described(describer, images), expected)
-    before, cramped.room = len(gpu.recorded), 0
+    before, cramped.room = len(gpu.graphs.recorded), 0
     run = describer._computer._run
     assert run is not None
     give_up = run.give_up
@@ -164,7 +164,7 @@ def test_recordings_are_given_up_before_a_batch_is_halved(
     assert equal(described(describer, images), expected)
     describer.close()
     assert "CUDA graphs are given up" in caplog.text
-    assert len(gpu.recorded) == before > 0
+    assert len(gpu.graphs.recorded) == before > 0
     assert describer._computer._limit == BATCH
     assert gpu.settled == 1
 

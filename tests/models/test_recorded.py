@@ -6,27 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.models.played_gpu import PlayedGraphs
 from vladmap.models.gpu import Gpu
 from vladmap.models.recorded import MOST, OFTEN, Function, OftenRecorded, Replay
-
-
-class Recorder:
-    """Records as a CUDA graph does: what runs reads one input and writes one output."""
-
-    def __init__(self) -> None:
-        self.recorded: list[tuple[int, ...]] = []
-        self.replays = 0
-
-    def __call__(self, function: Function, place: Tensor) -> Replay:
-        self.recorded.append(tuple(place.shape))
-        output = function(place).clone()
-
-        def replay() -> Tensor:
-            self.replays += 1
-            output.copy_(function(place))
-            return output
-
-        return replay
 
 
 def sums(stack: Tensor) -> Tensor:
@@ -39,7 +21,7 @@ def stack(count: int, height: int = 2, seed: int = 0) -> Tensor:
 
 
 def test_a_size_is_recorded_once_after_some_full_stacks_and_gives_the_same_from_then_on() -> None:
-    recorder = Recorder()
+    recorder = PlayedGraphs()
     run = OftenRecorded(sums, 4, recorder)
     for number in range(3 * OFTEN):
         one = stack(4, seed=number)
@@ -50,7 +32,7 @@ def test_a_size_is_recorded_once_after_some_full_stacks_and_gives_the_same_from_
 
 
 def test_a_stack_that_is_not_full_fills_the_first_places_and_another_size_goes_without() -> None:
-    recorder = Recorder()
+    recorder = PlayedGraphs()
     run = OftenRecorded(sums, 4, recorder)
     for number in range(OFTEN + 1):
         run(stack(4, seed=number))
@@ -62,7 +44,7 @@ def test_a_stack_that_is_not_full_fills_the_first_places_and_another_size_goes_w
 
 
 def test_stacks_that_are_never_full_are_never_recorded() -> None:
-    recorder = Recorder()
+    recorder = PlayedGraphs()
     run = OftenRecorded(sums, 4, recorder)
     for _ in range(5 * OFTEN):
         run(stack(3))
@@ -70,7 +52,7 @@ def test_stacks_that_are_never_full_are_never_recorded() -> None:
 
 
 def test_so_many_sizes_are_recorded_and_no_more() -> None:
-    recorder = Recorder()
+    recorder = PlayedGraphs()
     run = OftenRecorded(sums, 1, recorder)
     for height in range(1, MOST + 3):
         for _ in range(OFTEN + 1):
@@ -94,7 +76,7 @@ def test_what_cannot_be_recorded_goes_on_without_and_is_said_once(
 
 
 def test_once_one_size_cannot_be_recorded_no_other_is_tried_and_those_that_are_stay() -> None:
-    recorder, tried = Recorder(), list[tuple[int, ...]]()
+    recorder, tried = PlayedGraphs(), list[tuple[int, ...]]()
 
     def flat_alone(function: Function, place: Tensor) -> Replay:
         tried.append(tuple(place.shape))
@@ -112,7 +94,7 @@ def test_once_one_size_cannot_be_recorded_no_other_is_tried_and_those_that_are_s
 
 
 def test_what_is_given_up_is_not_recorded_again() -> None:
-    recorder = Recorder()
+    recorder = PlayedGraphs()
     run = OftenRecorded(sums, 4, recorder)
     assert not run.give_up()
     run = OftenRecorded(sums, 4, recorder)
@@ -126,7 +108,7 @@ def test_what_is_given_up_is_not_recorded_again() -> None:
 
 
 def test_after_an_end_of_memory_smaller_stacks_are_full_ones() -> None:
-    recorder = Recorder()
+    recorder = PlayedGraphs()
     run = OftenRecorded(sums, 4, recorder)
     for _ in range(OFTEN + 1):
         run(stack(4))

@@ -35,6 +35,7 @@ from vladmap.mapping.two_view import two_view_table
 from vladmap.schemas import tables
 from vladmap.schemas.records import NO_CELL, LedgerEntry, Task
 from vladmap.transforms.cameras import ChooseCameras
+from vladmap.transforms.fit_pairs import FitPairs
 from vladmap.transforms.merge import MergeTiles
 from vladmap.transforms.reconstruct import ReconstructTiles
 
@@ -114,6 +115,32 @@ def test_reconstruct_maps_each_tile_by_itself_from_several_shards(atlas: Path) -
         assert f"tiles/{name}/sparse/0/images.bin" in paths
         assert entries[name].counts["models"] == 1
         assert entries[name].counts["limit_s"] == 120
+
+
+def fit_task() -> Task:
+    shards = [
+        (role, f"{role}/{shard}.parquet")
+        for role in ("images", "features", "two_views")
+        for shard in SHARDS
+    ]
+    reads = (("cameras", "work/cameras/a.json"), *shards)
+    return Task("graph", NO_CELL, "work/pair_fits.parquet", "made", reads=reads)
+
+
+def test_all_pairs_of_several_shards_are_fitted_to_one_pose_graph(atlas: Path) -> None:
+    entries = ledger(atlas, "fit", FitPairs(str(atlas), 5.0, least=3), [fit_task()])
+    fits = storage.read_table(str(atlas / "work/pair_fits.parquet")).to_pylist()
+    assert entries["graph"].counts["pairs"] == len(fits)
+    ends = {(row["image_id_a"], row["image_id_b"]) for row in fits}
+    # Pairs within each shard, and across both; none of the photograph without features.
+    assert {(id_of(2), id_of(3)), (id_of(7), id_of(8)), (id_of(5), id_of(6))} <= ends
+    assert id_of(REJECTED) not in {image for pair in ends for image in pair}
+    assert all(row["fit_share"] > 0.9 for row in fits)
+
+
+def test_a_set_of_few_photographs_is_fitted_to_no_graph(atlas: Path) -> None:
+    ledger(atlas, "fit", FitPairs(str(atlas), 5.0, least=12), [fit_task()])
+    assert storage.read_table(str(atlas / "work/pair_fits.parquet")).num_rows == 0
 
 
 def test_reconstruct_commits_a_tile_that_fails_and_the_others(atlas: Path) -> None:

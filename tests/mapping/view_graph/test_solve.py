@@ -8,6 +8,7 @@ from scipy.spatial.transform import Rotation
 from tests.mapping.view_graph.street import ORIGIN, Street, street
 from vladmap.geodesy.wgs84 import enu_to_geodetic, geodetic_to_enu
 from vladmap.mapping.arrays import Array
+from vladmap.mapping.check import best_similarity
 from vladmap.mapping.view_graph.solve import Located, PoseGraph, solve_pose_graph
 
 
@@ -29,12 +30,8 @@ def turns_deg(there: Street, graph: PoseGraph) -> Array:
 
 def shape_errors_m(there: Street, graph: PoseGraph) -> Array:
     """Distances from the truth after the best similarity, (n,)."""
-    source = graph.position - graph.position.mean(axis=0)
-    target = there.centre - there.centre.mean(axis=0)
-    left, sizes, right = np.linalg.svd(source.T @ target)
-    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(right.T @ left.T))])
-    scale = (sizes * np.diag(flip)).sum() / (source**2).sum()
-    return np.linalg.norm(scale * source @ (right.T @ flip @ left.T).T - target, axis=1)
+    scale, turn, shift = best_similarity(graph.position, there.centre)
+    return np.linalg.norm(scale * graph.position @ turn.T + shift - there.centre, axis=1)
 
 
 def test_exact_pairs_and_gps_give_the_exact_street() -> None:
