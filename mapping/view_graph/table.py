@@ -42,8 +42,9 @@ MIN_SUPPORT = 2
 
 JUDGED_IMAGES = 100
 """The pose graph judges pairs of connected sets of so many images. In a small set few pairs share a
-keypoint, and poses are as uncertain as the pairs that they rest on: of 29 photographs of one real
-street it refused 19 pairs with which all 29 are mapped."""
+keypoint, and poses are as uncertain as the pairs that they rest on: of 29 photographs of a real
+street it refused 31 of 112 pairs, 28 were mapped and not 29, and the median distance from GPS rose
+from 3.4 to 4.8 m."""
 
 # Fits are kept to so many decimals: the last bits of a float say nothing.
 _DECIMALS = 3
