@@ -72,7 +72,7 @@ def own_time(bench: Bench) -> None:
     Files of 640 x 480 pass through the reading processes, the batches and the stream of shards; a
     network and a decoder that take no time stand for the GPU's. No GPU gets more images than this.
     """
-    count = 1024 if bench.on_gpu else 96
+    count = 1024 if bench.on_gpu else 384
     rows = _rows(bench.root / "own", count, (640, 480))
     model = _Nothing()
     describer = BatchDescriber(model, 64, 1)
