@@ -111,8 +111,10 @@ class Atlas:
         return self._frame(layout.PAIRS, columns)
 
     def two_views(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
-        """One row a verified or refused pair: matches, inliers, matrices, relative pose.
+        """One row a verified or refused pair: matches, inliers, matrices, relative pose, verdict.
 
+        `verdict` and `probability` say whether both photographs see the same surface, the columns
+        after them why; they are missing until `reconstruct` has judged all pairs together.
         `matches` and `inliers` are (n, 2) uint32 arrays of keypoints; `fundamental`, `essential`,
         `homography` (3, 3) arrays or None. They are most of its bytes: of a large atlas take some
         columns, or `shards("two_views")`.
@@ -255,9 +257,11 @@ class Atlas:
         return frame(joined(self._parts(table, chosen), schema, chosen))
 
     def _parts(self, table: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-        _, stage, ledger = _TABLES[table]
+        schema, stage, ledger = _TABLES[table]
         self._need(ledger, stage, table)
-        return self._files.tables(ledger, table, columns)
+        # An older version may have written shards without columns that were added since.
+        optional = [field.name for field in schema if field.nullable]
+        return self._files.tables(ledger, table, columns, optional)
 
     def _need(self, ledger: str, stage: str, what: str) -> dict[str, Any]:
         entries = self._files.entries(ledger)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -92,3 +93,20 @@ def commit_entry(
         storage.join(root, layout.ledger_entry(stage, task.shard)), entry.to_json()
     )
     return entry
+
+
+def commit_again(
+    root: str, stage: str, entry: LedgerEntry, table: pa.Table, parts: Mapping[str, str]
+) -> LedgerEntry:
+    """Write the main table of a committed shard anew, with what a later stage knows of its rows.
+
+    The identity of the shard stays: stages that read it need not run again. `parts` are added to
+    its identities. A run that is killed between the file and its entry leaves an entry that does
+    not hold, and the shard is computed again.
+    """
+    file = storage.commit_table(root, entry.file.path, table)
+    made = replace(entry, files=(file, *entry.files[1:]), parts={**entry.parts, **parts})
+    storage.write_atomic(
+        storage.join(root, layout.ledger_entry(stage, entry.shard)), made.to_json()
+    )
+    return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -63,13 +63,22 @@ class CommittedFiles:
         ]
 
     def table(
-        self, stage: str, shard: str, path: str, columns: Sequence[str] | None = None
+        self,
+        stage: str,
+        shard: str,
+        path: str,
+        columns: Sequence[str] | None = None,
+        optional: Collection[str] = (),
     ) -> pa.Table:
-        """A committed table, with `columns` in their order. Raises NotInAtlas for a column."""
+        """A committed table, with `columns` in their order; those of `optional` may be missing.
+
+        Raises NotInAtlas for any other column that is not there.
+        """
         place = self.checked(stage, shard, path)
         try:
             if columns is not None:
                 known = storage.read_schema(place).names
+                columns = [name for name in columns if name in known or name not in optional]
                 if unknown := [name for name in columns if name not in known]:
                     raise NotInAtlas(
                         f"{place} has no column {', '.join(unknown)}: it has {', '.join(known)}"
@@ -79,11 +88,15 @@ class CommittedFiles:
             raise _damaged(place, str(error)) from error
 
     def tables(
-        self, stage: str, folder: str, columns: Sequence[str] | None = None
+        self,
+        stage: str,
+        folder: str,
+        columns: Sequence[str] | None = None,
+        optional: Collection[str] = (),
     ) -> Iterator[pa.Table]:
-        """The committed tables of a stage in a folder at the top, shard after shard."""
+        """The committed tables of a stage in a folder at the top, shard by shard; see `table`."""
         for shard, file in self.files(stage, folder):
-            yield self.table(stage, shard, file.path, columns)
+            yield self.table(stage, shard, file.path, columns, optional)
 
     def data(self, stage: str, shard: str, path: str) -> bytes:
         """All bytes of a committed file."""

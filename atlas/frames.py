@@ -20,10 +20,22 @@ _MATRICES = ("fundamental", "essential", "homography")
 
 
 def joined(parts: Iterable[pa.Table], schema: pa.Schema, columns: Iterable[str] | None) -> pa.Table:
-    """The concatenation of tables of one schema; an empty table if there are none."""
+    """The concatenation of tables of one schema; an empty table if there are none.
+
+    Columns that may be null and that a part does not have, because an older version wrote it, are
+    null.
+    """
     chosen = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-    tables = [chosen.empty_table(), *(part.cast(chosen) for part in parts)]
+    tables = [chosen.empty_table(), *(_completed(part, chosen).cast(chosen) for part in parts)]
     return pa.concat_tables(tables).replace_schema_metadata(None)
+
+
+def _completed(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    for field in schema:
+        if field.nullable and field.name not in part.column_names:
+            part = part.append_column(field, pa.nulls(part.num_rows, field.type))
+    known = [name for name in schema.names if name in part.column_names]
+    return part.select(known) if len(known) == len(schema) else part
 
 
 def frame(table: pa.Table) -> pd.DataFrame | geopandas.GeoDataFrame:

@@ -78,14 +78,18 @@ def features_among(features: Iterable[pa.Table], image_ids: set[str]) -> dict[st
 
 
 def two_views_among(two_views: Iterable[pa.Table], image_ids: pa.Array) -> pa.Table:
-    """Return the rows of tables of TWO_VIEWS both of whose images are among `image_ids`, sorted."""
-    parts = [tables.TWO_VIEWS.empty_table()]
+    """Return the rows of tables of TWO_VIEWS both of whose images are among `image_ids`, sorted.
+
+    The columns JUDGEMENT are left out.
+    """
+    geometry = [name for name in tables.TWO_VIEWS.names if name not in tables.JUDGEMENT]
+    parts = [tables.TWO_VIEWS.empty_table().select(geometry)]
     for table in two_views:
         inside = pc.and_(
             pc.is_in(table["image_id_a"], value_set=image_ids),
             pc.is_in(table["image_id_b"], value_set=image_ids),
         )
-        parts.append(table.filter(inside).cast(tables.TWO_VIEWS))
+        parts.append(table.select(geometry).filter(inside).cast(parts[0].schema))
     return pa.concat_tables(parts).sort_by(
         [("image_id_a", "ascending"), ("image_id_b", "ascending")]
     )

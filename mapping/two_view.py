@@ -18,7 +18,7 @@ from vladmap.features.base import LocalFeatures, Matches
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping.camera import Camera, max_error_px
 from vladmap.mapping.colmap import SEED, rotation_of, wxyz
-from vladmap.schemas.tables import TWO_VIEWS
+from vladmap.schemas.tables import JUDGEMENT, TWO_VIEWS
 
 MIN_INLIERS = 15
 
@@ -143,7 +143,10 @@ def to_colmap_geometry(view: TwoView) -> pycolmap.TwoViewGeometry:
 
 
 def two_view_table(views: Iterable[TwoView]) -> pa.Table:
-    """Return the two-view rows as a table of schema TWO_VIEWS, sorted by image ids."""
+    """Return the two-view rows as a table of schema TWO_VIEWS, sorted by image ids.
+
+    Its columns JUDGEMENT are null: pairs are judged later, all together.
+    """
     ordered = sorted(views, key=lambda view: (view.image_id_a, view.image_id_b))
     columns: dict[str, Any] = {
         "image_id_a": [view.image_id_a for view in ordered],
@@ -158,6 +161,7 @@ def two_view_table(views: Iterable[TwoView]) -> pa.Table:
         columns[name] = [_item(view.rotation, position) for view in ordered]
     for position, name in enumerate(("tx", "ty", "tz")):
         columns[name] = [_item(view.translation, position) for view in ordered]
+    columns |= {name: pa.nulls(len(ordered), TWO_VIEWS.field(name).type) for name in JUDGEMENT}
     arrays = [
         column if isinstance(column, pa.Array) else pa.array(column, field.type)
         for field, column in ((field, columns[field.name]) for field in TWO_VIEWS)

@@ -22,6 +22,7 @@ from vladmap.pipeline.stage import Step
 from vladmap.pipeline.stages.ingest import INGEST
 from vladmap.pipeline.stages.reconstruct import FIT, RECONSTRUCT
 from vladmap.pipeline.stages.verify import CAMERAS, FEATURES, VERIFY
+from vladmap.pipeline.verdicts import publish_verdicts
 from vladmap.schemas.records import NO_CELL, Task
 from vladmap.transforms.fit_pairs import FitPairs
 
@@ -64,7 +65,10 @@ def fit_pairs(run: Run) -> None:
 
 
 def judge_pairs(run: Run) -> JudgedPairs:
-    """Judge all verified pairs of the atlas together and write `work/judged.parquet`."""
+    """Judge all verified pairs of the atlas together.
+
+    Write the verdicts to `work/judged.parquet` and into `two_views/`.
+    """
     images = pa.concat_tables(
         _images(shard, storage.read_table(run.atlas.path(entry.file.path), _IMAGE_COLUMNS))
         for shard, entry in image_shards(run).items()
@@ -77,6 +81,7 @@ def judge_pairs(run: Run) -> JudgedPairs:
     fits = None if entry is None else storage.read_table(run.atlas.path(entry.file.path))
     judged = judge_collection(images, two_views, run.options.gps_sigma_m, fits)
     storage.commit_table(run.atlas.root, layout.JUDGED, judged.table())
+    publish_verdicts(run, judged, fits)
     trusted = judged.trusted()
     log.info("reconstruct: %d of %d verified pairs are trusted", trusted.sum(), len(trusted))
     return judged

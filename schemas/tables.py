@@ -180,8 +180,54 @@ TWO_VIEWS = _schema(
         _field("tx", pa.float64(), nullable=True, note="translation of b_from_a, unit length"),
         _field("ty", pa.float64(), nullable=True),
         _field("tz", pa.float64(), nullable=True),
+        _field(
+            "verdict",
+            pa.string(),
+            nullable=True,
+            note="kept: trusted, the map is made from it; else why not (mapping.judging.VERDICTS)."
+            " Null until reconstruct has judged it, and of a pair that is not verified",
+        ),
+        _field(
+            "probability",
+            pa.float32(),
+            nullable=True,
+            note="that both see the same surface; null where no pose graph holds both",
+        ),
+        _field(
+            "distance_m",
+            pa.float32(),
+            "m",
+            nullable=True,
+            note="between the photographs, in the pose graph; where none holds both, by GPS and"
+            " drives",
+        ),
+        _field(
+            "fit_share",
+            pa.float32(),
+            nullable=True,
+            note="of its inliers, within 4 px of the epipolar lines of the pose graph",
+        ),
+        _field(
+            "depth_agreement",
+            pa.float32(),
+            nullable=True,
+            note="0 to 1: share of the other pairs of its keypoints that see them as far away",
+        ),
+        _field("depth_compared", pa.int32(), nullable=True, note="how many pairs that is of"),
+        _field(
+            "depth_usual",
+            pa.float32(),
+            nullable=True,
+            note="share of its points at depths where other pairs of its photographs see points",
+        ),
     ],
 )
+
+JUDGEMENT = (
+    "verdict", "probability", "distance_m", "fit_share", "depth_agreement", "depth_compared",
+    "depth_usual",
+)  # fmt: skip
+"""The columns of TWO_VIEWS that say what is thought of a pair: null until all are judged."""
 
 POSES = _schema(
     "poses",

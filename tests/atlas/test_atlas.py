@@ -28,7 +28,11 @@ from tests.atlas.small import (
     write_atlas,
 )
 from vladmap import Atlas, AtlasError, UserError
-from vladmap.atlas import errors, layout
+from vladmap.atlas import errors, layout, storage
+from vladmap.atlas.commit import commit_again
+from vladmap.atlas.integrity import check_atlas
+from vladmap.atlas.store import AtlasStore
+from vladmap.schemas.tables import JUDGEMENT
 
 IDS = {id_of(name) for name in NAMES}
 DESCRIBED = [name for name in NAMES if name != DUPLICATE]
@@ -120,6 +124,20 @@ class TestTables:
         whole = pd.concat(parts, ignore_index=True)
         pd.testing.assert_frame_equal(whole, atlas.images(["image_id", "name"]))
         assert sum(map(len, atlas.shards("two_views"))) == 3
+
+    def test_pairs_of_an_older_version_have_verdicts_that_are_missing(self, copied: Path) -> None:
+        """One shard of before there were columns for them, beside shards of today."""
+        name = sorted(SHARDS)[0]
+        entry = Atlas(copied)._files.entries("verify")[name]
+        table = storage.read_table(f"{copied}/{entry.file.path}").drop_columns(list(JUDGEMENT))
+        commit_again(str(copied), "verify", entry, table, {})
+        atlas = Atlas(copied)
+        assert atlas.two_views()["verdict"].isna().all()
+        probability = atlas.two_views(["image_id_a", "probability"])["probability"]
+        assert len(probability) == 3
+        assert probability.isna().all()
+        store = AtlasStore.open(str(copied), create=False)
+        assert not [found for found in check_atlas(store) if "two_views" in found.path]
 
     @pytest.mark.parametrize("table", ["images", "pairs", "two_views", "poses", "rejects"])
     def test_an_unknown_column_is_named_with_those_there_are(
