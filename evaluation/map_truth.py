@@ -26,7 +26,7 @@ from vladmap.photos.sequences import beside_in_sequence
 from vladmap.reporting.map_geometry import heading_of_rotation
 from vladmap.retrieval.descriptors import descriptor_matrix
 from vladmap.retrieval.names import RIGHT_DEG, RIGHT_M
-from vladmap.schemas import tables
+from vladmap.schemas import tables, truth_tables
 from vladmap.schemas.rejects import UserError
 
 _COLUMNS = [
@@ -52,7 +52,7 @@ def read_truth(path: str) -> pa.Table:
         table = pq.read_table(Path(path))
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"--truth {path}: {str(error).splitlines()[0]}") from error
-    missing = sorted(set(tables.TRUTH.names) - set(table.column_names))
+    missing = sorted(set(truth_tables.TRUTH.names) - set(table.column_names))
     if missing:
         raise UserError(f"--truth {path} lacks the columns {', '.join(missing)}")
     return table
@@ -61,7 +61,7 @@ def read_truth(path: str) -> pa.Table:
 def compare_with_truth(
     root: str, truth: pa.Table, images: Sequence[str], descriptors: Sequence[str]
 ) -> dict[str, Any]:
-    """Compare the atlas at `root` with the truth (schemas.tables.TRUTH).
+    """Compare the atlas at `root` with the truth (schemas.truth_tables.TRUTH).
 
     `images` and `descriptors` are the paths in the atlas of its shards, `descriptors` those of one
     model that have rows. Of the result, `map` is what mapping.check.check_map says, and `retrieval`

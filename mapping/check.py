@@ -20,7 +20,7 @@ WORST_SHOWN = 10
 
 
 def check_map(poses: pa.Table, truth: pa.Table) -> dict[str, Any]:
-    """Compare poses (schemas.tables.POSES) with the truth (schemas.tables.TRUTH).
+    """Compare poses (schemas.tables.POSES) with the truth (schemas.truth_tables.TRUTH).
 
     Returns counts and shares of registered images, for the largest model and for all; and over the
     images of all models that have a place on Earth position errors in metres, in three dimensions,

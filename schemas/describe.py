@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from vladmap.schemas import tables
+from vladmap.schemas import tables, truth_tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "atlas.md"
-BEGIN = "<!-- From schemas/tables.py by `python -m vladmap.schemas.describe`: change it there. -->"
+BEGIN = "<!-- From schemas/ by `python -m vladmap.schemas.describe`: change it there. -->"
 END = "<!-- End of what is generated. -->"
 
 FOLDERS = {
@@ -48,7 +48,12 @@ _TYPE_NAMES = {
 
 def schemas() -> dict[str, pa.Schema]:
     """Every table's schema by its name."""
-    constants = [schema for schema in vars(tables).values() if isinstance(schema, pa.Schema)]
+    constants = [
+        schema
+        for module in (tables, truth_tables)
+        for schema in vars(module).values()
+        if isinstance(schema, pa.Schema)
+    ]
     return {
         schema.metadata[b"vladmap:table"].decode(): schema
         for schema in [*constants, *_PARAMETRISED]

@@ -47,7 +47,7 @@ def write_sample(
     """Render a collection with known truth.
 
     Writes `out`/images/drive-<k>/<n>.jpg, 640x480 JPEGs with EXIF, and `out`/truth.parquet
-    (schemas.tables.TRUTH; the ENU origin stands in its metadata). Around 120 images make a drive:
+    (schemas.truth_tables; the ENU origin stands in its metadata). Around 120 images make a drive:
     a loop around a block whose end drives its beginning again; more images make more drives, in a
     larger city. From about 95 images a drive closes its loop.
 

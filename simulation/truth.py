@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.photos.ids import image_id
-from vladmap.schemas.tables import TRUTH, TRUTH_PAIRS
+from vladmap.schemas.truth_tables import TRUTH, TRUTH_PAIRS
 from vladmap.simulation.camera import Camera, Poses
 from vladmap.simulation.fisheye import Fisheye
 from vladmap.simulation.overlap import CommonSurfaces

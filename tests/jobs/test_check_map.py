@@ -16,7 +16,7 @@ from vladmap.atlas.commit import commit_shard
 from vladmap.atlas.store import AtlasStore
 from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.jobs.main import main
-from vladmap.schemas import tables
+from vladmap.schemas import tables, truth_tables
 from vladmap.schemas.records import NO_CELL, Task
 
 SHARD = "g0000-00000-none-00000"
@@ -46,7 +46,7 @@ def write_truth(path: Path, names: list[str] = NAMES, rotation: float = LEVEL) -
         }
         for name, (lat, lon, alt) in zip(names, geodetic((0, 0, 0)), strict=True)
     ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows, schema=tables.TRUTH), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=truth_tables.TRUTH), path)
 
 
 def write_descriptors(root: Path, angles: list[float]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.mapping.check import best_similarity, check_map, format_check, rotations
-from vladmap.schemas import tables
+from vladmap.schemas import tables, truth_tables
 from vladmap.schemas.rejects import UserError
 
 ORIGIN = (48.0, 16.0, 100.0)
@@ -53,7 +53,7 @@ def truth(names: str = "abcdef") -> pa.Table:
             }
             for name, (lat, lon, alt) in zip(names, geodetic.tolist(), strict=True)
         ],
-        schema=tables.TRUTH,
+        schema=truth_tables.TRUTH,
     )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_every_photograph_of_every_model_counts_and_those_far_off_are_named() ->
     renamed = [{**row, "image_id": row["image_id"].upper()} for row in others]
     others_model = [{**row, "model": 1} for row in small]
     both = pa.Table.from_pylist([*large.to_pylist(), *others_model], schema=tables.POSES)
-    whole = pa.Table.from_pylist([*others, *renamed], schema=tables.TRUTH)
+    whole = pa.Table.from_pylist([*others, *renamed], schema=truth_tables.TRUTH)
     result = check_map(both, whole)
     assert (result["registered"], result["registered_in_largest"]) == (10, 5)
     assert result["by_gps_m"]["images"] == result["aligned_m"]["images"] == 10

@@ -15,7 +15,7 @@ from tests.conftest import MadeOnce
 from vladmap import Atlas
 from vladmap.jobs.main import main
 from vladmap.schemas.rejects import UserError
-from vladmap.schemas.tables import TRUTH, TRUTH_PAIRS
+from vladmap.schemas.truth_tables import TRUTH, TRUTH_PAIRS
 from vladmap.simulation.faults import (
     again,
     backwards,

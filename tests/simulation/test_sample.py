@@ -13,7 +13,7 @@ from PIL.ExifTags import GPS, IFD, Base
 
 from vladmap.photos.ids import image_id
 from vladmap.schemas.rejects import UserError
-from vladmap.schemas.tables import TRUTH
+from vladmap.schemas.truth_tables import TRUTH
 from vladmap.simulation.sample import ORIGIN, write_sample
 
 pytestmark = pytest.mark.medium
