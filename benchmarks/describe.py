@@ -4,6 +4,8 @@
 
 - images a second of the whole stage: reading, decoding, resizing, model, Parquet, ledger;
 - of the bare forward pass of its backbone at the same precision, on as many threads, no decoding;
+- what each of both, and decoding alone, takes of the processors, which other work on the machine
+  changes little: decoding is the stage's own, so it bounds the share that the stage can reach;
 - of a loop in float32 that reads, decodes and describes one photograph after the other;
 - of the stage with patch descriptors (one size, PCA-whitened) from the same forward pass;
 - the peak memory of a process that describes N photographs and of one that describes four times N.
@@ -30,6 +32,7 @@ from vladmap.atlas.store import AtlasStore
 from vladmap.models import load_model
 from vladmap.models.aggregated import AggregatedModel
 from vladmap.models.memory import one_thread_a_call
+from vladmap.photos.decoding.decode import decode_rgb
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import STAGES
@@ -43,8 +46,10 @@ _PEAK = (
 )
 
 
-def stage(images: str, atlas: str, precision: str, **options: object) -> float:
-    """Seconds of the describe stage alone; photographs are ingested and words learnt before.
+def stage(images: str, atlas: str, precision: str, **options: object) -> tuple[float, float]:
+    """Seconds of the describe stage alone, and of processors, which learning words adds to.
+
+    Photographs are ingested before, and words learnt in the first run.
 
     An atlas that has been described is described again.
     """
@@ -53,8 +58,17 @@ def stage(images: str, atlas: str, precision: str, **options: object) -> float:
     STAGES["ingest"].work(run)
     for shard in list(run.ledger(DESCRIBE)):
         run.atlas.forget(DESCRIBE.ledger_name(settings), [shard])
+    processors = time.process_time()
     STAGES["describe"].work(run)
-    return next(result.seconds for result in run.results if result.stage == "describe")
+    processors = time.process_time() - processors
+    seconds = next(result.seconds for result in run.results if result.stage == "describe")
+    return seconds, processors
+
+
+def decode_all(model: AggregatedModel, photos: list[Path]) -> None:
+    """Read and decode photographs at the model's size, one after the other."""
+    for path in photos:
+        decode_rgb(path.read_bytes(), target=model.input_long_side)
 
 
 def forward(model: AggregatedModel, photos: list[Path]) -> float:
@@ -94,6 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--patch-dimension", type=int, default=BuildOptions.patch_dimension)
     options = parser.parse_args(arguments)
     rates: dict[str, list[float]] = {name: [] for name in ("stage", "patches", "bare", "loop")}
+    processors: dict[str, list[float]] = {name: [] for name in ("stage", "bare", "decoding")}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         few, many = root / "few", root / "many"
@@ -101,8 +116,10 @@ def main(arguments: list[str] | None = None) -> int:
         write_photos(many, 4 * options.images)
         atlas = root / "atlas"
         for number in range(options.rounds + 1):
-            seconds = {"stage": stage(str(few), str(atlas), options.precision)}
-            seconds["patches"] = stage(
+            seconds: dict[str, float] = {}
+            taken: dict[str, float] = {}
+            seconds["stage"], taken["stage"] = stage(str(few), str(atlas), options.precision)
+            seconds["patches"], _ = stage(
                 str(few),
                 str(root / "patches"),
                 options.precision,
@@ -112,11 +129,19 @@ def main(arguments: list[str] | None = None) -> int:
             weights = atlas / "index" / "netvlad-lite" / "model.safetensors"
             model = load_model("netvlad-lite", weights, precision=options.precision)
             assert isinstance(model, AggregatedModel)
+            before = time.process_time()
             seconds["bare"] = forward(model, photos)
+            taken["bare"] = time.process_time() - before
+            before = time.process_time()
+            decode_all(model, photos)
+            taken["decoding"] = time.process_time() - before
             seconds["loop"] = one_at_a_time(weights, photos)
             for name, value in seconds.items():
                 if number:  # The first round learns the words, and warms imports and caches.
                     rates[name].append(len(photos) / value)
+            for name, value in taken.items():
+                if number:
+                    processors[name].append(1000 * value / len(photos))
         peaks = [
             peak_megabytes(images, root / f"peak-{images.name}", options.precision)
             for images in (few, many)
@@ -127,6 +152,12 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"bare forward pass  {median['bare']:6.1f} images/s, "
         f"share {median['stage'] / median['bare']:.2f} (aim 0.9)"
+    )
+    ms = {name: statistics.median(values) for name, values in processors.items()}
+    print(
+        f"processors, an image: stage {ms['stage']:.1f} ms, bare pass {ms['bare']:.1f} ms "
+        f"(share {ms['bare'] / ms['stage']:.2f}), decoding {ms['decoding']:.1f} ms "
+        f"(so at most {ms['bare'] / (ms['bare'] + ms['decoding']):.2f})"
     )
     print(
         f"one at a time      {median['loop']:6.1f} images/s, "

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.inputs import Scale, ingested, jpeg, pictures, weights, write_jpegs
+from benchmarks.gpu.inputs import FULL, Scale, ingested, jpeg, pictures, weights, write_jpegs
 from benchmarks.gpu.table import LeftOut, Table, rate, watched
 from vladmap.atlas.photographs import SHARD_ROWS
 from vladmap.atlas.reading import How, ProcessReader, Reader, ThreadReader
@@ -197,11 +197,15 @@ def _steady(run: Run) -> float | None:
 
 
 def decoders(bench: Bench) -> None:
-    """Decoders alone: nvJPEG, and the CPU's in threads and in processes."""
+    """Decoders alone: nvJPEG, and the CPU's in threads and in processes.
+
+    Of photographs at full size without a GPU, too: these rates of a CPU are true anywhere.
+    """
     cores = os.cpu_count() or 1
-    for size, count in bench.sizes():
+    counts = (512, 512) if bench.on_gpu else (256, 64)
+    for size, count in zip((FULL.size, FULL.large_size), counts, strict=True):
         name = f"{size[0]} x {size[1]}"
-        rows = _rows(bench.root / f"decode-{size[0]}", min(count, 512), size)
+        rows = _rows(bench.root / f"decode-{size[0]}", count, size)
         if bench.on_gpu:
             bench.table.rate(f"nvJPEG, {name}", _nvjpeg(bench, rows[: bench.scale.batch]))
         target = InputSize(320, 448)
@@ -209,8 +213,11 @@ def decoders(bench: Bench) -> None:
         for workers in sorted({1, 2, max(cores - 1, 1)}):
             threads = read_rate(ThreadReader(how, workers), rows)
             apart = read_rate(ProcessReader(how, workers, len(rows), slot), rows)
-            beside = f"in {workers} processes {apart:,.0f} images/s"
-            bench.table.rate(f"the CPU in {workers} threads, {name}", threads, beside)
+            what = f"the CPU in {workers} {{}}, {name}"
+            beside = "while another thread holds the interpreter's lock"
+            bench.table.rate(what.format("thread" if workers == 1 else "threads"), threads, beside)
+            beside = f"{apart / threads:.1f} times threads"
+            bench.table.rate(what.format("process" if workers == 1 else "processes"), apart, beside)
     if not bench.on_gpu:
         raise LeftOut("nvJPEG needs a GPU")
 
