@@ -160,7 +160,8 @@ def _of_file(atlas: AtlasStore, file: FileRef, known: NDArray[np.str_]) -> Itera
 
 def _fits(schema: pa.Schema, contract: pa.Schema) -> bool:
     """Whether a file has the columns of its table. Pairs that an older version verified, and that
-    were not judged since, lack those of the judgement."""
-    unjudged = pa.schema([field for field in contract if field.name not in tables.JUDGEMENT])
+    were not judged since, lack those of the judgement, and its poses those of their quality."""
+    later = (*tables.JUDGEMENT, *tables.QUALITY)
+    older = pa.schema([field for field in contract if field.name not in later])
     found = schema.remove_metadata()
-    return bool(found.equals(contract.remove_metadata()) or found.equals(unjudged))
+    return bool(found.equals(contract.remove_metadata()) or found.equals(older))

@@ -10,16 +10,22 @@ import pyarrow as pa
 
 from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.mapping.colmap import wxyz
+from vladmap.mapping.quality import Qualities
 from vladmap.mapping.tile_model import TileModel
 from vladmap.photos.geoparquet import boxes, points_wkb, with_geo_metadata
 from vladmap.schemas import tables
 
 
-def poses_table(models: Sequence[TileModel], by_name: Mapping[str, Mapping[str, Any]]) -> pa.Table:
+def poses_table(
+    models: Sequence[TileModel],
+    by_name: Mapping[str, Mapping[str, Any]],
+    quality: Sequence[Qualities],
+) -> pa.Table:
     """Return the table schemas.tables.POSES of all models, sorted by image_id.
 
     An image that is in several models has the pose of the first of them, the largest. Positions are
-    null where GPS could not place the model. `by_name` gives each image name its row of IMAGES.
+    null where GPS could not place the model. `by_name` gives each image name its row of IMAGES,
+    `quality` each model's images theirs.
     """
     rows: dict[str, dict[str, Any]] = {}
     for number, tile in enumerate(models):
@@ -42,6 +48,7 @@ def poses_table(models: Sequence[TileModel], by_name: Mapping[str, Mapping[str, 
                 if point.has_point3D()
             ]
             quaternion = wxyz(pose.rotation).tolist()
+            found = quality[number][image.name]
             rows[row["image_id"]] = {
                 "image_id": row["image_id"],
                 "name": image.name,
@@ -51,6 +58,8 @@ def poses_table(models: Sequence[TileModel], by_name: Mapping[str, Mapping[str, 
                 **dict(zip(("qw", "qx", "qy", "qz"), quaternion, strict=True)),
                 "points": len(errors),
                 "reprojection_error_px": float(np.mean(errors)) if errors else 0.0,
+                "predicted_error_m": found.error_m,
+                "doubt": None if found.doubt is None else found.doubt.value,
             }
     ordered = [rows[image] for image in sorted(rows)]
     latitude, longitude, altitude = (

@@ -52,10 +52,21 @@ class Merged:
     unregistered: dict[str, str]
     left_out: list[dict[str, Any]]
 
-    def report(self, reasons: Mapping[str, str], colours: Mapping[str, Any]) -> dict[str, Any]:
-        """Return merge.json: `reasons` are `unregistered` by image_id, `colours` of the points."""
+    def report(
+        self,
+        reasons: Mapping[str, str],
+        colours: Mapping[str, Any],
+        quality: Sequence[Mapping[str, Any]],
+        tiles: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Return merge.json.
+
+        `reasons` are `unregistered` by image_id, `colours` of the points; `quality` has figures of
+        each model, and `tiles` of each tile by its name.
+        """
         return {
-            "models": self.reports,
+            "models": [{**one, **more} for one, more in zip(self.reports, quality, strict=True)],
+            "tiles": dict(tiles),
             "decisions": self.decisions,
             "unregistered": reasons,
             "colours": colours,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from vladmap.atlas import layout, storage
@@ -20,11 +21,19 @@ _VERDICT_REASONS = {
 }
 
 
+_DOUBTS = {
+    "loose": "held too loosely",
+    "jump": "beyond a jump of their drive",
+    "torn": "where the map is torn",
+}
+
+
 def remarks(run: Run, merged: dict[str, Any]) -> list[str]:
     """Sentences; `merged` is the content of `model/merge.json`."""
     return [
         *of_collection(run),
         *_of_pairs(run),
+        *_of_doubts(merged.get("models", [])),
         *_of_models(merged.get("models_left_out", []), layout.MERGE_REPORT),
         *(
             sentence
@@ -57,6 +66,20 @@ def _of_pairs(run: Run) -> list[str]:
     return [
         f"{sum(dropped.values()):,} of {total:,} verified pairs are not trusted and "
         f"took no part in the map: {reasons}; {layout.JUDGED} names them."
+    ]
+
+
+def _of_doubts(models: list[dict[str, Any]]) -> list[str]:
+    """How many photographs of the map must not be used, and why."""
+    counts: Counter[str] = Counter()
+    for model in models:
+        counts.update(model.get("doubtful", {}))
+    if not counts:
+        return []
+    reasons = ", ".join(f"{count:,} {_DOUBTS[name]}" for name, count in sorted(counts.items()))
+    return [
+        f"{counted(counts.total(), 'photographs')} of the map must not be used: {reasons}; "
+        f"{layout.POSES} names them (doubt)."
     ]
 
 

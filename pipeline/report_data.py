@@ -82,7 +82,10 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
         pairs=_tables(run, paths_of(run, PAIR), tables.PAIRS),
         two_views=_two_views(run),
         poses=poses,
-        tiles=[_tile(run, entry) for _, entry in sorted(run.ledger(RECONSTRUCT).items())],
+        tiles=[
+            _tile(run, entry, merged.get("tiles", {}))
+            for _, entry in sorted(run.ledger(RECONSTRUCT).items())
+        ],
         merges=list(merged.get("decisions", [])),
         remarks=remarks(run, merged),
         stages=_timings(run),
@@ -151,14 +154,19 @@ def _model_positions(run: Run, poses: pa.Table) -> pa.Table | None:
     return pa.Table.from_pylist(positions, schema=MODEL_POSITIONS)
 
 
-def _tile(run: Run, entry: LedgerEntry) -> TileQuality:
-    """The figures of a tile; residuals are those of its largest model."""
+def _tile(run: Run, entry: LedgerEntry, in_map: dict[str, Any]) -> TileQuality:
+    """The figures of a tile; residuals are those of its largest model.
+
+    `in_map` has figures of the photographs in the map, by the names of the tiles' models.
+    """
     report = read_json(run, entry.file.path)
     milliseconds = entry.counts.get("milliseconds")
     models = report.get("models", [])
     largest = models[0] if models else {}
+    name = report.get("tile", entry.shard)
+    found = in_map.get(f"{name}/{largest.get('model', 0)}", {})
     return TileQuality(
-        name=report.get("tile", entry.shard),
+        name=name,
         images=report.get("images", 0),
         registered=sum(model["images"] for model in models),
         models=len(models),
@@ -168,6 +176,8 @@ def _tile(run: Run, entry: LedgerEntry) -> TileQuality:
         gps_residual_horizontal_max_m=largest.get("gps_residual_horizontal_max_m"),
         gps_residual_3d_median_m=largest.get("gps_residual_3d_median_m"),
         gps_residual_3d_max_m=largest.get("gps_residual_3d_max_m"),
+        predicted_error_median_m=found.get("predicted_error_median_m"),
+        doubtful=sum(found["doubtful"].values()) if "doubtful" in found else None,
         seconds=None if milliseconds is None else milliseconds / 1000,
         failure=report.get("failure"),
     )

@@ -48,6 +48,8 @@ class TileQuality(_TileName, total=False):
     gps_residual_horizontal_max_m: float | None
     gps_residual_3d_median_m: float | None
     gps_residual_3d_max_m: float | None
+    predicted_error_median_m: float | None
+    doubtful: int | None
     seconds: float | None
     failure: str | None
 

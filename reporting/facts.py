@@ -59,6 +59,8 @@ class ModelFigures:
     gps_residual_horizontal_max_m: float
     gps_residual_3d_median_m: float
     gps_residual_3d_max_m: float
+    predicted_error_median_m: float
+    doubtful: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Facts:
     has_gps: NDArray[np.bool_]
     gps_residual_horizontal_m: Floats  # NaN without GPS or without a pose on Earth
     gps_residual_3d_m: Floats  # NaN without an altitude, too
+    predicted_error_m: Floats  # NaN without a pose, or where it is not known
+    doubt: Strings  # why its pose must not be used, or None
     verified_pairs: pa.Table  # the verified rows of two_views, sorted by ids
     rejects: Sequence[RejectFigures]
     rejects_unread: int  # rejects that are not in `images`: nothing else is known of them
@@ -148,6 +152,8 @@ def facts_of(data: ReportData) -> Facts:
         duplicate=strings(images, "duplicate_of") != None,  # noqa: E711 - elementwise
         has_gps=np.isfinite(gps[0]) & np.isfinite(gps[1]),
         gps_residual_horizontal_m=horizontal,
+        predicted_error_m=np.append(floats(poses, "predicted_error_m"), np.nan)[pose_row],
+        doubt=np.append(strings(poses, "doubt"), np.array([None], object))[pose_row],
         gps_residual_3d_m=spatial,
         verified_pairs=_verified(data.two_views),
         rejects=_reject_figures(data.rejects),
@@ -191,6 +197,7 @@ def _model_figures(
     model_of_pose = floats(poses, "model")
     points = floats(poses, "points")
     error = floats(poses, "reprojection_error_px")
+    predicted, doubt = floats(poses, "predicted_error_m"), strings(poses, "doubt")
     figures = []
     for model in np.unique(model_of_pose[np.isfinite(model_of_pose)]):
         of_model = model_of_pose == model
@@ -209,6 +216,8 @@ def _model_figures(
                 gps_residual_horizontal_max_m=_max(flat),
                 gps_residual_3d_median_m=_median(deep),
                 gps_residual_3d_max_m=_max(deep),
+                predicted_error_median_m=_median(predicted[of_model]),
+                doubtful=int((doubt[of_model] != None).sum()),  # noqa: E711 - elementwise
             )
         )
     return sorted(figures, key=lambda figure: (-figure.images, figure.model))

@@ -26,6 +26,9 @@ from vladmap.reporting.map_geometry import (
 
 Columns = dict[str, NDArray[Any]]
 
+FAIR_M = 0.2
+"""Photographs with a larger predicted error have a colour of their own."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Places:
@@ -171,6 +174,21 @@ def mark_drawings(facts: Facts, places: Places) -> list[Drawing]:
             Scatter(marker="circle", size=7 if mapped.sum() < 5_000 else 4),
             images_at(mapped, places.mapped),
         ),
+        # On top of those that are registered: how well, by colour.
+        Drawing(
+            "fair",
+            f"Predicted error over {FAIR_M:g} m",
+            "dot",
+            Scatter(marker="circle", size=8 if mapped.sum() < 5_000 else 5),
+            images_at(mapped & (facts.predicted_error_m > FAIR_M), places.mapped),
+        ),
+        Drawing(
+            "doubtful",
+            "Must not be used",
+            "dot",
+            Scatter(marker="circle", size=10 if mapped.sum() < 5_000 else 6),
+            images_at(mapped & (facts.doubt != None), places.mapped),  # noqa: E711 - elementwise
+        ),
     ]
 
 
@@ -192,11 +210,15 @@ def _hover_columns(facts: Facts) -> Columns:
     ).astype(object)
     why = ~facts.registered & (facts.reason != None)  # noqa: E711 - elementwise
     state[why] = state[why] + ": " + facts.reason[why]
+    doubtful = facts.doubt != None  # noqa: E711 - elementwise
+    state[doubtful] = state[doubtful] + ", must not be used: " + facts.doubt[doubtful]
     sequence = strings(facts.images, "sequence_id")
+    predicted = facts.predicted_error_m
     return {
         "name": strings(facts.images, "name"),
         "state": state,
         "sequence": np.where(sequence == None, "—", sequence),  # noqa: E711 - elementwise
         "model": np.where(np.isfinite(model), np.char.mod("%.0f", model), "—"),
+        "error": np.where(np.isfinite(predicted), np.char.mod("%.2f m", predicted), "—"),
         "residual": np.where(np.isfinite(residual), np.char.mod("%.2f m", residual), "—"),
     }

@@ -31,7 +31,8 @@ _STREET = 30.0  # metres; or the units of models without GPS, which are drawn 10
 # Bokeh fills the columns in as text, escaped; its own table of labels is too pale on white.
 _TOOLTIP = """
 <div style="max-width: 22rem; overflow-wrap: anywhere; line-height: 1.45">
-<b>@name</b><br>@state, model @model<br>sequence @sequence<br>GPS residual, horizontal @residual
+<b>@name</b><br>@state, model @model<br>sequence @sequence<br>predicted error @error<br>
+GPS residual, horizontal @residual
 </div>
 """
 

@@ -54,6 +54,18 @@ class UnregisteredReason(enum.StrEnum):
     MODEL_LEFT_OUT = "model_left_out"
 
 
+class PoseDoubt(enum.StrEnum):
+    """Why a photograph of the map must not be used.
+
+    `loose`: its predicted error is large. `torn`: the map contradicts the pairs that should join it
+    to the rest. `jump`: its drive jumps in the map, and it lies on the smaller side.
+    """
+
+    LOOSE = "loose"
+    JUMP = "jump"
+    TORN = "torn"
+
+
 class PhotoError(Exception):
     """One photograph cannot be used.
 

@@ -243,10 +243,28 @@ POSES = _schema(
         _field("qz", pa.float64()),
         _field("points", pa.int32(), note="triangulated keypoints"),
         _field("reprojection_error_px", pa.float64(), "px", note="mean over its points"),
+        _field(
+            "predicted_error_m",
+            pa.float64(),
+            "m",
+            nullable=True,
+            note="of the position within its model, as far as its observations tell; null where GPS"
+            " placed no model, or nothing holds it",
+        ),
+        _field(
+            "doubt",
+            pa.string(),
+            nullable=True,
+            note="why it must not be used, schemas.rejects.PoseDoubt; null where nothing speaks"
+            " against it",
+        ),
         _GEOMETRY,
         _BBOX,
     ],
 )
+
+QUALITY = ("predicted_error_m", "doubt")
+"""The columns of POSES that say how good a pose is: older versions wrote none."""
 
 COVERAGE = _schema(
     "coverage",

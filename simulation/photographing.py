@@ -49,9 +49,10 @@ def write_network(
     """Render a street network with known truth; returns the numbers of photographs and of pairs.
 
     Writes `out`/images/<drive>/<n>.jpg with EXIF, `out`/truth.parquet and `out`/truth_pairs.parquet
-    (schemas.truth_tables): which pairs of photographs truly show the same surfaces. workers: processes, by default a core each, on a GPU one. progress, paired: called
-    with how many more photographs are rendered, and compared with the others. The same settings
-    give the same bytes on the same machine and libraries, with any number of workers.
+    (schemas.truth_tables): which pairs of photographs truly show the same surfaces. workers:
+    processes, by default a core each, on a GPU one. progress, paired: called with how many more
+    photographs are rendered, and compared with the others. The same settings give the same bytes on
+    the same machine and libraries, with any number of workers.
 
     Raises UserError for settings out of range and for an `out` that cannot be written or that
     already holds images.

@@ -13,6 +13,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from vladmap.atlas import layout, storage
@@ -23,7 +24,9 @@ from vladmap.atlas.unregistered import read_unregistered
 from vladmap.console import counter as progress
 from vladmap.mapping.colours import colour_models, reduced_size
 from vladmap.mapping.mapper import image_names
+from vladmap.mapping.point_agreement import VIEW_COLUMNS
 from vladmap.mapping.poses import poses_table
+from vladmap.mapping.quality import Qualities, figures, qualities, tile_figures
 from vladmap.mapping.tile_merge import IMAGE_COLUMNS, Merged, merge_tiles
 from vladmap.mapping.tile_model import read_tile_models
 from vladmap.mapping.unregistered import MapOutcome
@@ -37,7 +40,8 @@ STAGE = "merge"
 class MergeTiles(beam.PTransform):
     """One task that reads `images` and `tiles` -> `model/`, `poses.parquet`.
 
-    For `unregistered.parquet` it also reads `rejects`, `pairs` and `two_views`. `collection` is the
+    For the quality of poses it also reads `two_views`, and for `unregistered.parquet` `rejects` and
+    `pairs`. `collection` is the
     folder that names of photographs are relative to, for those that were never read.
     """
 
@@ -73,11 +77,14 @@ class _Merge(beam.DoFn):
             merged = merge_tiles(tiles, by_name, self._gps_sigma_m)
             models = [tile.model for tile in merged.models]
             colours = colour_models(models, partial(self._photographs, by_name))
-            poses = poses_table(merged.models, by_name)
+            quality = self._quality(task, merged, by_name)
+            poses = poses_table(merged.models, by_name, quality)
             reasons = {
                 by_name[name]["image_id"]: reason for name, reason in merged.unregistered.items()
             }
-            files = self._publish(task, merged, reasons, colours, Path(folder))
+            found = [figures(of_model.values()) for of_model in quality]
+            report = merged.report(reasons, colours, found, tile_figures(tiles, quality))
+            files = self._publish(task, merged, report, Path(folder))
             outcome = MapOutcome(reports, in_models, reasons)
         files.append(storage.commit_table(self._root, layout.POSES, poses))
         unregistered = read_unregistered(self._root, task, self._collection, outcome, poses)
@@ -86,6 +93,7 @@ class _Merge(beam.DoFn):
             "models": len(merged.models),
             "registered": poses.num_rows,
             "unregistered": unregistered.num_rows,
+            "doubtful": poses.num_rows - poses["doubt"].null_count,
         }
         counters = StageCounters(STAGE)
         for name, count in counts.items():
@@ -98,6 +106,22 @@ class _Merge(beam.DoFn):
             content=storage.combined_digest(file.digest for file in files),
             counts={**counts, "unreadable": len(colours["unreadable"])},
         )
+
+    def _quality(
+        self, task: Task, merged: Merged, by_name: Mapping[str, Mapping[str, Any]]
+    ) -> list[Qualities]:
+        """The quality of the photographs of each model; the matches are read once a model."""
+        return [
+            qualities(tile, by_name, self._gps_sigma_m, self._judged(task))
+            for tile in merged.models
+        ]
+
+    def _judged(self, task: Task) -> Iterator[pa.Table]:
+        """Pairs with their verdicts, shard by shard; an older version wrote shards without."""
+        for path in task.paths(layout.TWO_VIEWS):
+            at = storage.join(self._root, path)
+            if "verdict" in storage.read_schema(at).names:
+                yield storage.read_table(at, VIEW_COLUMNS)
 
     def _images(self, task: Task) -> dict[str, dict[str, Any]]:
         tables = read_tables(self._root, task, layout.IMAGES, IMAGE_COLUMNS)
@@ -134,11 +158,9 @@ class _Merge(beam.DoFn):
         self,
         task: Task,
         merged: Merged,
-        reasons: dict[str, str],
-        colours: dict[str, Any],
+        report: dict[str, Any],
         folder: Path,
     ) -> list[FileRef]:
-        report = merged.report(reasons, colours)
         data = (json.dumps(report, indent=1, sort_keys=True) + "\n").encode()
         files = [storage.commit_file(self._root, task.output, data, len(merged.models))]
         for number, tile in enumerate(merged.models):

@@ -15,7 +15,7 @@ log = logging.getLogger("vladmap")
 
 MERGE = Step(
     "merge",
-    version=11,
+    version=12,
     unit="images",
     alone=True,
     settings=lambda options: {"gps_sigma_m": options.gps_sigma_m},
@@ -66,7 +66,8 @@ def work(run: Run) -> None:
             item
             for step in (INGEST, DESCRIBE, FEATURES, PAIR, VERIFY, RECONSTRUCT)
             for item in inputs_of(run, step, sorted(run.ledger(step)))
-        ),
+        )
+        + inputs_of(run, VERIFY, sorted(run.ledger(VERIFY)), "judgement"),
     )
     count = sum(entry.counts["images"] for entry in images.values())
     ledger = run.execute(
@@ -94,6 +95,11 @@ def _log_counts(counts: Mapping[str, int]) -> None:
             "unregistered.parquet",
             missing,
             total,
+        )
+    if counts["doubtful"]:
+        log.warning(
+            "merge: %d photographs of the map must not be used: poses.parquet says why (doubt)",
+            counts["doubtful"],
         )
     if counts["unreadable"]:
         log.warning(

@@ -9,6 +9,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
@@ -19,6 +20,7 @@ from vladmap.mapping.georegister import Similarity, centres_and_rotations
 from vladmap.mapping.image_poses import candidates_of, settle
 from vladmap.mapping.placement import place
 from vladmap.mapping.poses import poses_table
+from vladmap.mapping.quality import qualities
 from vladmap.mapping.tile_arrays import TileArrays, common_points, tile_arrays
 from vladmap.mapping.tile_merge import merge_tiles
 from vladmap.mapping.tile_model import TileModel
@@ -127,6 +129,10 @@ def shape_error(model: pycolmap.Reconstruction) -> float:
     similarity = pycolmap.estimate_sim3d(centres, truth)
     assert similarity is not None
     return float(np.linalg.norm(similarity * centres - truth, axis=1).max())
+
+
+def table_of(models: Sequence[TileModel], by_name: dict[str, dict[str, Any]]) -> pa.Table:
+    return poses_table(models, by_name, [qualities(model, by_name) for model in models])
 
 
 def keys(model: pycolmap.Reconstruction, number: int) -> list[tuple[str, int]]:
@@ -262,7 +268,7 @@ def test_a_model_far_from_its_tile_stands_upright_about_an_origin_of_its_own(joi
     names, _, rotations = centres_and_rotations(model.model)
     down_here = rotations[:, :, 1]
     np.testing.assert_allclose(down_here, np.tile([0.0, 0.0, -1.0], (len(names), 1)), atol=2e-3)
-    table = poses_table(merged.models, ours)
+    table = table_of(merged.models, ours)
     positions = np.array([table[name].to_numpy() for name in ("latitude", "longitude")]).T
     np.testing.assert_allclose(positions, enu_to_geodetic(street()[0], far)[:, :2], atol=2e-6)
 
@@ -282,7 +288,7 @@ def test_tiles_without_gps_join_in_a_frame_of_their_own() -> None:
     [model] = merged.models
     assert not model.georegistered
     assert shape_error(model.model) < 0.01
-    table = poses_table(merged.models, without_gps())
+    table = table_of(merged.models, without_gps())
     assert table["latitude"].null_count == table["geometry"].null_count == 24
 
 
@@ -420,11 +426,11 @@ def test_a_tile_within_another_is_not_written_twice() -> None:
 
 def test_an_image_of_two_models_has_the_pose_of_the_larger() -> None:
     models = [tile("large", range(14)), tile("small", range(12, 20), georegistered=False)]
-    table = poses_table(models, rows())
+    table = table_of(models, rows())
     assert table.schema.remove_metadata().equals(tables.POSES.remove_metadata())
     assert table["image_id"].to_pylist() == [f"id{number:03d}" for number in range(20)]
     assert table["model"].to_pylist() == [0] * 14 + [1] * 6
-    assert table["latitude"].null_count == 6
+    assert table["latitude"].null_count == table["predicted_error_m"].null_count == 6
     np.testing.assert_allclose(
         table["reprojection_error_px"].to_numpy(), 0.0, atol=1e-6, err_msg="an exact model"
     )
@@ -436,7 +442,7 @@ def test_an_image_of_two_models_has_the_pose_of_the_larger() -> None:
 def test_poses_are_read_by_a_box_with_names_and_heights() -> None:
     """Issue 19, 23: the covering, COLMAP's names, altitudes in the geometry."""
     models = [tile("large", range(14)), tile("small", range(12, 20), georegistered=False)]
-    table = poses_table(models, rows())
+    table = table_of(models, rows())
     assert table["name"].to_pylist() == [name_of(number) for number in range(20)]
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
@@ -453,7 +459,7 @@ def test_poses_are_read_by_a_box_with_names_and_heights() -> None:
 def test_nothing_to_merge_is_an_empty_map() -> None:
     merged = merge_tiles([], rows())
     assert (merged.models, merged.reports, merged.decisions) == ([], [], [])
-    assert poses_table([], rows()).num_rows == 0
+    assert table_of([], rows()).num_rows == 0
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -127,6 +127,7 @@ def loop_report(
             "qz": level * np.sin(half),
             "points": random.integers(300, 900, mapped),
             "reprojection_error_px": random.uniform(0.5, 0.9, mapped),
+            "predicted_error_m": [0.05 if gps else None] * mapped,
         },
     )
     a, b = (
@@ -201,6 +202,8 @@ def loop_report(
                 "points": 48_211,
                 "reprojection_error_px": 0.71,
                 "gps_residual_horizontal_median_m": 2.84,
+                "predicted_error_median_m": 0.06,
+                "doubtful": 1,
                 "gps_residual_horizontal_max_m": 9.6,
                 "seconds": 84.2,
             },

@@ -206,6 +206,22 @@ def test_layers_count_each_image_once_by_its_state() -> None:
     assert counts["headings"] == 120
 
 
+def test_photographs_are_coloured_by_how_well_they_are_placed() -> None:
+    data = loop_report(24, unregistered=0, rejected=0)
+    count = data.poses.num_rows
+    poses = data.poses
+    for name, values in (
+        ("predicted_error_m", pa.array([0.9, 0.3] + [0.05] * (count - 3) + [None], pa.float64())),
+        ("doubt", pa.array(["loose"] + [None] * (count - 2) + ["torn"], pa.string())),
+    ):
+        poses = poses.set_column(poses.column_names.index(name), name, values)
+    data = dataclasses.replace(data, poses=poses)
+    counts = layers(data)
+    assert (counts["fair"], counts["doubtful"], counts["registered"]) == (2, 2, count)
+    assert "Must not be used <output>2</output>" in render(data)
+    assert sum(model.doubtful for model in facts_of(data).models) == 2
+
+
 def test_photographs_that_are_not_registered_count_without_gps_too() -> None:
     """Issue 19, 13: a map with 87 % registered said "Not registered 0"."""
     data = loop_report(24, unregistered=3, rejected=1)

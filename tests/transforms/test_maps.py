@@ -232,7 +232,14 @@ def test_merge_joins_two_tiles_and_accounts_for_every_photograph(atlas: Path) ->
     assert np.linalg.norm(there - street()[0][:10], axis=1).max() < 1.0
     (row,) = pq.read_table(atlas / "unregistered.parquet").to_pylist()
     assert (row["image_id"], row["reason"]) == (id_of(REJECTED), "no_pair")
-    assert entry.counts == {"models": 1, "registered": 10, "unregistered": 1, "unreadable": 10}
+    assert entry.counts == {
+        "models": 1, "registered": 10, "unregistered": 1, "unreadable": 10, "doubtful": 0,
+    }  # fmt: skip
+    # An exact map: nothing is off, and both tiles say so of their photographs.
+    assert max(poses["predicted_error_m"].to_pylist()) < 0.01
+    assert {name: found["doubtful"] for name, found in report["tiles"].items()} == {
+        "left/0": {}, "right/0": {},
+    }  # fmt: skip
 
 
 @pytest.mark.slow
