@@ -25,7 +25,7 @@ from vladmap.atlas.local_features import StoredFeatures
 from vladmap.atlas.reconstructions import Reconstructions
 from vladmap.atlas.search import SearchIndex
 from vladmap.atlas.store import AtlasStore
-from vladmap.schemas import tables
+from vladmap.schemas import loop_tables, tables
 from vladmap.schemas.rejects import UserError
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ _TABLES = {
     layout.POSES: (tables.POSES, "merge", layout.MERGE_LEDGER),
     layout.UNREGISTERED: (tables.UNREGISTERED, "merge", layout.MERGE_LEDGER),
     layout.COVERAGE: (tables.COVERAGE, "coverage", "coverage"),
+    layout.LOOPS: (loop_tables.LOOPS, "reconstruct", layout.LOOPS_LEDGER),
+    layout.DRIVES: (loop_tables.DRIVES, "reconstruct", layout.LOOPS_LEDGER),
 }
 
 
@@ -136,6 +138,14 @@ class Atlas:
     ) -> geopandas.GeoDataFrame | pd.DataFrame:
         """One row an H3 cell: how many photographs, how many in the map; its outline."""
         return self._frame(layout.COVERAGE, columns)
+
+    def loops(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
+        """One row a verified pair of two drives, or of places far apart in one: kept or not."""
+        return self._frame(layout.LOOPS, columns)
+
+    def drives(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
+        """One row a drive: its length, and what its odometry drifts from the pose graph."""
+        return self._frame(layout.DRIVES, columns)
 
     def rejects(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
         """One row a photograph that a stage could not use, with the reason in a word and in words.

@@ -16,7 +16,7 @@ from vladmap.atlas import layout, storage
 from vladmap.atlas.ledger import LostLine
 from vladmap.atlas.ledger_folds import delete_lines
 from vladmap.atlas.store import AtlasStore
-from vladmap.schemas import tables
+from vladmap.schemas import loop_tables, tables
 from vladmap.schemas.records import FileRef, LedgerEntry
 
 _SCHEMAS = {
@@ -27,6 +27,8 @@ _SCHEMAS = {
     layout.POSES: tables.POSES,
     layout.UNREGISTERED: tables.UNREGISTERED,
     layout.COVERAGE: tables.COVERAGE,
+    layout.LOOPS: loop_tables.LOOPS,
+    layout.DRIVES: loop_tables.DRIVES,
 }
 _IDS = ("image_id", "image_id_a", "image_id_b")
 _NOT_OF_IMAGES = (layout.WORK, layout.REJECTS)

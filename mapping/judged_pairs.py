@@ -10,7 +10,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vladmap.mapping.arrays import Array, Indices
-from vladmap.mapping.judging import KEPT, Judgement, judge, judge_by_fits, judged_table
+from vladmap.mapping.judging import (
+    KEPT,
+    Judgement,
+    judge,
+    judge_by_fits,
+    judge_by_loops,
+    judged_table,
+)
 from vladmap.mapping.photographs import (
     PHOTOGRAPH_COLUMNS,
     QUATERNION,
@@ -83,13 +90,15 @@ def judge_collection(
     two_views: Iterable[tuple[str, pa.Table]],
     gps_sigma_m: float,
     fits: pa.Table | None = None,
+    loops: pa.Table | None = None,
 ) -> JudgedPairs:
     """Judge the verified pairs of a collection.
 
     `images` has IMAGE_COLUMNS; `two_views` yields the name and the table, with PAIR_COLUMNS, of
     each shard of pairs. `gps_sigma_m` is the accuracy of positions that state none. `fits` are
-    rows of view_graph.table.FITS: what is known of how pairs fit the pose graph. Memory is some
-    200 bytes an image and 100 a pair: two gigabytes for a million images of twenty pairs each.
+    rows of view_graph.table.FITS, `loops` of view_graph.graph_tables.LOOP_FITS: what is known of
+    how pairs fit the pose graph, and loops each other. Memory is some 200 bytes an image and 100 a
+    pair: two gigabytes for a million images of twenty pairs each.
     """
     images = images.sort_by("image_id").combine_chunks()
     ids = images["image_id"].combine_chunks()
@@ -110,6 +119,8 @@ def judge_collection(
     judgement = judge(photographs, pairs)
     if fits is not None:
         judgement = judge_by_fits(judgement, pairs, ids, fits)
+    if loops is not None:
+        judgement = judge_by_loops(judgement, pairs, ids, loops, fits)
     return JudgedPairs(
         np.array(ids.to_pylist(), dtype=object),
         latitude,

@@ -39,14 +39,15 @@ from vladmap.mapping.photographs import (
 )
 from vladmap.mapping.two_view import inlier_counts
 
-KEPT, FAR, ALIKE, TURNED, MISFIT, DEPTH = range(6)
-VERDICTS = ("kept", "far", "alike", "turned", "misfit", "depth")
+KEPT, FAR, ALIKE, TURNED, MISFIT, DEPTH, CONTRADICTED = range(7)
+VERDICTS = ("kept", "far", "alike", "turned", "misfit", "depth", "contradicted")
 """The names of the verdicts. `kept`: the pair is trusted. `far`: GPS and sequences put the two too
 far apart, and no third photograph confirms the pair. `alike`: it has more inliers than pairs so far
 apart can have. `turned`: its rotation disagrees with those of the pairs around it.
 The pose graph of the whole collection overrules them where it holds both photographs: `misfit`: the
 pair's inliers lie off the epipolar lines of the graph's poses. `depth`: they lie on them, but at
-depths that other pairs of the same photographs contradict."""
+depths that other pairs of the same photographs contradict. `contradicted`: it is a loop that the
+odometry between its photographs, or many more loops between the same two stretches, contradict."""
 
 JUDGED = pa.schema(
     [
@@ -71,6 +72,14 @@ _SIGHT_M = 40.0
 # is a misfit if a smaller share of its inliers fits the graph's poses.
 _BELIEVED = 0.9
 _FIT_SHARE = 0.6
+# A loop is doubtful where odometry is so many standard deviations off, or where a consistent set of
+# at least so many loops has so many times as many as agree with it. One that is must be true with
+# this probability: of the sample city's loops, this leaves one false one of three, and costs 50 of
+# 2,339 true ones.
+_ODOMETRY_SIGMAS = 12.0
+_LEAST_SET = 3
+_TIMES = 5
+_BELIEVED_IN_DOUBT = 0.97
 
 
 @dataclass(frozen=True)
@@ -197,13 +206,50 @@ def judge_by_fits(
     `image_ids` (n,) are those of the rows of `pairs`; `fits` are rows of view_graph.table.FITS.
     Pairs that are not among them keep their verdict.
     """
-    ends = [
-        np.asarray(pc.index_in(fits[f"image_id_{end}"].combine_chunks(), image_ids), np.int64)
-        for end in "ab"
-    ]
-    row = PairGraph(len(image_ids), pairs).find(*ends)
+    row = _rows_of(pairs, image_ids, fits)
     probability, share = (fits[name].to_numpy()[row >= 0] for name in ("probability", "fit_share"))
     doubtful = np.where(share >= _FIT_SHARE, DEPTH, MISFIT)
     verdict = judgement.verdict.copy()
     verdict[row[row >= 0]] = np.where(probability >= _BELIEVED, KEPT, doubtful)
     return replace(judgement, verdict=verdict)
+
+
+def judge_by_loops(
+    judgement: Judgement,
+    pairs: Pairs,
+    image_ids: pa.Array,
+    loops: pa.Table,
+    fits: pa.Table | None,
+) -> Judgement:
+    """Return the judgement without the trust in loops that other loops or odometry contradict.
+
+    `loops` are rows of view_graph.graph_tables.LOOP_FITS; `image_ids` and `fits` as in
+    judge_by_fits. A pair that the fits give no probability is not believed in doubt.
+    """
+    row = _rows_of(pairs, image_ids, loops)
+    agreeing, largest, chosen, sigmas = (
+        np.asarray(loops[name].to_numpy(), np.float64)
+        for name in ("agreeing", "largest", "in_largest", "odometry_sigmas")
+    )
+    outvoted = (chosen == 0) & (largest >= _LEAST_SET) & (largest >= _TIMES * (agreeing + 1))
+    doubtful = row[(row >= 0) & (outvoted | (sigmas > _ODOMETRY_SIGMAS))]
+    probability = np.zeros(len(pairs.first))
+    if fits is not None:
+        at = _rows_of(pairs, image_ids, fits)
+        probability[at[at >= 0]] = fits["probability"].to_numpy()[at >= 0]
+    wrong = doubtful[probability[doubtful] < _BELIEVED_IN_DOUBT]
+    verdict = judgement.verdict.copy()
+    verdict[wrong[verdict[wrong] == KEPT]] = CONTRADICTED
+    return replace(judgement, verdict=verdict)
+
+
+def _rows_of(pairs: Pairs, image_ids: pa.Array, table: pa.Table) -> Indices:
+    """The row in `pairs` of each row of a table of pairs, -1 for none."""
+    ends = [
+        np.asarray(
+            pc.fill_null(pc.index_in(table[f"image_id_{end}"].combine_chunks(), image_ids), -1),
+            np.int64,
+        )
+        for end in "ab"
+    ]
+    return PairGraph(len(image_ids), pairs).find(*ends)

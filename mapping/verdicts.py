@@ -19,14 +19,14 @@ JUDGEMENTS = pa.schema([TWO_VIEWS.field(name) for name in JUDGEMENT]).remove_met
 _FROM_FITS = ("probability", "fit_share", "depth_agreement", "depth_compared", "depth_usual")
 
 
-def fit_rows(judged: JudgedPairs, fits: pa.Table | None) -> Indices:
-    """The row of `fits`, of view_graph.table.FITS, of each judged pair, (m,); -1 for none."""
+def rows_in(judged: JudgedPairs, table: pa.Table | None) -> Indices:
+    """The row of each judged pair, (m,), in a table of pairs; -1 for none."""
     row = np.full(len(judged.pair_shard), -1, np.int64)
-    if fits is None or fits.num_rows == 0:
+    if table is None or table.num_rows == 0:
         return row
     ids = pa.array(judged.image_ids, pa.string())
     ends = (
-        np.asarray(pc.fill_null(pc.index_in(fits[f"image_id_{end}"], ids), -1), np.int64)
+        np.asarray(pc.fill_null(pc.index_in(table[f"image_id_{end}"], ids), -1), np.int64)
         for end in "ab"
     )
     at = PairGraph(len(ids), judged.pairs).find(*ends)
@@ -40,7 +40,7 @@ def judgements(judged: JudgedPairs, fits: pa.Table | None) -> pa.Table:
     `fits` are rows of view_graph.table.FITS: how pairs fit the pose graph. Of pairs that are not
     among them, verdict and distance are those by GPS, drives and third photographs.
     """
-    row = fit_rows(judged, fits)
+    row = rows_in(judged, fits)
     held = row >= 0
     distance = judged.judgement.distance.copy()
     columns: dict[str, pa.Array] = {}

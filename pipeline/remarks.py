@@ -18,6 +18,7 @@ _VERDICT_REASONS = {
     "turned": "turned against all that see both",
     "misfit": "off the poses that all pairs give their photographs",
     "depth": "at depths that other pairs of their photographs contradict",
+    "contradicted": "loops that odometry or more loops of the same streets contradict",
 }
 
 

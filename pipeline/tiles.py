@@ -16,7 +16,9 @@ from vladmap.mapping.judged_pairs import PAIR_COLUMNS, JudgedPairs, judge_collec
 from vladmap.mapping.photographs import PHOTOGRAPH_COLUMNS
 from vladmap.mapping.tile_inputs import members_table
 from vladmap.mapping.tiles import Tile
+from vladmap.mapping.view_graph.graph_tables import LOOP_FITS
 from vladmap.pipeline.ledgers import image_shards, inputs_of
+from vladmap.pipeline.loops import graph_table, publish_loops
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stage import Step
 from vladmap.pipeline.stages.ingest import INGEST
@@ -67,7 +69,8 @@ def fit_pairs(run: Run) -> None:
 def judge_pairs(run: Run) -> JudgedPairs:
     """Judge all verified pairs of the atlas together.
 
-    Write the verdicts to `work/judged.parquet` and into `two_views/`.
+    Write the verdicts to `work/judged.parquet` and into `two_views/`, and the tables of loops and
+    drives.
     """
     images = pa.concat_tables(
         _images(shard, storage.read_table(run.atlas.path(entry.file.path), _IMAGE_COLUMNS))
@@ -79,9 +82,11 @@ def judge_pairs(run: Run) -> JudgedPairs:
     )
     entry = run.ledger(FIT).get(_GRAPH)
     fits = None if entry is None else storage.read_table(run.atlas.path(entry.file.path))
-    judged = judge_collection(images, two_views, run.options.gps_sigma_m, fits)
-    storage.commit_table(run.atlas.root, layout.JUDGED, judged.table())
+    loops = graph_table(run, layout.LOOP_FITS, LOOP_FITS)
+    judged = judge_collection(images, two_views, run.options.gps_sigma_m, fits, loops)
+    file = storage.commit_table(run.atlas.root, layout.JUDGED, judged.table())
     publish_verdicts(run, judged, fits)
+    publish_loops(run, judged, file.digest, fits)
     trusted = judged.trusted()
     log.info("reconstruct: %d of %d verified pairs are trusted", trusted.sum(), len(trusted))
     return judged

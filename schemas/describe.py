@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from vladmap.schemas import tables, truth_tables
+from vladmap.schemas import loop_tables, tables, truth_tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "atlas.md"
 BEGIN = "<!-- From schemas/ by `python -m vladmap.schemas.describe`: change it there. -->"
@@ -23,6 +23,8 @@ FOLDERS = {
     "two_views": "two_views/",
     "index_ids": "index/<model>/ids.parquet",
     "poses": "poses.parquet",
+    "loops": "loops.parquet",
+    "drives": "drives.parquet",
     "coverage": "coverage.parquet",
     "truth": "truth.parquet (beside a sample, not in the atlas)",
     "truth_pairs": "truth_pairs.parquet (beside a network, not in the atlas)",
@@ -50,7 +52,7 @@ def schemas() -> dict[str, pa.Schema]:
     """Every table's schema by its name."""
     constants = [
         schema
-        for module in (tables, truth_tables)
+        for module in (tables, loop_tables, truth_tables)
         for schema in vars(module).values()
         if isinstance(schema, pa.Schema)
     ]

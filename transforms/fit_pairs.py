@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vladmap.atlas import layout
+from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_shard
 from vladmap.atlas.task_inputs import read_cameras, read_tables
 from vladmap.console import counter as progress
@@ -22,7 +22,7 @@ from vladmap.mapping.arrays import Array
 from vladmap.mapping.camera_keys import IMAGE_COLUMNS as CAMERA_COLUMNS
 from vladmap.mapping.camera_keys import camera_keys
 from vladmap.mapping.two_view import two_views_of
-from vladmap.mapping.view_graph.table import IMAGE_COLUMNS, JUDGED_IMAGES, fit_table
+from vladmap.mapping.view_graph.table import IMAGE_COLUMNS, JUDGED_IMAGES, fit_tables
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
 
@@ -37,7 +37,8 @@ _VIEW_COLUMNS = [
 
 @dataclass(eq=False)
 class FitPairs(beam.PTransform):
-    """One task that reads `images`, `features`, `two_views` and `cameras` -> `work/pair_fits`.
+    """One task that reads `images`, `features`, `two_views` and `cameras` -> `work/pair_fits`,
+    `work/graph_poses`, `work/loop_fits`.
 
     Connected sets of fewer than `least` images are left out.
     """
@@ -71,11 +72,20 @@ class _Fit(beam.DoFn):
             inside = two_views_of(table.filter(_among(table, within)))
             views += [view for view in inside if view.verified]
         camera_of = {image: cameras[keys[image]] for image in usable}
-        fits = fit_table(
+        fitted = fit_tables(
             images, views, keypoints.__getitem__, camera_of, self._gps_sigma_m, self._least
         )
-        StageCounters(STAGE).add("pairs", fits.num_rows)
-        entry = commit_shard(self._root, STAGE, task, fits, counts={"pairs": fits.num_rows})
+        others = [
+            storage.commit_table(self._root, path, table)
+            for path, table in (
+                (layout.GRAPH_POSES, fitted.graph.poses),
+                (layout.LOOP_FITS, fitted.graph.loops),
+            )
+        ]
+        counts = {"pairs": fitted.fits.num_rows, "loops": fitted.graph.loops.num_rows}
+        for name, number in counts.items():
+            StageCounters(STAGE).add(name, number)
+        entry = commit_shard(self._root, STAGE, task, fitted.fits, counts=counts, others=others)
         progress.advance(max(1, count))
         yield entry
 

@@ -140,12 +140,24 @@ def adjust_frames(
 
     `up` (n, 3) is the upward direction of each camera in the rotations' frame. The errors of
     baselines and GPS have Geman-McClure weights whose scale shrinks over `widths`, in metres
-    (graduated non-convexity); at each width the problem is linear.
+    (graduated non-convexity); at each width the problem is linear. Without any GPS nothing says how
+    large all is, and the smaller all is, the smaller are the residuals: the mean of the scales is
+    kept.
     """
     frames = start
     for width in widths:
         frames = _step(frames, ground, baselines, up, float(width))
+        if not np.isfinite(ground.gps[:, 0]).any():
+            frames = _resized(frames, start.scale)
     return frames
+
+
+def _resized(frames: Frames, scale: Array) -> Frames:
+    """The frames at the size at which their scales have the geometric mean of `scale` (s,)."""
+    factor = float(np.exp((np.log(scale) - np.log(frames.scale)).mean()))
+    middle = frames.position.mean(axis=0)
+    position = middle + factor * (frames.position - middle)
+    return Frames(position, frames.turn, factor * frames.scale, frames.offset)
 
 
 def _step(frames: Frames, ground: Ground, baselines: Baselines, up: Array, width: float) -> Frames:

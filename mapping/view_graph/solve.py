@@ -74,7 +74,8 @@ class PoseGraph:
     with; `origin` gives each set the origin of its east-north-up frame. `position` (n, 3) are
     metres and `rotation` (n, 3, 3) camera_from_enu. `metric` says which sets have scale and place
     from GPS; the others have a guessed scale and their place is meaningless. `support` (n,) is how
-    many pairs agree with the pose.
+    many pairs agree with the pose. `log_length` and `unit` (m,) are the logarithm of each pair's
+    length, and the set of pairs that have it in the same unit.
     """
 
     component: Indices
@@ -83,6 +84,8 @@ class PoseGraph:
     rotation: Array
     metric: dict[int, bool]
     support: Indices
+    log_length: Array
+    unit: Indices
 
 
 def solve_pose_graph(images: Located, pairs: MatchedPairs, least: int = MIN_IMAGES) -> PoseGraph:
@@ -103,7 +106,7 @@ def solve_pose_graph(images: Located, pairs: MatchedPairs, least: int = MIN_IMAG
     count = len(images.latitude)
     result = PoseGraph(
         np.full(count, -1, np.int64), {}, np.full((count, 3), np.nan),
-        np.full((count, 3, 3), np.nan), {}, np.zeros(count, np.int64),
+        np.full((count, 3, 3), np.nan), {}, np.zeros(count, np.int64), log_length, group,
     )  # fmt: skip
     for root in np.unique(component[first]).tolist():
         members = np.flatnonzero(component == root)

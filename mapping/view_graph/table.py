@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from vladmap.mapping.camera import Camera
 from vladmap.mapping.photographs import photographs_of
 from vladmap.mapping.two_view import TwoView
 from vladmap.mapping.view_graph.fit import PairFit, fit_pairs
+from vladmap.mapping.view_graph.graph_tables import GraphTables, graph_tables
 from vladmap.mapping.view_graph.pairs import MatchedPairs, matched_pairs
 from vladmap.mapping.view_graph.solve import Located, PoseGraph, solve_pose_graph
 
@@ -60,25 +62,36 @@ def located(images: pa.Table, gps_sigma_m: float) -> Located:
     return Located(latitude, longitude, altitude, known.sigma, known.sequence, known.index)
 
 
-def fit_table(
+@dataclass(frozen=True)
+class Fitted:
+    """What the pose graph of a collection says: `fits` of FITS, and GraphTables."""
+
+    fits: pa.Table
+    graph: GraphTables
+
+
+def fit_tables(
     images: pa.Table,
     views: list[TwoView],
     keypoints: Callable[[str], Array],
     cameras: Mapping[str, Camera],
     gps_sigma_m: float,
     least: int = JUDGED_IMAGES,
-) -> pa.Table:
-    """Return a table of FITS, of the connected sets of at least `least` images.
+) -> Fitted:
+    """Solve the pose graph of the connected sets of at least `least` images, and judge by it.
 
     `images` has IMAGE_COLUMNS, sorted by image_id; `views` are verified pairs of its images.
     """
-    pairs = matched_pairs(images["image_id"].to_pylist(), views, keypoints, cameras)
-    graph = solve_pose_graph(located(images, gps_sigma_m), pairs, least)
+    ids = images["image_id"].to_pylist()
+    pairs = matched_pairs(ids, views, keypoints, cameras)
+    where = located(images, gps_sigma_m)
+    graph = solve_pose_graph(where, pairs, least)
+    tables = graph_tables(ids, where, pairs, graph)
     rows = held_pairs(graph, pairs)
     if len(rows) == 0:
-        return FITS.empty_table()
+        return Fitted(FITS.empty_table(), tables)
     fit = fit_pairs(only(pairs, rows), np.nan_to_num(graph.rotation), np.nan_to_num(graph.position))
-    return _table(images, pairs, rows, fit)
+    return Fitted(_table(images, pairs, rows, fit), tables)
 
 
 def held_pairs(graph: PoseGraph, pairs: MatchedPairs) -> Indices:

@@ -14,6 +14,7 @@ log = logging.getLogger("vladmap")
 
 FIT = Step(
     "fit",
+    version=2,
     label="judge pairs",
     unit="pairs",
     internal=True,
@@ -22,6 +23,8 @@ FIT = Step(
     told=True,
     after=("organise", "features", "cameras", "verify"),
 )
+# Some rows on pairs: the driver writes them.
+LOOPS = Step("loops", after=("organise", "judge pairs"))
 RECONSTRUCT = Step(
     "reconstruct",
     version=8,
@@ -38,8 +41,8 @@ def work(run: Run) -> None:
     """Judge the pairs, plan the tiles, and reconstruct those that are new or changed.
 
     All pairs are fitted to one pose graph of the whole collection first. The verdict on each pair
-    is written to `work/judged.parquet`. If there are no trusted pairs, or if all tiles fail, the
-    map is empty.
+    is written to `work/judged.parquet` and `two_views/`, loops and drives to tables of their own.
+    If there are no trusted pairs, or if all tiles fail, the map is empty.
     """
     from vladmap.pipeline.options import worker_threads
     from vladmap.pipeline.tiles import fit_pairs, judge_pairs, tile_task
@@ -95,7 +98,7 @@ STAGE = Stage(
     text="Map every tile with COLMAP and place it by GPS: tiles/.",
     work=work,
     estimate=estimate,
-    steps=(FIT, RECONSTRUCT),
+    steps=(FIT, LOOPS, RECONSTRUCT),
     needs=("ingest", "verify"),
     options=("threads", "gps_sigma_m", "features", "tile_images", "tile_minutes"),
     group="maps (reconstruct, merge)",

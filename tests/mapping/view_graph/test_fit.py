@@ -8,7 +8,7 @@ import pyarrow as pa
 from tests.mapping.view_graph.street import CAMERA, Street, street
 from vladmap.mapping.view_graph.fit import PairFit, fit_pairs
 from vladmap.mapping.view_graph.solve import solve_pose_graph
-from vladmap.mapping.view_graph.table import FITS, fit_table
+from vladmap.mapping.view_graph.table import FITS, fit_tables
 
 
 def fitted(there: Street, views: list, noise_m: float = 3.0) -> PairFit:
@@ -79,8 +79,8 @@ def test_pairs_of_photographs_without_a_pose_are_left_out_of_the_table() -> None
         }
     )
     cameras = dict.fromkeys(there.ids, CAMERA)
-    table = fit_table(images, views, lambda each: there.pixels[int(each)], cameras, 5.0, 3)
+    table = fit_tables(images, views, lambda each: there.pixels[int(each)], cameras, 5.0, 3).fits
     assert table.schema.equals(FITS)
     assert table.num_rows == sum(view.image_id_b < "0018" for view in views)
-    small = fit_table(images, views, lambda each: there.pixels[int(each)], cameras, 5.0)
+    small = fit_tables(images, views, lambda each: there.pixels[int(each)], cameras, 5.0).fits
     assert small.num_rows == 0  # eighteen photographs are too few to judge by

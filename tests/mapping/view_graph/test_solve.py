@@ -99,3 +99,14 @@ def test_same_inputs_give_same_bytes() -> None:
     one, other = (solved(there, there.located(noise_m=2.0)) for _ in range(2))
     assert one.position.tobytes() == other.position.tobytes()
     assert one.rotation.tobytes() == other.rotation.tobytes()
+
+
+def test_without_any_gps_the_graph_keeps_its_size() -> None:
+    """The smaller all is, the smaller are the residuals: it must not shrink to nothing."""
+    there = street(30, drives=2)
+    graph = solved(there, there.located(known=False))
+    assert not any(graph.metric.values())
+    assert shape_errors_m(there, graph).max() < 0.5
+    step = np.linalg.norm(np.diff(graph.position[:30], axis=0), axis=1)
+    # The usual pair is 5 m long by the guess, and two steps of the street.
+    assert 1.5 < np.median(step) < 4.0
