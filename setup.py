@@ -70,6 +70,7 @@ setup(
             *_LEARNED,
             *_TRAIN,
             "filelock>=3.20,<5",
+            "gpxpy>=1.6,<2",
             "ipykernel>=7,<8",
             "mypy>=2.4,<3",
             "nbclient>=0.10,<1",

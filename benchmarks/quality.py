@@ -134,7 +134,7 @@ def damaged(folder: Path, seed: int) -> list[str]:
                       for key, value in row.items()}
         for row in rows
     }  # fmt: skip
-    origin = atlas.reconstructions[0].origin
+    origin = atlas.reconstructions()[0].origin
     tile = read_model(folder / layout.model_folder(0), "0", origin or (0.0, 0.0, 0.0), True)
     rng = np.random.default_rng(seed)
     numbers = np.array(sorted(tile.model.reg_image_ids()))

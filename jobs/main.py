@@ -42,6 +42,7 @@ def jobs() -> dict[str, str]:
         "sample": "render a sample city with known truth",
         "worlds": "render cities on many days, to learn places from",
         "check-map": "compare an atlas with the truth",
+        "route": "from one place to another along the photographs",
         "export": "a model beside photographs that fit it, for COLMAP",
         "completion": "print a shell's completion of these jobs and their options",
         "check-atlas": "check every file of an atlas, repair what is damaged",
