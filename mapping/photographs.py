@@ -86,17 +86,17 @@ def pairs_of(two_views: pa.Table, image_ids: pa.Array, inliers: ArrayLike) -> Pa
     return Pairs(first, second, np.asarray(inliers, np.float64), np.stack(rotation, axis=1))
 
 
-def stretches(sequence: Indices, index: Indices) -> tuple[Indices, Indices]:
+def stretches(sequence: Indices, index: Indices, most: int = STRETCH) -> tuple[Indices, Indices]:
     """Return the stretch of each of n photographs, (n,), and the drive of each stretch, (s,).
 
-    A stretch is up to STRETCH photographs that follow each other in a drive. `sequence` and `index`
+    A stretch is up to `most` photographs that follow each other in a drive. `sequence` and `index`
     (n,) are those of Photographs. All photographs of no drive are one stretch, of drive -1; stretch
     k + 1 follows stretch k where both are of one drive.
     """
     order = np.lexsort((index, sequence))
     begins = np.flatnonzero(np.diff(sequence[order], prepend=-2))
     place = np.arange(len(order)) - np.repeat(begins, np.diff([*begins, len(order)]))
-    key = np.stack([sequence[order], np.where(sequence[order] < 0, 0, place // STRETCH)], axis=1)
+    key = np.stack([sequence[order], np.where(sequence[order] < 0, 0, place // most)], axis=1)
     of_stretch, number = np.unique(key, axis=0, return_inverse=True)
     stretch = np.zeros(len(order), np.int64)
     stretch[order] = number.reshape(-1)

@@ -35,6 +35,8 @@ _SIGMAS = 5.0
 _MIN_METRES = 10.0
 _MAX_OFFSET_M = 30.0
 _WINDOW = 5
+# GPS jumps of any size are excused if they last for so many photographs at most.
+_JUMP_PHOTOGRAPHS = 12
 # A step along a drive is continuous in the map if it is below so many median steps.
 _USUAL_STEPS = 4.0
 # A model is wrong as a whole if a larger share of its images is contradicted.
@@ -153,8 +155,9 @@ def misplaced_images(
     """Return the images of a georegistered model that GPS and sequences place elsewhere, sorted.
 
     An offset of up to 30 m that a drive, or a stretch of it, shares is an error of GPS and excuses
-    its images. It does not excuse a photograph that lies off its neighbours, nor a drive that the
-    map tears apart.
+    its images, and so is a jump of any size there and back within a dozen photographs that the map
+    joins to those around them. Neither excuses a photograph that lies off its neighbours, nor a
+    drive that the map tears apart.
     """
     names, centres, _ = centres_and_rotations(model)
     return misplaced_places(names, centres, by_name, origin, gps_sigma_m)
@@ -181,7 +184,10 @@ def misplaced_places(
         members = np.flatnonzero((sequence == drive) & np.isfinite(residual[:, 0]))
         members = members[np.argsort(index[members], kind="stable")]
         if len(members) >= _WINDOW:
-            shared[members] = _bears_offset(centres[members, :2], residual[members], limit[members])
+            there = centres[members, :2]
+            shared[members] = _bears_offset(there, residual[members], limit[members])
+            left = wrong[members] & ~shared[members]
+            shared[members] |= _gps_jumped(left, _torn(there))
     return sorted(name for name, bad in zip(names, wrong & ~shared, strict=True) if bad)
 
 
@@ -195,9 +201,7 @@ def _bears_offset(place: Array, residual: Array, limit: Array) -> Bools:
     before = _running_median(residual)
     after = _running_median(residual[::-1])[::-1]
     jumps = np.linalg.norm(after[1:] - before[:-1], axis=1) > limit[1:]
-    step = np.linalg.norm(np.diff(place, axis=0), axis=1)
-    torn = step > _USUAL_STEPS * np.median(step) + _MIN_METRES
-    if (jumps & torn).any():
+    if (jumps & _torn(place)).any():
         return np.zeros(len(residual), bool)
     local = np.where(
         (np.linalg.norm(residual - before, axis=1) < np.linalg.norm(residual - after, axis=1))[
@@ -208,6 +212,27 @@ def _bears_offset(place: Array, residual: Array, limit: Array) -> Bools:
     )
     alike = np.linalg.norm(residual - local, axis=1) <= limit
     return np.asarray(alike & (np.linalg.norm(local, axis=1) <= _MAX_OFFSET_M))
+
+
+def _torn(place: Array) -> Bools:
+    """Return after which photographs of a drive (n, 2), in order, the map is torn, (n - 1,)."""
+    step = np.linalg.norm(np.diff(place, axis=0), axis=1)
+    return np.asarray(step > _USUAL_STEPS * np.median(step) + _MIN_METRES)
+
+
+def _gps_jumped(wrong: Bools, torn: Bools) -> Bools:
+    """Return which wrong photographs (n,) of a drive the map joins without a tear to right ones.
+
+    If a few photographs in a row lie far from GPS, and the map joins them to those before and
+    after, which lie where GPS says, then it was GPS that jumped there and back.
+    """
+    edges = np.diff(np.concatenate([[False], wrong, [False]]).astype(np.int8))
+    excused = np.zeros(len(wrong), bool)
+    for begin, end in zip(np.flatnonzero(edges > 0), np.flatnonzero(edges < 0), strict=True):
+        inside = begin > 0 and end < len(wrong) and end - begin <= _JUMP_PHOTOGRAPHS
+        if inside and not torn[begin - 1 : end].any():
+            excused[begin:end] = True
+    return excused
 
 
 def _running_median(values: Array) -> Array:

@@ -17,9 +17,13 @@ from scipy.spatial.transform import Rotation
 
 from vladmap.mapping.arrays import Array, Bools, Indices
 
-# Standard deviations of the unknowns of a stretch, and of their steps from the stretch before: the
-# offset of GPS in metres, the turn in radians, the logarithm of the scale.
-_OFFSET = (10.0, 5.0)
+# Standard deviations of the unknowns of a stretch or piece, and of their steps from the one before:
+# the offset of GPS in metres, the turn in radians, the logarithm of the scale.
+_OFFSET = (8.0, 2.0)
+# Among high houses GPS is off by tens of metres, as long as a street lasts: offsets have long
+# tails, and so have their steps. Geman-McClure scales, in metres.
+_FAR_OFFSET_M = 10.0
+_JUMP_M = 3.0
 _TURN = (np.radians(3.0), np.radians(1.0))
 _LOG_SCALE = (0.3, 0.05)
 # The error of a baseline is this share of its length, and at least so many metres.
@@ -34,6 +38,8 @@ _LEAN_TOGETHER = 10.0
 # The variance of GPS upwards, over that along the ground.
 _VERTICAL_VARIANCE = 4.0
 _MAX_LOG_STEP = 0.5
+# A position of GPS so many standard deviations off has a quarter of its weight.
+_FAR_GPS = 4.0
 
 
 @dataclass(frozen=True)
@@ -42,20 +48,19 @@ class Ground:
 
     `gps` (n, 3) is metres, NaN where unknown, the last column also where only the altitude is;
     `sigma` (n,) is its standard deviation along the ground. `stretch` (n,) is the stretch of each
-    image, `follows` the stretches (f,) and the next ones (f,) in the same drive. `offsets` (s,)
-    says which stretches have an offset of GPS: images of no drive share none.
+    image, `follows` the stretches (f,) and the next ones (f,) in the same drive, of
+    `stretches`. `piece` (n,) and `pieces_follow` are the same of the shorter pieces that share an
+    offset of GPS; `offsets` (q,) says which pieces have one: images of no drive share none.
     """
 
     gps: Array
     sigma: Array
     stretch: Indices
+    stretches: int
     follows: tuple[Indices, Indices]
+    piece: Indices
+    pieces_follow: tuple[Indices, Indices]
     offsets: Bools
-
-    @property
-    def stretches(self) -> int:
-        """The number of stretches, s."""
-        return len(self.offsets)
 
 
 @dataclass(frozen=True)
@@ -161,12 +166,12 @@ def _resized(frames: Frames, scale: Array) -> Frames:
 
 
 def _step(frames: Frames, ground: Ground, baselines: Baselines, up: Array, width: float) -> Frames:
-    images, stretches = len(frames.position), ground.stretches
+    images, stretches, pieces = len(frames.position), ground.stretches, len(ground.offsets)
     first, second = baselines.first, baselines.second
     at = ground.stretch[first]
     vector = frames.carried(baselines, ground.stretch)
     # Where each kind of unknown begins: positions, offsets, turns, log scales.
-    offsets, turns = 3 * images, 3 * images + 3 * stretches
+    offsets, turns = 3 * images, 3 * images + 3 * pieces
     scales = turns + 3 * stretches
     system = _Rows()
 
@@ -183,16 +188,19 @@ def _step(frames: Frames, ground: Ground, baselines: Baselines, up: Array, width
             (3 * first + axis, np.array(-1.0)),
             (turns + 3 * at + after, -vector[:, last]),
             (turns + 3 * at + last, vector[:, after]),
-            (scales + at, -vector[:, axis]),
+            (scales + at, -apart[:, axis]),
         )
     _add_gps(system, frames, ground, offsets, width)
     _add_vertical(system, frames, ground, up, turns)
-    for begin, size, (own, step) in (
-        (offsets, 3, _OFFSET),
-        (turns, 3, _TURN),
-        (scales, 1, _LOG_SCALE),
-    ):
-        _add_priors(system, ground, begin, size, own, step)
+    jumps = frames.offset[ground.pieces_follow[1]] - frames.offset[ground.pieces_follow[0]]
+    weights = (
+        _long_tailed(frames.offset, max(width, _FAR_OFFSET_M)),
+        _long_tailed(jumps, max(width, _JUMP_M)),
+    )
+    _add_priors(system, offsets, _OFFSET, ground.pieces_follow, weights, 3)
+    even = np.ones(stretches), np.ones(len(ground.follows[0]))
+    _add_priors(system, turns, _TURN, ground.follows, even, 3)
+    _add_priors(system, scales, _LOG_SCALE, ground.follows, even, 1)
     solution = system.solve(scales + stretches)
     turn = Rotation.from_rotvec(solution[turns:scales].reshape(stretches, 3)).as_matrix()
     log_scale = np.clip(solution[scales:], -_MAX_LOG_STEP, _MAX_LOG_STEP)
@@ -200,19 +208,19 @@ def _step(frames: Frames, ground: Ground, baselines: Baselines, up: Array, width
         solution[:offsets].reshape(images, 3),
         turn @ frames.turn,
         frames.scale * np.exp(log_scale),
-        solution[offsets:turns].reshape(stretches, 3),
+        solution[offsets:turns].reshape(pieces, 3),
     )
 
 
 def _add_gps(system: _Rows, frames: Frames, ground: Ground, offsets: int, width: float) -> None:
     """position + offset = GPS; along the ground and upwards are weighted apart."""
-    shift = np.where(ground.offsets[ground.stretch, None], frames.offset[ground.stretch], 0.0)
+    shift = np.where(ground.offsets[ground.piece, None], frames.offset[ground.piece], 0.0)
     off = frames.position + shift - ground.gps
     for axes, factor in (((0, 1), 1.0), ((2,), _VERTICAL_VARIANCE)):
         known = np.flatnonzero(np.isfinite(ground.gps[:, axes[0]]))
-        at, sigma = ground.stretch[known], ground.sigma[known] * np.sqrt(factor)
+        at, sigma = ground.piece[known], np.maximum(ground.sigma[known], width) * np.sqrt(factor)
         size = np.linalg.norm(off[known][:, axes], axis=1)
-        weight = 1.0 / (1.0 + (size / np.maximum(width, 4 * sigma)) ** 2) ** 2 / sigma**2
+        weight = 1.0 / (1.0 + (size / (_FAR_GPS * sigma)) ** 2) ** 2 / sigma**2
         for axis in axes:
             system.block(
                 ground.gps[known, axis],
@@ -237,19 +245,27 @@ def _add_vertical(system: _Rows, frames: Frames, ground: Ground, up: Array, turn
         )
 
 
+def _long_tailed(vectors: Array, scale: float) -> Array:
+    """The Geman-McClure weights (k,) of vectors (k, 3)."""
+    return np.asarray(1.0 / (1.0 + (vectors**2).sum(axis=1) / scale**2) ** 2)
+
+
 def _add_priors(
-    system: _Rows, ground: Ground, begin: int, size: int, own: float, step: float
+    system: _Rows,
+    begin: int,
+    sigmas: tuple[float, float],
+    follows: tuple[Indices, Indices],
+    weights: tuple[Array, Array],
+    size: int,
 ) -> None:
-    """The unknowns of a stretch are small, and close to those of the stretch before."""
-    every = begin + np.arange(ground.stretches * size)
-    system.block(np.zeros(len(every)), np.array(own**-2.0), (every, np.array(1.0)))
-    one, other = (
-        begin + (stretches[:, None] * size + np.arange(size)).ravel()
-        for stretches in ground.follows
+    """The unknowns of a stretch, `size` of them, are small, and close to those of the one before.
+
+    They are the system's columns from `begin` on. `weights` are of each stretch and of each step.
+    """
+    own, step = (
+        np.repeat(weight, size) * sigma**-2.0 for weight, sigma in zip(weights, sigmas, strict=True)
     )
-    system.block(
-        np.zeros(len(one)),
-        np.array(step**-2.0),
-        (one, np.array(1.0)),
-        (other, np.array(-1.0)),
-    )
+    every = begin + np.arange(len(own))
+    system.block(np.zeros(len(own)), own, (every, np.array(1.0)))
+    one, other = (begin + (rows[:, None] * size + np.arange(size)).ravel() for rows in follows)
+    system.block(np.zeros(len(one)), step, (one, np.array(1.0)), (other, np.array(-1.0)))

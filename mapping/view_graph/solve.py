@@ -8,13 +8,13 @@ pairs of the collection, not by those of one tile.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from vladmap.geodesy.wgs84 import geodetic_to_enu
-from vladmap.mapping.arrays import Array, Indices, Origin
+from vladmap.mapping.arrays import Array, Bools, Indices, Origin
 from vladmap.mapping.filled_positions import fill_positions, positions_by_partners
 from vladmap.mapping.gps import choose_origin
 from vladmap.mapping.photographs import Pairs, Photographs, stretches
@@ -29,16 +29,22 @@ from vladmap.mapping.view_graph.frames import (
 from vladmap.mapping.view_graph.lengths import relative_lengths
 from vladmap.mapping.view_graph.pairs import MatchedPairs
 from vladmap.mapping.view_graph.rotations import average_rotations
+from vladmap.mapping.view_graph.tears import tear_shifts
 
 MIN_IMAGES = 3
 """A set of fewer connected images has no pose graph."""
 
 # Pairs of two photographs of a drive, at most so many places apart, are adjusted first.
 _ODOMETRY = 15
+# So many photographs that follow each other share an offset of GPS.
+_OFFSET_PIECE = 6
 # At first pairs so many places apart compare a drive's shape with its GPS.
 _SHAPE = 30
 _ODOMETRY_WIDTHS = (60.0, 40.0, 30.0, 20.0, 15.0, 10.0, 7.0, 5.0, 3.0)
 _ALL_WIDTHS = (30.0, 20.0, 15.0, 10.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.5)
+# Torn drives are mended, and all adjusted again, at most so many times.
+_MENDINGS = 4
+_MENDED_WIDTHS = (3.0, 3.0, 3.0, 2.0, 2.0, 1.5, 1.5)
 _MIN_SHARED_KEYPOINTS = 8
 # The weight of a camera's upward direction beside a baseline of a metre.
 _UPRIGHT = 3.0
@@ -164,9 +170,12 @@ class _Component:
         frame, whether they are metric, and how many pairs support each image."""
         origin = choose_origin(self.images.latitude, self.images.longitude, self.images.altitude)
         stretch, drive = stretches(self.images.sequence, self.images.index)
-        before = np.flatnonzero((np.diff(drive) == 0) & (drive[1:] >= 0))
+        piece, of = stretches(self.images.sequence, self.images.index, _OFFSET_PIECE)
         gps = self._enu(origin)
-        ground = Ground(gps, self.images.sigma, stretch, (before, before + 1), drive >= 0)
+        ground = Ground(
+            gps, self.images.sigma, stretch, len(drive), _following(drive),
+            piece, _following(of), of >= 0,
+        )  # fmt: skip
         up = -self.rotation[:, 1, :]
         usable = self._one_unit()
         metric = bool(np.isfinite(gps[:, 0]).sum() >= MIN_IMAGES)
@@ -181,7 +190,7 @@ class _Component:
             self._chained(place, vectors, self.inliers[usable], turn, scale),
             np.tile(turn, (len(every), 1, 1)),
             np.full(len(every), scale),
-            np.zeros((len(every), 3)),
+            np.zeros((len(of), 3)),
         )
         sequence, index = self.images.sequence, self.images.index
         apart = np.abs(index[vectors.first] - index[vectors.second])
@@ -193,10 +202,31 @@ class _Component:
             )
             frames = adjust_frames(frames, ground, near, up, _ODOMETRY_WIDTHS)
         frames = adjust_frames(frames, ground, vectors, up, _ALL_WIDTHS)
-        off = frames.residuals(vectors, stretch)
-        good = off <= _SUPPORT * vectors.error_m(frames.scale[stretch[vectors.first]])
+        frames, good = self._mended(frames, ground, vectors, up)
         ends = np.concatenate([vectors.first[good], vectors.second[good]])
         return frames, stretch, origin, metric, np.bincount(ends, minlength=len(up))
+
+    def _mended(
+        self, frames: Frames, ground: Ground, vectors: Baselines, up: Array
+    ) -> tuple[Frames, Bools]:
+        """The frames with torn drives joined, if more pairs agree then, and which pairs agree."""
+        good = _agreeing(frames, vectors, ground.stretch)
+        for _ in range(_MENDINGS):
+            shift = tear_shifts(
+                frames, vectors, ground.stretch, self.images.sequence, self.images.index
+            )
+            if not shift.any():
+                break
+            shared = _means(shift, ground.piece, len(ground.offsets))
+            joined = replace(
+                frames, position=frames.position + shift, offset=frames.offset - shared
+            )
+            joined = adjust_frames(joined, ground, vectors, up, _MENDED_WIDTHS)
+            agreeing = _agreeing(joined, vectors, ground.stretch)
+            if agreeing.sum() <= good.sum():
+                break
+            frames, good = joined, agreeing
+        return frames, good
 
     def _enu(self, origin: Origin) -> Array:
         images = self.images
@@ -283,6 +313,24 @@ class _Component:
             order = usable[np.lexsort((of[usable], -strength[usable], to[usable]))]
             images, at = np.unique(to[order], return_index=True)
             place[images] = place[of[order[at]]] + step[order[at]]
+
+
+def _agreeing(frames: Frames, vectors: Baselines, stretch: Indices) -> Bools:
+    """Which pairs (m,) support the poses of their images."""
+    off = frames.residuals(vectors, stretch)
+    return np.asarray(off <= _SUPPORT * vectors.error_m(frames.scale[stretch[vectors.first]]))
+
+
+def _means(vectors: Array, group: Indices, groups: int) -> Array:
+    count = np.maximum(np.bincount(group, minlength=groups), 1)
+    sums = [np.bincount(group, vectors[:, axis], groups) for axis in range(3)]
+    return np.stack(sums, axis=1) / count[:, None]
+
+
+def _following(drive: Indices) -> tuple[Indices, Indices]:
+    """The stretches that another of the same drive follows, and those, by the drive of each."""
+    before = np.flatnonzero((np.diff(drive) == 0) & (drive[1:] >= 0))
+    return before, before + 1
 
 
 def _rotation(source: Array, target: Array, weight: Array) -> Array:

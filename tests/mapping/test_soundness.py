@@ -122,6 +122,22 @@ def test_an_offset_that_a_drive_shares_misplaces_nothing() -> None:
         assert misplaced_images(model_of(range(COUNT)), facts, ORIGIN, 1.0) == []
 
 
+def test_a_jump_of_gps_there_and_back_misplaces_nothing_that_the_map_joins() -> None:
+    jump = {number: [0.0, 55.0, 0.0] for number in range(9, 14)}
+    facts = along_drives(jump)
+    assert misplaced_images(model_of(range(COUNT)), facts, ORIGIN, 1.0) == []
+    # The same photographs torn off in the map are misplaced.
+    model = model_of(range(COUNT))
+    for number in jump:
+        image = next(image for image in model.images.values() if image.name == name_of(number))
+        pose = image.frame.rig_from_world
+        moved = pose.translation - pose.rotation.matrix() @ np.array([0.0, 55.0, 0.0])
+        image.frame.rig_from_world = pycolmap.Rigid3d(pose.rotation, moved)
+    assert set(misplaced_images(model, along_drives(), ORIGIN, 1.0)) >= {
+        name_of(number) for number in jump
+    }
+
+
 def test_a_part_of_a_drive_that_the_map_tears_off_is_misplaced() -> None:
     model = model_of(range(COUNT))
     for number in range(15, COUNT):

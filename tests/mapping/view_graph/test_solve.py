@@ -58,6 +58,22 @@ def test_a_drive_whose_gps_is_twenty_metres_off_lies_where_its_pairs_say() -> No
     assert np.linalg.norm(apart - truth, axis=1).max() < 1.5
 
 
+def test_six_positions_that_jump_by_35_m_do_not_tear_the_drive() -> None:
+    there = street(60)
+    jumping = (there.index >= 20) & (there.index < 26)
+    shift = np.where(jumping[:, None], [25.0, -25.0, 0.0], 0.0)
+    graph = solved(there, there.located(noise_m=2.0, shift=shift, seed=2), there.views(reach=9))
+    assert shape_errors_m(there, graph).max() < 1.5
+
+
+def test_a_street_whose_gps_is_off_by_20_m_is_not_torn_from_the_one_before() -> None:
+    there = street(60)
+    shift = np.where(there.index[:, None] >= 33, [-16.0, 12.0, 0.0], 0.0)
+    graph = solved(there, there.located(noise_m=2.0, shift=shift, seed=4), there.views(reach=9))
+    steps = np.diff(graph.position, axis=0) - np.diff(there.centre, axis=0)
+    assert np.linalg.norm(steps, axis=1).max() < 1.5
+
+
 def test_without_gps_the_shape_is_right_and_not_said_to_be_metric() -> None:
     there = street(30)
     graph = solved(there, there.located(known=False))
