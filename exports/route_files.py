@@ -9,14 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vladmap.exports.base import new_folder
-from vladmap.mapping.routes import BACK, END, LEFT, RIGHT, START, STRAIGHT, Route, geodetic_line
+from vladmap.mapping.routes import WORDS, Route, geodetic_line
 
 GEOJSON, GPX = "route.geojson", "route.gpx"
-
-WORDS = {
-    START: "start", LEFT: "turn left", RIGHT: "turn right", STRAIGHT: "straight on",
-    BACK: "turn back", END: "arrive",
-}  # fmt: skip
 
 _GPX = "http://www.topografix.com/GPX/1/1"
 _DIGITS = 8

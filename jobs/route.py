@@ -62,7 +62,8 @@ def find(
 ) -> None:
     """Find a route, write its files and print it."""
     from vladmap.atlas.routing import route
-    from vladmap.exports.route_files import WORDS, write_route
+    from vladmap.exports.route_files import write_route
+    from vladmap.mapping.routes import WORDS
 
     found = route(atlas, start, end, by, reach_m)
     files = [] if output is None else write_route(found, output)

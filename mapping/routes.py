@@ -22,6 +22,11 @@ REACH_M = 50.0
 """A start or end may be so far from the nearest photograph."""
 
 START, LEFT, RIGHT, STRAIGHT, BACK, END = "start", "left", "right", "straight", "back", "end"
+WORDS = {
+    START: "start", LEFT: "turn left", RIGHT: "turn right", STRAIGHT: "straight on",
+    BACK: "turn back", END: "arrive",
+}  # fmt: skip
+"""Instructions for people."""
 
 # The direction of travel is that of so many metres before and behind a place.
 _BASE_M = 12.0

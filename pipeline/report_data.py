@@ -21,6 +21,7 @@ from vladmap.pipeline.option_values import typed
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.remarks import remarks
 from vladmap.pipeline.report_pictures import pictures_of, retrievals
+from vladmap.pipeline.report_route import route_example
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import STAGES
 from vladmap.pipeline.stages.merge import MERGE
@@ -96,6 +97,7 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
         features=run.options.features,
         model_positions=_model_positions(run, poses),
         unregistered=unregistered,
+        route=route_example(run, images, poses) if pictures else None,
         pictures=pictures_of(run, images, shown(unregistered, MAX_PICTURES)) if pictures else {},
     )
 

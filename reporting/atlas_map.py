@@ -66,7 +66,8 @@ class AtlasMap:
 def atlas_map(data: ReportData, facts: Facts) -> AtlasMap:
     """Draw the atlas. The same data give the same item, ids included."""
     places = places_of(data, facts)
-    drawings = line_drawings(facts, places) + mark_drawings(facts, places)
+    route = () if data.route is None else data.route.image_ids
+    drawings = line_drawings(facts, places, route) + mark_drawings(facts, places)
     plot = empty_plot(places.metric)
     layers, marks = [], []
     for drawing in drawings:

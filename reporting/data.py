@@ -132,6 +132,29 @@ class Retrieval:
 
 
 @dataclasses.dataclass(frozen=True)
+class RouteStep:
+    """An instruction of a route, `at_m` metres from its start; `thumbnail` as of a Match."""
+
+    words: str
+    at_m: float
+    image_id: str
+    thumbnail: bytes | None
+
+
+@dataclasses.dataclass(frozen=True)
+class RouteExample:
+    """A route through the map: the ids of its photographs in order, and what to do on it.
+
+    `error_m` is the mean of the predicted errors of its photographs, None where they are not known.
+    """
+
+    image_ids: Sequence[str]
+    length_m: float
+    error_m: float | None
+    steps: Sequence[RouteStep]
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportData:
     """Everything that a report shows.
 
@@ -139,7 +162,7 @@ class ReportData:
     report reads must be there (`pairs` is only counted). `two_views` follows TWO_VIEW_SUMMARY. A
     pose whose latitude is null or NaN has no place on Earth; `model_positions` then places it.
     `remarks` are sentences on the models that their reader must know. `unregistered` follows its
-    schema, `pictures` are JPEG files of some of them by image_id.
+    schema, `pictures` are JPEG files of some of them by image_id. `route` is an example of one.
     `created` is shown as it is given: two reports of the same data are equal byte for byte.
     """
 
@@ -162,3 +185,4 @@ class ReportData:
     unregistered: pa.Table = dataclasses.field(default_factory=tables.UNREGISTERED.empty_table)
     pictures: dict[str, bytes] = dataclasses.field(default_factory=dict)
     features: str = "sift"
+    route: RouteExample | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from bokeh.core.properties import value
 from bokeh.models import (
     Ray,
@@ -93,7 +95,8 @@ def _model_places(data: ReportData, facts: Facts) -> Places:
     )
 
 
-def line_drawings(facts: Facts, places: Places) -> list[Drawing]:
+def line_drawings(facts: Facts, places: Places, route: Sequence[str] = ()) -> list[Drawing]:
+    """The layers of lines; `route` are the ids of the photographs along the example of a route."""
     x, y = places.best
     on_map = np.isfinite(x)
     ids = facts.images["image_id"].combine_chunks()
@@ -127,7 +130,19 @@ def line_drawings(facts: Facts, places: Places) -> list[Drawing]:
             Segment(x0="x", y0="y", x1="x1", y1="y1", line_width=1.2),
             {"x": gps_x[moved], "y": gps_y[moved], "x1": mapped_x[moved], "y1": mapped_y[moved]},
         ),
+        *([_route(places, rows_of(pa.array(route, pa.string()), ids))] if route else []),
     ]
+
+
+def _route(places: Places, rows: NDArray[np.int64]) -> Drawing:
+    x, y = (axis[rows[rows >= 0]] for axis in places.best)
+    return Drawing(
+        "route",
+        "A route",
+        "line",
+        Segment(x0="x", y0="y", x1="x1", y1="y1", line_width=5, line_alpha=0.6),
+        {"x": x[:-1], "y": y[:-1], "x1": x[1:], "y1": y[1:]},
+    )
 
 
 def mark_drawings(facts: Facts, places: Places) -> list[Drawing]:

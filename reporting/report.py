@@ -25,6 +25,7 @@ from vladmap.reporting.data import (
     MergeDecision,
     ReportData,
     Retrieval,
+    RouteExample,
     StageTiming,
     TileQuality,
 )
@@ -86,6 +87,7 @@ def render(data: ReportData) -> str:
         merges_left=max(0, len(merges) - MAX_ROWS),
         index={"text": _index_sentence(data.index)} if data.index else None,
         queries=_queries(data.retrievals, facts),
+        route=_route(data.route, facts),
         truth=truth_section(data.truth),
         remarks=data.remarks,
         missing=facts.missing,
@@ -242,6 +244,26 @@ def _queries(retrievals: Sequence[Retrieval], facts: Facts) -> list[dict[str, An
         }
         for query in retrievals
     ]
+
+
+def _route(example: RouteExample | None, facts: Facts) -> dict[str, Any] | None:
+    if example is None:
+        return None
+    names = _names({step.image_id for step in example.steps}, facts.images)
+    return {
+        "length_m": example.length_m,
+        "photographs": len(example.image_ids),
+        "error_m": example.error_m,
+        "steps": [
+            {
+                "words": step.words,
+                "at_m": step.at_m,
+                "name": names.get(step.image_id, step.image_id),
+                "thumbnail": _data_uri(step.thumbnail),
+            }
+            for step in example.steps
+        ],
+    }
 
 
 def _names(ids: set[str], images: pa.Table) -> dict[str, str]:

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from markupsafe import escape
 
 from tests.reporting.html_page import Page
 from tests.reporting.synthetic import HOSTILE, METRES_PER_DEGREE, loop_report, write_report
 from vladmap.reporting import atlas_map as atlas_map_module
 from vladmap.reporting.atlas_map import atlas_map, thinned
+from vladmap.reporting.data import RouteExample, RouteStep
 from vladmap.reporting.facts import facts_of
 from vladmap.reporting.map_layers import places_of
 from vladmap.reporting.missing import shown
@@ -220,6 +222,28 @@ def test_photographs_are_coloured_by_how_well_they_are_placed() -> None:
     assert (counts["fair"], counts["doubtful"], counts["registered"]) == (2, 2, count)
     assert "Must not be used <output>2</output>" in render(data)
     assert sum(model.doubtful for model in facts_of(data).models) == 2
+
+
+def test_a_route_is_drawn_and_its_instructions_are_pictures_in_their_order() -> None:
+    data = loop_report(24, unregistered=0, rejected=0)
+    ids = data.poses["image_id"].to_pylist()[:5]
+    names = dict(zip(data.images["image_id"].to_pylist(), data.images["name"].to_pylist()))  # noqa: B905
+    steps = [
+        RouteStep("start", 0.0, ids[0], b"jpeg"),
+        RouteStep("turn <left>", 12.5, ids[3], None),
+        RouteStep("arrive", 20.0, ids[4], None),
+    ]
+    with_route = dataclasses.replace(data, route=RouteExample(ids, 20.0, 0.05, steps))
+    assert "route" not in layers(data)
+    assert layers(with_route)["route"] == 4  # lines between five photographs
+    page = render(with_route)
+    section = page[page.index('<section id="route"') : page.index('<section id="retrieval"')]
+    assert "20.00 m along" in section
+    assert "turn &lt;left&gt;" in section
+    places = [section.index(f">{escape(names[each])}<") for each in (ids[0], ids[3], ids[4])]
+    assert places == sorted(places)
+    assert section.count("data:image/jpeg") == 1
+    assert '<section id="route"' not in render(data)
 
 
 def test_photographs_that_are_not_registered_count_without_gps_too() -> None:
