@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vladmap.atlas import listings, storage
+from vladmap.atlas import storage
 from vladmap.atlas.store import AtlasStore
 from vladmap.exports.base import Exporter, Outcome, Settings, model_facts, new_folder
-from vladmap.features.colmap import pycolmap
-from vladmap.mapping.export import Size, image_sizes, read_reconstruction, write_reconstruction
+from vladmap.exports.models import read_model
+from vladmap.mapping.export import Size, image_sizes, write_reconstruction
 from vladmap.photos.ids import content_hash
 from vladmap.photos.upright import plain_name, upright_file
 from vladmap.schemas.rejects import PhotoError, RejectReason
@@ -60,7 +59,7 @@ class ColmapExporter(Exporter):
         facts = model_facts(atlas, settings.model)
         with new_folder(settings.output) as output:
             (output / "images").mkdir()
-            model = _read_model(atlas, settings.model)
+            model = read_model(atlas, settings.model)
             sizes = image_sizes(model)
             writer = _PhotographWriter(settings, _rows(atlas, list(sizes)), sizes)
             with ThreadPoolExecutor(settings.threads) as pool:
@@ -82,13 +81,6 @@ class ColmapExporter(Exporter):
 
 
 EXPORTER = ColmapExporter()
-
-
-def _read_model(atlas: AtlasStore, model: int) -> pycolmap.Reconstruction:
-    with tempfile.TemporaryDirectory(prefix="vladmap-export-") as folder:
-        for path in listings.list_files(atlas.path("model", str(model)), ".bin"):
-            Path(folder, path.rpartition("/")[2]).write_bytes(storage.read_bytes(path))
-        return read_reconstruction(Path(folder))
 
 
 def _lines(exported: Sequence[Exported], output: Path) -> Iterator[str]:

@@ -35,6 +35,9 @@ EXPORTS = (
         "a model and photographs that fit it pixel for pixel, for COLMAP and what reads it",
         ("images", "link", "copy", "text", "max_pixels"),
     ),
+    ExportKind(
+        "g2o", "the pose graph of a model: poses and trusted pairs, for g2o, GTSAM and the like"
+    ),
     ExportKind("geojson", "where each photograph was taken and which way it looks, for web maps"),
 )
 """All kinds in the order of the help; the first is the default."""
