@@ -34,7 +34,7 @@ _SAYS_PORTS = "runners.jobsubmission.JobServerDriver"
 _PORT = re.compile(r"\b(JobService|ArtifactStagingService) started on \S*:(\d+)\s*$", re.M)
 # The vendored Netty would listen by system calls of its own, which no rule sees.
 _NO_NATIVE_SOCKETS = "-Dorg.apache.beam.vendor.grpc.v1p60p1.io.netty.transport.noNative=true"
-_START_SECONDS = 120
+_START_SECONDS = 600  # some seconds of a processor, however many others want one
 _STOP_SECONDS = 15
 _TAIL_LINES = 30
 
