@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from tests.city import ROOT
 from tests.pipeline.test_loopback import listening
 from vladmap.photos.processes import with_this_package
 from vladmap.pipeline.engines.server import loopback_words
+
+Found = TypeVar("Found")
 
 _LOCAL = "127.0.0.1"
 _SPARK = "org.apache.spark.deploy"
@@ -73,18 +76,24 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
         self.workers[number].wait()
 
-    def has_child(self, number: int, words: str) -> bool:
-        """Whether the Python of a worker has a child process with these words in its command."""
-        pythons = self._pythons(number)
-        return any(words in each.words and each.parent in pythons for each in _processes())
+    def with_child(self, words: str) -> list[int]:
+        """The workers whose Python has a child process with these words in its command."""
+        parents = {each.parent for each in _processes() if words in each.words}
+        if not parents:  # which is cheap to see, however often it is asked
+            return []
+        return [
+            number
+            for number, worker in enumerate(self.workers)
+            if worker.poll() is None and parents & self._pythons(number)
+        ]
 
     def _pythons(self, number: int) -> set[int]:
         """The Python processes that a worker's executors have the pool start."""
-        group = self.workers[number].pid
-        ports = {port for each in _processes() if each.group == group for port in _ports(each.pid)}
+        group, all_here = self.workers[number].pid, _processes()
+        ports = {port for each in all_here if each.group == group for port in _ports(each.pid)}
         return {
             each.pid
-            for each in _processes()
+            for each in all_here
             if any(f'SdkHarness("localhost:{port}"' in each.words for port in ports)
         }
 
@@ -126,7 +135,7 @@ def spark_cluster(folder: Path, jars: Path, workers: int) -> Iterator[Cluster]:
     ]
     try:
         for port in (cluster.port, cluster.pool_port):
-            await_true(lambda port=port: _answers(port), 120)  # type: ignore[misc]
+            awaited(lambda port=port: _answers(port), 120)  # type: ignore[misc]
         for _ in range(workers):
             cluster.add_worker()
         yield cluster
@@ -137,12 +146,13 @@ def spark_cluster(folder: Path, jars: Path, workers: int) -> Iterator[Cluster]:
             process.wait()
 
 
-def await_true(happened: Callable[[], bool], most_s: float) -> None:
-    """Wait until something has happened. Raises AssertionError where it has not within `most_s`."""
+def awaited(look: Callable[[], Found], most_s: float) -> Found:
+    """What `look` finds once it finds something. Raises AssertionError after `most_s` without."""
     deadline = time.monotonic() + most_s
-    while not happened():
+    while not (found := look()):
         assert time.monotonic() < deadline, f"it has not happened in {most_s} s"
-        time.sleep(0.02)
+        time.sleep(0.1)
+    return found
 
 
 @dataclass(frozen=True)

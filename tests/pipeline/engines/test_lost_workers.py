@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.city import ROOT, build_atlas, build_words, write_city
-from tests.pipeline.engines.cluster import LOST, Cluster, await_true, spark_cluster
+from tests.pipeline.engines.cluster import LOST, awaited, spark_cluster
 from vladmap.atlas import layout
 from vladmap.atlas.difference import compare_atlases
 from vladmap.pipeline.engines.engine import ENGINES
@@ -25,9 +25,14 @@ pytestmark = [
 ]
 
 IMAGES = 30
-# Shards and tiles enough that each worker always has one in its hands.
-SMALL = ("--shard-images", "4", "--tile-images", "20")
+# Shards and tiles enough that each worker always has one in its hands, and batches so small that
+# the first shard is committed long before the last.
+SMALL = ("--shard-images", "4", "--tile-images", "20", "--batch-size", "1")
 MINUTES = 60
+RECONSTRUCT, MERGE = b"of 9: reconstruct", b"of 9: merge"
+"""What the build says when the stage begins."""
+MAPS = "vladmap.mapping.child"
+"""In the command of the process that maps a tile."""
 
 
 def test_a_build_whose_workers_are_lost_gives_the_tables_of_one_in_process(tmp_path: Path) -> None:
@@ -55,29 +60,27 @@ def test_a_build_whose_workers_are_lost_gives_the_tables_of_one_in_process(tmp_p
         )
         try:
             described = atlas / layout.ledger_folder("describe-netvlad-lite")
-            await_true(lambda: bool(list(described.glob("*.json"))) or _over(build), 10 * MINUTES)
+            awaited(lambda: list(described.glob("*.json")) or _over(build), 30 * MINUTES)
             assert LOST not in log.read_text()
             cluster.lose_worker(0)
             cluster.add_worker()
-            await_true(lambda: b": reconstruct" in said.read_bytes() or _over(build), 10 * MINUTES)
+            awaited(lambda: RECONSTRUCT in said.read_bytes() or _over(build), 30 * MINUTES)
             lost = log.read_text().count(LOST)
             assert lost, "the first worker had no task in its hands"
-            await_true(lambda: bool(_mapping(cluster)) or _over(build), 5 * MINUTES)
-            cluster.lose_worker(_mapping(cluster)[0])
-            code = build.wait(10 * MINUTES)
+            mapping = awaited(lambda: cluster.with_child(MAPS) or _over(build), 30 * MINUTES)
+            assert isinstance(mapping, list)
+            cluster.lose_worker(mapping[0])
+            assert MERGE not in said.read_bytes()
+            code = build.wait(30 * MINUTES)
         finally:
             build.terminate()
             build.wait()
     assert code == 0, said.read_text()
     assert log.read_text().count(LOST) > lost
     tables = compare_atlases(tmp_path / "in-process", atlas)
-    assert {"descriptors", "tiles", "poses.parquet", "model"} <= {table.name for table in tables}
+    names = {table.name for table in tables}
+    assert {"descriptors/netvlad-lite", "tiles", "poses.parquet", "model"} <= names
     assert [what for table in tables for what in table.differences] == []
-
-
-def _mapping(cluster: Cluster) -> list[int]:
-    """The workers that were not lost and have a tile in their hands."""
-    return [number for number in (1, 2) if cluster.has_child(number, "vladmap.mapping.child")]
 
 
 def _over(build: subprocess.Popen[bytes]) -> bool:
