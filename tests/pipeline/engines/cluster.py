@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,8 @@ _LOCAL = "127.0.0.1"
 _SPARK = "org.apache.spark.deploy"
 LOST = "exited for a reason unrelated to the task"
 """What the job server says of a task that an executor had in its hands when it was lost."""
+_BEGUN = re.compile(r"Starting task .* \(TID (\d+)\) \(.*, executor (\d+),")
+_ENDED = re.compile(r"(?:Finished|Lost) task .* \(TID (\d+)\)|task .* \(TID (\d+)\) failed")
 _SAYS_LOST = "-Dorg.slf4j.simpleLogger.log.org.apache.spark.scheduler.TaskSetManager=info"
 
 
@@ -86,6 +89,18 @@ class Cluster:
             for number, worker in enumerate(self.workers)
             if worker.poll() is None and parents & self._pythons(number)
         ]
+
+    def busy(self, log: str) -> list[int]:
+        """The workers that have a task in their hands by what the job server has said."""
+        executors: dict[str, str] = {}
+        for line in log.splitlines():
+            if begun := _BEGUN.search(line):
+                executors[begun[1]] = begun[2]
+            elif ended := _ENDED.search(line):
+                executors.pop(ended[1] or ended[2], None)
+        words = [f"--executor-id {executor} " for executor in executors.values()]
+        groups = {each.group for each in _processes() if any(word in each.words for word in words)}
+        return [number for number, worker in enumerate(self.workers) if worker.pid in groups]
 
     def _pythons(self, number: int) -> set[int]:
         """The Python processes that a worker's executors have the pool start."""

@@ -62,7 +62,7 @@ def test_a_build_whose_workers_are_lost_gives_the_tables_of_one_in_process(tmp_p
             described = atlas / layout.ledger_folder("describe-netvlad-lite")
             awaited(lambda: list(described.glob("*.json")) or _over(build), 30 * MINUTES)
             assert LOST not in log.read_text()
-            cluster.lose_worker(0)
+            cluster.lose_worker(cluster.busy(log.read_text())[0])
             cluster.add_worker()
             awaited(lambda: RECONSTRUCT in said.read_bytes() or _over(build), 30 * MINUTES)
             lost = log.read_text().count(LOST)
