@@ -26,10 +26,11 @@ from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import STAGES
 from vladmap.pipeline.stages.merge import MERGE
 from vladmap.pipeline.stages.pair import PAIR
-from vladmap.pipeline.stages.reconstruct import RECONSTRUCT
+from vladmap.pipeline.stages.reconstruct import LOOPS, RECONSTRUCT
 from vladmap.pipeline.stages.report import SHOWN_OPTIONS
 from vladmap.pipeline.stages.verify import VERIFY
 from vladmap.reporting.data import (
+    JUDGED_PAIRS,
     MODEL_POSITIONS,
     TWO_VIEW_SUMMARY,
     IndexInfo,
@@ -38,8 +39,9 @@ from vladmap.reporting.data import (
     TileQuality,
 )
 from vladmap.reporting.missing import MAX_PICTURES, shown
+from vladmap.reporting.pairs_section import worst_refused
 from vladmap.reporting.summary import figures, terminal_summary
-from vladmap.schemas import tables
+from vladmap.schemas import loop_tables, tables
 from vladmap.schemas.records import LedgerEntry
 
 
@@ -75,6 +77,10 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
     newest = pc.max(created).as_py() if images.num_rows else None
     unregistered, poses = _unregistered(run), _poses(run)
     merged = read_json(run, layout.MERGE_REPORT)
+    judged = _judged(run)
+    seen = pa.concat_tables(
+        [shown(unregistered, MAX_PICTURES).select(["image_id"]), *_ends(judged)]
+    )
     return ReportData(
         title=os.path.basename(str(atlas.manifest.get("collection", atlas.root))) or "atlas",
         created=f"photographs up to {newest:%Y-%m-%d}" if newest else "",
@@ -98,7 +104,11 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
         model_positions=_model_positions(run, poses),
         unregistered=unregistered,
         route=route_example(run, images, poses) if pictures else None,
-        pictures=pictures_of(run, images, shown(unregistered, MAX_PICTURES)) if pictures else {},
+        pictures=pictures_of(run, images, seen) if pictures else {},
+        judged=judged,
+        loops=_tables(run, _loop_files(run, layout.LOOPS), loop_tables.LOOPS),
+        drives=_tables(run, _loop_files(run, layout.DRIVES), loop_tables.DRIVES),
+        in_several_tiles=_in_several_tiles(run),
     )
 
 
@@ -118,6 +128,43 @@ def _two_views(run: Run) -> pa.Table:
         columns = {name: table[name] for name in TWO_VIEW_SUMMARY.names}
         parts.append(pa.table({**columns, "inliers": inliers}).cast(TWO_VIEW_SUMMARY))
     return pa.concat_tables(parts)
+
+
+def _judged(run: Run) -> pa.Table:
+    """The judged pairs; none where an older version verified them and nobody judged them since."""
+    parts = [JUDGED_PAIRS.empty_table()]
+    for path in paths_of(run, VERIFY):
+        place = run.atlas.path(path)
+        if "verdict" in storage.read_schema(place).names:
+            table = storage.read_table(place, JUDGED_PAIRS.names)
+            counts = pc.list_value_length(table["inliers"]).cast(pa.int32())
+            table = table.set_column(2, "inliers", counts)
+            parts.append(table.filter(pc.is_valid(table["verdict"])).cast(JUDGED_PAIRS))
+    return pa.concat_tables(parts)
+
+
+def _ends(judged: pa.Table) -> list[pa.Table]:
+    """The photographs of the refused pairs that are shown."""
+    worst = worst_refused(judged)
+    return [worst.select([f"image_id_{end}"]).rename_columns(["image_id"]) for end in "ab"]
+
+
+def _loop_files(run: Run, path: str) -> list[str]:
+    return [
+        file.path
+        for entry in run.ledger(LOOPS).values()
+        for file in entry.files
+        if file.path == path
+    ]
+
+
+def _in_several_tiles(run: Run) -> list[str]:
+    paths = (run.atlas.path(layout.tile_members(name)) for name in run.ledger(RECONSTRUCT))
+    held = [storage.read_table(path, ["image_id"]) for path in paths if storage.exists(path)]
+    if not held:
+        return []
+    counts = pc.value_counts(pa.concat_tables(held)["image_id"])
+    return sorted(row["values"] for row in counts.to_pylist() if row["counts"] > 1)
 
 
 def _poses(run: Run) -> pa.Table:

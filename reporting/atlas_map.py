@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 
 from vladmap.reporting.data import ReportData
 from vladmap.reporting.facts import Facts
-from vladmap.reporting.map_layers import Places, line_drawings, mark_drawings, places_of
+from vladmap.reporting.map_layers import (
+    Places,
+    line_drawings,
+    loop_drawings,
+    mark_drawings,
+    places_of,
+    seam_drawings,
+)
 from vladmap.reporting.map_plot import empty_plot, for_bokeh, hover_tool, renumbered, street_frame
 
 MAX_MARKS = 100_000
@@ -67,7 +74,8 @@ def atlas_map(data: ReportData, facts: Facts) -> AtlasMap:
     """Draw the atlas. The same data give the same item, ids included."""
     places = places_of(data, facts)
     route = () if data.route is None else data.route.image_ids
-    drawings = line_drawings(facts, places, route) + mark_drawings(facts, places)
+    drawings = line_drawings(facts, places, route) + loop_drawings(data, facts, places)
+    drawings += seam_drawings(data, facts, places) + mark_drawings(facts, places)
     plot = empty_plot(places.metric)
     layers, marks = [], []
     for drawing in drawings:

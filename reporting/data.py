@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 import pyarrow as pa
 
-from vladmap.schemas import tables
+from vladmap.schemas import loop_tables, tables
 
 TWO_VIEW_SUMMARY = pa.schema(
     [
@@ -19,6 +19,18 @@ TWO_VIEW_SUMMARY = pa.schema(
     ]
 )
 """A row of `two_views/` without its matches: the count of inliers and COLMAP's configuration."""
+
+JUDGED_PAIRS = pa.schema(
+    [
+        ("image_id_a", pa.string()),
+        ("image_id_b", pa.string()),
+        ("inliers", pa.int32()),
+        ("verdict", pa.string()),
+        ("probability", pa.float32()),
+        ("distance_m", pa.float32()),
+    ]
+)
+"""Rows of `two_views/` that were judged, without their matches."""
 
 MODEL_POSITIONS = pa.schema(
     [
@@ -163,6 +175,8 @@ class ReportData:
     pose whose latitude is null or NaN has no place on Earth; `model_positions` then places it.
     `remarks` are sentences on the models that their reader must know. `unregistered` follows its
     schema, `pictures` are JPEG files of some of them by image_id. `route` is an example of one.
+    `judged` follows JUDGED_PAIRS, `loops` and `drives` schemas.loop_tables; `in_several_tiles` are
+    the ids of photographs that lie in two tiles or more, where these are joined.
     `created` is shown as it is given: two reports of the same data are equal byte for byte.
     """
 
@@ -186,3 +200,7 @@ class ReportData:
     pictures: dict[str, bytes] = dataclasses.field(default_factory=dict)
     features: str = "sift"
     route: RouteExample | None = None
+    judged: pa.Table = dataclasses.field(default_factory=JUDGED_PAIRS.empty_table)
+    loops: pa.Table = dataclasses.field(default_factory=loop_tables.LOOPS.empty_table)
+    drives: pa.Table = dataclasses.field(default_factory=loop_tables.DRIVES.empty_table)
+    in_several_tiles: Sequence[str] = ()

@@ -134,6 +134,41 @@ def line_drawings(facts: Facts, places: Places, route: Sequence[str] = ()) -> li
     ]
 
 
+def loop_drawings(data: ReportData, facts: Facts, places: Places) -> list[Drawing]:
+    """Loops, kept and rejected; none where there are none."""
+    x, y = places.best
+    ids = facts.images["image_id"].combine_chunks()
+    kept = np.asarray(data.loops["kept"].to_numpy(), bool)
+    drawings = []
+    for name, label, mine in (
+        ("loops", "Loops kept", kept),
+        ("loops-rejected", "Loops rejected", ~kept),
+    ):
+        ends = [rows_of(data.loops[f"image_id_{end}"].filter(pa.array(mine)), ids) for end in "ab"]
+        a, b = np.stack(ends)[:, (np.stack(ends) >= 0).all(axis=0)]
+        drawn = np.isfinite(x[a]) & np.isfinite(x[b])
+        a, b = a[drawn], b[drawn]
+        if mine.any():
+            columns = {"x": x[a], "y": y[a], "x1": x[b], "y1": y[b]}
+            glyph = Segment(x0="x", y0="y", x1="x1", y1="y1", line_alpha=0.5)
+            drawings.append(Drawing(name, label, "line", glyph, columns))
+    return drawings
+
+
+def seam_drawings(data: ReportData, facts: Facts, places: Places) -> list[Drawing]:
+    """Photographs in several tiles, where these are joined; none where there are none."""
+    if not data.in_several_tiles:
+        return []
+    ids = facts.images["image_id"].combine_chunks()
+    rows = rows_of(pa.array(list(data.in_several_tiles), pa.string()), ids)
+    x, y = (axis[rows[rows >= 0]] for axis in places.best)
+    known = np.isfinite(x)
+    glyph = Scatter(marker="circle", size=11, fill_alpha=0, line_width=1.4)
+    labels = {key: values[rows[rows >= 0]][known] for key, values in _hover_columns(facts).items()}
+    columns = {"x": x[known], "y": y[known], **labels}
+    return [Drawing("seams", "In several tiles", "ring", glyph, columns)]
+
+
 def _route(places: Places, rows: NDArray[np.int64]) -> Drawing:
     x, y = (axis[rows[rows >= 0]] for axis in places.best)
     return Drawing(

@@ -32,6 +32,7 @@ from vladmap.reporting.data import (
 from vladmap.reporting.facts import Facts, facts_of
 from vladmap.reporting.files import atlas_files
 from vladmap.reporting.missing import listed
+from vladmap.reporting.pairs_section import PairsSection, pairs_section, worst_refused
 from vladmap.reporting.truth_section import truth_section
 
 MAX_ROWS = 200
@@ -88,6 +89,8 @@ def render(data: ReportData) -> str:
         index={"text": _index_sentence(data.index)} if data.index else None,
         queries=_queries(data.retrievals, facts),
         route=_route(data.route, facts),
+        judged=_judged(data, facts),
+        pair_pictures={name: _data_uri(data.pictures[name]) for name in data.pictures},
         truth=truth_section(data.truth),
         remarks=data.remarks,
         missing=facts.missing,
@@ -244,6 +247,12 @@ def _queries(retrievals: Sequence[Retrieval], facts: Facts) -> list[dict[str, An
         }
         for query in retrievals
     ]
+
+
+def _judged(data: ReportData, facts: Facts) -> PairsSection | None:
+    worst = worst_refused(data.judged)
+    ids = {*worst["image_id_a"].to_pylist(), *worst["image_id_b"].to_pylist()}
+    return pairs_section(data, _names(ids, facts.images))
 
 
 def _route(example: RouteExample | None, facts: Facts) -> dict[str, Any] | None:
