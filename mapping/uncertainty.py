@@ -7,27 +7,28 @@ is carried through the rest, draw by draw. A model has no place, direction and s
 each draw is aligned by the best similarity before it is measured. What remains is how far streets
 bend: the end of a street that few photographs hold moves most.
 
-Memory and time are linear in the observations; those of the factorisation grow little faster with
-the photographs of a street network.
+Time is linear in the observations, of which a bounded number is at work at once; time and memory of
+the factorisation grow little faster than the photographs of a street network.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from vladmap.features.colmap import pycolmap
-from vladmap.mapping.arrays import Array, Bools, Indices
+from vladmap.mapping.arrays import Array, Indices
 from vladmap.mapping.colmap import SEED
 from vladmap.mapping.tile_arrays import TileArrays
 
 # Of so many draws the standard deviation of a position has an error of 6 %.
 _DRAWS = 48
-_AT_ONCE = 8
+# Observations at once: some 200 MB.
+_AT_ONCE = 100_000
 # The scale of Cauchy's loss in bundle adjustment, in pixels.
 _CAUCHY_PX = 1.0
 # The median length of a residual of two normal coordinates, in their standard deviations.
@@ -76,9 +77,38 @@ class Rays:
     residual: Array
     focal: Array
 
-    def only(self, rows: Bools) -> Rays:
-        """Return some of the observations."""
-        return Rays(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+@dataclass(frozen=True)
+class Measured:
+    """What k observations measured, by point: rows of image and point, both (k,), the unit vector
+    (k, 3) that each saw, in the model's frame, and its `focal` as of Rays."""
+
+    image: Indices
+    point: Indices
+    direction: Array
+    focal: Array
+
+    def parts(self) -> Iterator[slice]:
+        """Yield rows, a bounded number at a time, all of a point together."""
+        ends = np.searchsorted(
+            self.point, self.point[_AT_ONCE - 1 :: _AT_ONCE], side="right"
+        ).tolist()
+        for start, end in zip([0, *ends], [*ends, len(self.point)], strict=True):
+            if start < end:
+                yield slice(start, end)
+
+    def rays(self, rows: slice, arrays: TileArrays) -> Rays:
+        """Return some of the observations as rays of the model of `arrays`."""
+        image, point, focal = self.image[rows], self.point[rows], self.focal[rows]
+        towards = arrays.places[point] - arrays.centres[image]
+        distance = np.maximum(np.linalg.norm(towards, axis=1), 1e-12)
+        ray = towards / distance[:, None]
+        aside = np.where(np.abs(ray[:, 2:]) < 0.9, [[0.0, 0.0, 1.0]], [[1.0, 0.0, 0.0]])
+        across = np.cross(ray, aside)
+        across /= np.maximum(np.linalg.norm(across, axis=1), 1e-12)[:, None]
+        tangents = np.stack([across, np.cross(ray, across)], axis=1)
+        off = np.einsum("kij,kj->ki", tangents, self.direction[rows] - ray)
+        return Rays(image, point, ray, tangents, distance, focal[:, None] * off, focal)
 
 
 def held_positions(
@@ -89,36 +119,38 @@ def held_positions(
     Those with an error over `usable`, in the model's units, have little say in the alignment.
     Intrinsics count as known. The same model gives the same numbers.
     """
-    rays = rays_of(model, arrays)
-    images, points, count = len(arrays.image), len(arrays.places), len(rays.image)
+    seen = measured_by(model, arrays)
+    images, count = len(arrays.image), len(seen.point)
     if count == 0:
         return Held(np.full(images, np.inf), np.zeros((images, 3)), 0.0)
-    length = np.linalg.norm(rays.residual, axis=1)
+    lengths = [np.linalg.norm(seen.rays(rows, arrays).residual, axis=1) for rows in seen.parts()]
     # Poses and points fit a part of the noise: residuals are smaller than it.
-    free = max(2 * count - 3 * points - 6 * images, 1) / (2 * count)
-    noise = float(np.median(length)) / _MEDIAN_LENGTH / np.sqrt(free)
-    equations = _Equations.of(rays, 1.0 / (1.0 + (length / _CAUCHY_PX) ** 2), images, points)
-    steps = [equations.steps(rays.residual.reshape(-1, 1))]
-    # Noise of the size of each residual, in any direction (the wild bootstrap; Wu, 1986).
-    size = np.maximum(length / np.sqrt(2 * free), noise)[:, None, None]
+    free = max(2 * count - 3 * len(arrays.places) - 6 * images, 1) / (2 * count)
+    noise = float(np.median(np.concatenate(lengths))) / _MEDIAN_LENGTH / np.sqrt(free)
     rng = np.random.default_rng(SEED)
-    for _ in range(_DRAWS // _AT_ONCE):
-        drawn = size * rng.standard_normal((count, 2, _AT_ONCE))
-        steps.append(equations.steps(drawn.reshape(2 * count, -1)))
-    moved = _aligned(np.concatenate(steps, axis=2), arrays.centres, usable)
+    matrix = sparse.csr_array((6 * images, 6 * images))
+    right = np.zeros((6 * images, 1 + _DRAWS))
+    for rows, length in zip(seen.parts(), lengths, strict=True):
+        rays = seen.rays(rows, arrays)
+        # Noise of the size of each residual, in any direction (the wild bootstrap; Wu, 1986).
+        size = np.maximum(length / np.sqrt(2 * free), noise)[:, None, None]
+        drawn = size * rng.standard_normal((len(length), 2, _DRAWS))
+        residuals = np.concatenate([rays.residual[:, :, None], drawn], axis=2)
+        own, of_own = _reduced(rays, 1.0 / (1.0 + (length / _CAUCHY_PX) ** 2), residuals, images)
+        matrix = matrix + own
+        right += of_own
+    steps = _solved(matrix, right).reshape(images, 6, -1)[:, :3]
+    moved = _aligned(steps, arrays.centres, usable)
     return Held(np.sqrt((moved[:, :, 1:] ** 2).sum(axis=(1, 2)) / _DRAWS), moved[:, :, 0], noise)
 
 
-def rays_of(model: pycolmap.Reconstruction, arrays: TileArrays) -> Rays:
-    """Return the observations of a model as rays, without those that have no direction.
+def measured_by(model: pycolmap.Reconstruction, arrays: TileArrays) -> Measured:
+    """Return what a model's observations measured, without those that have no direction.
 
     `arrays` are those of the model, with images in the order of their COLMAP ids.
     """
     row = np.searchsorted(arrays.image, arrays.seen_by)
-    towards = arrays.places[arrays.point] - arrays.centres[row]
-    distance = np.linalg.norm(towards, axis=1)
-    ray = towards / np.maximum(distance, 1e-12)[:, None]
-    measured, focal = np.zeros_like(ray), np.zeros(len(row))
+    direction, focal = np.zeros((len(row), 3)), np.zeros(len(row))
     ends = np.searchsorted(row, np.arange(len(arrays.image) + 1)).tolist()
     for number, image_id in enumerate(sorted(model.reg_image_ids())):
         start, end = ends[number], ends[number + 1]
@@ -128,19 +160,15 @@ def rays_of(model: pycolmap.Reconstruction, arrays: TileArrays) -> Rays:
         camera = model.camera(image.camera_id)
         pixels = np.array([point.xy for point in image.get_observation_points2D()])
         seen = _directions(camera, pixels)
-        measured[start:end] = seen @ arrays.rotations[number].T
+        direction[start:end] = seen @ arrays.rotations[number].T
         across, down = (
             np.linalg.norm(_directions(camera, pixels + step) - seen, axis=1)
             for step in ([1.0, 0.0], [0.0, 1.0])
         )
         focal[start:end] = 1.0 / np.maximum(np.sqrt(across * down), 1e-12)
-    aside = np.where(np.abs(ray[:, 2:]) < 0.9, [[0.0, 0.0, 1.0]], [[1.0, 0.0, 0.0]])
-    across = np.cross(ray, aside)
-    across /= np.maximum(np.linalg.norm(across, axis=1), 1e-12)[:, None]
-    tangents = np.stack([across, np.cross(ray, across)], axis=1)
-    residual = focal[:, None] * np.einsum("kij,kj->ki", tangents, measured - ray)
-    rays = Rays(row, arrays.point, ray, tangents, distance, residual, focal)
-    return rays.only(np.isfinite(residual).all(axis=1) & (distance > 0))
+    order = np.lexsort((row, arrays.point))
+    order = order[np.isfinite(direction[order]).all(axis=1) & np.isfinite(focal[order])]
+    return Measured(row[order], arrays.point[order], direction[order], focal[order])
 
 
 def _directions(camera: pycolmap.Camera, pixels: Array) -> Array:
@@ -150,53 +178,42 @@ def _directions(camera: pycolmap.Camera, pixels: Array) -> Array:
     return np.asarray(seen / np.linalg.norm(seen, axis=1)[:, None])
 
 
-@dataclass(frozen=True)
-class _Equations:
-    """Normal equations of k observations of n images, with the points eliminated.
+def _reduced(
+    rays: Rays, weight: Array, residuals: Array, images: int
+) -> tuple[sparse.csr_array, Array]:
+    """Return the normal equations of some points' observations, with the points eliminated.
 
-    `of_image` (2 k, 6 n) and `of_point` (2 k, 3 p) are the derivatives of the residuals, `weight`
-    (2 k,) their weights, `from_points` (6 n, 3 p) carries right-hand sides of points to images, and
-    `factor` solves for the images.
+    `weight` (k,) are those of the observations, `residuals` (k, 2, s) sets of residuals. The
+    matrix is (6 n, 6 n), position and turn of each image; the right-hand sides are (6 n, s).
     """
-
-    images: int
-    of_image: Any
-    of_point: Any
-    weight: Array
-    from_points: Any
-    factor: Any
-
-    @classmethod
-    def of(cls, rays: Rays, weight: Array, images: int, points: int) -> _Equations:
-        """Return the equations; a turn of the camera moves its rays, not its position."""
-        by_place = (rays.focal / rays.distance)[:, None, None] * rays.tangents
-        by_turn = rays.focal[:, None, None] * np.cross(rays.tangents, rays.ray[:, None])
-        of_image = _blocks(np.concatenate([-by_place, by_turn], axis=2), rays.image, images)
-        of_point = _blocks(by_place, rays.point, points)
-        both = np.repeat(weight, 2)
-        weighted = (sparse.diags_array(both) @ of_image).T.tocsr()
-        inverse = _inverse(by_place, weight, rays.point, points)
-        cross = (weighted @ of_point).tocsr()
-        from_points = (cross @ inverse).tocsr()
-        reduced = weighted @ of_image - from_points @ cross.T
-        reduced += sparse.diags_array(_DAMPING * reduced.diagonal() + 1e-12)
-        factor = splu(
-            reduced.tocsc(),
-            permc_spec="MMD_AT_PLUS_A",
-            diag_pivot_thresh=0.0,
-            options={"SymmetricMode": True},
-        )
-        return cls(images, of_image, of_point, both, from_points, factor)
-
-    def steps(self, residual: Array) -> Array:
-        """Return the steps of the positions, (n, 3, s), for s sets of residuals (2 k, s)."""
-        weighted = self.weight[:, None] * residual
-        right = self.of_image.T @ weighted - self.from_points @ (self.of_point.T @ weighted)
-        step = np.asarray(self.factor.solve(np.ascontiguousarray(right)), np.float64)
-        return step.reshape(self.images, 6, -1)[:, :3]
+    first = int(rays.point[0])
+    point, points = rays.point - first, int(rays.point[-1]) - first + 1
+    by_place = (rays.focal / rays.distance)[:, None, None] * rays.tangents
+    by_turn = rays.focal[:, None, None] * np.cross(rays.tangents, rays.ray[:, None])
+    of_image = _blocks(np.concatenate([-by_place, by_turn], axis=2), rays.image, images)
+    of_point = _blocks(by_place, point, points)
+    both = np.repeat(weight, 2)
+    weighted = (sparse.diags_array(both) @ of_image).T.tocsr()
+    cross = (weighted @ of_point).tocsr()
+    from_points = (cross @ _inverse(by_place, weight, point, points)).tocsr()
+    flat = both[:, None] * residuals.reshape(len(both), -1)
+    right = of_image.T @ flat - from_points @ (of_point.T @ flat)
+    return weighted @ of_image - from_points @ cross.T, np.asarray(right)
 
 
-def _inverse(by_place: Array, weight: Array, point: Indices, points: int) -> Any:
+def _solved(matrix: sparse.csr_array, right: Array) -> Array:
+    """Return the solutions of the normal equations, (6 n, s)."""
+    damping = sparse.diags_array(_DAMPING * matrix.diagonal() + 1e-12)
+    factor = splu(
+        (matrix + damping).tocsc(),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    return np.asarray(factor.solve(right), np.float64)
+
+
+def _inverse(by_place: Array, weight: Array, point: Indices, points: int) -> sparse.csr_array:
     """Return the inverse of the block-diagonal normal matrix of the points, (3 p, 3 p)."""
     square = weight[:, None, None] * np.einsum("kia,kib->kab", by_place, by_place)
     own = np.stack(
@@ -204,17 +221,15 @@ def _inverse(by_place: Array, weight: Array, point: Indices, points: int) -> Any
     ).reshape(-1, 3, 3)
     own += (_DAMPING * np.trace(own, axis1=1, axis2=2) + 1e-12)[:, None, None] * np.eye(3)
     rows = np.arange(points + 1)
-    return sparse.bsr_array(
-        (np.linalg.inv(own), rows[:-1], rows), shape=(3 * points, 3 * points)
-    ).tocsr()
+    blocks = (np.linalg.inv(own), rows[:-1], rows)
+    return sparse.csr_array(sparse.bsr_array(blocks, shape=(3 * points, 3 * points)))
 
 
-def _blocks(values: Array, column: Indices, columns: int) -> Any:
+def _blocks(values: Array, column: Indices, columns: int) -> sparse.csr_array:
     """Return a sparse matrix (2 k, width * columns) of one block (2, width) a pair of rows."""
     count, _, width = values.shape
-    return sparse.bsr_array(
-        (values, column, np.arange(count + 1)), shape=(2 * count, width * columns)
-    ).tocsr()
+    blocks = (values, column, np.arange(count + 1))
+    return sparse.csr_array(sparse.bsr_array(blocks, shape=(2 * count, width * columns)))
 
 
 def _aligned(steps: Array, centres: Array, usable: float = np.inf) -> Array:

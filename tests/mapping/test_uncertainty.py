@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from tests.mapping.test_tile_merge import FOCAL, IMAGES, arrays_of, model_of, street
 from vladmap.features.colmap import pycolmap
-from vladmap.mapping.uncertainty import Rays, _aligned, held_positions, rays_of
+from vladmap.mapping import uncertainty
+from vladmap.mapping.tile_arrays import TileArrays
+from vladmap.mapping.uncertainty import Rays, _aligned, held_positions, measured_by
 
 NOISE_PX = 0.3
 
@@ -39,6 +43,10 @@ def move(model: pycolmap.Reconstruction, number: int, step: np.ndarray) -> None:
     )
 
 
+def rays_of(model: pycolmap.Reconstruction, arrays: TileArrays) -> Rays:
+    return measured_by(model, arrays).rays(slice(None), arrays)
+
+
 def dense_jacobian(rays: Rays, images: int, points: int) -> np.ndarray:
     """Derivatives of the residuals by positions, turns and points, by finite differences."""
     count = len(rays.image)
@@ -65,8 +73,6 @@ def test_sigma_is_that_of_the_dense_covariance_of_all_unknowns_after_alignment()
     arrays = arrays_of(model)
     rays = rays_of(model, arrays)
     images, points = len(numbers), len(arrays.places)
-    rows = np.searchsorted(arrays.image, arrays.seen_by)
-    np.testing.assert_array_equal(rays.image, rows)
     jacobian = dense_jacobian(rays, images, points)
     length = np.linalg.norm(rays.residual, axis=1)
     weight = np.repeat(1 / (1 + length**2), 2)
@@ -128,6 +134,22 @@ def test_the_same_model_gives_the_same_numbers() -> None:
     model = noisy(range(10))
     first, again = (held_positions(model, arrays_of(model)) for _ in range(2))
     np.testing.assert_array_equal(first.sigma, again.sigma)
+
+
+def test_a_few_observations_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the draws, which are others: all points but those of one part are in others."""
+    model = noisy(range(12))
+    arrays = arrays_of(model)
+    whole = held_positions(model, arrays)
+    monkeypatch.setattr(uncertainty, "_AT_ONCE", 500)
+    seen = measured_by(model, arrays)
+    parts = [seen.point[rows] for rows in seen.parts()]
+    assert len(parts) > 3
+    assert all(a[-1] < b[0] for a, b in itertools.pairwise(parts))
+    assert sum(map(len, parts)) == len(seen.point)
+    again = held_positions(model, arrays)
+    np.testing.assert_allclose(again.left, whole.left, atol=1e-7)
+    np.testing.assert_allclose(again.sigma, whole.sigma, rtol=0.35)
 
 
 def test_a_similarity_of_all_positions_is_no_error() -> None:
