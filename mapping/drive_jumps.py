@@ -1,8 +1,7 @@
 """Where a drive jumps in the map: a camera does not leave its street between two photographs.
 
 Photographs of one place, taken for another, put the rest of a drive where that other place is. The
-pairs that did it are held by the map; what contradicts them is the way from the last photograph
-before.
+pairs that did it are held by the map; what contradicts them is the way from the photograph before.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vladmap.mapping.arrays import Array, Bools, Indices
+from vladmap.mapping.graph import connected_components
 
 # A step is a jump if it is so many times the usual one of its drive, and so many metres more.
 _USUAL_STEPS = 3.0
@@ -20,25 +20,32 @@ _MIN_METRES = 5.0
 # that follow each other are mostly shared.
 _GPS_SIGMAS = 1.5
 _LEAST_PHOTOGRAPHS = 5
+# Pairs across a jump are so many places apart at most; a drive may go on behind two pieces less.
+_ACROSS = 10
+_MOST_PIECES = 4
 
 
 def beyond_jumps(
-    centres: Array, sequence: Indices, index: Indices, gps: Array, sigma: Array
+    centres: Array, sequence: Indices, index: Indices, gps: Array, sigma: Array, held: Indices
 ) -> Bools:
     """Return which of n photographs lie beyond a jump of their drive, (n,).
 
     `centres` (n, 3) are their positions in metres, `sequence` (n,) a number for the drive of each,
     -1 for none, and `index` (n,) its place in it; `gps` (n, 3) are positions by GPS in the same
-    frame, NaN where unknown, `sigma` (n,) their standard deviations. Jumps cut a drive into pieces.
-    The largest is believed, and with it, one after the other, those that the drive reaches from it
-    without a jump: where a stretch is off, the drive goes on beyond it.
+    frame, NaN where unknown, `sigma` (n,) their standard deviations. `held` (2, m) are the pairs
+    that the map bears out. Jumps cut a drive into pieces. These belong together where pairs across
+    the jump are held all the same (a single photograph is off), and where the drive goes on behind
+    a stretch that is off. The largest set of pieces is believed.
     """
     beyond = np.zeros(len(centres), bool)
     for drive in np.unique(sequence[sequence >= 0]):
         members = np.flatnonzero(sequence == drive)
         members = members[np.argsort(index[members], kind="stable")]
         if len(members) >= _LEAST_PHOTOGRAPHS:
-            one = _Drive(centres[members], index[members], gps[members], sigma[members])
+            row = np.full(len(centres), -1)
+            row[members] = np.arange(len(members))
+            own = row[held][:, (row[held] >= 0).all(axis=0)]
+            one = _Drive(centres[members], index[members], gps[members], sigma[members], own)
             beyond[members] = ~one.believed()
     return beyond
 
@@ -51,25 +58,24 @@ class _Drive:
     index: Indices
     gps: Array
     sigma: Array
+    held: Indices
 
     def believed(self) -> Bools:
         """Return which photographs are believed, (n,)."""
         rows = np.arange(len(self.index))
         piece = np.concatenate([[0], np.cumsum(self._jumps(rows[:-1], rows[1:]))])
-        start = np.searchsorted(piece, np.arange(piece[-1] + 2))
-        largest = int(np.argmax(np.diff(start)))
-        good = {largest}
-        last = start[largest + 1] - 1
-        for number in range(largest + 1, piece[-1] + 1):
-            if not self._jumps(np.array([last]), start[[number]])[0]:
-                good.add(number)
-                last = start[number + 1] - 1
-        first = start[largest]
-        for number in range(largest - 1, -1, -1):
-            if not self._jumps(start[[number + 1]] - 1, np.array([first]))[0]:
-                good.add(number)
-                first = start[number]
-        return np.isin(piece, sorted(good))
+        count = int(piece[-1]) + 1
+        start = np.searchsorted(piece, np.arange(count + 1))
+        near = np.abs(self.index[self.held[0]] - self.index[self.held[1]]) <= _ACROSS
+        first, second = piece[self.held[:, near]]
+        ends = [(first, second)]
+        for apart in range(2, min(_MOST_PIECES, count)):
+            before, after = start[1 : count - apart + 1] - 1, start[apart:count]
+            goes_on = np.flatnonzero(~self._jumps(before, after))
+            ends.append((goes_on, goes_on + apart))
+        one, other = (np.concatenate(part) for part in zip(*ends, strict=True))
+        group = connected_components(count, one, other)[piece]
+        return np.asarray(group == np.argmax(np.bincount(group)))
 
     def _jumps(self, before: Indices, after: Indices) -> Bools:
         """Return whether the drive jumps between two photographs, of each two rows."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vladmap.mapping.arrays import Array, Bools
+from vladmap.mapping.arrays import Array, Bools, Indices
 from vladmap.mapping.drive_jumps import beyond_jumps
 from vladmap.mapping.gps import DEFAULT_ACCURACY_M, gps_positions
 from vladmap.mapping.graph import connected_components
@@ -68,8 +68,10 @@ def qualities(
     error = _ERROR_FACTOR * held_positions(tile.model, arrays, usable).error
     loose = ~(error <= DOUBTFUL_M) if tile.georegistered else np.zeros(len(names), bool)
     row_of = {by_name[name]["image_id"]: row for row, name in enumerate(names)}
-    torn = torn_images(pair_points(arrays, row_of, two_views), len(names))
-    jumped = _beyond_jumps(tile, names, arrays.centres, by_name, gps_sigma_m)
+    pairs = pair_points(arrays, row_of, two_views)
+    torn = torn_images(pairs, len(names))
+    held = np.stack([pairs.first, pairs.second])[:, pairs.held()]
+    jumped = _beyond_jumps(tile, names, arrays.centres, by_name, gps_sigma_m, held)
     # The clearest reason first: what is torn or lies beyond a jump is often loose as well.
     reasons = ((torn, PoseDoubt.TORN), (jumped, PoseDoubt.JUMP), (loose, PoseDoubt.LOOSE))
     doubt = [
@@ -89,12 +91,13 @@ def _beyond_jumps(
     centres: Array,
     by_name: Mapping[str, Mapping[str, Any]],
     gps_sigma_m: float,
+    held: Indices,
 ) -> Bools:
     if not tile.georegistered:
         return np.zeros(len(names), bool)
     rows = [by_name[name] for name in names]
     gps = gps_positions(rows, tile.origin, gps_sigma_m)
-    return beyond_jumps(centres, *sequences_of(rows), gps.enu, gps.sigma)
+    return beyond_jumps(centres, *sequences_of(rows), gps.enu, gps.sigma, held)
 
 
 def torn_images(pairs: PairPoints, images: int) -> Bools:

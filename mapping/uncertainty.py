@@ -25,10 +25,10 @@ from vladmap.mapping.arrays import Array, Indices
 from vladmap.mapping.colmap import SEED
 from vladmap.mapping.tile_arrays import TileArrays
 
-# Of so many draws the standard deviation of a position has an error of 6 %.
-_DRAWS = 48
+# Of so many draws the standard deviation of a position has an error of 4 %.
+_DRAWS = 96
 # Observations at once: some 200 MB.
-_AT_ONCE = 100_000
+_AT_ONCE = 50_000
 # The scale of Cauchy's loss in bundle adjustment, in pixels.
 _CAUCHY_PX = 1.0
 # The median length of a residual of two normal coordinates, in their standard deviations.

@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vladmap.mapping.drive_jumps import beyond_jumps
+from vladmap.mapping import drive_jumps
 
 COUNT = 20
 STREET = np.stack([2.0 * np.arange(COUNT), np.zeros(COUNT), np.zeros(COUNT)], axis=1)
 ONE, INDEX, SIGMA = np.zeros(COUNT, np.int64), np.arange(COUNT), np.full(COUNT, 1.0)
+NONE = np.zeros((2, 0), np.int64)
 UNKNOWN = np.full((COUNT, 3), np.nan)
+
+
+def beyond_jumps(*given: np.ndarray, held: np.ndarray = NONE) -> np.ndarray:
+    return drive_jumps.beyond_jumps(*given, held)
 
 
 def jumped(shift: float = 30.0, start: int = 14) -> np.ndarray:
@@ -41,6 +46,24 @@ def test_of_a_stretch_put_aside_both_ends_of_the_drive_are_believed(stretch: sli
     place[stretch, 1] += 30.0
     found = beyond_jumps(place, ONE, INDEX, UNKNOWN, SIGMA)
     assert np.flatnonzero(found).tolist() == list(range(COUNT))[stretch]
+
+
+def test_one_photograph_off_to_one_side_does_not_cut_its_drive() -> None:
+    """It jumps from the photograph before alone; pairs past it are held."""
+    place = STREET.copy()
+    place[9, 0] += 10.0
+    place[10:] += [6.0, 0.0, 0.0]
+    assert np.flatnonzero(beyond_jumps(place, ONE, INDEX, UNKNOWN, SIGMA)).tolist() == list(
+        range(9)
+    )
+    past = np.array([[8], [10]])
+    assert not beyond_jumps(place, ONE, INDEX, UNKNOWN, SIGMA, held=past).any()
+
+
+def test_pairs_of_two_passes_of_one_place_do_not_mend_a_jump() -> None:
+    far = np.array([[0], [18]])
+    found = beyond_jumps(jumped(), ONE, INDEX, UNKNOWN, SIGMA, held=far)
+    assert np.flatnonzero(found).tolist() == list(range(14, 20))
 
 
 def test_photographs_left_out_between_two_make_no_jump() -> None:

@@ -84,7 +84,7 @@ def test_sigma_is_that_of_the_dense_covariance_of_all_unknowns_after_alignment()
     root = np.linalg.svd(covariance)
     draws = (root[0] * np.sqrt(root[1]))[: 6 * images].reshape(images, 6, -1)[:, :3]
     expected = np.sqrt((_aligned(draws, arrays.centres) ** 2).sum(axis=(1, 2)))
-    # 48 draws of three coordinates: 6 % is one standard deviation.
+    # 96 draws of three coordinates: 4 % is one standard deviation.
     np.testing.assert_allclose(held_positions(model, arrays).sigma, expected, rtol=0.3)
 
 
