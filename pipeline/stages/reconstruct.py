@@ -14,7 +14,7 @@ log = logging.getLogger("vladmap")
 
 FIT = Step(
     "fit",
-    version=2,
+    version=3,
     label="judge pairs",
     unit="pairs",
     internal=True,
@@ -27,7 +27,7 @@ FIT = Step(
 LOOPS = Step("loops", after=("organise", "judge pairs"))
 RECONSTRUCT = Step(
     "reconstruct",
-    version=8,
+    version=9,
     unit="tiles",
     settings=lambda options: {
         "gps_sigma_m": options.gps_sigma_m,
