@@ -120,7 +120,7 @@ def reconstruct_tile(
 class _Tile:
     """What one tile is mapped from.
 
-    `images` are its rows of IMAGES with their drives, `rows` the same without, by image_id;
+    `images` are its rows of IMAGES with their drives, `rows` the same, sorted by image_id;
     `trusted` are its trusted pairs (rows of JUDGED) and `views` their geometries; `linked` are the
     image_ids that have trusted pairs. `keys` gives each image_id the key of its camera in
     `cameras`.
@@ -169,12 +169,11 @@ def _tile_of(
     cameras: Mapping[str, Camera],
     trusted: pa.Table,
 ) -> _Tile:
-    drives = [name for name in ("sequence_id", "sequence_index") if name in images.column_names]
-    rows = images.drop_columns(drives).sort_by("image_id").to_pylist()
-    if not drives:
+    if "sequence_id" not in images.column_names:
         nothing = pa.nulls(images.num_rows)
         images = images.append_column("sequence_id", nothing.cast(pa.string()))
         images = images.append_column("sequence_index", nothing.cast(pa.int64()))
+    rows = images.sort_by("image_id").to_pylist()
     views = _trusted_views(two_views, trusted, {row["image_id"] for row in rows})
     linked = _images_of(views)
     keys = dict(zip(images["image_id"].to_pylist(), camera_keys(images), strict=True))
