@@ -44,6 +44,9 @@ from vladmap.reporting.summary import figures, terminal_summary
 from vladmap.schemas import loop_tables, tables
 from vladmap.schemas.records import LedgerEntry
 
+# Tables differ in whether ids may be null.
+_IDS = pa.schema([("image_id", pa.string())])
+
 
 def options_shown(atlas: AtlasStore) -> BuildOptions:
     """The options that an atlas's report was made with; the defaults where it has none yet.
@@ -78,9 +81,8 @@ def gather(run: Run, *, pictures: bool = True) -> ReportData:
     unregistered, poses = _unregistered(run), _poses(run)
     merged = read_json(run, layout.MERGE_REPORT)
     judged = _judged(run)
-    seen = pa.concat_tables(
-        [shown(unregistered, MAX_PICTURES).select(["image_id"]), *_ends(judged)]
-    )
+    missing = shown(unregistered, MAX_PICTURES).select(["image_id"])
+    seen = pa.concat_tables([each.cast(_IDS) for each in (missing, *_ends(judged))])
     return ReportData(
         title=os.path.basename(str(atlas.manifest.get("collection", atlas.root))) or "atlas",
         created=f"photographs up to {newest:%Y-%m-%d}" if newest else "",
