@@ -28,7 +28,7 @@ from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from vladmap.photos.processes import python_of_path
-from vladmap.pipeline.loopback import bind_to_loopback
+from vladmap.pipeline.loopback import bind_to_loopback, workers_ended
 from vladmap.schemas.rejects import UserError
 
 log = logging.getLogger("vladmap")
@@ -127,7 +127,7 @@ def run(
     options = options_of(words)
     google = options.view_as(GoogleCloudOptions)
     google.job_name = job_name(google.job_name, label, datetime.now(UTC))
-    with _runner(options) as runner, python_of_path():
+    with _runner(options) as runner, python_of_path(), workers_ended():
         try:
             pipeline = beam.Pipeline(runner=runner, options=options)
         except ValueError as error:

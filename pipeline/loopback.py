@@ -7,13 +7,15 @@ any code. If driver and workers are on one machine the loopback interface is eno
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 
-from vladmap.photos.processes import python_of_path
+from vladmap.photos.processes import ended, python_of_path
 
 _EVERYWHERE = ("[::]:", "0.0.0.0:", ":::")
 # Not "localhost", which is an IPv4 and an IPv6 address on most machines: where a port is taken on
@@ -36,6 +38,32 @@ def bind_to_loopback() -> None:
 
     add_insecure_port.is_loopback = True  # type: ignore[attr-defined]
     kind.add_insecure_port = add_insecure_port
+
+
+@contextlib.contextmanager
+def workers_ended() -> Iterator[None]:
+    """At the end of the block, end the processes that Beam's LOOPBACK has started in it.
+
+    An engine keeps them for `--environment_cache_millis`, ten minutes, though it gives a pipeline
+    workers of its own: a build had those of all its pipelines in memory, each with its model.
+    """
+    from apache_beam.runners.worker import worker_pool_main
+
+    kind: Any = worker_pool_main.BeamFnExternalWorkerPoolServicer
+    original, pools = kind.__init__, []
+
+    def kept(self: Any, *words: Any, **named: Any) -> None:
+        original(self, *words, **named)
+        pools.append(self)
+
+    kind.__init__ = kept
+    try:
+        yield
+    finally:
+        kind.__init__ = original
+        for pool in pools:
+            for process in list(pool._worker_processes.values()):
+                ended(process)
 
 
 def main() -> None:

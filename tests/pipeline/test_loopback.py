@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,9 +15,16 @@ from pathlib import Path
 import apache_beam as beam
 import grpc
 import pytest
+from apache_beam.portability.api import (
+    beam_fn_api_pb2,
+    beam_fn_api_pb2_grpc,
+    endpoints_pb2,
+)
+from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
 
+from vladmap.photos.processes import python_of_path
 from vladmap.pipeline import launch
-from vladmap.pipeline.loopback import bind_to_loopback
+from vladmap.pipeline.loopback import bind_to_loopback, workers_ended
 
 pytestmark = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
 
@@ -91,3 +99,29 @@ def test_the_pool_of_workers_listens_on_loopback_alone() -> None:
     finally:
         pool.send_signal(signal.SIGKILL)
         pool.wait()
+
+
+def test_workers_that_beam_started_for_a_pipeline_end_with_it() -> None:
+    """Beam leaves them to the engine, which keeps each pipeline's for ten minutes."""
+    bind_to_loopback()
+    endpoint = endpoints_pb2.ApiServiceDescriptor(url="localhost:1")
+    request = beam_fn_api_pb2.StartWorkerRequest(worker_id="one", control_endpoint=endpoint)
+    with python_of_path(), workers_ended():
+        address, server = BeamFnExternalWorkerPoolServicer.start(use_process=True)
+        with grpc.insecure_channel(address) as channel:
+            pool = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
+            assert not pool.StartWorker(request).error
+        assert len(_workers("localhost:1")) == 1
+        server.stop(0)
+    assert _workers("localhost:1") == []
+
+
+def _workers(endpoint: str) -> list[str]:
+    """The commands of this process's children that are workers of an endpoint."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            with contextlib.suppress(FileNotFoundError):
+                words = Path(f"/proc/{child}/cmdline").read_text()
+                found += [words] if f'SdkHarness("{endpoint}"' in words else []
+    return found
