@@ -7,6 +7,9 @@ import os
 from collections import Counter
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from vladmap.reporting import number_formats as formats
 from vladmap.reporting.data import ReportData
 from vladmap.reporting.facts import Facts, facts_of
@@ -33,6 +36,10 @@ def figures(data: ReportData) -> dict[str, Any]:
         "rejected": {group.reason: group.count for group in facts.rejects},
         "pairs": data.pairs.num_rows,
         "pairs_verified": facts.verified_pairs.num_rows,
+        "pairs_trusted": _kept(data.judged["verdict"]),
+        "loops": data.loops.num_rows,
+        "loops_kept": _kept(data.loops["verdict"]),
+        "drift_m": {row["sequence_id"]: row["drift_m"] for row in data.drives.to_pylist()},
         "registered": facts.registered_total,
         "to_register": facts.distinct,
         "not_in_the_map": {each.reason: each.count for each in facts.missing},
@@ -43,6 +50,10 @@ def figures(data: ReportData) -> dict[str, Any]:
         "tiles_failed": [tile["name"] for tile in data.tiles if tile.get("failure")],
         "notes": list(data.remarks),
     }
+
+
+def _kept(verdicts: pa.ChunkedArray) -> int:
+    return int(pc.sum(pc.equal(verdicts, "kept").cast(pa.int64())).as_py() or 0)
 
 
 def _known(value: float) -> float | None:
@@ -67,6 +78,7 @@ def _figures(data: ReportData, facts: Facts) -> list[str]:
             "pairs verified",
             f"{facts.verified_pairs.num_rows:,} of {data.pairs.num_rows:,} candidates",
         ),
+        *_judged(data),
         ("registered", registered),
         *_missing(facts),
         ("models", f"{len(facts.models):,}" + (f" (images: {models}{more})" if models else "")),
@@ -80,6 +92,22 @@ def _figures(data: ReportData, facts: Facts) -> list[str]:
     rows += [("note", remark) for remark in data.remarks]
     width = max(len(name) for name, _ in rows)
     return [f"{_printable(name):<{width}}  {_printable(text)}" for name, text in rows]
+
+
+def _judged(data: ReportData) -> list[tuple[str, str]]:
+    """Pairs trusted, loops kept, the largest drift of a drive; nothing where none was judged."""
+    if data.judged.num_rows == 0:
+        return []
+    trusted = f"{_kept(data.judged['verdict']):,} of {data.judged.num_rows:,} verified"
+    rows = [("pairs trusted", trusted)]
+    if data.loops.num_rows:
+        rows.append(("loops kept", f"{_kept(data.loops['verdict']):,} of {data.loops.num_rows:,}"))
+    known = [row for row in data.drives.to_pylist() if row["drift_m"] is not None]
+    if known:
+        most = max(known, key=lambda row: (row["drift_m"], row["sequence_id"]))
+        of = f"{formats.metres(most['drift_m'])} of {formats.metres(most['length_m'])}"
+        rows.append(("drift corrected", f"{of} at most, in {most['sequence_id']}"))
+    return rows
 
 
 def _failures(data: ReportData) -> list[str]:

@@ -13,6 +13,7 @@ from vladmap.reporting.data import JUDGED_PAIRS, ReportData
 from vladmap.reporting.facts import facts_of
 from vladmap.reporting.pairs_section import WORST, pairs_section, worst_refused
 from vladmap.reporting.report import render
+from vladmap.reporting.summary import figures, terminal_summary
 from vladmap.schemas.loop_tables import DRIVES, LOOPS
 
 HOSTILE_DRIVE = "<b>drive</b>"
@@ -83,6 +84,18 @@ def test_the_page_shows_pairs_loops_and_drift_and_escapes_names() -> None:
     assert HOSTILE_DRIVE not in page
     assert "8.00" in text
     assert "Without GPS nothing gives a scale" not in text
+
+
+def test_the_summary_of_a_build_counts_the_same() -> None:
+    data = with_pairs()
+    told = figures(data)
+    assert (told["pairs_trusted"], told["loops"], told["loops_kept"]) == (60, 11, 1)
+    assert told["drift_m"] == {"quiet": 1.0, HOSTILE_DRIVE: 8.0, "unknown": None}
+    text = re.sub(" +", " ", terminal_summary(data))
+    assert "pairs trusted 60 of 71 verified" in text
+    assert "loops kept 1 of 11" in text
+    assert "drift corrected 8.00 m of 200.00 m at most, in <b>drive</b>" in text
+    assert "pairs trusted" not in terminal_summary(loop_report())
 
 
 def test_the_map_has_loops_kept_and_rejected_and_the_seams_of_tiles() -> None:
