@@ -84,7 +84,8 @@ class G2oExporter(Exporter):
         for _ in names:
             progress()
         said = f"{len(names)} poses and {len(first)} trusted pairs in {settings.output / FILE}"
-        return Outcome((said,), len(names))
+        unjudged = "no pair is trusted: where none is judged yet, run `vladmap reconstruct`"
+        return Outcome((said, unjudged) if len(first) == 0 else (said,), len(names))
 
 
 EXPORTER = G2oExporter()
@@ -166,7 +167,7 @@ def _trusted_pairs(atlas: AtlasStore, ids: list[str]) -> tuple[Indices, Indices,
             inside = pc.and_(inside, pc.is_in(table[f"image_id_{end}"], known))
         parts.append(table.filter(inside))
     if not parts:
-        raise UserError(f"{atlas.root}: its pairs are not judged yet: run `vladmap reconstruct`")
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 7))
     table = pa.concat_tables(parts).sort_by(
         [("image_id_a", "ascending"), ("image_id_b", "ascending")]
     )
