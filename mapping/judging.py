@@ -38,6 +38,7 @@ from vladmap.mapping.photographs import (
     photographs_of,
 )
 from vladmap.mapping.two_view import inlier_counts
+from vladmap.mapping.view_graph.table import BELIEVED
 
 KEPT, FAR, ALIKE, TURNED, MISFIT, DEPTH, CONTRADICTED = range(7)
 VERDICTS = ("kept", "far", "alike", "turned", "misfit", "depth", "contradicted")
@@ -68,9 +69,7 @@ _MIN_WITNESSES = 2
 # which is so many metres beyond the error of GPS.
 _FEW = 3
 _SIGHT_M = 40.0
-# A pair that the pose graph judges is trusted if it is true with this probability. One that is not
-# is a misfit if a smaller share of its inliers fits the graph's poses.
-_BELIEVED = 0.9
+# A pair that the pose graph refuses is a misfit if a smaller share of its inliers fits its poses.
 _FIT_SHARE = 0.6
 # A loop is doubtful where odometry is so many standard deviations off, or where a consistent set of
 # at least so many loops has so many times as many as agree with it. One that is must be true with
@@ -210,7 +209,7 @@ def judge_by_fits(
     probability, share = (fits[name].to_numpy()[row >= 0] for name in ("probability", "fit_share"))
     doubtful = np.where(share >= _FIT_SHARE, DEPTH, MISFIT)
     verdict = judgement.verdict.copy()
-    verdict[row[row >= 0]] = np.where(probability >= _BELIEVED, KEPT, doubtful)
+    verdict[row[row >= 0]] = np.where(probability >= BELIEVED, KEPT, doubtful)
     return replace(judgement, verdict=verdict)
 
 

@@ -58,12 +58,19 @@ def fit_pairs(run: Run) -> None:
         inputs=tuple(inputs),
     )
     pairs = sum(entry.file.rows for entry in run.ledger(VERIFY).values())
-    run.execute(
+    ledger = run.execute(
         FIT,
         [task],
         FitPairs(run.atlas.root, run.options.gps_sigma_m),
         count=lambda task: max(1, pairs),
     )
+    contradicting = ledger[_GRAPH].counts.get("contradicting", 0)
+    if contradicting:
+        log.warning(
+            "judge pairs: the pose graph contradicts pairs that follow each other in drives, so GPS, "
+            "drives and third photographs judge %s pairs instead; are the focal lengths right?",
+            f"{contradicting:,}",
+        )
 
 
 def judge_pairs(run: Run) -> JudgedPairs:

@@ -82,7 +82,11 @@ class _Fit(beam.DoFn):
                 (layout.LOOP_FITS, fitted.graph.loops),
             )
         ]
-        counts = {"pairs": fitted.fits.num_rows, "loops": fitted.graph.loops.num_rows}
+        counts = {
+            "pairs": fitted.fits.num_rows,
+            "loops": fitted.graph.loops.num_rows,
+            "contradicting": fitted.contradicting,
+        }
         for name, number in counts.items():
             StageCounters(STAGE).add(name, number)
         entry = commit_shard(self._root, STAGE, task, fitted.fits, counts=counts, others=others)

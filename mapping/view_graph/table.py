@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from vladmap.mapping.arrays import Array, Indices
+from vladmap.mapping.arrays import Array, Bools, Indices
 from vladmap.mapping.camera import Camera
 from vladmap.mapping.photographs import photographs_of
 from vladmap.mapping.two_view import TwoView
@@ -48,6 +48,17 @@ keypoint, and poses are as uncertain as the pairs that they rest on: of 29 photo
 street it refused 31 of 112 pairs, 28 were mapped and not 29, and the median distance from GPS rose
 from 3.4 to 4.8 m."""
 
+BELIEVED = 0.9
+"""A pair that the pose graph judges is trusted if it is true with this probability."""
+
+# The graph judges a set if it believes so much of the pairs that are surely true: of photographs at
+# most so many places apart in a drive, with so many inliers, where there are so many of them. In
+# rendered cities it believes 98 % of them and more, with wrong focal lengths, too.
+_SURE_SHARE = 0.9
+_SURE_PLACES = 3
+_SURE_INLIERS = 50
+_SURE_PAIRS = 20
+
 # Fits are kept to so many decimals: the last bits of a float say nothing.
 _DECIMALS = 3
 
@@ -64,10 +75,15 @@ def located(images: pa.Table, gps_sigma_m: float) -> Located:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What the pose graph of a collection says: `fits` of FITS, and GraphTables."""
+    """What the pose graph of a collection says: `fits` of FITS, and GraphTables.
+
+    `contradicting` counts the pairs of sets whose graph contradicts their drives: it judges none
+    of them.
+    """
 
     fits: pa.Table
     graph: GraphTables
+    contradicting: int
 
 
 def fit_tables(
@@ -89,9 +105,35 @@ def fit_tables(
     tables = graph_tables(ids, where, pairs, graph)
     rows = held_pairs(graph, pairs)
     if len(rows) == 0:
-        return Fitted(FITS.empty_table(), tables)
+        return Fitted(FITS.empty_table(), tables, 0)
     fit = fit_pairs(only(pairs, rows), np.nan_to_num(graph.rotation), np.nan_to_num(graph.position))
-    return Fitted(_table(images, pairs, rows, fit), tables)
+    probability = fit.probability(pairs.inliers[rows])
+    known = agrees_with_drives(graph, pairs, where, rows[probability >= BELIEVED])[rows]
+    table = _table(images, pairs, rows, fit, probability)
+    return Fitted(table.filter(pa.array(known)), tables, int((~known).sum()))
+
+
+def agrees_with_drives(
+    graph: PoseGraph, pairs: MatchedPairs, where: Located, believed: Indices
+) -> Bools:
+    """Whether the set of each pair (m,) has a pose graph that believes its drives' own pairs.
+
+    `believed` are the rows of the pairs that it takes for true. Photographs that follow each other
+    in a drive and share many matches see the same surfaces. Where the graph refuses such pairs, its
+    poses are wrong, for example for want of a camera's true focal length, and so are its other
+    verdicts.
+    """
+    one, other = pairs.first, pairs.second
+    sure = (where.sequence[one] == where.sequence[other]) & (where.sequence[one] >= 0)
+    sure &= np.abs(where.index[one] - where.index[other]) <= _SURE_PLACES
+    sure &= (pairs.inliers >= _SURE_INLIERS) & (graph.component[one] >= 0)
+    held = np.zeros(len(pairs), bool)
+    held[believed] = True
+    name = graph.component[one] + 1
+    total = np.bincount(name[sure], minlength=pairs.images + 1)
+    agreeing = np.bincount(name[sure & held], minlength=pairs.images + 1)
+    wrong = (total >= _SURE_PAIRS) & (agreeing < _SURE_SHARE * total)
+    return np.asarray(~wrong[name])
 
 
 def held_pairs(graph: PoseGraph, pairs: MatchedPairs) -> Indices:
@@ -121,12 +163,14 @@ def only(pairs: MatchedPairs, rows: Indices) -> MatchedPairs:
     )
 
 
-def _table(images: pa.Table, pairs: MatchedPairs, rows: Indices, fit: PairFit) -> pa.Table:
+def _table(
+    images: pa.Table, pairs: MatchedPairs, rows: Indices, fit: PairFit, probability: Array
+) -> pa.Table:
     ids = np.asarray(images["image_id"].to_pylist(), object)
     columns = [
         ids[pairs.first[rows]].tolist(),
         ids[pairs.second[rows]].tolist(),
-        np.round(fit.probability(pairs.inliers[rows]), _DECIMALS),
+        np.round(probability, _DECIMALS),
         np.round(fit.distance, _DECIMALS),
         np.round(fit.share, _DECIMALS),
         np.round(fit.agreement, _DECIMALS),

@@ -8,7 +8,7 @@ import pyarrow as pa
 from tests.mapping.view_graph.street import CAMERA, Street, street
 from vladmap.mapping.view_graph.fit import PairFit, fit_pairs
 from vladmap.mapping.view_graph.solve import solve_pose_graph
-from vladmap.mapping.view_graph.table import FITS, fit_tables
+from vladmap.mapping.view_graph.table import FITS, agrees_with_drives, fit_tables
 
 
 def fitted(there: Street, views: list, noise_m: float = 3.0) -> PairFit:
@@ -84,3 +84,19 @@ def test_pairs_of_photographs_without_a_pose_are_left_out_of_the_table() -> None
     assert table.num_rows == sum(view.image_id_b < "0018" for view in views)
     small = fit_tables(images, views, lambda each: there.pixels[int(each)], cameras, 5.0).fits
     assert small.num_rows == 0  # eighteen photographs are too few to judge by
+
+
+def test_a_graph_that_refuses_pairs_of_photographs_in_a_row_does_not_judge() -> None:
+    """One pair in five of those three places apart or less is refused: no verdict stands."""
+    there = street(40)
+    pairs, where = there.matched(there.views()), there.located()
+    graph = solve_pose_graph(where, pairs)
+    every = np.arange(len(pairs))
+    assert agrees_with_drives(graph, pairs, where, every).all()
+    near = np.flatnonzero(pairs.second - pairs.first <= 3)
+    refused = near[::5]
+    assert not agrees_with_drives(graph, pairs, where, np.setdiff1d(every, refused)).any()
+    # Refused pairs of photographs further apart, or a few, say nothing against the graph.
+    far = np.flatnonzero(pairs.second - pairs.first > 3)
+    assert agrees_with_drives(graph, pairs, where, np.setdiff1d(every, far)).all()
+    assert agrees_with_drives(graph, pairs, where, np.setdiff1d(every, near[:2])).all()
