@@ -67,7 +67,7 @@ def fit_pairs(run: Run) -> None:
     contradicting = ledger[_GRAPH].counts.get("contradicting", 0)
     if contradicting:
         log.warning(
-            "judge pairs: the pose graph contradicts pairs that follow each other in drives, so GPS, "
+            "judge pairs: the pose graph contradicts pairs of photographs in a row, so GPS, "
             "drives and third photographs judge %s pairs instead; are the focal lengths right?",
             f"{contradicting:,}",
         )
