@@ -58,13 +58,14 @@ def fit_pairs(run: Run) -> None:
         inputs=tuple(inputs),
     )
     pairs = sum(entry.file.rows for entry in run.ledger(VERIFY).values())
-    ledger = run.execute(
+    run.execute(
         FIT,
         [task],
         FitPairs(run.atlas.root, run.options.gps_sigma_m),
         count=lambda task: max(1, pairs),
     )
-    contradicting = ledger[_GRAPH].counts.get("contradicting", 0)
+    entry = run.ledger(FIT).get(_GRAPH)
+    contradicting = 0 if entry is None else entry.counts.get("contradicting", 0)
     if contradicting:
         log.warning(
             "judge pairs: the pose graph contradicts pairs of photographs in a row, so GPS, "
