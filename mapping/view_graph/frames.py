@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_matrix, identity
-from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
 
 from vladmap.mapping.arrays import Array, Bools, Indices
+from vladmap.mapping.symmetric import solve_symmetric
 
 # Standard deviations of the unknowns of a stretch or piece, and of their steps from the one before:
 # the offset of GPS in metres, the turn in radians, the logarithm of the scale.
@@ -135,7 +135,7 @@ class _Rows:
         matrix = csr_matrix((np.concatenate(self.values), place), shape)
         weighted = matrix.multiply(np.concatenate(self.weight)[:, None]).tocsr()
         normal = (matrix.T @ weighted + 1e-8 * identity(unknowns)).tocsc()
-        return np.asarray(spsolve(normal, weighted.T @ np.concatenate(self.right)))
+        return solve_symmetric(normal, weighted.T @ np.concatenate(self.right))
 
 
 def adjust_frames(

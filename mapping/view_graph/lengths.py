@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.sparse import coo_matrix
-from scipy.sparse.linalg import spsolve
 
 from vladmap.mapping.arrays import Array, Indices
 from vladmap.mapping.graph import connected_components
+from vladmap.mapping.symmetric import solve_symmetric
 from vladmap.mapping.view_graph.depths import DepthRatios
 
 # The scale of the Geman-McClure weights shrinks from and to so many standard deviations.
@@ -43,7 +43,7 @@ def relative_lengths(pairs: int, ratios: DepthRatios) -> tuple[Array, Indices]:
         ).tocsc()
         pull = weight * ratios.log_ratio
         right = np.bincount(other, pull, pairs) - np.bincount(one, pull, pairs)
-        log_length = np.asarray(spsolve(normal, right)).reshape(pairs)
+        log_length = solve_symmetric(normal, right).reshape(pairs)
         residual = (log_length[other] - log_length[one] - ratios.log_ratio) / sigma
         weight = sigma**-2.0 / (1.0 + (residual / width) ** 2) ** 2
     return log_length, connected_components(pairs, one, other)

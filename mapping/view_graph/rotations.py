@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
-from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
 
 from vladmap.mapping.arrays import Array, Indices
 from vladmap.mapping.graph import connected_components
+from vladmap.mapping.symmetric import solve_symmetric
 
 # The scale of the Geman-McClure weights shrinks from and to so many degrees.
 _WIDTHS_DEG = np.geomspace(20.0, 1.5, 12)
@@ -50,7 +50,7 @@ def average_rotations(
         right = np.zeros((images, 3))
         np.add.at(right, second, weight[:, None] * residual)
         np.add.at(right, first, -weight[:, None] * residual)
-        step = np.asarray(spsolve(normal, right)).reshape(images, 3)
+        step = solve_symmetric(normal, right).reshape(images, 3)
         result = result @ Rotation.from_rotvec(step).as_matrix()
     return result, component
 
