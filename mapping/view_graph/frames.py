@@ -23,7 +23,7 @@ _OFFSET = (8.0, 2.0)
 # Among high houses GPS is off by tens of metres, as long as a street lasts: offsets have long
 # tails, and so have their steps. Geman-McClure scales, in metres.
 _FAR_OFFSET_M = 10.0
-_JUMP_M = 3.0
+_JUMP_M = 6.0
 _TURN = (np.radians(3.0), np.radians(1.0))
 _LOG_SCALE = (0.3, 0.05)
 # The error of a baseline is this share of its length, and at least so many metres.
