@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -102,15 +102,28 @@ def fit_tables(
     pairs = matched_pairs(ids, views, keypoints, cameras)
     where = located(images, gps_sigma_m)
     graph = solve_pose_graph(where, pairs, least)
-    tables = graph_tables(ids, where, pairs, graph)
     rows = held_pairs(graph, pairs)
     if len(rows) == 0:
-        return Fitted(FITS.empty_table(), tables, 0)
+        return Fitted(FITS.empty_table(), graph_tables(ids, where, pairs, graph), 0)
     fit = fit_pairs(only(pairs, rows), np.nan_to_num(graph.rotation), np.nan_to_num(graph.position))
     probability = fit.probability(pairs.inliers[rows])
     known = agrees_with_drives(graph, pairs, where, rows[probability >= BELIEVED])[rows]
-    table = _table(images, pairs, rows, fit, probability)
-    return Fitted(table.filter(pa.array(known)), tables, int((~known).sum()))
+    table = _table(images, pairs, rows, fit, probability).filter(pa.array(known))
+    ends = np.concatenate([pairs.first[rows[~known]], pairs.second[rows[~known]]])
+    graph = without_sets(graph, np.unique(graph.component[ends]))
+    return Fitted(table, graph_tables(ids, where, pairs, graph), int((~known).sum()))
+
+
+def without_sets(graph: PoseGraph, names: Indices) -> PoseGraph:
+    """The graph without the poses of some of its sets of images, as if it had not solved them."""
+    gone = np.isin(graph.component, names)
+    return replace(
+        graph,
+        component=np.where(gone, -1, graph.component),
+        position=np.where(gone[:, None], np.nan, graph.position),
+        rotation=np.where(gone[:, None, None], np.nan, graph.rotation),
+        support=np.where(gone, 0, graph.support),
+    )
 
 
 def agrees_with_drives(

@@ -15,7 +15,7 @@ log = logging.getLogger("vladmap")
 
 MERGE = Step(
     "merge",
-    version=13,
+    version=14,
     unit="images",
     alone=True,
     settings=lambda options: {"gps_sigma_m": options.gps_sigma_m},

@@ -14,7 +14,7 @@ log = logging.getLogger("vladmap")
 
 FIT = Step(
     "fit",
-    version=3,
+    version=4,
     label="judge pairs",
     unit="pairs",
     internal=True,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from tests.mapping.view_graph.street import CAMERA, Street, street
+from vladmap.mapping.view_graph import table
 from vladmap.mapping.view_graph.fit import PairFit, fit_pairs
 from vladmap.mapping.view_graph.solve import solve_pose_graph
-from vladmap.mapping.view_graph.table import FITS, agrees_with_drives, fit_tables
+from vladmap.mapping.view_graph.table import FITS, Fitted, agrees_with_drives, fit_tables
 
 
 def fitted(there: Street, views: list, noise_m: float = 3.0) -> PairFit:
@@ -62,26 +64,31 @@ def test_a_wrong_decomposition_of_true_matches_is_a_true_pair() -> None:
     assert fit.share[40] > 0.9
 
 
+def rows_of(there: Street) -> pa.Table:
+    where = there.located()
+    return pa.table(
+        {
+            "image_id": there.ids,
+            "latitude": where.latitude,
+            "longitude": where.longitude,
+            "altitude": where.altitude,
+            "gps_accuracy_m": np.full(len(there.ids), 3.0),
+            "sequence_id": [f"drive {number}" for number in there.drive.tolist()],
+            "sequence_index": there.index,
+        }
+    )
+
+
 def test_pairs_of_photographs_without_a_pose_are_left_out_of_the_table() -> None:
     there = street(20)
     views = [
         view for view in there.views() if (view.image_id_a < "0018") == (view.image_id_b < "0018")
     ]
-    images = pa.table(
-        {
-            "image_id": there.ids,
-            "latitude": there.located().latitude,
-            "longitude": there.located().longitude,
-            "altitude": there.located().altitude,
-            "gps_accuracy_m": np.full(20, 3.0),
-            "sequence_id": ["a"] * 20,
-            "sequence_index": np.arange(20),
-        }
-    )
+    images = rows_of(there)
     cameras = dict.fromkeys(there.ids, CAMERA)
-    table = fit_tables(images, views, lambda each: there.pixels[int(each)], cameras, 5.0, 3).fits
-    assert table.schema.equals(FITS)
-    assert table.num_rows == sum(view.image_id_b < "0018" for view in views)
+    fits = fit_tables(images, views, lambda each: there.pixels[int(each)], cameras, 5.0, 3).fits
+    assert fits.schema.equals(FITS)
+    assert fits.num_rows == sum(view.image_id_b < "0018" for view in views)
     small = fit_tables(images, views, lambda each: there.pixels[int(each)], cameras, 5.0).fits
     assert small.num_rows == 0  # eighteen photographs are too few to judge by
 
@@ -100,3 +107,24 @@ def test_a_graph_that_refuses_pairs_of_photographs_in_a_row_does_not_judge() -> 
     far = np.flatnonzero(pairs.second - pairs.first > 3)
     assert agrees_with_drives(graph, pairs, where, np.setdiff1d(every, far)).all()
     assert agrees_with_drives(graph, pairs, where, np.setdiff1d(every, near[:2])).all()
+
+
+def test_nothing_of_a_graph_that_does_not_judge_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither fits nor loops nor poses: drives and loops would rest on it."""
+    there = street(30, drives=2)
+    cameras = dict.fromkeys(there.ids, CAMERA)
+
+    def found() -> Fitted:
+        views, images = there.views(), rows_of(there)
+        return fit_tables(images, views, lambda each: there.pixels[int(each)], cameras, 5.0, 3)
+
+    judged = found()
+    assert judged.contradicting == 0
+    assert min(judged.fits.num_rows, judged.graph.loops.num_rows, judged.graph.poses.num_rows) > 20
+    monkeypatch.setattr(
+        table, "agrees_with_drives", lambda graph, pairs, *_: np.zeros(len(pairs), bool)
+    )
+    refused = found()
+    assert refused.contradicting == judged.fits.num_rows
+    tables = (refused.fits, refused.graph.loops, refused.graph.poses)
+    assert [each.num_rows for each in tables] == [0, 0, 0]
