@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from vladmap.atlas import layout, storage
+from vladmap.atlas.judged_views import judged_views
 from vladmap.atlas.store import AtlasStore
 from vladmap.exports.base import Exporter, Outcome, Settings, model_facts, new_folder
 from vladmap.exports.models import read_model
@@ -153,15 +154,10 @@ def _image_ids(atlas: AtlasStore, model: int, names: list[str]) -> list[str]:
 def _trusted_pairs(atlas: AtlasStore, ids: list[str]) -> tuple[Indices, Indices, Array]:
     """Rows of the images of trusted pairs, and their relative poses (m, 7) b_from_a."""
     known = pa.array(ids, pa.string())
+    ledger = sorted(atlas.ledger(layout.VERIFY_LEDGER).items())
+    paths = (atlas.path(entry.file.path) for _, entry in ledger)
     parts = []
-    for _, entry in sorted(atlas.ledger(layout.VERIFY_LEDGER).items()):
-        place = atlas.path(entry.file.path)
-        judged = "verdict" in storage.read_schema(place).names
-        if not judged or storage.read_table(place, ["verdict"])["verdict"].null_count == (
-            entry.file.rows
-        ):
-            continue
-        table = storage.read_table(place, ["image_id_a", "image_id_b", "verdict", *_POSE])
+    for table in judged_views(paths, ["image_id_a", "image_id_b", "verdict", *_POSE]):
         inside = pc.and_(pc.equal(table["verdict"], VERDICTS[KEPT]), pc.is_valid(table["qw"]))
         for end in "ab":
             inside = pc.and_(inside, pc.is_in(table[f"image_id_{end}"], known))

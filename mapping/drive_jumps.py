@@ -7,6 +7,7 @@ pairs that did it are held by the map; what contradicts them is the way from the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -38,14 +39,23 @@ def beyond_jumps(
     a stretch that is off. The largest set of pieces is believed.
     """
     beyond = np.zeros(len(centres), bool)
-    for drive in np.unique(sequence[sequence >= 0]):
-        members = np.flatnonzero(sequence == drive)
-        members = members[np.argsort(index[members], kind="stable")]
+    order = np.lexsort((index, sequence))
+    order = order[sequence[order] >= 0]
+    place = np.full(len(centres), -1)
+    place[order] = np.arange(len(order))
+    # Pairs of one drive, by drives, as places in the order of all.
+    pairs = place[held[:, sequence[held[0]] == sequence[held[1]]]]
+    pairs = pairs[:, (pairs >= 0).all(axis=0)]
+    pairs = pairs[:, np.argsort(pairs[0], kind="stable")]
+    starts = np.flatnonzero(np.diff(sequence[order], prepend=-1))
+    for begin, end in pairwise([*starts.tolist(), len(order)]):
+        members = order[begin:end]
         if len(members) >= _LEAST_PHOTOGRAPHS:
-            row = np.full(len(centres), -1)
-            row[members] = np.arange(len(members))
-            own = row[held][:, (row[held] >= 0).all(axis=0)]
-            one = _Drive(centres[members], index[members], gps[members], sigma[members], own)
+            first, last = np.searchsorted(pairs[0], (begin, end))
+            one = _Drive(
+                centres[members], index[members], gps[members], sigma[members],
+                pairs[:, first:last] - begin,
+            )  # fmt: skip
             beyond[members] = ~one.believed()
     return beyond
 

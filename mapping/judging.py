@@ -205,7 +205,7 @@ def judge_by_fits(
     `image_ids` (n,) are those of the rows of `pairs`; `fits` are rows of view_graph.table.FITS.
     Pairs that are not among them keep their verdict.
     """
-    row = _rows_of(pairs, image_ids, fits)
+    row = rows_among(pairs, image_ids, fits)
     probability, share = (fits[name].to_numpy()[row >= 0] for name in ("probability", "fit_share"))
     doubtful = np.where(share >= _FIT_SHARE, DEPTH, MISFIT)
     verdict = judgement.verdict.copy()
@@ -225,7 +225,7 @@ def judge_by_loops(
     `loops` are rows of view_graph.graph_tables.LOOP_FITS; `image_ids` and `fits` as in
     judge_by_fits. A pair that the fits give no probability is not believed in doubt.
     """
-    row = _rows_of(pairs, image_ids, loops)
+    row = rows_among(pairs, image_ids, loops)
     agreeing, largest, chosen, sigmas = (
         np.asarray(loops[name].to_numpy(), np.float64)
         for name in ("agreeing", "largest", "in_largest", "odometry_sigmas")
@@ -234,7 +234,7 @@ def judge_by_loops(
     doubtful = row[(row >= 0) & (outvoted | (sigmas > _ODOMETRY_SIGMAS))]
     probability = np.zeros(len(pairs.first))
     if fits is not None:
-        at = _rows_of(pairs, image_ids, fits)
+        at = rows_among(pairs, image_ids, fits)
         probability[at[at >= 0]] = fits["probability"].to_numpy()[at >= 0]
     wrong = doubtful[probability[doubtful] < _BELIEVED_IN_DOUBT]
     verdict = judgement.verdict.copy()
@@ -242,8 +242,11 @@ def judge_by_loops(
     return replace(judgement, verdict=verdict)
 
 
-def _rows_of(pairs: Pairs, image_ids: pa.Array, table: pa.Table) -> Indices:
-    """The row in `pairs` of each row of a table of pairs, -1 for none."""
+def rows_among(pairs: Pairs, image_ids: pa.Array, table: pa.Table) -> Indices:
+    """The row in `pairs` of each row of a table of pairs, -1 for none.
+
+    `image_ids` (n,) are those of the rows of `pairs`.
+    """
     ends = [
         np.asarray(
             pc.fill_null(pc.index_in(table[f"image_id_{end}"].combine_chunks(), image_ids), -1),

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from vladmap.mapping.arrays import Array, Indices
 from vladmap.mapping.judged_pairs import JudgedPairs
 from vladmap.mapping.judging import KEPT
-from vladmap.mapping.verdicts import judgements, rows_in
+from vladmap.mapping.verdicts import judgements, known_values, rows_in
 from vladmap.mapping.view_graph.odometry import are_loops
 from vladmap.schemas.loop_tables import DRIVES, LOOPS
 
@@ -17,7 +17,6 @@ IMAGE_COLUMNS = ["image_id", "sequence_id", "sequence_index", "captured_at"]
 """Columns of IMAGES that these tables need."""
 
 _LOOP_FITS = ("agreeing", "in_largest", "largest", "odometry_sigmas")
-_DECIMALS = 3
 
 
 def loops_table(
@@ -48,9 +47,9 @@ def loops_table(
     piece, travelled = _along(judged, graph_poses)
     gap = np.where(piece[first] == piece[second], travelled[first] - travelled[second], np.nan)
     gap[piece[first] < 0] = np.nan
-    columns["gap_m"] = _known(np.abs(gap))
+    columns["gap_m"] = known_values(np.abs(gap))
     seconds = _seconds(images)
-    columns["gap_s"] = _known(np.abs(seconds[first] - seconds[second]))
+    columns["gap_s"] = known_values(np.abs(seconds[first] - seconds[second]))
     at = rows_in(judged, loop_fits)[rows]
     known = pa.array(np.maximum(at, 0), mask=at < 0)
     columns |= {name: loop_fits[name].combine_chunks().take(known) for name in _LOOP_FITS}
@@ -71,8 +70,8 @@ def drives_table(images: pa.Table, graph_poses: pa.Table) -> pa.Table:
     """
     held = images.filter(pc.is_valid(images["sequence_id"])).join(graph_poses, "image_id")
     held = held.sort_by([("sequence_id", "ascending"), ("sequence_index", "ascending")])
-    names, drive, count = np.unique(
-        np.asarray(held["sequence_id"].to_numpy(), str), return_inverse=True, return_counts=True
+    names, start, count = np.unique(
+        np.asarray(held["sequence_id"].to_numpy(), str), return_index=True, return_counts=True
     )
     piece = np.asarray(pc.fill_null(held["piece"], -1).to_numpy(), np.int64)
     chained = np.zeros(len(names), np.int64)
@@ -81,8 +80,8 @@ def drives_table(images: pa.Table, graph_poses: pa.Table) -> pa.Table:
     place = _columns(held, "x", "y", "z")
     alone = _columns(held, "odometry_x", "odometry_y", "odometry_z")
     way = _columns(held, "travelled_m")[:, 0]
-    for number in range(len(names)):
-        mine = np.flatnonzero((drive == number) & (piece >= 0))
+    for number, (begin, size) in enumerate(zip(start.tolist(), count.tolist(), strict=True)):
+        mine = begin + np.flatnonzero(piece[begin : begin + size] >= 0)
         if len(mine) == 0:
             continue
         pieces, sizes = np.unique(piece[mine], return_counts=True)
@@ -94,7 +93,8 @@ def drives_table(images: pa.Table, graph_poses: pa.Table) -> pa.Table:
     length, drift = figures.T
     share = drift / np.where(length > 0, length, np.nan)
     columns = [
-        names.tolist(), count, chained, _known(length), _known(drift), _known(share), metric,
+        names.tolist(), count, chained,
+        *map(known_values, (length, drift, share)), metric,
     ]  # fmt: skip
     arrays = [
         column.cast(field.type) if isinstance(column, pa.Array) else pa.array(column, field.type)
@@ -123,7 +123,3 @@ def _seconds(images: pa.Table) -> Array:
 def _columns(table: pa.Table, *names: str) -> Array:
     values = [np.asarray(pc.cast(table[name], pa.float64()).to_numpy()) for name in names]
     return np.stack(values, axis=1) if table.num_rows else np.zeros((0, len(names)))
-
-
-def _known(values: Array) -> pa.Array:
-    return pa.array(np.round(values, _DECIMALS), pa.float64(), from_pandas=True)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vladmap.mapping.arrays import Array, Bools, Indices
+from vladmap.mapping.groups import group_medians
 from vladmap.mapping.judging import KEPT, VERDICTS
 from vladmap.mapping.tile_arrays import TileArrays
 
@@ -115,8 +116,8 @@ def _of_table(
         second,
         np.bincount(total, minlength=len(first)) - apart,
         apart,
-        _medians(pair, gaps, apart),
-        _medians(pair, depths, apart),
+        group_medians(gaps, pair, len(first)),
+        group_medians(depths, pair, len(first)),
     )
 
 
@@ -128,13 +129,3 @@ def _points(lookup: tuple[Indices, Indices, int], row: Indices, keypoint: Indice
     wanted = np.where(keypoint < width, row * width + keypoint, -1)
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[at] == wanted, point[at], -1)
-
-
-def _medians(group: Indices, values: Array, counts: Indices) -> Array:
-    """Return the (lower) median of the values of each group, NaN for an empty one."""
-    ordered = values[np.lexsort((values, group))]
-    start = np.cumsum(counts) - counts
-    medians = np.full(len(counts), np.nan)
-    filled = counts > 0
-    medians[filled] = ordered[(start + (counts - 1) // 2)[filled]]
-    return medians

@@ -7,7 +7,7 @@ joins photographs across a jump in time or space, or of two models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import networkx as nx
@@ -19,6 +19,7 @@ from vladmap.geodesy.wgs84 import geodetic_to_enu
 from vladmap.mapping.arrays import Array, Bools, Indices
 from vladmap.mapping.check import rotations
 from vladmap.mapping.gps import choose_origin
+from vladmap.mapping.groups import group_medians
 
 POSE_COLUMNS = [
     "image_id", "name", "uri", "model", "latitude", "longitude", "altitude",
@@ -47,7 +48,7 @@ class RoadGraph:
     `table` has POSE_COLUMNS and IMAGE_COLUMNS of each; `enu` (n, 3) are their places in metres
     east, north and up of `origin`. Ways join `first` and `second` (m,); `crossing` (m,) says of
     which a trusted pair is the reason, and not a drive. `without_place` and `doubtful` count the
-    poses that are left out, `row_of` gives each image_id its row.
+    poses that are left out.
     """
 
     table: pa.Table
@@ -58,7 +59,11 @@ class RoadGraph:
     crossing: Bools
     without_place: int = 0
     doubtful: int = 0
-    row_of: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """The row of each image_id."""
+        return {image: row for row, image in enumerate(self.table["image_id"].to_pylist())}
 
     @cached_property
     def error(self) -> Array:
@@ -84,8 +89,8 @@ class RoadGraph:
         length += np.where(self.crossing, _CHANGE_M, 0.0)
         cost = length * (self.error[self.first] + self.error[self.second]) / 2
         graph.add_edges_from(
-            (a, b, {"length": metres, "cost": square})
-            for a, b, metres, square in zip(
+            (a, b, {"length": metres, "cost": each})
+            for a, b, metres, each in zip(
                 self.first.tolist(), self.second.tolist(), length.tolist(), cost.tolist(),
                 strict=True,
             )
@@ -132,7 +137,6 @@ def road_graph(poses: pa.Table, images: pa.Table, pairs: pa.Table) -> RoadGraph:
         crossing,
         poses.num_rows - placed.num_rows,
         placed.num_rows - usable.num_rows,
-        {image: row for row, image in enumerate(table["image_id"].to_pylist())},
     )
 
 
@@ -149,10 +153,9 @@ def _along_drives(table: pa.Table, enu: Array) -> Indices:
     same = (drive[before] == drive[after]) & (model[before] == model[after])
     before, after = before[same], after[same]
     step = np.linalg.norm(enu[after] - enu[before], axis=1)
-    limit = np.full(len(step), _STEP_M[0])
-    for each in np.unique(drive[before]):
-        members = drive[before] == each
-        limit[members] = np.clip(_USUAL_STEPS * np.median(step[members]), *_STEP_M)
+    of_drive = drive[before]
+    usual = group_medians(step, of_drive, int(drive.max(initial=-1)) + 1)
+    limit = np.clip(_USUAL_STEPS * usual[of_drive], *_STEP_M)
     pause = np.nan_to_num(seconds[after] - seconds[before])
     joined = (step <= limit) & ((np.abs(pause) <= _PAUSE_S) | (step <= _SAME_PLACE_M))
     return np.stack([before[joined], after[joined]])

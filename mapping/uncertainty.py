@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import splu
 
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping.arrays import Array, Indices
 from vladmap.mapping.colmap import SEED
+from vladmap.mapping.symmetric import solve_symmetric
 from vladmap.mapping.tile_arrays import TileArrays
 
 # Of so many draws the standard deviation of a position has an error of 4 %.
@@ -204,13 +204,7 @@ def _reduced(
 def _solved(matrix: sparse.csr_array, right: Array) -> Array:
     """Return the solutions of the normal equations, (6 n, s)."""
     damping = sparse.diags_array(_DAMPING * matrix.diagonal() + 1e-12)
-    factor = splu(
-        (matrix + damping).tocsc(),
-        permc_spec="MMD_AT_PLUS_A",
-        diag_pivot_thresh=0.0,
-        options={"SymmetricMode": True},
-    )
-    return np.asarray(factor.solve(right), np.float64)
+    return solve_symmetric((matrix + damping).tocsc(), right)
 
 
 def _inverse(by_place: Array, weight: Array, point: Indices, points: int) -> sparse.csr_array:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vladmap.mapping.arrays import Array, Indices
 from vladmap.mapping.judged_pairs import JudgedPairs
-from vladmap.mapping.judging import VERDICTS
-from vladmap.mapping.pair_graph import PairGraph
+from vladmap.mapping.judging import VERDICTS, rows_among
 from vladmap.mapping.two_view import inlier_counts
 from vladmap.schemas.tables import JUDGEMENT, TWO_VIEWS
 
@@ -25,11 +23,7 @@ def rows_in(judged: JudgedPairs, table: pa.Table | None) -> Indices:
     if table is None or table.num_rows == 0:
         return row
     ids = pa.array(judged.image_ids, pa.string())
-    ends = (
-        np.asarray(pc.fill_null(pc.index_in(table[f"image_id_{end}"], ids), -1), np.int64)
-        for end in "ab"
-    )
-    at = PairGraph(len(ids), judged.pairs).find(*ends)
+    at = rows_among(judged.pairs, ids, table)
     row[at[at >= 0]] = np.flatnonzero(at >= 0)
     return row
 
@@ -49,7 +43,7 @@ def judgements(judged: JudgedPairs, fits: pa.Table | None) -> pa.Table:
         columns = {name: fits[name].combine_chunks().take(taken) for name in _FROM_FITS}
         distance[held] = fits["distance_m"].to_numpy()[row[held]]
     columns["verdict"] = np.asarray(VERDICTS, object)[judged.judgement.verdict].tolist()
-    columns["distance_m"] = _known(distance)
+    columns["distance_m"] = known_values(distance)
     empty = pa.nulls(len(row))
     arrays = [
         pa.array(column, field.type) if isinstance(column, list) else column.cast(field.type)
@@ -71,5 +65,6 @@ def with_judgements(two_views: pa.Table, mine: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=TWO_VIEWS)
 
 
-def _known(values: Array) -> pa.Array:
+def known_values(values: Array) -> pa.Array:
+    """Return numbers (k,) to three decimals, null where they are NaN."""
     return pa.array(np.round(values, 3), pa.float64(), from_pandas=True)

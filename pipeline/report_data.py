@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vladmap.atlas import layout, storage
+from vladmap.atlas.judged_views import judged_views
 from vladmap.atlas.store import AtlasStore
 from vladmap.mapping.georegister import centres_and_rotations
 from vladmap.mapping.tile_model import read_model
@@ -135,13 +136,11 @@ def _two_views(run: Run) -> pa.Table:
 def _judged(run: Run) -> pa.Table:
     """The judged pairs; none where an older version verified them and nobody judged them since."""
     parts = [JUDGED_PAIRS.empty_table()]
-    for path in paths_of(run, VERIFY):
-        place = run.atlas.path(path)
-        if "verdict" in storage.read_schema(place).names:
-            table = storage.read_table(place, JUDGED_PAIRS.names)
-            counts = pc.list_value_length(table["inliers"]).cast(pa.int32())
-            table = table.set_column(2, "inliers", counts)
-            parts.append(table.filter(pc.is_valid(table["verdict"])).cast(JUDGED_PAIRS))
+    paths = (run.atlas.path(path) for path in paths_of(run, VERIFY))
+    for table in judged_views(paths, JUDGED_PAIRS.names):
+        counts = pc.list_value_length(table["inliers"]).cast(pa.int32())
+        counted = table.set_column(table.column_names.index("inliers"), "inliers", counts)
+        parts.append(counted.filter(pc.is_valid(counted["verdict"])).cast(JUDGED_PAIRS))
     return pa.concat_tables(parts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vladmap.atlas import storage
+from vladmap.atlas.judged_views import judged_views
 from vladmap.mapping.road_graph import IMAGE_COLUMNS, PAIR_COLUMNS, POSE_COLUMNS, road_graph
 from vladmap.mapping.routes import WORDS, Place, farthest_apart, find_route
 from vladmap.pipeline.ledgers import paths_of
@@ -51,7 +51,6 @@ def route_example(run: Run, images: pa.Table, poses: pa.Table) -> RouteExample |
 def _pairs(run: Run) -> pa.Table:
     """The verdicts on pairs, of the shards that have been judged."""
     schema = pa.schema([tables.TWO_VIEWS.field(name) for name in PAIR_COLUMNS])
-    paths = [run.atlas.path(path) for path in paths_of(run, VERIFY)]
-    judged = [path for path in paths if "verdict" in storage.read_schema(path).names]
-    parts = [storage.read_table(path, PAIR_COLUMNS).cast(schema) for path in judged]
+    paths = (run.atlas.path(path) for path in paths_of(run, VERIFY))
+    parts = (table.cast(schema) for table in judged_views(paths, PAIR_COLUMNS))
     return pa.concat_tables([schema.empty_table(), *parts])

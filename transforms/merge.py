@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry, read_input
+from vladmap.atlas.judged_views import judged_views
 from vladmap.atlas.reading import How, ThreadReader, in_order
 from vladmap.atlas.task_inputs import read_tables
 from vladmap.atlas.unregistered import read_unregistered
@@ -117,11 +118,9 @@ class _Merge(beam.DoFn):
         ]
 
     def _judged(self, task: Task) -> Iterator[pa.Table]:
-        """Pairs with their verdicts, shard by shard; an older version wrote shards without."""
-        for path in task.paths(layout.TWO_VIEWS):
-            at = storage.join(self._root, path)
-            if "verdict" in storage.read_schema(at).names:
-                yield storage.read_table(at, VIEW_COLUMNS)
+        """Pairs with their verdicts, shard by shard."""
+        paths = (storage.join(self._root, path) for path in task.paths(layout.TWO_VIEWS))
+        return judged_views(paths, VIEW_COLUMNS)
 
     def _images(self, task: Task) -> dict[str, dict[str, Any]]:
         tables = read_tables(self._root, task, layout.IMAGES, IMAGE_COLUMNS)

@@ -10,6 +10,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from vladmap.mapping.arrays import Array, Bools, Indices
 from vladmap.mapping.graph import connected_components
+from vladmap.mapping.groups import group_medians
 from vladmap.mapping.view_graph.pairs import MatchedPairs
 from vladmap.mapping.view_graph.solve import Located, PoseGraph
 
@@ -60,13 +61,11 @@ def pair_poses(pairs: MatchedPairs, graph: PoseGraph) -> Array:
     pose = np.tile(np.eye(4), (len(pairs), 1, 1))
     apart = np.linalg.norm(graph.position[pairs.second] - graph.position[pairs.first], axis=1)
     ratio = np.log(np.maximum(apart, 1e-6)) - graph.log_length
-    scale = np.full(len(pairs), np.nan)
-    for unit in np.unique(graph.unit[pairs.posed]).tolist():
-        mine = np.flatnonzero((graph.unit == unit) & np.isfinite(ratio))
-        # A pair alone has no length of its own: it would have that of the graph.
-        if len(mine) > 1:
-            scale[mine] = float(np.median(ratio[mine]))
-    length = np.exp(graph.log_length + scale)
+    known, units = np.isfinite(ratio), int(graph.unit.max(initial=-1)) + 1
+    scale = group_medians(ratio[known], graph.unit[known], units)
+    # A pair alone has no length of its own: it would have that of the graph.
+    scale[np.bincount(graph.unit[known], minlength=units) < 2] = np.nan
+    length = np.exp(graph.log_length + scale[graph.unit])
     pose[:, :3, :3] = pairs.rotation
     pose[:, :3, 3] = pairs.direction * length[:, None]
     pose[~np.isfinite(pose).all(axis=(1, 2))] = np.nan
@@ -86,19 +85,20 @@ def drive_odometry(images: Located, pairs: MatchedPairs, pose: Array) -> Odometr
     link = np.flatnonzero(link & (gap <= _LINK) & np.isfinite(pose[:, 0, 0]))
     cost = gap[link] + 1.0 / (1.0 + pairs.inliers[link])
     tree = minimum_spanning_tree(coo_matrix((cost, (first[link], second[link])), (count, count)))
-    tree = (tree + tree.T).tocsr()
     component = connected_components(count, first[link], second[link])
-    parent = np.arange(count)
     order = np.lexsort((images.index, component))
     roots = order[np.unique(component[order], return_index=True)[1]]
-    alone = np.bincount(component, minlength=count)[component[roots]] < 2
-    for root in roots[~alone].tolist():
-        reached, before = breadth_first_order(tree, root, directed=False)
-        parent[reached[1:]] = before[reached[1:]]
+    # One more node, from which all trees are reached at once.
+    ends = np.concatenate([tree.nonzero(), [np.full(len(roots), count), roots]], axis=1)
+    whole = coo_matrix((np.ones(ends.shape[1]), ends), (count + 1, count + 1))
+    _, before = breadth_first_order(whole.tocsr(), count, directed=False)
+    parent = before[:count].astype(np.int64)
+    parent[roots] = roots
     chained = _chained(parent, first[link], second[link], pose[link])
-    piece = np.full(count, -1, np.int64)
-    for root in roots[~alone].tolist():
-        piece[component == component[root]] = root
+    root_of = np.zeros(count, np.int64)
+    root_of[component[roots]] = roots
+    alone = np.bincount(component, minlength=count)[component] < 2
+    piece = np.where(alone, -1, root_of[component])
     result = Odometry(piece, chained, np.zeros(count))
     return Odometry(piece, chained, _travelled(result, images.index))
 

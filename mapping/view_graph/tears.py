@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vladmap.mapping.arrays import Array, Indices
+from vladmap.mapping.groups import group_medians
 from vladmap.mapping.view_graph.frames import Baselines, Frames
 
 # Pairs of photographs so many places apart at most say where exactly a drive is torn.
@@ -39,23 +40,13 @@ def tear_shifts(
     # One row for each pair and each gap that it spans.
     pair = np.repeat(np.arange(len(near)), span)
     gap = begin[pair] + np.arange(len(pair)) - np.repeat(np.cumsum(span) - span, span)
-    tear = np.stack([_medians(missing[pair, axis], gap, len(order)) for axis in range(3)], axis=1)
-    usual = _medians(sigma[pair], gap, len(order))
+    values = [*missing[pair].T, sigma[pair]]
+    *tear, usual = (group_medians(each, gap, len(order)) for each in values)
     count = np.bincount(gap, minlength=len(order))
-    torn = (count >= _LEAST_PAIRS) & (np.linalg.norm(tear, axis=1) > _SIGMAS * usual)
+    torn = (count >= _LEAST_PAIRS) & (np.linalg.norm(tear, axis=0) > _SIGMAS * usual)
     shift = np.zeros((len(order), 3))
-    shift[1:] = np.cumsum(np.where(torn[:, None], tear, 0.0), axis=0)[:-1]
+    shift[1:] = np.cumsum(np.where(torn[:, None], np.transpose(tear), 0.0), axis=0)[:-1]
     starts = np.flatnonzero(np.diff(sequence[order], prepend=-2))
     shift -= np.repeat(shift[starts], np.diff([*starts, len(order)]), axis=0)
     shift[sequence[order] < 0] = 0.0
     return shift[place]
-
-
-def _medians(values: Array, group: Indices, groups: int) -> Array:
-    """The median (groups,) of the values (k,) of each group, zero for an empty one."""
-    order = np.lexsort((values, group))
-    values, group = values[order], group[order]
-    present, start, count = np.unique(group, return_index=True, return_counts=True)
-    result = np.zeros(groups)
-    result[present] = (values[start + (count - 1) // 2] + values[start + count // 2]) / 2
-    return result

@@ -40,8 +40,9 @@ def test_matches_are_one_point_or_two_and_the_gap_is_their_median_distance() -> 
     found = pair_points(MAP, ROWS, [table])
     assert (found.first.tolist(), found.second.tolist()) == ([0], [1])
     assert (found.same.tolist(), found.apart.tolist()) == ([1], [2])
-    assert found.gap.tolist() == [2.0]  # the lower of 2 and 4
-    assert found.depth[0] == pytest.approx(np.hypot(6, 9))  # of point 3 from b
+    assert found.gap.tolist() == [3.0]  # between 2 and 4
+    # Of points 3 and 4 from b: 12 m across and 9 m ahead are 15 m.
+    assert found.depth[0] == pytest.approx((np.hypot(6, 9) + 15) / 2)
 
 
 def test_untrusted_unjudged_and_foreign_pairs_are_left_out() -> None:
