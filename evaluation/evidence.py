@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from vladmap.features.base import FeatureKind, LocalFeatures, Matcher
 from vladmap.features.names import NEAREST, RERANKING_BY_FEATURES, reranking_by
 from vladmap.features.registry import feature_kind, load_matcher
-from vladmap.mapping.two_view import fundamental_inliers
 from vladmap.models.memory import one_thread_a_call
 from vladmap.retrieval.names import BY_PATCHES
 from vladmap.retrieval.rerank import by_inliers, scores_of_each
@@ -70,6 +69,9 @@ class FeatureEvidence(Evidence[LocalFeatures]):
         self, query: LocalFeatures, candidates: Sequence[LocalFeatures]
     ) -> NDArray[np.float64]:
         """(C,): the inliers of each candidate, among the FEATURES_COMPARED strongest features."""
+        # Only whoever compares features needs pycolmap.
+        from vladmap.mapping.two_view import fundamental_inliers
+
         ours = self.kind.strongest(query, FEATURES_COMPARED)
 
         def inliers(candidate: LocalFeatures) -> int:
