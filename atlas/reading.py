@@ -61,7 +61,7 @@ class How:
 class Read:
     """Photographs that were asked for together, in order.
 
-    Their pixels may lie in memory that is used again once they are given back.
+    Their pixels or files may lie in memory that is used again once they are given back.
     """
 
     photos: list[Photo]
@@ -218,7 +218,7 @@ class ProcessReader(Reader):
         assert place is not None
         start = place * self._slot_bytes
         if isinstance(shape, InSlot):
-            data = self._memory[start : start + shape.size]
+            data = np.frombuffer(self._memory, np.uint8, shape.size, start)
             return Photo(row, encoded=replace(shape.encoded, data=data))
         count = int(np.prod(shape))
         pixels: NDArray[np.uint8] = np.frombuffer(self._memory, np.uint8, count, start)

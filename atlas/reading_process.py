@@ -50,7 +50,7 @@ def _put(photo: Photo, memory: mmap.mmap, place: int | None, slot_bytes: int) ->
         return photo.pixels.shape
     if photo.encoded is not None and len(photo.encoded.data) <= slot_bytes:
         data = photo.encoded.data
-        memory[start : start + len(data)] = data
+        memory[start : start + len(data)] = bytes(data)
         return InSlot(len(data), replace(photo.encoded, data=b""))
     return photo
 

@@ -71,7 +71,7 @@ class BatchDescriber:
                 batch = self._open[height, width] = Batch((height, width), self._added)
             place = batch.count
             if isinstance(picture, Encoded):
-                batch.encoded[place] = picture
+                batch.encoded[place] = picture.owned()
             else:
                 if batch.pixels is None:
                     batch.pixels = self._computer.host(height, width)

@@ -34,8 +34,12 @@ Item = TypeVar("Item")
 # On a CPU images are computed by twos, whatever the batch: small batches end together.
 _CPU_BATCH = 4
 
-# Batches that are copied to a GPU, computed or copied back; more wait until one of them is done.
-_ON_THE_WAY = 4
+# Threads that bring batches to a GPU: torchvision decodes for one of them at a time, and meanwhile
+# another readies its files or resizes what was decoded.
+_BRINGERS = 2
+
+# Batches that are brought to a GPU, computed or copied back; more wait until one of them is done.
+_ON_THE_WAY = _BRINGERS + 3
 
 
 class Description(NamedTuple):
@@ -91,9 +95,9 @@ class _Launched(NamedTuple):
 class Computer:
     """Computes batches in the order in which they come, some of them at a time.
 
-    On a CPU `lanes` threads compute a batch each. On a GPU one thread brings batches to the device,
-    one launches their computation and one waits for it: they stay, since each new thread pays a
-    second for cuDNN's plans. `patch_size` (in cells of the feature map) is that of the patch
+    On a CPU `lanes` threads compute a batch each. On a GPU some threads bring batches to the
+    device, one launches their computation and one waits for it: they stay, since each new thread
+    pays a second for cuDNN's plans. `patch_size` (in cells of the feature map) is that of the patch
     descriptors, 0 for none; they come from the same pass through the network. Files are decoded on
     the device by `decoder`. `gpu` is that of the model's device unless it is given.
     """
@@ -126,7 +130,7 @@ class Computer:
             if whole
             else None
         )
-        self._bringing = None if on_cpu else ThreadPoolExecutor(1, "bring")
+        self._bringing = None if on_cpu else ThreadPoolExecutor(_BRINGERS, "bring")
         self._computing = ThreadPoolExecutor(lanes if on_cpu else 1, "describe")
         self._waiting = None if on_cpu else ThreadPoolExecutor(1, "wait")
         self._room = threading.Semaphore(lanes + 1 if on_cpu else _ON_THE_WAY)
@@ -204,7 +208,7 @@ class Computer:
                 self._gpu.settle()
                 brought = self._brought(batch)
             if brought is None:
-                self._fits = batch.count - 1
+                self._fits = min(self._fits, batch.count - 1)
                 log.warning("describe: the GPU has no room for a batch: it goes in parts")
         self._computing.submit(self._guarded, batch, self._launch, brought or self._on_host(batch))
 

@@ -115,7 +115,7 @@ def decoded_stack(
 def decoded_by_cpu(picture: Encoded, size: tuple[int, int]) -> Tensor:
     """(H, W, 3) uint8, upright, at `size` (H, W). Raises PhotoError."""
     pixels = decode_rgb(
-        picture.data, max_pixels=picture.max_pixels, target=lambda *_: (size[1], size[0])
+        bytes(picture.data), max_pixels=picture.max_pixels, target=lambda *_: (size[1], size[0])
     )
     return torch.from_numpy(pixels)
 
@@ -188,7 +188,7 @@ def _parts(pictures: Sequence[Encoded]) -> Iterator[list[int]]:
 
 def _decoded(pictures: Sequence[Encoded], decoder: JpegDecoder) -> list[Tensor | None]:
     """Each picture in its stored orientation, None where the device cannot decode it."""
-    files = [torch.frombuffer(bytearray(picture.data), dtype=torch.uint8) for picture in pictures]
+    files = [torch.from_numpy(picture.owned().data) for picture in pictures]
     wanted = [(3, *picture.size[::-1]) for picture in pictures]
     return [
         image if image is not None and tuple(image.shape) == shape else None

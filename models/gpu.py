@@ -1,7 +1,7 @@
 """A GPU as what describes photographs uses it: pinned memory, streams, events and recordings.
 
-Copies and decoding run on a stream of their own, beside the computing of the images before; an
-event in one stream is what the other waits for. All of it is asked for in a few methods, so that
+Copies and decoding run on streams of their own, beside the computing of the images before; an
+event in one stream is what another waits for. All of it is asked for in a few methods, so that
 the order can be proved without a GPU, by one that is played.
 """
 
@@ -17,9 +17,48 @@ from torch import Tensor
 
 from vladmap.models.recorded import Function, Recorder, Replay
 
-# While one thread records, no other may wait for the whole device or give memory back to it: CUDA
-# would end the recording. Whoever decodes may have to, and so waits until it is made.
-_ALONE = threading.Lock()
+
+class _Recording:
+    """While one thread records, no other may wait for the whole device or give memory back to it:
+    CUDA would end the recording. Whoever decodes may have to: any number of threads do so at a
+    time, and none while one records.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._others = self._recorders = 0
+        self._recording = False
+
+    @contextmanager
+    def none(self) -> Iterator[None]:
+        """A block beside which nobody records; it waits for those that want to."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._recorders)
+            self._others += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._others -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """A block that records."""
+        with self._changed:
+            self._recorders += 1  # from here on no other block begins
+            self._changed.wait_for(lambda: not self._others and not self._recording)
+            self._recording = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._recorders -= 1
+                self._recording = False
+                self._changed.notify_all()
+
+
+_RECORDING = _Recording()  # one for all GPUs of the process, as CUDA's own rule is
 
 _FREE_AT_LEAST = 0.25
 """The share of the GPU's memory that must be free for a further recording, which keeps its own."""
@@ -35,11 +74,11 @@ class Event(Protocol):
 
 
 class Gpu:
-    """One thread brings images, one computes, any may wait for an event."""
+    """Some threads bring images, one computes, any may wait for an event."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._side = torch.cuda.Stream(device)
+        self._own = threading.local()
         self._pool = torch.cuda.graph_pool_handle()
 
     def host(self, shape: tuple[int, ...]) -> Tensor:
@@ -52,8 +91,10 @@ class Gpu:
 
     @contextmanager
     def bringing(self) -> Iterator[None]:
-        """A block whose copies and decoding run beside what is computed."""
-        with _ALONE, torch.cuda.stream(self._side):
+        """A block whose copies and decoding run beside what is computed and other threads bring."""
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(self._device)
+        with _RECORDING.none(), torch.cuda.stream(self._own.stream):
             yield
 
     def moved(self, pixels: Tensor) -> Tensor:
@@ -79,7 +120,7 @@ class Gpu:
 
     def settle(self) -> None:
         """Wait for all that is computed, and give memory back that nothing uses."""
-        with _ALONE:
+        with _RECORDING.none():
             torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
 
@@ -99,7 +140,7 @@ class Gpu:
             for _ in range(_WARM_UP):
                 function(place)
         computing.wait_stream(aside)
-        with _ALONE:
+        with _RECORDING.alone():
             torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
             free, whole = torch.cuda.mem_get_info(self._device)

@@ -37,12 +37,16 @@ class _Shard(Generic[Key]):
     key: Key
     missing: int
     photos: list[tuple[Row, Ticket | PhotoError]] = field(default_factory=list)
+    done: int = 0  # of the first photographs, which are not looked at again
 
     @property
     def ready(self) -> bool:
-        return not self.missing and all(
-            isinstance(found, PhotoError) or found.done() for _, found in self.photos
-        )
+        while self.done < len(self.photos):
+            found = self.photos[self.done][1]
+            if not (isinstance(found, PhotoError) or found.done()):
+                return False
+            self.done += 1
+        return not self.missing
 
     def described(self) -> list[Described]:
         return [

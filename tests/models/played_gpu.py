@@ -88,15 +88,15 @@ class PlayedGpu(Gpu):
         self.graphs = PlayedGraphs()
         self.settled = 0
         self.freed_early, self.read_early, self.changed_early = 0, 0, 0
-        self._streams = {"bring": _Stream(), "compute": _Stream()}
-        self._own = threading.local()
+        self._computing, self._bringing = _Stream(), dict[int, _Stream]()
+        self._streams = threading.local()
         self._in_use: set[int] = set()
         self._there: set[int] = set()
         self._unready: set[tuple[int, int]] = set()
 
     @property
     def _stream(self) -> _Stream:
-        return self._streams[getattr(self._own, "name", "compute")]
+        return getattr(self._streams, "current", self._computing)
 
     def host(self, shape: tuple[int, ...]) -> Tensor:
         memory, given = _memory(shape)
@@ -105,12 +105,13 @@ class PlayedGpu(Gpu):
 
     @contextmanager
     def bringing(self) -> Iterator[None]:
-        self.threads["bring"].add(threading.get_ident())
-        self._own.name = "bring"
+        thread = threading.get_ident()
+        self.threads["bring"].add(thread)
+        self._streams.current = self._bringing.setdefault(thread, _Stream())
         try:
             yield
         finally:
-            del self._own.name
+            del self._streams.current
 
     def moved(self, pixels: Tensor) -> Tensor:
         if len(pixels) > self.room:
@@ -120,7 +121,7 @@ class PlayedGpu(Gpu):
         # What the same stream does next finds it copied, as on a GPU.
         np.copyto(memory[0], source)
         extent = memory[0].ctypes.data, memory[0].nbytes
-        if self._stream is self._streams["bring"]:
+        if self._stream is not self._computing:
             self._unready.add(extent)
 
         def copied() -> None:
@@ -163,7 +164,7 @@ class PlayedGpu(Gpu):
 
     def settle(self) -> None:
         self.settled += 1
-        for stream in self._streams.values():
+        for stream in [self._computing, *self._bringing.values()]:
             stream.run(stream.asked)
 
     def recorder(self) -> Recorder | None:

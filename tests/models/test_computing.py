@@ -83,8 +83,10 @@ def test_bytes_are_the_cpus_and_threads_and_recordings_stay_whatever_the_shards(
     describer.close()
     assert gpu.graphs.recorded == [(BATCH, 240, 320, 3)]  # the other size has too few full batches
     assert gpu.graphs.replays > OFTEN
-    assert [len(each) for each in gpu.threads.values()] == [1, 1, 1]
-    assert len(set.union(*gpu.threads.values())) == 3
+    bring, compute, wait = (len(each) for each in gpu.threads.values())
+    assert bring <= 2
+    assert (compute, wait) == (1, 1)
+    assert len(set.union(*gpu.threads.values())) == bring + 2
 
 
 def test_patches_are_the_cpus(network: AggregatedModel, gpu: PlayedGpu) -> None:
