@@ -183,8 +183,8 @@ def temporary_name(path: str) -> str:
     return os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
 
 
-def write_atomic(path: str, data: bytes) -> None:
-    """Write a whole file so that it exists either completely or not at all.
+def write_atomic(path: str, data: bytes) -> str:
+    """Write a whole file so that it exists either completely or not at all; returns its digest.
 
     Raises OSError if it cannot be written, or if reading it back gives other bytes.
     """
@@ -200,8 +200,10 @@ def write_atomic(path: str, data: bytes) -> None:
     except BaseException:
         delete(temporary)
         raise
-    if digest(read_bytes(path)) != digest(data):
+    written = digest(data)
+    if digest(read_bytes(path)) != written:
         raise OSError(f"{path}: what was read back is not what was written")
+    return written
 
 
 @contextlib.contextmanager
@@ -369,8 +371,7 @@ def _parquet(path: str) -> Iterator[pq.ParquetFile]:
 
 def commit_file(root: str, path: str, data: bytes, rows: int) -> FileRef:
     """Write one file of an atlas; returns its path, size and digest for the ledger."""
-    write_atomic(join(root, path), data)
-    return FileRef(path, rows, len(data), digest(data))
+    return FileRef(path, rows, len(data), write_atomic(join(root, path), data))
 
 
 def commit_table(root: str, path: str, table: pa.Table) -> FileRef:

@@ -45,8 +45,9 @@ from vladmap.transforms.shard_stream import Described, ShardStream
 
 STAGE = "describe"
 
-# Shards that are described and not yet written, at most: their patches are in memory.
-_SHARDS_HELD = 2
+# Threads that write shards where processes read: patches of a shard take a second to be compressed,
+# written and read back, a GPU makes them in a fraction of it.
+_MOST_WRITERS = 8
 _FILE_SLOT = 1 << 22  # bytes; a file that is larger comes another way
 
 
@@ -114,7 +115,7 @@ class _Worker:
                     self.describer.close()
                     raise
                 # Files are written while the next images are described.
-                self.commits = ThreadPoolExecutor(1, "commit")
+                self.commits = ThreadPoolExecutor(self.writers, "commit")
             self._users += 1  # last: where it fails, the next setup begins anew
 
     def leave(self) -> None:
@@ -142,6 +143,11 @@ class _Worker:
     def _as_files(self) -> bool:
         """Whether JPEGs are decoded by a GPU: only networks run on one."""
         return self.settings.decode_on_device and isinstance(self.model, AggregatedModel)
+
+    @property
+    def writers(self) -> int:
+        """Shards that are written at a time."""
+        return min(_MOST_WRITERS, max(1, self.settings.processes // 2))
 
     def _ahead(self) -> int:
         """Photographs that are read before they are wanted: a batch, and one for each who reads."""
@@ -214,8 +220,10 @@ class _Describe(beam.DoFn):
         self._worker.leave()
 
     def _commit(self, task: Task, described: list[Described]) -> None:
-        if len(self._committing) >= _SHARDS_HELD:
-            self._committing[-_SHARDS_HELD].exception()  # waits for it; raised where it is taken
+        # One more than are written: what is described and not yet written is in memory.
+        held = self._worker.writers + 1
+        if len(self._committing) >= held:
+            self._committing[-held].exception()  # waits for it; raised where it is taken
         self._committing.append(
             self._worker.commits.submit(
                 commit_described,
