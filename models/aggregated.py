@@ -79,7 +79,7 @@ class AggregatedModel(DescriptorModel):
         descriptors = np.empty((len(images), self.spec.dimension), np.float32)
         for positions, pixels in self._batches(images):
             moved = self._features.moved(pixels)
-            descriptors[positions] = self._outputs(moved, ())[0].cpu().numpy()
+            descriptors[positions] = self._outputs(moved, ())[0].cpu().numpy()[: len(pixels)]
         return descriptors
 
     def describe_patches(self, images: Sequence[Pixels]) -> Patches:
@@ -105,9 +105,9 @@ class AggregatedModel(DescriptorModel):
             cells.add(cell)
             if len(cells) > 1:
                 raise ValueError("patch descriptors need images of one size: group them by size")
-            descriptors[positions] = pooled.cpu().numpy()
+            descriptors[positions] = pooled.cpu().numpy()[: len(pixels)]
             for rows, part in zip(patch_rows, patches, strict=True):
-                rows.append(part.cpu().numpy())
+                rows.append(part.cpu().numpy()[: len(pixels)])
         if not cells:
             raise ValueError("there are no images to describe patches of")
         centres = self._centres(cells.pop(), sizes)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from vladmap.models.backbones.view import Resampling
 from vladmap.models.base import Floats, Pixels, batches, digest, resize
 from vladmap.models.kinds import PRECISION_NAMES
+from vladmap.models.recorded import filled
 from vladmap.schemas.rejects import UserError
 from vladmap.weights.devices import convolutions, torch_device
 from vladmap.weights.preprocessing import InputSize, Preprocessing, Size
@@ -96,7 +97,7 @@ class ConvolutionalFeatures:
     def maps(self, pixels: Pixels) -> Tensor:
         """(B, H, W, 3) uint8 at the input size -> (B, D, h, w) float32 on the device."""
         with convolutions():
-            return self.outputs(self.moved(pixels))[0]
+            return self.outputs(self.moved(pixels))[0][: len(pixels)]
 
     def outputs(self, stack: Tensor) -> tuple[Tensor, ...]:
         """(maps,), or (maps, class tokens (B, D)) where the network has a class token.
@@ -113,7 +114,8 @@ class ConvolutionalFeatures:
         )
 
     def moved(self, pixels: Pixels) -> Tensor:
-        """`pixels` on the device; a GPU copies pinned memory while it computes for others."""
+        """`pixels` on the device, on a GPU `filled`; it copies pinned memory while it computes for
+        others."""
         stack = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
         if self._copies is None:
             return stack
@@ -122,7 +124,7 @@ class ConvolutionalFeatures:
         computing = torch.accelerator.current_stream(self.device)
         computing.wait_stream(self._copies)
         moved.record_stream(computing)
-        return moved
+        return filled(moved, self.batch_size)
 
     def extract(self, images: Sequence[Pixels]) -> list[Floats]:
         extracted: list[Floats] = [np.empty((0, self.dimension), np.float32)] * len(images)

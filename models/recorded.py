@@ -30,17 +30,39 @@ MOST = 16
 """Sizes that are recorded at most: each keeps its input and its output on the device."""
 
 
+_FEWEST = 4
+
+
+def filled(stack: Tensor, most: int) -> Tensor:
+    """A stack with black images after its own: 4, 16, 64 and so on, but at most `most`.
+
+    cuDNN makes plans anew for each number of images of a size, a second for a network: longer than
+    a GPU takes for the black ones.
+    """
+    count = _FEWEST
+    while count < len(stack):
+        count *= 4
+    count = max(len(stack), min(count, most))
+    if count == len(stack):
+        return stack
+    whole = stack.new_zeros(count, *stack.shape[1:])
+    whole[: len(stack)].copy_(stack)
+    return whole
+
+
 class OftenRecorded:
     """`function`, recorded for the first sizes of which stacks of `batch_size` come often.
 
     Stacks of recorded sizes that are not full fill the input's first places; what the others give
-    is left out. All other stacks go through `function` itself, and all do where there is no
-    `recorder`. Once a size cannot be recorded, for want of memory or by an operation that does not
-    allow it, no other is tried. One thread at a time: recordings share their memory.
+    is left out. All other stacks go through `function` itself, `filled`, and all do as they are
+    where there is no `recorder`. Once a size cannot be recorded, for want of memory or by an
+    operation that does not allow it, no other is tried. One thread at a time: recordings share
+    their memory.
     """
 
     def __init__(self, function: Function, batch_size: int, recorder: Recorder | None) -> None:
         self._function, self._batch_size, self._recorder = function, batch_size, recorder
+        self._on_gpu = recorder is not None
         self._full: Counter[tuple[int, ...]] = Counter()
         self._recorded: dict[tuple[int, ...], tuple[Tensor, Replay]] = {}
 
@@ -53,8 +75,10 @@ class OftenRecorded:
             if room and self._full[size] > OFTEN:
                 self._record(self._recorder, stack)
         held = self._recorded.get(size)
-        if held is None or len(stack) > self._batch_size:
+        if not self._on_gpu or len(stack) > self._batch_size:
             return self._function(stack)
+        if held is None:
+            return self._function(filled(stack, self._batch_size))[: len(stack)]
         place, replay = held
         place[: len(stack)].copy_(stack, non_blocking=True)
         return replay()[: len(stack)]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.models.played_gpu import PlayedGraphs
 from vladmap.models.gpu import Gpu
-from vladmap.models.recorded import MOST, OFTEN, Function, OftenRecorded, Replay
+from vladmap.models.recorded import MOST, OFTEN, Function, OftenRecorded, Replay, filled
 
 
 def sums(stack: Tensor) -> Tensor:
@@ -117,6 +117,32 @@ def test_after_an_end_of_memory_smaller_stacks_are_full_ones() -> None:
     for _ in range(OFTEN + 1):
         run(stack(2))
     assert recorder.recorded == [(4, 2, 3, 3), (2, 2, 3, 3)]
+
+
+def test_on_a_gpu_stacks_come_in_few_numbers_and_give_what_they_give_alone() -> None:
+    seen = set()
+
+    def counted(one: Tensor) -> Tensor:
+        seen.add(len(one))
+        return sums(one)
+
+    run = OftenRecorded(counted, 48, PlayedGraphs())
+    for number in range(1, 48):
+        one = stack(number)
+        assert torch.equal(run(one), sums(one))
+    assert seen == {4, 16, 48}
+    run.shrink(3)
+    assert torch.equal(run(stack(2)), sums(stack(2)))
+    assert seen == {3, 4, 16, 48}
+
+
+def test_black_images_fill_a_stack_and_stay_behind_it() -> None:
+    whole = filled(stack(5), 100)
+    assert len(whole) == 16
+    assert torch.equal(whole[:5], stack(5))
+    assert not whole[5:].any()
+    assert filled(stack(4), 100).shape == (4, 2, 3, 3)
+    assert len(filled(stack(7), 6)) == 7
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
