@@ -156,7 +156,7 @@ class BuildOptions:
     compile: bool = _option(
         False,
         "compile the model's network for each size of image: seconds that long runs may repay "
-        "(on a GPU from some 30,000 images on)",
+        "(on an H100 from some 30,000 images of VGG16 on, 200,000 of netvlad-lite)",
     )
     batch_size: int = _option(
         0,

@@ -18,7 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.inputs import FULL, Scale, ingested, jpeg, pictures, weights, write_jpegs
+from benchmarks.gpu.inputs import (
+    FULL,
+    MANIFEST,
+    Scale,
+    ingested,
+    jpeg,
+    pictures,
+    weights,
+    write_jpegs,
+)
 from benchmarks.gpu.table import LeftOut, Table, rate, watched
 from vladmap.atlas.photographs import SHARD_ROWS
 from vladmap.atlas.reading import How, ProcessReader, Reader, ThreadReader
@@ -36,6 +45,8 @@ from vladmap.pipeline.stages import STAGES
 from vladmap.pipeline.stages.describe import DESCRIBE
 from vladmap.weights.preprocessing import InputSize
 
+_INGESTED = "ingested"
+
 
 @dataclass
 class Bench:
@@ -45,6 +56,8 @@ class Bench:
     device: torch.device
     scale: Scale
     root: Path
+    kept: Path
+    """The folder of photographs that later runs use again."""
     photos: Path | None = None
     """The folder of the sets that recall is measured on."""
     bare: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -125,6 +138,27 @@ def _patches(sizes: tuple[int, ...]) -> str:
     return "patches of " + ", ".join(map(str, sizes)) + " cells"
 
 
+def prepare(bench: Bench) -> None:
+    """Photographs and atlases that know them, for a later run with the same --folder."""
+    for size, count in bench.sizes():
+        bench.table.row(f"{count:,} of {size[0]} x {size[1]}", str(prepared(bench, size, count)))
+
+
+def prepared(bench: Bench, size: tuple[int, int], count: int) -> Path:
+    """The folder of so many photographs and of an atlas that knows them, made if it is missing."""
+    folder = bench.kept / f"{count}-{size[0]}x{size[1]}"
+    if not (folder / _INGESTED).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        manifest, begun = write_jpegs(folder, count, size), folder / "begun"
+        ingested(manifest, begun, shard_images=_shard(count))
+        begun.rename(folder / _INGESTED)
+    return folder
+
+
+def _shard(count: int) -> int:
+    return max(4, min(200, count // 8))
+
+
 def stage(bench: Bench) -> None:
     """The whole stage: reading, decoding, model, Parquet, ledger; a model's words are there."""
     ways: list[tuple[str, str, dict[str, Any]]] = [
@@ -134,15 +168,17 @@ def stage(bench: Bench) -> None:
         ("VGG16-NetVLAD with patches", "netvlad", {"rerank": "rapid"}),
     ]
     if bench.on_gpu:
-        ways.append(("netvlad-lite, the CPU decodes", "netvlad-lite", {"decode": "cpu"}))
+        compiled = [
+            (f"{label}, compiled", model, {**also, "compile": True}) for label, model, also in ways
+        ]
+        by_cpu = ("netvlad-lite, the CPU decodes", "netvlad-lite", {"decode": "cpu"})
+        ways = [ways[0], *compiled, by_cpu]
     for size, count in bench.sizes():
-        folder = bench.root / f"{size[0]}x{size[1]}"
-        manifest = write_jpegs(folder, count, size)
-        options = {"shard_images": max(4, min(200, count // 8))}
-        before = folder / "ingested"
-        ingested(manifest, before, **options)
-        for label, model, also in ways[: 2 if size == bench.scale.large_size else None]:
-            atlas = folder / "atlas"
+        options = {"shard_images": _shard(count)}
+        folder = prepared(bench, size, count)
+        manifest, before = folder / MANIFEST, folder / _INGESTED
+        for label, model, also in ways[: 3 if size == bench.scale.large_size else None]:
+            atlas = bench.root / "atlas"
             shutil.rmtree(atlas, ignore_errors=True)
             shutil.copytree(before, atlas)
             _described(bench, label, model, manifest, atlas, {**options, **also}, size, count)
@@ -170,21 +206,22 @@ def _described(
     processor = time.process_time() - processor
     seconds = next(result.seconds for result in run.results if result.stage == "describe")
     beside = [f"{count:,} in {seconds:.1f} s, which includes its start"]
-    if (steady := _steady(run)) is not None:
-        beside.append(f"**{steady:,.0f} images/s** from the first quarter on")
     sizes = 1 if options.get("rerank") else 0
-    if (bare := bench.bare.get((model, sizes))) and steady is not None:
-        beside.append(f"{steady / bare:.2f} of the bare network")
+    if (steady := _steady(run)) is not None:
+        rate, since, until = steady
+        beside.append(f"**{rate:,.0f} images/s** from the first quarter on")
+        if bare := bench.bare.get((model, sizes)):
+            beside.append(f"{rate / bare:.2f} of the bare network")
+        if bench.on_gpu:
+            beside.append(seen.between(since, until))
     if bench.on_gpu:
-        beside.append(str(seen))
         beside.append(f"this process computed {1e6 * processor / count:.0f} us an image")
     bench.table.rate(f"{label}, {size[0]} x {size[1]}", count / seconds, "; ".join(beside))
 
 
-def _steady(run: Run) -> float | None:
-    """Images a second between the commits of the first quarter of the shards and of the last.
-
-    None where they lie too close to each other to tell.
+def _steady(run: Run) -> tuple[float, float, float] | None:
+    """Images a second between the commits of the first quarter of the shards and of the last, and
+    when these were; None where they lie too close to each other to tell.
     """
     entries = run.ledger(DESCRIBE).values()
     done = sorted(
@@ -192,8 +229,10 @@ def _steady(run: Run) -> float | None:
         for entry in entries
     )
     first = len(done) // 4
-    seconds = done[-1][0] - done[first][0]
-    return sum(rows for _, rows in done[first + 1 :]) / seconds if seconds > 0.01 else None
+    since, until = done[first][0], done[-1][0]
+    if until - since < 0.01:
+        return None
+    return sum(rows for _, rows in done[first + 1 :]) / (until - since), since, until
 
 
 def decoders(bench: Bench) -> None:
@@ -202,7 +241,7 @@ def decoders(bench: Bench) -> None:
     Of photographs at full size without a GPU, too: these rates of a CPU are true anywhere.
     """
     cores = os.cpu_count() or 1
-    counts = (512, 512) if bench.on_gpu else (256, 64)
+    counts = (512, 128) if bench.on_gpu else (256, 64)
     for size, count in zip((FULL.size, FULL.large_size), counts, strict=True):
         name = f"{size[0]} x {size[1]}"
         rows = _rows(bench.root / f"decode-{size[0]}", count, size)

@@ -61,27 +61,31 @@ def _one_line(error: BaseException) -> str:
 
 @dataclass
 class Watched:
-    """What a GPU was doing in a block: percent busy and bytes in use, several times a second."""
+    """What a GPU was doing in a block, several times a second: (when, percent busy, MiB in use)."""
 
-    busy: list[int] = field(default_factory=list)
-    memory: list[int] = field(default_factory=list)
+    seen: list[tuple[float, int, int]] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        if not self.busy:
-            return "no nvidia-smi"
-        mean, most = sum(self.busy) / len(self.busy), max(self.busy)
-        return f"busy {mean:.0f} % (at most {most}), {max(self.memory) / 1024:.1f} GiB in use"
+    def between(self, since: float, until: float) -> str:
+        """How busy it was from one second since the epoch to another."""
+        busy = [percent for when, percent, _ in self.seen if since < when <= until]
+        if not busy:
+            return "how busy the GPU was is not known: nvidia-smi said nothing in that time"
+        memory = max(memory for _, _, memory in self.seen) / 1024
+        return (
+            f"then busy {sum(busy) / len(busy):.0f} % (from {min(busy)} to {max(busy)}, "
+            f"{len(busy)} looks); {memory:.1f} GiB in use"
+        )
 
 
 @contextmanager
 def watched(on_gpu: bool) -> Iterator[Watched]:
-    """Ask nvidia-smi five times a second while the block runs; nothing without a GPU."""
+    """Ask nvidia-smi ten times a second while the block runs; nothing without a GPU."""
     seen = Watched()
     if not on_gpu:
         yield seen
         return
     words = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used"]
-    words += ["--format=csv,noheader,nounits", "--loop-ms=200", "--id=0"]
+    words += ["--format=csv,noheader,nounits", "--loop-ms=100", "--id=0"]
     try:
         process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     except OSError:
@@ -93,8 +97,7 @@ def watched(on_gpu: bool) -> Iterator[Watched]:
         for line in process.stdout:
             numbers = [word.strip() for word in line.split(",")]
             if len(numbers) == 2 and all(word.isdigit() for word in numbers):
-                seen.busy.append(int(numbers[0]))
-                seen.memory.append(int(numbers[1]))
+                seen.seen.append((time.time(), int(numbers[0]), int(numbers[1])))
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
