@@ -310,13 +310,15 @@ def touch(path: str) -> None:
         os.utime(path)
 
 
-def table_bytes(table: pa.Table) -> bytes:
-    """A table as Parquet: zstd, one row group per 10,000 rows; equal tables give equal bytes.
+def table_bytes(table: pa.Table, compression: str = "zstd") -> bytes:
+    """A table as Parquet: one row group per 10,000 rows; equal tables give equal bytes.
 
     Each page has a checksum, so that damage is noticed when only some columns are read.
     """
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=10_000, write_page_checksum=True)
+    pq.write_table(
+        table, sink, compression=compression, row_group_size=10_000, write_page_checksum=True
+    )
     return sink.getvalue()
 
 
@@ -374,9 +376,9 @@ def commit_file(root: str, path: str, data: bytes, rows: int) -> FileRef:
     return FileRef(path, rows, len(data), write_atomic(join(root, path), data))
 
 
-def commit_table(root: str, path: str, table: pa.Table) -> FileRef:
+def commit_table(root: str, path: str, table: pa.Table, compression: str = "zstd") -> FileRef:
     """Write one table of an atlas. Raises OSError if Parquet's reader misses rows."""
-    data = table_bytes(table)
+    data = table_bytes(table, compression)
     rows = pq.read_metadata(io.BytesIO(data)).num_rows
     if rows != table.num_rows:
         raise OSError(f"{path}: {rows} rows written of {table.num_rows}")
