@@ -204,7 +204,7 @@ TWO_VIEWS = _schema(
             "depth_usual",
             pa.float32(),
             nullable=True,
-            note="share of its points at depths where other pairs of its photographs see points",
+            note="share of its inliers that lie where the depths by other pairs put them",
         ),
     ],
 )

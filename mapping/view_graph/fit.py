@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from vladmap.mapping.arrays import Array, Bools, Indices
+from vladmap.mapping.arrays import Array, Indices
 from vladmap.mapping.camera import MAX_ERROR_PX
 from vladmap.mapping.view_graph.depths import Depths, depth_ratios, pair_depths
 from vladmap.mapping.view_graph.pairs import MatchedPairs
+from vladmap.mapping.view_graph.placed import placed_inliers
 
 # The errors of the relative pose that the graph gives, one sigma: degrees, metres, and metres for
 # each metre of the distance.
@@ -34,15 +35,13 @@ _MAX_DOUBT = 0.3
 _MIN_SHARED_KEYPOINTS = 5
 _ROUNDS = 6
 _STRONG = 150.0
-# The usual depths of an image: between these quantiles of its agreeing pairs, and so much beyond.
-_QUANTILES = (0.1, 0.9)
-_BEYOND = 0.4
-_MIN_COMPARED = 3
+# The share of its inliers that lie where other pairs put them is known from so many on.
+_MIN_PLACED = 5
+_UNKNOWN = 0.5
 # The model of a true pair: see PairFit.probability.
-_LOGISTIC = np.array([1.6, 5.3, 1.3, 2.1, 0.7, -1.1, -0.7, 3.6])
+_LOGISTIC = np.array([-0.44, 0.69, 4.13, 4.44, 0.88, -0.49, -1.14])
 _MANY = 10.0
 _FAR_M = 80.0
-_NEAR_M = 8.0
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,9 @@ class PairFit:
     after refinement by the pair's own inliers, within the error of the graph. `share` (m,) is the
     share of its inliers within 4 pixels of the epipolar lines of that pose. `agreement` (m,), from
     0 to 1, is the share of other pairs' evidence that agrees with the depths of its keypoints, and
-    `compared` (m,) how many pairs that is of. `usual` (m,) is the share of its points at depths
-    where the images' other pairs see points. `distance` (m,) is that of the images in the graph, in
-    metres.
+    `compared` (m,) how many pairs that is of. `placed` (m,) is the share of its inliers that lie
+    where the depths by other pairs put them, a half where those hardly know any. `distance` (m,) is
+    that of the images in the graph, in metres.
     """
 
     rotation: Array
@@ -63,33 +62,32 @@ class PairFit:
     share: Array
     agreement: Array
     compared: Indices
-    usual: Array
+    placed: Array
     distance: Array
 
     def probability(self, inliers: Indices) -> Array:
         """The probability (m,) that both images of a pair see the same surface.
 
-        A logistic model of the fit, the number of inliers and the distance. A pair with many
-        inliers from far apart is the less likely to be true: facades that look alike match whole,
-        while truly shared surfaces shrink with distance. Two images that the graph puts at one
-        place need no depths to be believed. The coefficients are the maximum likelihood on the
-        pairs of the sample city of 600 photographs (benchmarks/judging.py).
+        A logistic model of the fit, the number of inliers and the distance. Both the epipolar lines
+        and the depths must fit: their shares count together. A pair with many inliers from far
+        apart is the less likely to be true: facades that look alike match whole, while truly shared
+        surfaces shrink with distance. The coefficients are the maximum likelihood on the pairs of
+        the sample city of 600 photographs (benchmarks/judging.py).
         """
         return np.asarray(1.0 / (1.0 + np.exp(-_LOGISTIC @ logistic_features(self, inliers))))
 
 
 def logistic_features(fit: PairFit, inliers: Indices) -> Array:
-    """What the probability of a pair is computed from, (8, m): see PairFit.probability."""
+    """What the probability of a pair is computed from, (7, m): see PairFit.probability."""
     return np.stack(
         [
             np.ones(len(inliers)),
             fit.share,
-            fit.agreement,
+            fit.share * fit.placed,
+            fit.placed,
             fit.agreement * np.minimum(fit.compared, _MANY) / _MANY,
-            fit.usual,
             np.log(np.maximum(inliers, 1)),
             np.minimum(fit.distance, _FAR_M) / 20.0,
-            fit.distance < _NEAR_M,
         ]
     )
 
@@ -106,8 +104,15 @@ def fit_pairs(pairs: MatchedPairs, rotation: Array, position: Array) -> PairFit:
     share = _share_within(pairs, turn, translation)
     depths = pair_depths(pairs, turn, translation)
     agreement, compared = _agreement(pairs, depths, translation, error, share)
-    usual = _usual(pairs, depths, (agreement > 0.5) & (share > 0.5) & (compared >= _MIN_COMPARED))
-    return PairFit(turn, translation, share, agreement, compared, usual, distance)
+    telling = (_doubt(error, translation) <= _MAX_DOUBT) & (share > 0.5)
+    good, known = placed_inliers(pairs, depths, turn, translation, error, telling)
+    placed = np.where(known >= _MIN_PLACED, good / np.maximum(known, 1), _UNKNOWN)
+    return PairFit(turn, translation, share, agreement, compared, placed, distance)
+
+
+def _doubt(error: Array, translation: Array) -> Array:
+    """The relative error of the lengths of baselines."""
+    return np.asarray(error / np.maximum(np.linalg.norm(translation, axis=1), 1e-6))
 
 
 def _refined(
@@ -182,7 +187,7 @@ def _agreement(
     Evidence weighs by the other pair's own fit and agreement, found together in some rounds.
     """
     ratios = depth_ratios(pairs, depths, _MIN_SHARED_KEYPOINTS)
-    doubt = error / np.maximum(np.linalg.norm(translation, axis=1), 1e-6)
+    doubt = _doubt(error, translation)
     # The depths of two photographs at nearly one place say nothing.
     telling = np.maximum(doubt[ratios.one], doubt[ratios.other]) <= _MAX_DOUBT
     one, other, count = ratios.one[telling], ratios.other[telling], len(pairs)
@@ -199,21 +204,3 @@ def _agreement(
         held += np.bincount(other, voice[one] * weight * agree, count)
         agreement = np.where(total > 0, held / np.maximum(total, 1e-12), 0.5)
     return agreement, np.bincount(np.concatenate([one, other]), minlength=count)
-
-
-def _usual(pairs: MatchedPairs, depths: Depths, believed: Bools) -> Array:
-    """The share of each pair's points that lie where believed pairs of the images see points."""
-    used = depths.usable
-    pair = np.concatenate([pairs.pair[used], pairs.pair[used]])
-    image = np.concatenate([pairs.first[pairs.pair[used]], pairs.second[pairs.pair[used]]])
-    depth = np.log(np.concatenate([depths.first[used], depths.second[used]]))
-    sure = np.flatnonzero(believed[pair])
-    order = sure[np.lexsort((depth[sure], image[sure]))]
-    images, start, count = np.unique(image[order], return_index=True, return_counts=True)
-    bounds = np.full((pairs.images, 2), np.nan)
-    for side, quantile in enumerate(_QUANTILES):
-        at = start + np.minimum((count * quantile).astype(np.int64), count - 1)
-        bounds[images, side] = depth[order][at]
-    inside = (depth > bounds[image, 0] - _BEYOND) & (depth < bounds[image, 1] + _BEYOND)
-    total = np.bincount(pair, minlength=len(pairs))
-    return np.bincount(pair, inside, len(pairs)) / np.maximum(total, 1)

@@ -71,6 +71,10 @@ class Baselines:
     second: Indices
     vector: Array
 
+    def only(self, rows: Indices) -> Baselines:
+        """Some rows of the pairs."""
+        return Baselines(self.first[rows], self.second[rows], self.vector[rows])
+
     def error_m(self, scale: Array) -> Array:
         """The standard deviation (m,) of a baseline's error, of vectors times `scale` (m,)."""
         return baseline_error_m(np.linalg.norm(self.vector, axis=1) * scale)

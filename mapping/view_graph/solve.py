@@ -19,6 +19,7 @@ from vladmap.mapping.filled_positions import fill_positions, positions_by_partne
 from vladmap.mapping.gps import choose_origin
 from vladmap.mapping.photographs import Pairs, Photographs, stretches
 from vladmap.mapping.rotations import rotation_to_z
+from vladmap.mapping.view_graph.chains import against_chains
 from vladmap.mapping.view_graph.depths import depth_ratios, pair_depths
 from vladmap.mapping.view_graph.frames import (
     Baselines,
@@ -181,10 +182,10 @@ class _Component:
         metric = bool(np.isfinite(gps[:, 0]).sum() >= MIN_IMAGES)
         place = self._start(gps)
         turn, scale = self._aligned(place, up, usable, metric)
-        vectors = Baselines(
-            self.baselines.first[usable], self.baselines.second[usable],
-            self.baselines.vector[usable],
-        )  # fmt: skip
+        metres = replace(self.baselines, vector=scale * self.baselines.vector)
+        against = against_chains(metres.only(usable), self.images.sequence, self.images.index)
+        usable = usable[~against]
+        vectors = self.baselines.only(usable)
         every = np.arange(ground.stretches)
         frames = Frames(
             self._chained(place, vectors, self.inliers[usable], turn, scale),
@@ -197,9 +198,7 @@ class _Component:
         odometry = (sequence[vectors.first] == sequence[vectors.second]) & (apart <= _ODOMETRY)
         odometry &= sequence[vectors.first] >= 0
         if odometry.any():
-            near = Baselines(
-                vectors.first[odometry], vectors.second[odometry], vectors.vector[odometry]
-            )
+            near = vectors.only(np.flatnonzero(odometry))
             frames = adjust_frames(frames, ground, near, up, _ODOMETRY_WIDTHS)
         frames = adjust_frames(frames, ground, vectors, up, _ALL_WIDTHS)
         frames, good = self._mended(frames, ground, vectors, up)

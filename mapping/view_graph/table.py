@@ -30,7 +30,7 @@ FITS = pa.schema(
     ]
 )
 """Pairs both of whose images the pose graph holds: the probability that they see the same surface,
-the distance of the images in the graph, and share, agreement, compared and usual of
+the distance of the images in the graph, and share, agreement, compared and placed of
 view_graph.fit.PairFit."""
 
 IMAGE_COLUMNS = [
@@ -188,7 +188,7 @@ def _table(
         np.round(fit.share, _DECIMALS),
         np.round(fit.agreement, _DECIMALS),
         fit.compared,
-        np.round(fit.usual, _DECIMALS),
+        np.round(fit.placed, _DECIMALS),
     ]
     arrays = [pa.array(values, field.type) for values, field in zip(columns, FITS, strict=True)]
     return pa.Table.from_arrays(arrays, schema=FITS)

@@ -14,7 +14,7 @@ log = logging.getLogger("vladmap")
 
 FIT = Step(
     "fit",
-    version=4,
+    version=5,
     label="judge pairs",
     unit="pairs",
     internal=True,
@@ -27,7 +27,7 @@ FIT = Step(
 LOOPS = Step("loops", after=("organise", "judge pairs"))
 RECONSTRUCT = Step(
     "reconstruct",
-    version=9,
+    version=10,
     unit="tiles",
     settings=lambda options: {
         "gps_sigma_m": options.gps_sigma_m,
