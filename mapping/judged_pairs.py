@@ -65,13 +65,13 @@ class JudgedPairs:
 
     def tiles(self, max_images: int) -> list[Tile]:
         """Return the tiles of at most `max_images` that trusted pairs connect."""
-        ids, trusted = self.image_ids, self.trusted()
+        trusted = self.trusted()
         return plan_tiles(
-            ids.tolist(),
+            self.image_ids.tolist(),
             self.latitude,
             self.longitude,
-            ids[self.pairs.first[trusted]].tolist(),
-            ids[self.pairs.second[trusted]].tolist(),
+            self.pairs.first[trusted],
+            self.pairs.second[trusted],
             self.pairs.inliers[trusted],
             max_images=max_images,
         )

@@ -26,8 +26,9 @@ from vladmap.mapping.mapper import (
 )
 from vladmap.mapping.posed_mapper import FirstPose
 from vladmap.mapping.pure_rotation import turning_views
-from vladmap.mapping.tile_mapping import FROM_POSES, map_tile
+from vladmap.mapping.tile_mapping import map_tile
 from vladmap.mapping.tile_poses import first_poses
+from vladmap.mapping.tiles import FROM_POSES
 from vladmap.mapping.two_view import TwoView, two_views_of
 
 TIME_LIMIT_S = 3600.0

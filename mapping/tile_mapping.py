@@ -25,9 +25,6 @@ from vladmap.mapping.posed_mapper import FirstPose, map_from_poses
 from vladmap.mapping.sound_models import SoundModels, TileImages, sound_models
 from vladmap.mapping.soundness import PairMatches, collapsed, read_pairs
 
-FROM_POSES = 100
-"""A tile of so many images that pairs link is mapped from first poses."""
-
 # The global mapper is tried where the sound incremental models hold less than this share of the
 # largest connected set of images.
 _ENOUGH_SOUND = 0.8

@@ -1,10 +1,8 @@
 """Tiles: bounded, connected, overlapping sets of images, each to be reconstructed on its own.
 
-Images are cut into two, and each part again, until each fits. Cuts run along lines of a fixed grid
-(that of the quadtree of Web Mercator): the coarsest line that leads to few enough tiles, because
-each tile maps its overlap once more. A collection that grows keeps coarse lines, so that tiles far
-from what is new stay as they are. A line that cuts a street leaves fragments that no pair joins to
-the rest of their part: they go to the tile that they are best connected to.
+Images are cut into cores where they see least of each other (mapping.tile_cuts), because what a
+tile does not see of its neighbours is lost to it, and each tile maps its overlap once more. Small
+cores join a neighbour; to each core come the images of others that see most of it.
 """
 
 from __future__ import annotations
@@ -17,23 +15,25 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-from vladmap.mapping.arrays import Indices
+from vladmap.mapping.arrays import Array, Indices
 from vladmap.mapping.graph import connected_components
+from vladmap.mapping.tile_cuts import FULL, MOST, cut_into_cores
 
-# Of a tile's bound, the share left to images that it has in common with its neighbours.
-_OVERLAP = 0.2
-# At most so many tiles, over images / bound, are to come of a cut.
-_TILES = 1.5
-# A core smaller than this share of its bound joins a neighbour, which may reach this share of all.
+# A core smaller than this share of its bound joins a neighbour.
 _FRAGMENT = 0.5
-_FULL = 0.9
+FROM_POSES = 100
+"""A tile of so many images is mapped from first poses; smaller ones incrementally, which fails more
+often."""
+# If its bound allows, a tile has so many images more than its core, as a share of it, and
+# FROM_POSES in all: those in pairs with the core, those in pairs with these, so many times.
+_OVERLAP = 0.2
+_RINGS = 4
 # What comes of a cut, from grids of 600 to 5,000 images along 4 to 20 streets: tiles over images /
-# bound (1.25 to 1.6), and images of all tiles over images (1.05 to 1.4).
+# bound (1.2 to 1.5), and images of all tiles over images (1.2 to 1.5).
 _EXPECTED_TILES = 1.4
 _EXPECTED_IMAGES = 1.25
-_MAX_LEVEL = 30
-_MAX_LATITUDE = 85.0511
 
 
 @dataclass(frozen=True)
@@ -51,59 +51,56 @@ class Tile:
 
 def plan_tiles(
     image_ids: Sequence[str],
-    latitude: NDArray[np.float64],
-    longitude: NDArray[np.float64],
-    pair_a: Sequence[str],
-    pair_b: Sequence[str],
-    pair_weight: NDArray[np.float64],
+    latitude: Array,
+    longitude: Array,
+    first: Indices,
+    second: Indices,
+    weight: Array,
     max_images: int = 500,
 ) -> list[Tile]:
     """Cut the graph of trusted pairs into tiles of at most `max_images`, overlap included.
 
-    `image_ids` are sorted; degrees are NaN without a position; the pairs are those that
-    mapping.judging keeps, `pair_weight` their count of inliers. All linked images make one tile if
-    they are few enough; else each connected component is a tile of its own or is cut by place, and
-    what a cut leaves without a connection, or small, goes to the neighbour that it has most pairs
-    with. An image without a position goes where its strongest pairs go. Tiles overlap by the
-    images that have most pairs with the core. Tiles are sorted by name. Memory and time grow with
-    images and pairs.
+    `image_ids` (n,) are sorted; degrees (n,) are NaN without a position. `first` and `second` (m,)
+    are rows of images: the pairs that mapping.judging keeps, once each, and `weight` (m,) their
+    count of inliers. All linked images make one tile if they are few enough; else each connected
+    component is a tile of its own or is cut, and small cores go to the neighbour that they have
+    most pairs with. An image without a position goes where its strongest pairs go. Tiles overlap by
+    the images that have most pairs with the core. Tiles are sorted by name. Memory and time grow
+    with images and pairs.
     """
     ids = np.asarray(image_ids, object)
-    rows = {image: row for row, image in enumerate(image_ids)}
-    first = np.array([rows[image] for image in pair_a], np.int64)
-    second = np.array([rows[image] for image in pair_b], np.int64)
     linked = np.unique(np.concatenate([first, second]))
     if len(linked) == 0:
         return []
     if len(linked) <= max_images:
         return [_tile("all", ids, linked, linked)]
-    latitude, longitude = _spread_positions(latitude, longitude, first, second, pair_weight)
-    component = connected_components(len(ids), first, second)
-    core_images = int(max_images * (1 - _OVERLAP))
-    leaf_of = np.full(len(ids), -1, np.int64)
-    leaves = (
-        leaf
-        for root in np.unique(component[linked])
-        for leaf in _leaves(
-            linked[component[linked] == root], latitude, longitude, core_images, max_images
-        )
-    )
-    for number, leaf in enumerate(leaves):
-        leaf_of[leaf] = number
-    inside = leaf_of[first] == leaf_of[second]
-    piece = connected_components(len(ids), first[inside], second[inside])
-    piece[leaf_of < 0] = -1
-    group = _mended(piece, first, second, core_images, max_images)
+    latitude, longitude = _spread_positions(latitude, longitude, first, second, weight)
+    ends = np.concatenate([first, second]), np.concatenate([second, first])
+    ones = np.ones(2 * len(first), np.int64)
+    graph = sparse.csr_array((ones, ends), shape=(len(ids), len(ids)))
+    core_of = np.full(len(ids), -1, np.int64)
+    for component in _components(linked, first, second, len(ids)):
+        for core in cut_into_cores(component, latitude, longitude, graph, max_images):
+            core_of[core] = core[0]
+    group = _mended(core_of, first, second, int(max_images * MOST), max_images)
+    members = _members(group, first, second, weight, max_images)
     tiles = [
-        _tile(
-            f"c{ids[number][:16]}",
-            ids,
-            np.flatnonzero(group == number),
-            _overlapping(group, number, first, second, pair_weight, max_images),
-        )
-        for number in np.unique(group[linked]).tolist()
+        _tile(f"c{ids[name][:16]}", ids, core, members[name])
+        for name, core in _by_value(group[linked], linked).items()
     ]
     return sorted(tiles, key=lambda tile: tile.name)
+
+
+def _components(linked: Indices, first: Indices, second: Indices, count: int) -> list[Indices]:
+    """The linked images by connected component, each sorted."""
+    return list(_by_value(connected_components(count, first, second)[linked], linked).values())
+
+
+def _by_value(values: Indices, rows: Indices) -> dict[int, Indices]:
+    """Some rows by their values, (k,) both, and both in increasing order."""
+    order = np.lexsort((rows, values))
+    distinct, begins = np.unique(values[order], return_index=True)
+    return dict(zip(distinct.tolist(), np.split(rows[order], begins[1:]), strict=True))
 
 
 def expected_tiles(images: int, max_images: int) -> tuple[int, int]:
@@ -111,7 +108,7 @@ def expected_tiles(images: int, max_images: int) -> tuple[int, int]:
     each, overlap included."""
     if images <= max_images:
         return (1, images) if images else (0, 0)
-    at_least = math.ceil(images / int(max_images * (1 - _OVERLAP)))
+    at_least = math.ceil(images / int(max_images * MOST))
     tiles = max(at_least, round(_EXPECTED_TILES * images / max_images))
     return tiles, min(max_images, math.ceil(_EXPECTED_IMAGES * images / tiles))
 
@@ -140,7 +137,7 @@ def _mended(piece: Indices, first: Indices, second: Indices, bound: int, full: i
         fitting = [
             (count, -other)
             for other, count in links[name].items()
-            if size + sizes[other] <= max(bound, _FULL * full)
+            if size + sizes[other] <= max(bound, FULL * full)
         ]
         if not fitting:
             continue
@@ -170,34 +167,59 @@ def _tile(name: str, ids: NDArray[np.object_], core: Indices, members: Indices) 
     return Tile(name, ids[members].tolist(), np.isin(members, core))
 
 
-def _overlapping(
-    group: Indices,
-    number: int,
-    first: Indices,
-    second: Indices,
-    weight: NDArray[np.float64],
-    max_images: int,
-) -> Indices:
-    """Images of other tiles that have most pairs with this core, as many as its bound allows.
+def _members(
+    group: Indices, first: Indices, second: Indices, weight: Array, max_images: int
+) -> dict[int, Indices]:
+    """The images of each tile: its core, and of other cores those that have most pairs with it.
 
-    Pairs, not inliers: those beside the border see many of the core's images. Inliers break ties.
+    They are as many as its bound allows. Where that are few, those come, too, that have most pairs
+    with all of these.
     """
-    inside = group == number
-    towards, of = np.concatenate([first, second]), np.concatenate([second, first])
-    joins = inside[of] & ~inside[towards]
-    partners = np.bincount(towards[joins], minlength=len(group))
-    inliers = np.bincount(towards[joins], np.concatenate([weight, weight])[joins], len(group))
-    order = np.lexsort((-inliers, -partners))[: max(0, max_images - int(inside.sum()))]
-    return order[partners[order] > 0]
+    image = np.flatnonzero(group >= 0)
+    of = group[image]
+    ends = np.concatenate([first, second]), np.concatenate([second, first])
+    pairs, inliers = (
+        sparse.csr_array((each, ends), shape=(len(group), len(group)))
+        for each in (np.ones(2 * len(first)), np.concatenate([weight, weight]))
+    )
+    sizes = np.bincount(of, minlength=len(group))
+    of, image = _with_partners(of, image, pairs, inliers, np.full(len(group), max_images))
+    most = (sizes * (1 + _OVERLAP)).astype(np.int64)
+    if max_images >= FROM_POSES:
+        most = np.maximum(most, FROM_POSES)
+    for _ in range(1, _RINGS):
+        of, image = _with_partners(of, image, pairs, inliers, np.minimum(most, max_images))
+    return _by_value(of, image)
+
+
+def _with_partners(
+    of: Indices, image: Indices, pairs: sparse.csr_array, inliers: sparse.csr_array, most: Indices
+) -> tuple[Indices, Indices]:
+    """Tiles and their images, `of` and `image` (k,), with those that have most pairs with them.
+
+    `pairs` and `inliers` (n, n) are symmetric; `most` (n,) is how many images a tile may have.
+    Pairs, not inliers: those beside the border see many of a tile's images. Inliers break ties.
+    """
+    held = sparse.csr_array((np.ones(len(of)), (image, of)), shape=pairs.shape)
+    partners, matches = (pairs @ held).tocoo(), (inliers @ held).tocoo()
+    by_key = [each.col.astype(np.int64) * len(most) + each.row for each in (partners, matches)]
+    one, other = (np.argsort(key, kind="stable") for key in by_key)
+    key = by_key[0][one]
+    new = ~np.isin(key, of * len(most) + image)
+    towards, found = np.divmod(key[new], len(most))
+    order = np.lexsort((-matches.data[other][new], -partners.data[one][new], towards))
+    room = most - np.bincount(of, minlength=len(most))
+    chosen = order[np.arange(len(order)) - np.searchsorted(towards, towards) < room[towards]]
+    return np.concatenate([of, towards[chosen]]), np.concatenate([image, found[chosen]])
 
 
 def _spread_positions(
-    latitude: NDArray[np.float64],
-    longitude: NDArray[np.float64],
+    latitude: Array,
+    longitude: Array,
     first: Indices,
     second: Indices,
-    weight: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    weight: Array,
+) -> tuple[Array, Array]:
     """Positions, those that are missing taken from the strongest partner that has one."""
     latitude, longitude = latitude.copy(), longitude.copy()
     towards = np.concatenate([first, second])
@@ -211,71 +233,3 @@ def _spread_positions(
         order = np.lexsort((of, -by, to))
         taken, best = np.unique(to[order], return_index=True)
         latitude[taken], longitude[taken] = latitude[of[order][best]], longitude[of[order][best]]
-
-
-def _leaves(
-    members: Indices,
-    latitude: NDArray[np.float64],
-    longitude: NDArray[np.float64],
-    bound: int,
-    full: int,
-) -> list[Indices]:
-    """Cut one component into parts of at most `bound` images, for tiles of at most `full`.
-
-    `members` (m,) are rows of `latitude` and `longitude` (n,), in degrees; so are the parts.
-    """
-    if len(members) <= bound:
-        return [members]
-    if np.isnan(latitude[members]).any():
-        # No position anywhere in the component: there is nothing to cut along but the ids.
-        return np.array_split(members, -(-len(members) // bound))
-    x = (longitude[members] + 180.0) / 360.0
-    sine = np.sin(np.radians(np.clip(latitude[members], -_MAX_LATITUDE, _MAX_LATITUDE)))
-    y = 0.5 - np.log((1 + sine) / (1 - sine)) / (4 * np.pi)
-    steps = 1 << _MAX_LEVEL
-    axes = [(value * steps).clip(0, steps - 1).astype(np.int64) for value in (x, y)]
-    leaves: list[Indices] = []
-    waiting = [np.arange(len(members))]
-    while waiting:
-        inside = waiting.pop()
-        if len(inside) <= bound:
-            leaves.append(members[inside])
-        else:
-            waiting.extend(_halves(inside, axes, bound, full))
-    return leaves
-
-
-def _halves(
-    inside: Indices, axes: Sequence[Indices], bound: int, full: int
-) -> tuple[Indices, Indices]:
-    """Cut rows of `axes`, (n,) places along each, into two by one line of the grid.
-
-    It is the coarsest of those that lead to few enough tiles, and of equals the one in the middle.
-    """
-    count = len(inside)
-    below = np.arange(1, count)
-    tiles = np.maximum(
-        _tiles_of(below, bound, full) + _tiles_of(count - below, bound, full),
-        _tiles_of(np.array(count), bound, full),
-    )
-    best: tuple[tuple[int, ...], int, Indices] | None = None
-    for axis in axes:
-        order = inside[np.argsort(axis[inside], kind="stable")]
-        # Places differ from the bit on at which a line lies between them; 0 for the same place.
-        _, level = np.frexp((axis[order][1:] ^ axis[order][:-1]).astype(np.float64))
-        usable = np.flatnonzero(level)
-        if len(usable):
-            off = np.abs(2 * below - count)
-            at = usable[np.lexsort((off[usable], -level[usable], tiles[usable]))[0]]
-            key = (int(tiles[at]), -int(level[at]), int(off[at]))
-            if best is None or key < best[0]:
-                best = key, int(at) + 1, order
-    if best is None:  # all at one place
-        return inside[: count // 2], inside[count // 2 :]
-    _, at, order = best
-    return np.sort(order[:at]), np.sort(order[at:])
-
-
-def _tiles_of(images: Indices, bound: int, full: int) -> Indices:
-    """How many tiles numbers of images may come to: as many as must be, or as are few enough."""
-    return np.maximum(-(-images // bound), (_TILES * images / full).astype(np.int64))

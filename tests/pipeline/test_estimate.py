@@ -73,7 +73,7 @@ def test_what_is_done_costs_nothing_and_what_has_no_rate_is_not_known() -> None:
 
 
 def test_a_new_photograph_does_what_is_one_task_and_every_tile_anew() -> None:
-    """Of 900 images in tiles of 300, whose cores have 240, come four; at 1.25 times the images, 282
+    """Of 900 images in tiles of 300, whose cores have 255, come four; at 1.25 times the images, 282
     of each are mapped. Ten new photographs may touch all of them."""
     known = [Rates("by hand", (Rate("reconstruct", 0.5), Rate("merge", 0.1)))]
     fresh = {"reconstruct": 10, "merge": 10}
