@@ -72,7 +72,7 @@ def report_loops(atlas: Path, truth: Path) -> None:
     """Print how many of the loops kept and rejected are true."""
     loops = Atlas(atlas).loops()
     pairs = list(zip(loops["image_id_a"], loops["image_id_b"], strict=True))
-    share, _ = true_shares(Atlas(atlas), truth, pairs)
+    share, _, _ = true_shares(Atlas(atlas), truth, pairs)
     for word, mine in (("kept", loops["kept"]), ("rejected", ~loops["kept"])):
         of = share[mine.to_numpy(bool)]
         print(

@@ -72,7 +72,8 @@ class PairFit:
         and the depths must fit: their shares count together. A pair with many inliers from far
         apart is the less likely to be true: facades that look alike match whole, while truly shared
         surfaces shrink with distance. The coefficients are the maximum likelihood on the pairs of
-        the sample city of 600 photographs (benchmarks/judging.py).
+        the sample city of 600 photographs, of which those that are a house off count as false
+        (benchmarks/judging.py --fit, which finds them to within 0.2, the constant to 0.5).
         """
         return np.asarray(1.0 / (1.0 + np.exp(-_LOGISTIC @ logistic_features(self, inliers))))
 
@@ -101,7 +102,7 @@ def fit_pairs(pairs: MatchedPairs, rotation: Array, position: Array) -> PairFit:
     distance = np.linalg.norm(position[pairs.second] - position[pairs.first], axis=1)
     error = _PLACE_M + _PLACE_SHARE * distance
     turn, translation = _refined(pairs, rotation, position, error)
-    share = _share_within(pairs, turn, translation)
+    share = share_within(pairs, turn, translation)
     depths = pair_depths(pairs, turn, translation)
     agreement, compared = _agreement(pairs, depths, translation, error, share)
     telling = (_doubt(error, translation) <= _MAX_DOUBT) & (share > 0.5)
@@ -168,7 +169,8 @@ def _epipolar(
     return value, focal / np.maximum(size, 1e-12)
 
 
-def _share_within(pairs: MatchedPairs, turn: Array, moved: Array) -> Array:
+def share_within(pairs: MatchedPairs, turn: Array, moved: Array) -> Array:
+    """PairFit.share of pairs at relative poses that are taken as they are."""
     pair = pairs.pair
     carried = np.einsum("kij,kj->ki", turn[pair], pairs.ray_first)
     line = np.cross(moved[pair], carried)
