@@ -122,6 +122,10 @@ class WorkerPool:
         return ProcessPoolExecutor(self._processes, context, end_with_parent)
 
     def _renew(self) -> None:
+        # A broken pool ends its processes and waits for them, but does not end one that was being
+        # started as it broke: the wait would be for ever.
+        for process in list(self._pool._processes.values()):
+            process.kill()
         self.close()
         self._pool = self._made()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.process
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures.process import _ExecutorManagerThread
 from pathlib import Path
 
 import pytest
@@ -73,6 +76,22 @@ def test_a_killed_worker_is_tried_again_and_what_kills_twice_is_left_out(
         number for number in range(20) if number not in (12, 13)
     ]
     assert list(pool.map(work, [(1, ""), (2, "")])) == [1, 2]
+
+
+@pytest.mark.medium
+def test_a_process_that_a_broken_pool_does_not_end_is_not_waited_for(
+    pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is being started as another dies is not ended: a run waited for it for ever."""
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "terminate", lambda process: None)
+    monkeypatch.setattr(_ExecutorManagerThread, "shutdown_workers", lambda thread: None)
+    (tmp_path / "once").write_text("1")
+    items = [(number, str(tmp_path / "once") if number == 3 else "") for number in range(8)]
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.extend(pool.map(work, items)), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert found == list(range(8))
 
 
 _POOL = """
