@@ -288,6 +288,8 @@ class Computer:
             with contextlib.suppress(torch.OutOfMemoryError):
                 return launch(part)
             if self._gpu is None or not self._run.give_up():
+                # Half of them are tried next, and are not filled to more.
+                self._run.shrink((len(part) + 1) // 2)
                 raise torch.OutOfMemoryError("the GPU's memory is full")
             log.warning("describe: the GPU's memory is full: CUDA graphs are given up")
             self._gpu.settle()

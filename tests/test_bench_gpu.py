@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from benchmarks.gpu import __main__ as bench
+from benchmarks.gpu.inputs import SMALL
 from benchmarks.gpu.table import LeftOut, Table
 from vladmap.schemas.rejects import UserError
 
@@ -18,12 +20,22 @@ def test_every_part_runs_in_small_without_a_gpu(capsys: pytest.CaptureFixture[st
     assert "There is no GPU here: no rate below is a GPU's." in printed
     rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")]
     assert all(len(row) == 4 for row in rows)
-    assert {row[0].strip("| ") for row in rows[1:]} == set(bench.PARTS)
+    assert {row[0].strip("| ") for row in rows[1:]} == set(bench.PARTS) - {"prepare"}
     left_out = {row[0].strip("| ") for row in rows if row[1] == "left out"}
     assert left_out == {"decode", "agreement", "search", "recall"}  # of what needs a GPU, or photos
     rates = [row for row in rows if re.search(r"images/s|pairs/s|queries/s|vectors/s", row[2])]
     assert len(rates) > 25
     assert "failed: nothing" in printed
+
+
+@pytest.mark.slow
+def test_photographs_that_were_prepared_are_found_again(tmp_path: Path) -> None:
+    words = ["--device", "cpu", "--small", "--only", "prepare", "--folder", str(tmp_path)]
+    assert bench.main(words) == 0
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert sum(path.suffix == ".jpg" for path in made) == SMALL.images + SMALL.large
+    assert bench.main(words) == 0
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == made
 
 
 def test_a_part_that_fails_is_a_row_and_the_next_ones_go_on(
