@@ -111,7 +111,10 @@ def test_workers_that_beam_started_for_a_pipeline_end_with_it() -> None:
         with grpc.insecure_channel(address) as channel:
             pool = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
             assert not pool.StartWorker(request).error
-        assert len(_workers("localhost:1")) == 1
+        deadline = time.monotonic() + 20
+        while not _workers("localhost:1"):  # between fork and exec it has another name
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         server.stop(0)
     assert _workers("localhost:1") == []
 
