@@ -47,14 +47,17 @@ class _Recording:
         """A block that records."""
         with self._changed:
             self._recorders += 1  # from here on no other block begins
-            self._changed.wait_for(lambda: not self._others and not self._recording)
-            self._recording = True
         try:
-            yield
+            with self._changed:
+                self._changed.wait_for(lambda: not self._others and not self._recording)
+                self._recording = True
+            try:
+                yield
+            finally:
+                self._recording = False
         finally:
             with self._changed:
                 self._recorders -= 1
-                self._recording = False
                 self._changed.notify_all()
 
 
