@@ -129,7 +129,9 @@ def line(name: str, city: City, bound: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--atlas", type=Path, help="with judged pairs")
     parser.add_argument("--bounds", type=int, nargs="+", default=[150, 300], help="for --atlas")
     options = parser.parse_args()

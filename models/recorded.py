@@ -29,12 +29,11 @@ OFTEN = 2
 MOST = 16
 """Sizes that are recorded at most: each keeps its input and its output on the device."""
 
-
-_FEWEST = 4
+_FEWEST = 4  # images of a stack that is filled
 
 
 def filled(stack: Tensor, most: int) -> Tensor:
-    """A stack with black images after its own: 4, 16, 64 and so on, but at most `most`.
+    """(B, H, W, 3) with black images after its own: 4, 16, 64 and so on, but at most `most`.
 
     cuDNN makes plans anew for each number of images of a size, a second for a network: longer than
     a GPU takes for the black ones.

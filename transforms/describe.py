@@ -45,7 +45,7 @@ from vladmap.transforms.shard_stream import Described, ShardStream
 
 STAGE = "describe"
 
-# Threads that write shards where processes read: patches of a shard take a second to be compressed,
+# Threads that write shards where processes read: patches of a shard take half a second to be
 # written and read back, a GPU makes them in a fraction of it.
 _MOST_WRITERS = 8
 _FILE_SLOT = 1 << 22  # bytes; a file that is larger comes another way
@@ -280,7 +280,7 @@ def commit_described(
         patches = [(image, one.patches) for image, one in good if one.patches is not None]
         table = patch_table(patches, settings.patch_size, model.stride, spec.name, spec.fingerprint)
         path = layout.in_cell(settings.patches, task.shard)
-        # Patches lose 7 % of their size by zstd, which takes as long as all else that writes them.
+        # zstd would take 7 % off patches, in as long as all else that writes them.
         others.append(storage.commit_table(root, path, table, compression="none"))
     return commit_shard(
         root,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import io
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,6 @@ CELLS = 40
 MANIFEST = "manifest.csv"
 _DIFFERENT = 50  # pictures; the rest are copies that differ in trailing bytes
 _PATCH_DIMENSION = 512
-_FEW_CORES = 4
 
 
 @dataclass(frozen=True)
@@ -101,12 +99,9 @@ def write_jpegs(folder: Path, count: int, size: tuple[int, int]) -> Path:
 
 
 def ingested(manifest: Path, atlas: Path, **options: Any) -> None:
-    """Enter the photographs of a manifest into an atlas, on all cores where there are many."""
+    """Enter the photographs of a manifest into an atlas."""
     settings = BuildOptions(images=str(manifest), atlas=str(atlas), **options)
-    cores, words = os.cpu_count() or 1, []
-    if cores > _FEW_CORES:
-        words = ["--direct_running_mode=multi_processing", f"--direct_num_workers={cores}"]
-    STAGES["ingest"].work(Run(AtlasStore.open(str(atlas), create=True), settings, words))
+    STAGES["ingest"].work(Run(AtlasStore.open(str(atlas), create=True), settings))
 
 
 def _vgg16() -> bytes:

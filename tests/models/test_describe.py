@@ -17,6 +17,7 @@ from vladmap.models.base import batches, resize
 from vladmap.models.checkpoints import vocabulary
 from vladmap.models.checkpoints.vocabulary import Vocabulary
 from vladmap.models.local import RootSiftFeatures, sample
+from vladmap.models.recorded import filled
 from vladmap.retrieval.vlad import vlad
 from vladmap.schemas.rejects import UserError
 
@@ -155,6 +156,31 @@ def test_a_gpu_asked_for_and_absent_is_an_error(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="GPU was asked for"):
         load_model("netvlad-lite", learnt, device="cuda")
+
+
+@pytest.mark.medium
+def test_black_images_that_fill_a_stack_are_no_results(
+    lite: DescriptorModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where stacks of three images of two sizes are filled to four."""
+    assert isinstance(lite, AggregatedModel)
+    images = [*photographs(1, 320, 240), *photographs(2, 240, 320)]
+    features, same_size = lite._features, images[1:]
+    moved = features.moved
+
+    def results() -> list[np.ndarray]:
+        patches = lite.describe_with_patches(same_size, (5,))
+        return [
+            lite.describe(images),
+            patches[0],
+            *patches[1].descriptors,
+            *features.extract(images),
+        ]
+
+    expected = results()
+    monkeypatch.setattr(features, "moved", lambda pixels: filled(moved(pixels), 64))
+    for one, other in zip(results(), expected, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

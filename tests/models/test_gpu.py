@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from vladmap.models.gpu import _Recording
@@ -43,8 +44,9 @@ def test_a_recording_waits_for_those_before_it_and_those_after_wait_for_it() -> 
         begun.wait(SECONDS)
         recorded = pool.submit(record)
         asked.wait(SECONDS)
-        while not recording._recorders:  # it is in line
-            pass
+        end = time.monotonic() + SECONDS
+        while not recording._recorders and time.monotonic() < end:  # until it is in line
+            time.sleep(0.001)
         second = pool.submit(bring, "second")
         may_end.set()
         for future in (first, recorded, second):

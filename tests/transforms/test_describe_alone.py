@@ -97,7 +97,8 @@ def test_the_same_bytes_whatever_the_batches_and_whoever_reads(atlas: Atlas) -> 
     assert sum(path.endswith(".parquet") for path in expected) >= 4
     assert described_with(atlas, batch_size=3, threads=2) == expected
     assert described_with(atlas, batch_size=64, threads=3) == expected
-    assert described_with(atlas, batch_size=5, threads=2, processes=2) == expected
+    # Four processes that read go with two threads that write.
+    assert described_with(atlas, batch_size=5, threads=2, processes=4) == expected
 
 
 def test_what_computes_and_reads_outlives_shards_and_ends_with_the_pipeline(
