@@ -199,7 +199,9 @@ class Run:
 
         def build(pipeline: beam.Pipeline) -> None:
             work = OnStoredTasks(self.atlas.root, transform)
-            pipeline | beam.Create(stored) | beam.Reshuffle() | label >> work
+            # Create's own shuffle would come before it (see `transforms.spread`).
+            created = pipeline | beam.Create(stored, reshuffle=False)
+            created | beam.Reshuffle() | label >> work
 
         try:
             _, metrics = launch.run(() if here else self.beam_args, label, build)

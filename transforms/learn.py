@@ -36,6 +36,7 @@ from vladmap.models.registry import local_descriptors
 from vladmap.models.whitening import Whitening
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.transforms.counters import StageCounters
+from vladmap.transforms.spread import Spread
 from vladmap.transforms.whitening import FitWhitening
 
 STAGE = "vocabulary"
@@ -75,7 +76,8 @@ class LearnVocabulary(beam.PTransform):
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
         settings, reading = self.settings, self.reading
-        parts = tasks | "Sample" >> beam.FlatMap(_sample_parts, reading.root) | beam.Reshuffle()
+        parts = tasks | "Sample" >> beam.FlatMap(_sample_parts, reading.root)
+        parts |= "Over the workers" >> Spread(_number_of)
         weights = self._words(parts)
         # Before descriptors are reduced: patches are projected from their full dimension.
         if settings.patch_dimension:
@@ -179,6 +181,11 @@ def _sample_parts(task: Task, root: str) -> Iterator[SamplePart]:
     rows = storage.read_table(_sample_path(root, task)).to_pylist()
     for start in range(0, len(rows), PART_IMAGES):
         yield task, start, rows[start : start + PART_IMAGES]
+
+
+def _number_of(part: SamplePart) -> int:
+    _, start, _ = part
+    return start // PART_IMAGES
 
 
 def _sample_path(root: str, task: Task) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from vladmap.models.whitening import (
     whitening_from,
 )
 from vladmap.schemas.rejects import UserError
+from vladmap.transforms.spread import Spread
 
 Basis = NDArray[np.float64] | None
 
@@ -41,7 +43,7 @@ class FitWhitening(beam.PTransform):
     of: str = "images"
 
     def expand(self, descriptors: beam.PCollection) -> beam.PCollection:
-        descriptors = descriptors | "Make once" >> beam.Reshuffle()
+        descriptors = descriptors | "Make once" >> Spread(_checksum)
         basis: beam.pvalue.AsSideInput | None = None
         for number in range(1, PASSES):
             sums = self._pass(descriptors, basis, number)
@@ -91,6 +93,10 @@ class _AddUp(beam.DoFn):
             window = GlobalWindow()
             yield WindowedValue(self._sums, window.max_timestamp(), (window,))
         self._sums = self._first = None
+
+
+def _checksum(descriptors: NDArray[np.float32]) -> int:
+    return zlib.crc32(np.ascontiguousarray(descriptors).data)
 
 
 def _basis(basis: Basis, full: int, dimension: int, seed: int) -> NDArray[np.float64]:
