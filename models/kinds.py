@@ -122,20 +122,28 @@ CLASSICAL = {
     "vlad": "VLAD over RootSIFT, words learnt from the collection",
     "bovw": "bags of words over RootSIFT, tf-idf, words learnt from the collection",
 }
+WHOLE = {
+    "thumbnail": "grey pictures of 64 x 32 pixels, normalised by patch, as SeqSLAM compares "
+    "them: for whole drives, see `evaluate --sequence`",
+}
+"""Models that are made of no weights and no words."""
 
-MODEL_NAMES = (*KINDS, *CLASSICAL)
+MODEL_NAMES = (*KINDS, *CLASSICAL, *WHOLE)
 
 CLUSTERS = dict.fromkeys(MODEL_NAMES, 64) | {"supervlad": 4, "bovw": 1024}
 
 DEFAULT_DIMENSION = {name: kind.dimension for name, kind in KINDS.items()} | dict.fromkeys(
-    CLASSICAL, 0
+    (*CLASSICAL, *WHOLE), 0
 )
 """The length to which `fit_reduction` reduces descriptors where words are learnt; 0: not at all."""
 
-SHIPPED = (*(name for name, kind in KINDS.items() if kind.ships), *CLASSICAL)
+SHIPPED = (*(name for name, kind in KINDS.items() if kind.ships), *CLASSICAL, *WHOLE)
 """Models that need no checkpoint from the user."""
 
-LEARN_NOTHING = tuple(name for name, kind in KINDS.items() if not kind.learns)
+LEARN_NOTHING = (*(name for name, kind in KINDS.items() if not kind.learns), *WHOLE)
 """Models that depend on their weights alone, not on the collection."""
+
+CPU_ALONE = (*CLASSICAL, *WHOLE)
+"""Models that no GPU computes or decodes for."""
 
 WITH_PATCHES = tuple(name for name, kind in KINDS.items() if kind.patch_sizes)

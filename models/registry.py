@@ -24,8 +24,10 @@ from vladmap.models.kinds import (
     KINDS,
     MODEL_NAMES,
     TRAINED,
+    WHOLE,
 )
 from vladmap.models.local import PRECISIONS, ConvolutionalFeatures, RootSiftFeatures
+from vladmap.models.thumbnail import GEOMETRY, GEOMETRY_NAME, ThumbnailModel, thumbnail_file
 from vladmap.schemas.rejects import UserError
 from vladmap.weights.devices import torch_device
 from vladmap.weights.entries import Entries
@@ -74,7 +76,7 @@ def catalogue() -> dict[str, str]:
         else f"{kind.text} (needs no file)"
         for name, kind in KINDS.items()
     }
-    return lines | {name: f"{text} (needs no file)" for name, text in CLASSICAL.items()}
+    return lines | {name: f"{text} (needs no file)" for name, text in (CLASSICAL | WHOLE).items()}
 
 
 def spare_clusters(name: str) -> int:
@@ -101,6 +103,10 @@ def load_model(
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     torch_device(device)
+    if name in WHOLE:
+        if checkpoint is not None:
+            _check_whole(name, checkpoint)
+        return ThumbnailModel()
     if checkpoint is None and _ships_whole(name):
         return _assembled(name, Network("installed", installed()), device, precision)
     if checkpoint is None:
@@ -125,9 +131,12 @@ def local_descriptors(
 
     Those of a backbone come from `checkpoint`, in any layout of `models.checkpoints.layouts` or a
     vocabulary, whatever it aggregates them by; else from the weights that ship or an installed
-    package. Raises UserError for an unknown name, unsound weights or a missing GPU.
+    package. Raises UserError for an unknown name, unsound weights or a missing GPU, and for a model
+    that aggregates none.
     """
     _check(name)
+    if name in WHOLE:
+        raise UserError(f"the model {name} has no local descriptors")
     if name in CLASSICAL:
         return LocalSource(RootSiftFeatures())
     kind = KINDS[name]
@@ -145,6 +154,8 @@ def local_descriptors(
 
 def shipped_weights(name: str) -> bytes | None:
     """The file of a model that needs neither a checkpoint nor learning, else None."""
+    if name in WHOLE:
+        return thumbnail_file()
     return to_bytes(Network("installed", installed()), b"") if _ships_whole(name) else None
 
 
@@ -155,6 +166,9 @@ def is_complete(name: str, checkpoint: CheckpointSource | None) -> bool:
     """
     if checkpoint is None:
         return False
+    if name in WHOLE:
+        _check_whole(name, checkpoint)
+        return True
     file = read_weights(checkpoint)
     if is_vocabulary(file):
         return True
@@ -193,12 +207,22 @@ def check_learns(name: str) -> None:
 
 
 def _learns(name: str) -> bool:
+    if name in WHOLE:
+        return False
     return name in CLASSICAL or aggregation_of(name).learns_words
 
 
 def _ships_whole(name: str) -> bool:
     """Whether the model needs neither a checkpoint nor learning."""
     return name in KINDS and bool(KINDS[name].ships) and aggregation_of(name).needs_no_weights
+
+
+def _check_whole(name: str, checkpoint: CheckpointSource) -> None:
+    """Raises UserError for a file that is not the one that stands for the model in an atlas."""
+    file = read_weights(checkpoint)
+    given = file.tensors.get(GEOMETRY_NAME)
+    if given is None or not torch.equal(given, torch.from_numpy(GEOMETRY)):
+        raise UserError(f"{file.label} is not of {name}, which needs no checkpoint")
 
 
 def _check(name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from vladmap.models.kinds import CLASSICAL
+from vladmap.models.kinds import CPU_ALONE
 from vladmap.pipeline.options import AUTO, precision_asked_for, reduced_to
 from vladmap.pipeline.stage import Stage, Step
 from vladmap.pipeline.stages.ingest import CUT
@@ -128,7 +128,7 @@ def decoder_of(run: Run, by_gpu: str, by_cpu: str) -> str:
     options = run.options
     if options.decode != AUTO:
         return options.decode
-    if options.model in CLASSICAL:
+    if options.model in CPU_ALONE:
         return "cpu"
     known = {entry.fingerprint for entry in run.ledger(DESCRIBE).values()}
     if by_gpu in known:
