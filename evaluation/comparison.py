@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import numpy as np
 from vladmap.console.results import print_json
 from vladmap.evaluation import reranking
 from vladmap.evaluation.describing import describe
+from vladmap.evaluation.intervals import groups_of, share_interval
 from vladmap.evaluation.learning import prepare_model
 from vladmap.evaluation.measure import model_choice
 from vladmap.evaluation.names import METHODS, RERANKING
+from vladmap.evaluation.sequences import check_drives, method_of, ranked_in_drives
 from vladmap.evaluation.sets import Smoothing, read_set, smoothing_for
 from vladmap.evaluation.settings import ComparisonSettings, MethodSettings
 from vladmap.models.kinds import MODEL_NAMES
@@ -24,6 +27,7 @@ from vladmap.photos.layouts import EvaluationSet
 from vladmap.reporting.evaluation_plots import plot_comparison
 from vladmap.reporting.evaluation_table import MethodRow, markdown, write_csv
 from vladmap.retrieval.recall import Ranking, figures
+from vladmap.retrieval.sequences.matching import SequenceMethod
 from vladmap.schemas.rejects import UserError
 
 _LABELS = {
@@ -65,11 +69,14 @@ def compare(settings: ComparisonSettings) -> None:
         methods = [*named, *own.values()]
     chosen = read_set(settings.photographs)
     smoothing = smoothing_for(chosen, settings.method.smooth)
+    sequences = [method_of(text) for text in settings.sequences]
+    if sequences:
+        check_drives(chosen)
     rows = []
     for method in methods:
         print(method.label, file=sys.stderr, flush=True)
         try:
-            rows.append(_measured(settings.method, chosen, method, smoothing))
+            rows += _measured(settings.method, chosen, method, smoothing, sequences)
         except UserError as error:
             rows.append(MethodRow(method.label, method.model, left_out=str(error)))
     text = (
@@ -100,8 +107,13 @@ def _method(text: str) -> Method:
 
 
 def _measured(
-    settings: MethodSettings, chosen: EvaluationSet, method: Method, smoothing: Smoothing
-) -> MethodRow:
+    settings: MethodSettings,
+    chosen: EvaluationSet,
+    method: Method,
+    smoothing: Smoothing,
+    sequences: Sequence[SequenceMethod],
+) -> list[MethodRow]:
+    """The rows of a method: of single queries, and of drives matched in each way."""
     choice = model_choice(settings, method.model, method.checkpoint, method.rerank)
     model, _ = prepare_model(choice, chosen.database.paths)
     by = reranking.computed_evidence(
@@ -123,17 +135,30 @@ def _measured(
     if by is not None:
         image_milliseconds += by.milliseconds_an_image
         size += by.bytes_an_image
-    recalls = figures(ranking)
-    return MethodRow(
-        method.label,
-        method.model,
-        recalls.recall(1),
-        recalls.recall(5),
-        size,
-        image_milliseconds,
-        query_milliseconds,
-        by_condition=_by_condition(chosen, ranking),
+
+    def row(label: str, ranking: Ranking, milliseconds: float) -> MethodRow:
+        recalls = figures(ranking)
+        interval = share_interval(ranking.first() == 0, groups_of(chosen.queries))
+        return MethodRow(
+            label,
+            method.model,
+            recalls.recall(1),
+            recalls.recall(5),
+            size,
+            image_milliseconds,
+            milliseconds,
+            interval=(interval.low, interval.high),
+            by_condition=_by_condition(chosen, ranking),
+        )
+
+    rows = [row(method.label, ranking, query_milliseconds)]
+    searched = smoothing_for(chosen, settings.smooth, in_drives=True).of(
+        database.rows, chosen.database
     )
+    for sequence in sequences if method.rerank == "none" else ():
+        found = ranked_in_drives(queries.rows, searched, chosen, sequence)
+        rows.append(row(f"{method.label}, {sequence}", found.ranking, found.milliseconds))
+    return rows
 
 
 def _known(row: MethodRow) -> dict[str, Any]:

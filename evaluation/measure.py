@@ -11,6 +11,7 @@ from vladmap.evaluation.describing import Descriptors, RunSettings, describe
 from vladmap.evaluation.learning import ModelChoice, prepare_model
 from vladmap.evaluation.metrics import Measured, results_of
 from vladmap.evaluation.output import table, write
+from vladmap.evaluation.sequences import check_drives, method_of, ranked_in_drives
 from vladmap.evaluation.sets import read_set, smoothing_for
 from vladmap.evaluation.settings import EvaluationSettings, MethodSettings
 from vladmap.models import DescriptorModel
@@ -59,7 +60,12 @@ def model_choice(
 def evaluate(settings: EvaluationSettings) -> None:
     """Measure, print the table, and write what `output` asks for."""
     chosen, method = read_set(settings.photographs), settings.method
-    smoothing = smoothing_for(chosen, method.smooth)
+    sequence = method_of(settings.sequence) if settings.sequence else None
+    if sequence is not None:
+        if settings.rerank != "none" or settings.index:
+            raise UserError("--sequence orders all photographs: leave out --rerank and --index")
+        check_drives(chosen)
+    smoothing = smoothing_for(chosen, method.smooth, in_drives=sequence is not None)
     cores = os.cpu_count() or 1
     choice = model_choice(
         method,
@@ -83,17 +89,23 @@ def evaluate(settings: EvaluationSettings) -> None:
     if settings.whiten:
         whitening = _whitening(settings, model, choice, database)
         rows = [whitened(each, whitening) for each in rows]
-    ranking, _ = reranking.ranked(
-        rows[1],
-        rows[0],
-        chosen,
-        smoothing,
-        by,
-        method.rerank_candidates,
-        settings.index,
-        method.device,
-    )
-    measured = Measured(chosen, ranking, database, queries, smoothing)
+    nowhere = None
+    if sequence is not None:
+        searched = smoothing.of(rows[0], chosen.database)
+        in_drives = ranked_in_drives(rows[1], searched, chosen, sequence)
+        ranking, nowhere = in_drives.ranking, in_drives.nowhere
+    else:
+        ranking, _ = reranking.ranked(
+            rows[1],
+            rows[0],
+            chosen,
+            smoothing,
+            by,
+            method.rerank_candidates,
+            settings.index,
+            method.device,
+        )
+    measured = Measured(chosen, ranking, database, queries, smoothing, nowhere)
     results = results_of(settings, measured, model, learnt_from, whitening)
     if settings.json:
         print_json(results)

@@ -7,9 +7,11 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vladmap.atlas.manifest import software_versions
 from vladmap.evaluation.describing import Descriptors
+from vladmap.evaluation.intervals import groups_of, share_interval
 from vladmap.evaluation.sets import Smoothing
 from vladmap.evaluation.settings import EvaluationSettings
 from vladmap.features.names import reranking_by
@@ -23,10 +25,10 @@ from vladmap.retrieval.recall import (
     Figures,
     PrecisionRecall,
     Ranking,
-    distances,
     figures,
     precision_recall,
     ratio_scores,
+    uncertainty,
 )
 
 _UNKNOWN = "unknown"
@@ -42,14 +44,16 @@ class Measured:
         database: Descriptors,
         queries: Descriptors,
         smoothing: Smoothing,
+        nowhere: NDArray[np.bool_] | None = None,
     ) -> None:
         self.chosen, self.ranking = chosen, ranking
         self.database, self.queries, self.smoothing = database, queries, smoothing
+        self.nowhere = np.zeros(len(ranking.rows), bool) if nowhere is None else nowhere
         self.best = ranking.rows[:, 0]
         self.first = ranking.first()
         self.positives = ranking.positives()
         self.right = self.first == 0
-        self.distance = np.where(self.best >= 0, distances(ranking.similarity[:, 0]), np.nan)
+        self.distance = uncertainty(ranking)
         self.ratio = ratio_scores(ranking, chosen.near(self.best, ranking.rows))
         self.apart_m = np.full(len(self.best), np.nan)
         asked = np.flatnonzero(self.best >= 0)
@@ -59,6 +63,7 @@ class Measured:
             "distance": precision_recall(self.distance, self.right, with_positive),
             "ratio": precision_recall(self.ratio, self.right, with_positive),
         }
+        self.interval = share_interval(self.right, groups_of(chosen.queries))
         self.rows: dict[str, Figures] = {"all": figures(ranking)}
         conditions = np.array([name or _UNKNOWN for name in chosen.queries.conditions])
         if any(chosen.queries.conditions):
@@ -118,7 +123,16 @@ def results_of(
             "queries_with_positive": every.with_positive,
             "queries_without_positive": every.queries - every.with_positive,
         },
+        "sequence": None
+        if not settings.sequence
+        else {"method": settings.sequence, "queries_nowhere": int(measured.nowhere.sum())},
         "all": _figures(every),
+        "recall_at_1_interval": {
+            "low": _number(measured.interval.low),
+            "high": _number(measured.interval.high),
+            "groups": measured.interval.groups,
+            "of": measured.interval.of,
+        },
         "conditions": {name: _figures(row) for name, row in measured.rows.items() if name != "all"},
         "precision_recall": {
             name: {

@@ -30,6 +30,8 @@ def table(measured: Measured, results: dict[str, Any]) -> str:
         title += f", {rerank['candidates']} best re-ranked by {rerank['method']}"
         if rerank["method"] == "features":
             title += f" ({rerank['features']})"
+    if results["sequence"]:
+        title += f", drives matched by {results['sequence']['method']}"
     lines = [
         title,
         f"{counts['queries']} queries in {counts['database']} photographs, right "
@@ -52,6 +54,11 @@ def table(measured: Measured, results: dict[str, Any]) -> str:
         ):
             shown = "".join(f"{_percent(recall(k)):>8}" for k in RANKS)
             lines.append(f"{label:<{width}}{count:>9}{shown}{last:>8}".rstrip())
+    interval = measured.interval
+    lines.append(
+        f"recall@1 of all: {_percent(interval.low)} to {_percent(interval.high)} % (95 %, "
+        f"bootstrap over {interval.groups} {interval.of})"
+    )
     lines.append("")
     for score, curve in measured.curves.items():
         lines.append(
@@ -89,6 +96,16 @@ def _notes(measured: Measured) -> list[str]:
             notes.append(
                 f"{text}: {len(part.unreadable)} ({places.paths[row].name}: {reason}{more})"
             )
+    if measured.nowhere.any():
+        notes.append(
+            "queries that their drive has nowhere in the map, ranked all the same: "
+            f"{int(measured.nowhere.sum())}"
+        )
+    if not measured.ranking.cosines:
+        notes.append(
+            "scores are of matching in drives: `distance` is minus the score, `ratio` the score of "
+            "the best match elsewhere less the best"
+        )
     for reason, count in sorted(chosen.skipped.items()):
         notes.append(f"photographs skipped, {reason}: {count}")
     return notes

@@ -36,6 +36,8 @@ _ATLAS_COLUMNS = [
     "longitude",
     "heading_deg",
     "duplicate_of",
+    "sequence_id",
+    "sequence_index",
 ]
 
 
@@ -76,18 +78,19 @@ class Smoothing:
         return smooth(rows, frames, np.zeros(len(rows)), self.sigma)
 
 
-def smoothing_for(chosen: EvaluationSet, given: float | None) -> Smoothing:
+def smoothing_for(chosen: EvaluationSet, given: float | None, in_drives: bool = False) -> Smoothing:
     """The smoothing of the set's database: the `given` sigma, or by default one for the set.
 
     If the queries are the database there is none, because each query would be part of its
-    neighbours' descriptors. Raises UserError for a sigma that the set does not allow.
+    neighbours' descriptors. Nor is there by default where queries are matched `in_drives`, which
+    weighs the neighbours itself. Raises UserError for a sigma that the set does not allow.
     """
     unit = "frames" if chosen.metres is None else "m"
     if given and chosen.leave_one_out:
         raise UserError(
             "--smooth wants queries apart from the database: here they are the same photographs"
         )
-    if given is not None or chosen.leave_one_out:
+    if given is not None or chosen.leave_one_out or in_drives:
         return Smoothing(given or 0.0, unit)
     if chosen.metres is not None:
         return Smoothing(min(SIGMA_M, chosen.metres / 4), unit)

@@ -58,7 +58,8 @@ class EvaluationSettings:
 
     `learn` says that words are learnt although the checkpoint has some. Descriptors are whitened to
     `whiten` numbers, 0 for not, fitted on the database of `whiten_split` or on the one that is
-    searched. `index` is a FAISS factory, "" for exact search. Results are written to `output`.
+    searched. `index` is a FAISS factory, "" for exact search. `sequence` matches each drive as one:
+    NAME[=N] of retrieval.names.SEQUENCE_METHODS, "" for not. Results are written to `output`.
     """
 
     photographs: SetSettings
@@ -70,6 +71,7 @@ class EvaluationSettings:
     whiten_split: str | None = None
     index: str = ""
     rerank: str = "none"
+    sequence: str = ""
     output: Path | None = None
     json: bool = False
 
@@ -78,12 +80,14 @@ class EvaluationSettings:
 class ComparisonSettings:
     """What `vladmap compare` measures: `methods` (NAME[+RERANK][=FILE]) on one set.
 
-    Without any, or with `all` beside them, those of evaluation.names.METHODS.
+    Without any, or with `all` beside them, those of evaluation.names.METHODS. Each has a further
+    row for each way of `sequences` (NAME[=N]) in which whole drives are matched.
     """
 
     photographs: SetSettings
     method: MethodSettings
     methods: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
     all: bool = False
     output: Path | None = None
     json: bool = False

@@ -10,6 +10,7 @@ from vladmap.evaluation.settings import ComparisonSettings
 from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
 from vladmap.jobs.evaluation_options import (
     add_model_options,
+    add_sequence_option,
     add_set_options,
     method_settings,
     set_settings,
@@ -27,6 +28,7 @@ methods of the table: {", ".join(METHODS[:6])},
 examples:
   vladmap compare worlds --split test --output out/comparison
   vladmap compare walk --frames-tolerance 2 --method vlad --method netvlad=pitts.pth.tar
+  vladmap compare railway --frames-tolerance 3 --method thumbnail --sequence seqslam --sequence hmm
 """
 
 
@@ -47,6 +49,7 @@ def command_line() -> Parser:
         metavar="NAME[+RERANK][=FILE]",
         help="one or more methods; one of the table's names with =FILE gives it its checkpoint",
     )
+    add_sequence_option(options, "append")
     options.add_argument("--all", action="store_true", help="the table's other methods as well")
     options.add_argument("--output", type=Path, metavar="DIR", help="write table and plot there")
     return options
@@ -64,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 photographs=set_settings(parsed),
                 method=method_settings(parsed),
                 methods=tuple(parsed.method or ()),
+                sequences=tuple(parsed.sequence or ()),
                 all=parsed.all,
                 output=parsed.output,
                 json=parsed.json,

@@ -11,6 +11,7 @@ from vladmap.evaluation.settings import EvaluationSettings
 from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
 from vladmap.jobs.evaluation_options import (
     add_model_options,
+    add_sequence_option,
     add_set_options,
     method_settings,
     set_settings,
@@ -27,6 +28,7 @@ examples:
   vladmap evaluate walk --layout frames --frames-tolerance 2 --model vlad
   vladmap evaluate msls --split val --model netvlad --checkpoint pitts.pth.tar --whiten 512
   vladmap evaluate atlas --since 2024-05-01 --rerank features
+  vladmap evaluate railway --frames-tolerance 3 --model thumbnail --sequence hmm
 """
 
 
@@ -75,6 +77,7 @@ def command_line() -> Parser:
         help="order the best by patches (rapid, ransac) or by local features: those of --features\n"
         "(features), of a kind, or matched by a network at 25 times the time and more",
     )
+    add_sequence_option(options, "store")
     options.add_argument("--output", type=Path, metavar="DIR", help="write results and pages there")
     return options
 
@@ -97,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 whiten_split=parsed.whiten_split,
                 index=parsed.index,
                 rerank=parsed.rerank,
+                sequence=parsed.sequence or "",
                 output=parsed.output,
                 json=parsed.json,
             )

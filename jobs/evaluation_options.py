@@ -11,7 +11,13 @@ from vladmap.evaluation.settings import MethodSettings, SetSettings
 from vladmap.features.names import FEATURE_NAMES
 from vladmap.models.kinds import PRECISION_NAMES
 from vladmap.photos.names import LAYOUTS
-from vladmap.retrieval.names import SIGMA_M
+from vladmap.retrieval.names import (
+    REACH_FRAMES,
+    REACH_M,
+    SEQUENCE_FRAMES,
+    SEQUENCE_METHODS,
+    SIGMA_M,
+)
 
 
 def add_layout_options(options: argparse._ActionsContainer, split: str) -> None:
@@ -107,6 +113,19 @@ def add_model_options(options: argparse.ArgumentParser) -> None:
         type=whole(1),
         default=512,
         help="numbers of a patch, where its whitening is learnt (default: 512)",
+    )
+
+
+def add_sequence_option(options: argparse._ActionsContainer, action: str) -> None:
+    """Add --sequence."""
+    options.add_argument(
+        "--sequence",
+        action=action,
+        metavar="NAME[=N]",
+        help=f"match each drive as one: {', '.join(SEQUENCE_METHODS)}.\n"
+        f"N: photographs of a window (default: {SEQUENCE_FRAMES}, of delta 16); of hmm the\n"
+        f"longest move between two (default: {REACH_M:g} m or {REACH_FRAMES:g} frames).\n"
+        "By default the database is then not smoothed",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -114,7 +114,7 @@ def read_frames(root: Path, frames: int) -> EvaluationSet:
             f"{root}: {len(sides[0])} files in database/ and {len(sides[1])} in queries/, so they "
             "do not correspond frame by frame"
         )
-    database, queries = (_without_positions(paths) for paths in sides)
+    database, queries = (_one_drive(_without_positions(paths)) for paths in sides)
     rows = np.arange(len(database))
     positives = [rows[max(0, row - frames) : row + frames + 1] for row in range(len(queries))]
     return EvaluationSet("frames", database, queries, positives, frames=frames)
@@ -123,6 +123,7 @@ def read_frames(root: Path, frames: int) -> EvaluationSet:
 def read_csv(path: Path, metres: float) -> EvaluationSet:
     """A table of path, latitude and longitude (degrees), with condition, heading and side if known.
 
+    `sequence` and `frame`, where both are there, name a photograph's drive and its place in it.
     Paths are relative to the table's folder. `side` is `database` or `query`; without that column
     each photograph is a query to all the others. Rows without a valid position are skipped and
     counted. Raises UserError for a file that is no such table.
@@ -182,7 +183,8 @@ def split_by_time(
         last = max(1, round(share * len(table)))
         since = moments.sort_values().iloc[-last]
     later = np.asarray(moments >= since)
-    table = table.assign(heading=table["heading_deg"])
+    names = {"heading_deg": "heading", "sequence_id": "sequence", "sequence_index": "frame"}
+    table = table.rename(columns=names)
     places = _places(table, [Path(uri) for uri in table["uri"]])
     if later.all() or not later.any():
         raise UserError(
@@ -230,6 +232,13 @@ def _without_positions(paths: list[Path]) -> Places:
     return Places(tuple(paths), nowhere, ("",) * count, np.full(count, np.nan))
 
 
+def _one_drive(places: Places) -> Places:
+    """The photographs as those of one drive, in their order."""
+    return replace(
+        places, drives=("frames",) * len(places), moments=np.arange(len(places), dtype=np.float64)
+    )
+
+
 def _table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
     """A CSV with comma, semicolon or tab; values are text, names of columns in lower case."""
     try:
@@ -273,7 +282,13 @@ def _places(table: pd.DataFrame, paths: list[Path]) -> Places:
     if "heading" in table:
         headings = pd.to_numeric(table["heading"], errors="coerce").to_numpy(np.float64)
     positions = ecef_on_ellipsoid(table["latitude"].to_numpy(), table["longitude"].to_numpy())
-    return Places(tuple(paths), positions, tuple(conditions), headings)
+    places = Places(tuple(paths), positions, tuple(conditions), headings)
+    if "sequence" not in table or "frame" not in table:
+        return places
+    # A photograph whose place in its drive is not known is in none.
+    moments = pd.to_numeric(table["frame"], errors="coerce").to_numpy(np.float64)
+    drives = table["sequence"].fillna("").astype(str).where(np.isfinite(moments), "")
+    return replace(places, drives=tuple(drives), moments=np.nan_to_num(moments))
 
 
 def _cities(root: Path, split: str) -> list[Path]:
@@ -299,6 +314,13 @@ def _msls_side(folder: Path, skipped: dict[str, int]) -> Places:
         night = _table(processed, ("key", "night")).drop_duplicates("key").set_index("key")["night"]
         conditions = night.str.lower().map({"true": "night", "false": "day"})
         table["condition"] = table["key"].map(conditions).fillna("")
+    drives = folder / "seq_info.csv"
+    if drives.exists():
+        known = _table(drives, ("key", "sequence_key", "frame_number")).drop_duplicates("key")
+        known = known.set_index("key").rename(
+            columns={"sequence_key": "sequence", "frame_number": "frame"}
+        )
+        table = table.join(known[["sequence", "frame"]], on="key")
     if "pano" in table:
         table = _selected(table, table["pano"].str.lower() != "true", "panorama", skipped)
     table = _with_positions(table, skipped).sort_values("key", kind="stable")
@@ -313,4 +335,14 @@ def _joined(parts: list[Places]) -> Places:
         np.concatenate([part.positions for part in parts]),
         tuple(condition for part in parts for condition in part.conditions),
         np.concatenate([part.headings for part in parts]),
+        *_joined_drives(parts),
     )
+
+
+def _joined_drives(parts: list[Places]) -> tuple[tuple[str, ...], NDArray[np.float64] | None]:
+    """The drives of several lists; those of a list without any are unknown."""
+    if not any(part.drives for part in parts):
+        return (), None
+    drives = [part.drives or ("",) * len(part) for part in parts]
+    moments = [np.zeros(len(part)) if part.moments is None else part.moments for part in parts]
+    return tuple(name for part in drives for name in part), np.concatenate(moments)

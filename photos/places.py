@@ -36,13 +36,17 @@ class Places:
     """N photographs: where each lies on disk and on earth.
 
     `positions` (N, 3) are earth-centred metres (WGS84, at height 0), `headings` (N,) degrees
-    clockwise from north, NaN where unknown; a condition is "" where unknown.
+    clockwise from north, NaN where unknown; a condition is "" where unknown. `drives` names the
+    drive of each, "" where unknown, and `moments` (N,) orders those of one drive; without them no
+    drive is known.
     """
 
     paths: tuple[Path, ...]
     positions: NDArray[np.float64]
     conditions: tuple[str, ...]
     headings: NDArray[np.float64]
+    drives: tuple[str, ...] = ()
+    moments: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -55,6 +59,8 @@ class Places:
             self.positions[chosen],
             tuple(self.conditions[row] for row in chosen),
             self.headings[chosen],
+            tuple(self.drives[row] for row in chosen) if self.drives else (),
+            None if self.moments is None else self.moments[chosen],
         )
 
 

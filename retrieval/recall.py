@@ -7,7 +7,7 @@ counts in every denominator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,8 @@ Scores = NDArray[np.float32]
 class Ranking:
     """The best rows of the database for Q queries, and the ranks of their positives.
 
-    `rows` and `similarity` (Q, K) are best first, padded with -1 and -inf. `query`, `positive` and
+    `rows` and `similarity` (Q, K) are best first, padded with -1 and -inf. They are cosines, or
+    with `cosines` False any scores that are larger for better matches. `query`, `positive` and
     `rank` (P,) list all positives, by ascending query: row `positive[i]` of the database is a
     positive of query `query[i]` and has rank `rank[i]`, from 0, or NEVER.
     """
@@ -43,6 +44,7 @@ class Ranking:
     query: Rows
     positive: Rows
     rank: Rows
+    cosines: bool = True
 
     def first(self) -> Rows:
         """The rank (Q,) of each query's best positive, NEVER if it has none in the ranking."""
@@ -100,6 +102,23 @@ def rank(
     return Ranking(rows, similarity, *flat, ranks)
 
 
+def ranking_of(
+    blocks: Iterable[tuple[int, Scores]],
+    count: int,
+    positives: Sequence[Rows],
+    *,
+    keep: int = RANKING_LENGTH,
+) -> Ranking:
+    """The ranking by scores of any kind: (first query, scores (q, N)) of blocks of queries.
+
+    A larger score is a better match, -inf is none; rows of equal score stay in their order. `count`
+    is the number N of rows. Queries that are in no block have no matches.
+    """
+    flat = _flat(positives)
+    rows, similarity, ranks = _best_of(blocks, (len(positives), count), flat, keep, "cpu")
+    return Ranking(rows, similarity, *flat, ranks, cosines=False)
+
+
 def reordered(ranking: Ranking, order: Rows) -> Ranking:
     """The ranking with the first C rows of each query in another order, as re-ranking gives it.
 
@@ -114,7 +133,7 @@ def reordered(ranking: Ranking, order: Rows) -> Ranking:
     moved = ranking.rank < head
     ranks = ranking.rank.copy()
     ranks[moved] = places[ranking.query[moved], ranking.rank[moved]]
-    return Ranking(rows, similarity, ranking.query, ranking.positive, ranks)
+    return Ranking(rows, similarity, ranking.query, ranking.positive, ranks, ranking.cosines)
 
 
 @dataclass(frozen=True)
@@ -173,17 +192,28 @@ def distances(similarity: Scores) -> NDArray[np.float64]:
     return np.sqrt(np.maximum(0.0, 2.0 - 2.0 * similarity.astype(np.float64)))
 
 
+def uncertainty(ranking: Ranking) -> NDArray[np.float64]:
+    """(Q,): the distance of the best match, or minus its score; NaN for a query without one."""
+    best = ranking.similarity[:, 0]
+    apart = distances(best) if ranking.cosines else -best.astype(np.float64)
+    return np.where(ranking.rows[:, 0] >= 0, apart, np.nan)
+
+
 def ratio_scores(ranking: Ranking, near: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(Q,): the distance of the best match over that of the best match at another place.
 
     A small ratio means a certain match: the perceptual aliasing score of Zaffar et al., "On the
     Estimation of Image-matching Uncertainty in Visual Place Recognition" (CVPR 2024). `near` (Q, K)
     marks the rows at the place of the best match. If all K rows are there, the last of them is used
-    as the match elsewhere. NaN for a query without rows.
+    as the match elsewhere. NaN for a query without rows. Of scores that are no cosines it is minus
+    the difference of the two, since they have no natural zero.
     """
     known = ranking.rows >= 0
     elsewhere = np.where(known & ~near, ranking.similarity, -np.inf).max(axis=1, initial=-np.inf)
     last = np.where(known, ranking.similarity, np.inf).min(axis=1, initial=np.inf)
+    if not ranking.cosines:
+        other = np.where(np.isfinite(elsewhere), elsewhere, last).astype(np.float64)
+        return np.where(known[:, 0], other - ranking.similarity[:, 0], np.nan)
     best = distances(ranking.similarity[:, 0])
     second = distances(np.where(np.isfinite(elsewhere), elsewhere, last).astype(np.float32))
     ratio = np.divide(best, second, out=np.ones(len(best)), where=second > 0)
@@ -250,28 +280,46 @@ def _exact(
     device: str,
 ) -> tuple[Rows, Scores, Rows]:
     count = len(database)
-    keep = min(keep, count)
-    rows = np.full((len(queries), keep), -1)
-    similarity = np.full((len(queries), keep), -np.inf, np.float32)
-    ranks = np.full(len(flat[0]), NEVER)
     missing = np.ones(count, bool)
     missing[there] = False
     step = max(1, _SCORES_AT_ONCE // max(1, count))
-    for start in range(0, len(queries), step):
-        scores = inner_products(queries[start : start + step], database, device)
-        scores[:, missing] = -np.inf
-        own = np.arange(len(scores))
-        if leave_one_out:
-            scores[own, own + start] = -np.inf
-        scores[_flat(left_out[start : start + step])] = -np.inf
+
+    def blocks() -> Iterator[tuple[int, Scores]]:
+        for start in range(0, len(queries), step):
+            scores = inner_products(queries[start : start + step], database, device)
+            scores[:, missing] = -np.inf
+            own = np.arange(len(scores))
+            if leave_one_out:
+                scores[own, own + start] = -np.inf
+            scores[_flat(left_out[start : start + step])] = -np.inf
+            yield start, scores
+
+    return _best_of(blocks(), (len(queries), count), flat, keep, device)
+
+
+def _best_of(
+    blocks: Iterable[tuple[int, Scores]],
+    shape: tuple[int, int],
+    flat: tuple[Rows, Rows],
+    keep: int,
+    device: str,
+) -> tuple[Rows, Scores, Rows]:
+    """Rows and scores (Q, K) of the best, and the ranks (P,) of positives, by blocks of scores."""
+    count = shape[1]
+    keep = min(keep, count)
+    rows = np.full((shape[0], keep), -1)
+    similarity = np.full((shape[0], keep), -np.inf, np.float32)
+    ranks = np.full(len(flat[0]), NEVER)
+    for start, scores in blocks:
+        part_of = slice(start, start + len(scores))
         order = best_first(scores, device)
         best = order[:, :keep]
         best_scores = np.take_along_axis(scores, best, axis=1)
-        rows[start : start + step] = np.where(np.isfinite(best_scores), best, -1)
-        similarity[start : start + step] = best_scores
+        rows[part_of] = np.where(np.isfinite(best_scores), best, -1)
+        similarity[part_of] = best_scores
         places = np.empty_like(order)
         np.put_along_axis(places, order, np.broadcast_to(np.arange(count), order.shape), axis=1)
-        part = slice(*np.searchsorted(flat[0], [start, start + step]))
+        part = slice(*np.searchsorted(flat[0], [start, start + len(scores)]))
         at = flat[0][part] - start, flat[1][part]
         ranks[part] = np.where(np.isfinite(scores[at]), places[at], NEVER)
     return rows, similarity, ranks

@@ -33,7 +33,7 @@ class Evidence(Protocol):
         """z (high - low, N) of queries `low` up to `high`; a low one is a likely match."""
 
 
-def without_mean(rows: Matrix, recordings: Recordings) -> Matrix:
+def without_mean(rows: Matrix, recordings: Recordings, beforehand: Matrix | None = None) -> Matrix:
     """Descriptors (N, D) from which what a whole recording has in common is taken, of unit length.
 
     Of each recording the mean is subtracted: the light of the day, the season, the bonnet and the
@@ -41,14 +41,23 @@ def without_mean(rows: Matrix, recordings: Recordings) -> Matrix:
     and Protzel, "Unsupervised learning methods for visual place recognition in discretely and
     continuously changing environments", ICRA 2020). The mean of a short recording is drawn to that
     of all: it counts as 32 rows more. Zero rows, photographs without a descriptor, stay zero.
+
+    In causal use, with `beforehand` (M, D), the mean is over the rows up to each, and drawn to that
+    of these, the database's.
     """
     known = described(rows)
-    if known.sum() < 2:
+    others = rows[known] if beforehand is None else beforehand[described(beforehand)]
+    if len(others) < 2:
         return rows
-    overall = rows[known].mean(axis=0, dtype=np.float64)
+    overall = others.mean(axis=0, dtype=np.float64)
     result = np.zeros_like(rows)
     for first, end in recordings.spans():
         own = first + np.flatnonzero(known[first:end])
+        if beforehand is not None:
+            total = np.cumsum(rows[own], axis=0, dtype=np.float64) + SHRINKAGE * overall
+            weight = np.arange(1, len(own) + 1)[:, None] + SHRINKAGE
+            result[own] = rows[own] - (total / weight).astype(np.float32)
+            continue
         total = rows[own].sum(axis=0, dtype=np.float64) + SHRINKAGE * overall
         result[own] = rows[own] - (total / (len(own) + SHRINKAGE)).astype(np.float32)
     return unit(result)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs.places import write_places
+from tests.photos.bad_photos import encode, texture
 from vladmap.jobs.main import main
 
 pytestmark = pytest.mark.medium
@@ -47,3 +48,18 @@ def test_an_unknown_method_is_one_clear_line(
 ) -> None:
     assert main(["compare", str(tmp_path), "--method", method]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_drives_that_are_matched_as_one_have_rows_of_their_own(tmp_path: Path) -> None:
+    for part in ("database", "queries"):
+        (tmp_path / part).mkdir()
+        for frame in range(6):
+            (tmp_path / part / f"{frame}.jpg").write_bytes(encode(texture(frame)))
+    out = tmp_path / "out"
+    command = ["compare", str(tmp_path), "--output", str(out), "--method", "thumbnail"]
+    assert main([*command, "--sequence", "seqslam=4", "--sequence", "delta"]) == 0
+    with (out / "comparison.csv").open(newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert [*rows] == ["thumbnail", "thumbnail, seqslam=4", "thumbnail, delta"]
+    assert rows["thumbnail, seqslam=4"]["recall_1"] == "1"
+    assert rows["thumbnail, seqslam=4"]["recall_1_low"] == "1"

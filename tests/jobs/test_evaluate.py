@@ -295,3 +295,27 @@ def test_an_untrained_model_finds_real_frames(tmp_path: Path) -> None:
     assert measured["set"]["protocol"] == "within 2 frames"
     assert measured["counts"]["queries"] == 200
     assert measured["all"]["recall_over_all_queries"]["1"] > 0.96  # 0.92 without smoothing
+
+
+def test_a_drive_is_matched_as_one_and_what_stands_against_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Query 6 shows the place of frame 1: alone it is found there, in its drive where it is."""
+    for part, seeds in (("database", range(12)), ("queries", [*range(6), 1, *range(7, 12)])):
+        (tmp_path / part).mkdir()
+        for frame, seed in enumerate(seeds):
+            (tmp_path / part / f"{frame}.jpg").write_bytes(encode(texture(seed)))
+    command = ["evaluate", str(tmp_path), "--model", "thumbnail"]
+    out = tmp_path / "out"
+    assert main([*command, "--output", str(out)]) == 0
+    assert results(out)["all"]["recall_over_all_queries"]["1"] == pytest.approx(11 / 12, abs=1e-6)
+    assert main([*command, "--sequence", "hmm=2", "--output", str(out)]) == 0
+    measured = results(out)
+    assert measured["all"]["recall_over_all_queries"]["1"] == 1.0
+    assert measured["sequence"] == {"method": "hmm=2", "queries_nowhere": 0}
+    assert measured["recall_at_1_interval"]["of"] == "stretches of 20 photographs"
+    assert "drives matched by hmm=2" in capsys.readouterr().out
+    assert main([*command, "--sequence", "hmm", "--rerank", "features"]) == 2
+    assert "leave out --rerank" in capsys.readouterr().err
+    assert main([*command, "--sequence", "slam"]) == 2
+    assert "'slam' is none of" in capsys.readouterr().err

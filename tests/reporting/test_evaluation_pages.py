@@ -59,13 +59,13 @@ def test_no_more_failures_are_shown_than_a_page_bears(tmp_path: Path) -> None:
 
 def test_the_table_aligns_what_was_measured_and_lists_what_was_left_out() -> None:
     rows = [
-        MethodRow("VLAD", "vlad", 0.5, 0.75, 32768, 12.34, 0.5),
+        MethodRow("VLAD", "vlad", 0.5, 0.75, 32768, 12.34, 0.5, interval=(0.4, 0.605)),
         MethodRow("NetVLAD", "netvlad", left_out="no checkpoint"),
     ]
     assert markdown(rows).splitlines() == [
-        "| method | recall@1 % | recall@5 % | bytes/image | ms/image | ms/query |",
-        "| ------ | ---------: | ---------: | ----------: | -------: | -------: |",
-        "| VLAD   |       50.0 |       75.0 |      32,768 |     12.3 |     0.50 |",
+        "| method | recall@1 % |      95 % | recall@5 % | bytes/image | ms/image | ms/query |",
+        "| ------ | ---------: | --------: | ---------: | ----------: | -------: | -------: |",
+        "| VLAD   |       50.0 | 40.0-60.5 |       75.0 |      32,768 |     12.3 |     0.50 |",
         "",
         "- left out: NetVLAD (no checkpoint)",
     ]
