@@ -44,6 +44,7 @@ LOOP_FITS = "work/loop_fits.parquet"
 METRICS = "work/metrics.json"
 OPTIONS = "work/options.json"
 PAIR_FITS = "work/pair_fits.parquet"
+TILE_PLAN = "work/tile_plan.parquet"
 TIMINGS = "work/timings.json"
 
 

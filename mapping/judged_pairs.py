@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,8 @@ from vladmap.mapping.photographs import (
     pairs_of,
     photographs_of,
 )
-from vladmap.mapping.tiles import Tile, plan_tiles
+from vladmap.mapping.tile_growth import TilePlan, grow_tiles
+from vladmap.mapping.tiles import Tile
 from vladmap.mapping.two_view import inlier_counts
 from vladmap.schemas import tables
 
@@ -63,10 +64,14 @@ class JudgedPairs:
         """Return the pairs, or some rows of them, as a table of mapping.judging.JUDGED."""
         return judged_table(self.image_ids.tolist(), self.pairs, self.judgement, rows)
 
-    def tiles(self, max_images: int) -> list[Tile]:
-        """Return the tiles of at most `max_images` that trusted pairs connect."""
+    def tiles(self, max_images: int, before: Sequence[Tile] = ()) -> TilePlan:
+        """Return the tiles of about `max_images` that trusted pairs connect.
+
+        Those of a plan `before` stay as far as they can; without one, none has more images.
+        """
         trusted = self.trusted()
-        return plan_tiles(
+        return grow_tiles(
+            before,
             self.image_ids.tolist(),
             self.latitude,
             self.longitude,

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from vladmap.features.base import LocalFeatures
 from vladmap.features.table import read_features
-from vladmap.mapping.arrays import Indices
+from vladmap.mapping.arrays import Array, Indices
+from vladmap.mapping.judging import trusted_only
 from vladmap.mapping.tiles import Tile
 from vladmap.schemas import tables
 
@@ -24,6 +25,39 @@ MEMBERS = pa.schema(
 )
 """Images of a tile; those outside of its core are there to overlap with other tiles. `sequence_id`
 is a number that the images of one drive share, null for none."""
+
+
+# Distances of photographs by GPS that differ by less, in metres, are the same to a map.
+_SAME_M = 1.0
+
+
+def map_alike(before: pa.Table, now: pa.Table) -> bool:
+    """Whether a tile is mapped from the same pairs with either of two tables of JUDGED.
+
+    Both must trust the same pairs, and put the same of them further apart than GPS explains, at
+    distances that differ by less than a metre. Which of several tests an untrusted pair failed, and
+    the rest of what is known of it, moves no map.
+    """
+    before, now = (
+        trusted_only(table).sort_by([("image_id_a", "ascending"), ("image_id_b", "ascending")])
+        for table in (before, now)
+    )
+    if not before.select(["image_id_a", "image_id_b"]).equals(
+        now.select(["image_id_a", "image_id_b"])
+    ):
+        return False
+    ours, theirs = (_distances(table) for table in (before, now))
+    # A distance that is not known compares as false.
+    if not np.array_equal(ours[0] > ours[1], theirs[0] > theirs[1]):
+        return False
+    alike = np.abs(ours - theirs) < _SAME_M
+    return bool((alike | (np.isnan(ours) & np.isnan(theirs))).all())
+
+
+def _distances(judged: pa.Table) -> Array:
+    """Distances and their limits, (2, m), NaN where they are not known."""
+    columns = (judged[name].to_numpy() for name in ("distance_m", "limit_m"))
+    return np.stack([column.astype(np.float64) for column in columns])
 
 
 def members_table(tile: Tile, sequence: Indices, index: Indices) -> pa.Table:

@@ -21,8 +21,10 @@ from vladmap.mapping.arrays import Array, Indices
 from vladmap.mapping.graph import connected_components
 from vladmap.mapping.tile_cuts import FULL, MOST, cut_into_cores
 
-# A core smaller than this share of its bound joins a neighbour.
-_FRAGMENT = 0.5
+FRAGMENT = 0.5
+"""A core smaller than this share of its bound joins a neighbour."""
+ALL = "all"
+"""The tile of a collection that is a tile as a whole."""
 FROM_POSES = 100
 """A tile of so many images is mapped from first poses; smaller ones incrementally, which fails more
 often."""
@@ -73,8 +75,8 @@ def plan_tiles(
     if len(linked) == 0:
         return []
     if len(linked) <= max_images:
-        return [_tile("all", ids, linked, linked)]
-    latitude, longitude = _spread_positions(latitude, longitude, first, second, weight)
+        return [_tile(ALL, ids, linked, linked)]
+    latitude, longitude = positions_by_pairs(latitude, longitude, first, second, weight)
     ends = np.concatenate([first, second]), np.concatenate([second, first])
     ones = np.ones(2 * len(first), np.int64)
     graph = sparse.csr_array((ones, ends), shape=(len(ids), len(ids)))
@@ -83,20 +85,20 @@ def plan_tiles(
         for core in cut_into_cores(component, latitude, longitude, graph, max_images):
             core_of[core] = core[0]
     group = _mended(core_of, first, second, int(max_images * MOST), max_images)
-    members = _members(group, first, second, weight, max_images)
+    members = members_of(group, first, second, weight, max_images)
     tiles = [
         _tile(f"c{ids[name][:16]}", ids, core, members[name])
-        for name, core in _by_value(group[linked], linked).items()
+        for name, core in by_value(group[linked], linked).items()
     ]
     return sorted(tiles, key=lambda tile: tile.name)
 
 
 def _components(linked: Indices, first: Indices, second: Indices, count: int) -> list[Indices]:
     """The linked images by connected component, each sorted."""
-    return list(_by_value(connected_components(count, first, second)[linked], linked).values())
+    return list(by_value(connected_components(count, first, second)[linked], linked).values())
 
 
-def _by_value(values: Indices, rows: Indices) -> dict[int, Indices]:
+def by_value(values: Indices, rows: Indices) -> dict[int, Indices]:
     """Some rows by their values, (k,) both, and both in increasing order."""
     order = np.lexsort((rows, values))
     distinct, begins = np.unique(values[order], return_index=True)
@@ -132,7 +134,7 @@ def _mended(piece: Indices, first: Indices, second: Indices, bound: int, full: i
     heapq.heapify(waiting)
     while waiting:
         size, name = heapq.heappop(waiting)
-        if name in into or size != sizes[name] or size >= _FRAGMENT * bound:
+        if name in into or size != sizes[name] or size >= FRAGMENT * bound:
             continue
         fitting = [
             (count, -other)
@@ -167,7 +169,7 @@ def _tile(name: str, ids: NDArray[np.object_], core: Indices, members: Indices) 
     return Tile(name, ids[members].tolist(), np.isin(members, core))
 
 
-def _members(
+def members_of(
     group: Indices, first: Indices, second: Indices, weight: Array, max_images: int
 ) -> dict[int, Indices]:
     """The images of each tile: its core, and of other cores those that have most pairs with it.
@@ -189,7 +191,7 @@ def _members(
         most = np.maximum(most, FROM_POSES)
     for _ in range(1, _RINGS):
         of, image = _with_partners(of, image, pairs, inliers, np.minimum(most, max_images))
-    return _by_value(of, image)
+    return by_value(of, image)
 
 
 def _with_partners(
@@ -213,7 +215,7 @@ def _with_partners(
     return np.concatenate([of, towards[chosen]]), np.concatenate([image, found[chosen]])
 
 
-def _spread_positions(
+def positions_by_pairs(
     latitude: Array,
     longitude: Array,
     first: Indices,

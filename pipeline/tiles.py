@@ -13,8 +13,9 @@ from vladmap.atlas import layout, storage
 from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys, camera_name
 from vladmap.mapping.judged_pairs import IMAGE_COLUMNS as JUDGED_COLUMNS
 from vladmap.mapping.judged_pairs import PAIR_COLUMNS, JudgedPairs, judge_collection
+from vladmap.mapping.judging import JUDGED
 from vladmap.mapping.photographs import PHOTOGRAPH_COLUMNS
-from vladmap.mapping.tile_inputs import members_table
+from vladmap.mapping.tile_inputs import map_alike, members_table
 from vladmap.mapping.tiles import Tile
 from vladmap.mapping.view_graph.graph_tables import LOOP_FITS
 from vladmap.pipeline.ledgers import image_shards, inputs_of
@@ -26,6 +27,7 @@ from vladmap.pipeline.stages.reconstruct import FIT, RECONSTRUCT
 from vladmap.pipeline.stages.verify import CAMERAS, FEATURES, VERIFY
 from vladmap.pipeline.verdicts import publish_verdicts
 from vladmap.schemas.records import NO_CELL, Task
+from vladmap.schemas.rejects import DamagedFile
 from vladmap.transforms.fit_pairs import FitPairs
 
 log = logging.getLogger("vladmap")
@@ -108,6 +110,15 @@ def _images(shard: str, table: pa.Table) -> pa.Table:
     return table.append_column("camera", pa.array(cameras, pa.string())).select(JUDGED_COLUMNS)
 
 
+def _mapped_from(run: Run, tile: Tile, judged: pa.Table) -> pa.Table:
+    """The verdicts that a tile was mapped with, if the same map follows from those of today."""
+    try:
+        before = storage.read_table(run.atlas.path(layout.tile_judged(tile.name)), JUDGED.names)
+    except (OSError, DamagedFile):
+        return judged
+    return before if map_alike(before, judged) else judged
+
+
 def tile_task(run: Run, judged: JudgedPairs, tile: Tile) -> Task:
     """Return the task of one tile, and write its images and their judged pairs beside it."""
     members, pairs = judged.rows_of(tile)
@@ -117,7 +128,9 @@ def tile_task(run: Run, judged: JudgedPairs, tile: Tile) -> Task:
         layout.tile_members(tile.name),
         members_table(tile, judged.sequence[members], judged.index[members]),
     )
-    judged_file = storage.commit_table(root, layout.tile_judged(tile.name), judged.table(pairs))
+    judged_file = storage.commit_table(
+        root, layout.tile_judged(tile.name), _mapped_from(run, tile, judged.table(pairs))
+    )
     sources: dict[str, tuple[Step, NDArray[np.object_], str]] = {
         "images": (INGEST, judged.shard[members], "map"),
         "features": (FEATURES, judged.shard[members], ""),

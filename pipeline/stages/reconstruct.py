@@ -45,13 +45,14 @@ def work(run: Run) -> None:
     If there are no trusted pairs, or if all tiles fail, the map is empty.
     """
     from vladmap.pipeline.options import worker_threads
+    from vladmap.pipeline.tile_plan import plan_tiles_of
     from vladmap.pipeline.tiles import fit_pairs, judge_pairs, tile_task
     from vladmap.transforms.reconstruct import ReconstructTiles, map_memory
 
     options = run.options
     fit_pairs(run)
     judged = judge_pairs(run)
-    tiles = judged.tiles(options.tile_images)
+    tiles = plan_tiles_of(run, judged)
     if not tiles:
         # Not an error: descriptors, index and pairs are usable, and the report gives the reason for
         # each photograph.
@@ -69,7 +70,7 @@ def work(run: Run) -> None:
             options.gps_sigma_m,
             worker_threads(options, run.in_process),
         ),
-        memory=map_memory(options.tile_images),
+        memory=map_memory(max([options.tile_images, *(len(tile.image_ids) for tile in tiles)])),
     )
 
 
