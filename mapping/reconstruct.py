@@ -26,6 +26,7 @@ from vladmap.mapping.mapper import (
 )
 from vladmap.mapping.posed_mapper import FirstPose
 from vladmap.mapping.pure_rotation import turning_views
+from vladmap.mapping.tile_continuing import Before, continue_tile
 from vladmap.mapping.tile_mapping import map_tile
 from vladmap.mapping.tile_poses import first_poses
 from vladmap.mapping.tiles import FROM_POSES
@@ -61,6 +62,7 @@ def reconstruct_tile(
     options: MapperOptions | None = None,
     time_limit_s: float = TIME_LIMIT_S,
     judged: pa.Table | None = None,
+    before: Before | None = None,
 ) -> TileResult:
     """Map the images of one tile and write `output`/sparse/<n>/*.bin and `output`/tile.json.
 
@@ -75,6 +77,9 @@ def reconstruct_tile(
         time_limit_s: after so many seconds the child process is killed.
         judged: verdicts on the pairs, judged over the whole collection, rows of
             mapping.judging.JUDGED. Without them the tile's pairs are judged by themselves.
+        before: what the tile was when it had other images or pairs. Its model is continued if that
+            passes every test; else the tile is mapped from nothing, and `grown` of the report says
+            why.
 
     COLMAP runs in a child process on a database on local disk. If it crashes or hangs, the returned
     result says so in `failure`; nothing is raised. Every model is kept, largest first, that has at
@@ -98,7 +103,7 @@ def reconstruct_tile(
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="vladmap-tile-") as folder:
         try:
-            report = _mapped(Path(folder), tile, options, time_limit_s)
+            report = _mapped(Path(folder), tile, options, time_limit_s, before)
         except ChildFailed as error:
             failure = f"mapping failed: {error}"
             failed = tile.failed(dict.fromkeys(tile.linked, failure), failure)
@@ -192,7 +197,9 @@ def _only_turned(tile: _Tile) -> dict[str, str]:
     return dict.fromkeys(tile.linked - moving, why.ONLY_TURNS)
 
 
-def _mapped(work: Path, tile: _Tile, options: MapperOptions, time_limit_s: float) -> dict[str, Any]:
+def _mapped(
+    work: Path, tile: _Tile, options: MapperOptions, time_limit_s: float, before: Before | None
+) -> dict[str, Any]:
     """Map a tile in a child process, write its models to `work`/models; return the report.
 
     Raises ChildFailed where the child crashes or does not end in time.
@@ -200,12 +207,34 @@ def _mapped(work: Path, tile: _Tile, options: MapperOptions, time_limit_s: float
     names = {row["image_id"]: row["uri"] for row in tile.rows if row["image_id"] in tile.linked}
     database = work / "database.db"
     write_database(database, names, tile.cameras, tile.keys, tile.features, tile.views)
+    grown: dict[str, Any] = {}
+    if before is not None:
+        continued = _continued(work, tile, before, options, time_limit_s)
+        if "models" in continued:
+            return continued
+        grown = {"grown": continued}
     poses = tile.first_poses(options.gps_sigma_m) if len(tile.linked) >= FROM_POSES else {}
     by_name = {names[image_id]: pose for image_id, pose in poses.items()}
     report: dict[str, Any] = call(
         map_tile, work, tile.rows, tile.trusted, options, by_name, time_limit_s=time_limit_s
     )
-    return report
+    return report | grown
+
+
+def _continued(
+    work: Path, tile: _Tile, before: Before, options: MapperOptions, time_limit_s: float
+) -> dict[str, Any]:
+    """Continue the model of before in a child process, as `continue_tile` does.
+
+    A child that crashes or does not end in time is a refusal like any other.
+    """
+    try:
+        result: dict[str, Any] = call(
+            continue_tile, work, tile.rows, before, options, time_limit_s=time_limit_s
+        )
+    except ChildFailed as error:
+        return {"from_nothing": f"its model could not be continued: {error}"}
+    return result
 
 
 def _trusted_views(two_views: pa.Table, trusted: pa.Table, members: set[str]) -> list[TwoView]:

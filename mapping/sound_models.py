@@ -57,19 +57,24 @@ class SoundModels:
 
 
 def sound_models(
-    mapped: Sequence[pycolmap.Reconstruction], pairs: PairMatches, tile: TileImages
+    mapped: Sequence[pycolmap.Reconstruction],
+    pairs: PairMatches,
+    tile: TileImages,
+    *,
+    calibrated: bool = False,
 ) -> SoundModels:
     """Calibrate and georegister models of any mapper, and remove what evidence contradicts.
 
     An image is removed if too few points with parallax hold it, if the model does not explain most
     of its pairs, or if GPS and its sequence place it elsewhere. A model is left out if more than
-    30 % of its images are contradicted, or if fewer than `min_model_size` are left.
+    30 % of its images are contradicted, or if fewer than `min_model_size` are left. Models that are
+    `calibrated` already keep their intrinsics.
     """
     smallest = tile.options.min_model_size
     evident = keep_evident(mapped, smallest)
     dropped, held, left_out = dict(evident.dropped), [], []
     for each in evident.models:
-        model = calibrate(each, tile.long_side_px)
+        model = each if calibrated else calibrate(each, tile.long_side_px)
         whole = model.num_reg_images()
         taken = _take_out_contradicted(model, pairs, tile)
         if contradicted(len(taken), whole):

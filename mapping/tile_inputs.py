@@ -29,24 +29,24 @@ is a number that the images of one drive share, null for none."""
 
 # Distances of photographs by GPS that differ by less, in metres, are the same to a map.
 _SAME_M = 1.0
+# Pairs that are trusted only now have a tile mapped again if they are a larger share of its pairs.
+_MOST_GAINED = 0.01
 
 
 def map_alike(before: pa.Table, now: pa.Table) -> bool:
-    """Whether a tile is mapped from the same pairs with either of two tables of JUDGED.
+    """Whether the map of a tile stands with another table of JUDGED than it was made with.
 
-    Both must trust the same pairs, and put the same of them further apart than GPS explains, at
-    distances that differ by less than a metre. Which of several tests an untrusted pair failed, and
-    the rest of what is known of it, moves no map.
+    All pairs that the map rests on must still be trusted, and the same of them further apart than
+    GPS explains, at distances that differ by less than a metre. Pairs of the same photographs that
+    are trusted only now, and took no part in it, may be one in a hundred. Which of several tests an
+    untrusted pair failed, and the rest of what is known of it, moves no map.
     """
-    before, now = (
-        trusted_only(table).sort_by([("image_id_a", "ascending"), ("image_id_b", "ascending")])
-        for table in (before, now)
-    )
-    if not before.select(["image_id_a", "image_id_b"]).equals(
-        now.select(["image_id_a", "image_id_b"])
-    ):
+    before, now = trusted_only(before), trusted_only(now)
+    rested = before.join(now, ["image_id_a", "image_id_b"], join_type="inner", right_suffix="_now")
+    lost = before.num_rows - rested.num_rows
+    if lost or now.num_rows - before.num_rows > _MOST_GAINED * before.num_rows:
         return False
-    ours, theirs = (_distances(table) for table in (before, now))
+    ours, theirs = (_distances(rested, suffix) for suffix in ("", "_now"))
     # A distance that is not known compares as false.
     if not np.array_equal(ours[0] > ours[1], theirs[0] > theirs[1]):
         return False
@@ -54,9 +54,9 @@ def map_alike(before: pa.Table, now: pa.Table) -> bool:
     return bool((alike | (np.isnan(ours) & np.isnan(theirs))).all())
 
 
-def _distances(judged: pa.Table) -> Array:
+def _distances(judged: pa.Table, suffix: str) -> Array:
     """Distances and their limits, (2, m), NaN where they are not known."""
-    columns = (judged[name].to_numpy() for name in ("distance_m", "limit_m"))
+    columns = (judged[f"{name}{suffix}"].to_numpy() for name in ("distance_m", "limit_m"))
     return np.stack([column.astype(np.float64) for column in columns])
 
 

@@ -25,9 +25,9 @@ from vladmap.mapping.posed_mapper import FirstPose, map_from_poses
 from vladmap.mapping.sound_models import SoundModels, TileImages, sound_models
 from vladmap.mapping.soundness import PairMatches, collapsed, read_pairs
 
-# The global mapper is tried where the sound incremental models hold less than this share of the
-# largest connected set of images.
-_ENOUGH_SOUND = 0.8
+ENOUGH_SOUND = 0.8
+"""The global mapper is tried where the sound incremental models hold less than this share of the
+largest connected set of images."""
 # Each round maps again without the pairs that the last one showed to be aliases.
 _ALIAS_ROUNDS = 2
 # The noise of GPS alone may make this share of a tile's pairs look like aliases.
@@ -81,11 +81,11 @@ def map_tile(
         "collapsing_pairs": collapsing,
         "out_of_time": run.time.missed,
         "far_pairs_left_out": 0 if near is None else _far_pairs(trusted).num_rows,
-        **_written(sound, work / "models"),
+        **written_models(sound, work / "models"),
     }
 
 
-def _written(sound: SoundModels, folder: Path) -> dict[str, Any]:
+def written_models(sound: SoundModels, folder: Path) -> dict[str, Any]:
     """Write models to `folder`/<n> and return what the report says of models and images."""
     reports = []
     for number, (model, report) in enumerate(sound.models):
@@ -139,7 +139,7 @@ class _Run:
 
     def enough(self, sound: SoundModels) -> bool:
         """Return whether models hold most of what verified pairs connect."""
-        return sound.images() >= _ENOUGH_SOUND * _largest_component(self.database)
+        return sound.images() >= ENOUGH_SOUND * largest_component(self.database)
 
     def from_poses(self, poses: Mapping[str, FirstPose], pairs: PairMatches) -> SoundModels:
         """Map from first poses, by image name."""
@@ -229,7 +229,7 @@ def _without(
     )
 
 
-def _largest_component(database: Path) -> int:
+def largest_component(database: Path) -> int:
     """Return how many images the largest set connected by verified pairs holds."""
     with pycolmap.Database.open(database) as opened:
         pair_ids, counts = opened.read_two_view_geometry_num_inliers()

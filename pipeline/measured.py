@@ -59,7 +59,8 @@ def rates_of_atlas(run: Run) -> Rates:
             continue
         units, size = said["elements"], None
         if step == RECONSTRUCT.title:
-            units = _images_of_tiles(run)
+            # A run that kept or continued tiles says nothing of what mapping them takes.
+            units = 0 if said["reused"] else _images_of_tiles(run)
             if not units:
                 continue
             size = units / max(1, len(run.ledger(RECONSTRUCT)))
@@ -69,11 +70,17 @@ def rates_of_atlas(run: Run) -> Rates:
 
 
 def _images_of_tiles(run: Run) -> int:
-    """Images that all tiles hold, overlaps counted as often as they are mapped."""
+    """Images that all tiles hold, overlaps counted as often as they are mapped.
+
+    None where a tile was continued.
+    """
     found = 0
     for path in paths_of(run, RECONSTRUCT):
         with contextlib.suppress(DamagedFile, OSError):
-            found += int(read_json(run, path).get("images", 0))
+            report = read_json(run, path)
+            if "mapped_at_once" in report.get("grown", {}):
+                return 0
+            found += int(report.get("images", 0))
     return found
 
 

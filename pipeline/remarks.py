@@ -86,6 +86,8 @@ def _of_doubts(models: list[dict[str, Any]]) -> list[str]:
 
 def _of_tile(report: dict[str, Any], path: str) -> list[str]:
     late = [f"{path}: no time was left, {missed}." for missed in report.get("out_of_time", [])]
+    again = report.get("grown", {}).get("from_nothing")
+    late += [f"{path}: mapped from nothing, not continued: {again}."] if again else []
     return late + _of_models(report.get("models_left_out", []), path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -110,6 +111,25 @@ def _images(shard: str, table: pa.Table) -> pa.Table:
     return table.append_column("camera", pa.array(cameras, pa.string())).select(JUDGED_COLUMNS)
 
 
+def made_as(run: Run) -> str:
+    """How tiles are made, apart from their inputs; a model made otherwise is not continued."""
+    return RECONSTRUCT.fingerprint(gps_sigma_m=run.options.gps_sigma_m)
+
+
+def _before(run: Run, name: str, inputs: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The files of a tile as it was, if its one model can be continued.
+
+    It must have been made as tiles are made now, and of what is still the same: keypoints, cameras
+    and positions of photographs that it has. Other photographs and pairs make no difference.
+    """
+    entry = run.ledger(RECONSTRUCT).get(name)
+    if entry is None or entry.parts.get("made") != made_as(run) or entry.counts.get("models") != 1:
+        return []
+    if any(inputs.get(key, value) != value for key, value in entry.inputs.items()):
+        return []
+    return [("before", file.path) for file in entry.files]
+
+
 def _mapped_from(run: Run, tile: Tile, judged: pa.Table) -> pa.Table:
     """The verdicts that a tile was mapped with, if the same map follows from those of today."""
     try:
@@ -144,6 +164,7 @@ def tile_task(run: Run, judged: JudgedPairs, tile: Tile) -> Task:
         shards = [shard for shard in sorted(set(names.tolist())) if shard in ledger]
         reads += [(role, ledger[shard].file.path) for shard in shards]
         inputs += inputs_of(run, step, shards, part)
+    reads += _before(run, tile.name, dict(inputs))
     return Task(
         tile.name,
         NO_CELL,

@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vladmap.atlas import layout, storage
-from vladmap.atlas.commit import commit_entry
+from vladmap.atlas.commit import commit_entry, read_input
 from vladmap.atlas.image_parts import PARTS
 from vladmap.atlas.task_inputs import read_cameras, read_tables
 from vladmap.console import counter as progress
 from vladmap.mapping.mapper import MapperOptions
 from vladmap.mapping.reconstruct import TileResult, reconstruct_tile
+from vladmap.mapping.tile_continuing import Before
 from vladmap.mapping.tile_inputs import (
     features_among,
     images_among,
@@ -33,6 +34,7 @@ from vladmap.mapping.tile_inputs import (
 )
 from vladmap.photos.side_by_side import OutOfMemory
 from vladmap.schemas.records import LedgerEntry, Task
+from vladmap.schemas.rejects import DamagedFile
 from vladmap.transforms.counters import StageCounters
 from vladmap.transforms.side_by_side import SideBySide
 
@@ -54,26 +56,32 @@ class ReconstructTiles(beam.PTransform):
 
     A task reads `members`, `judged` (mapping.judging.JUDGED), and `images`,
     `features`, `two_views` and `cameras` of all that its images need. At most `workers` tiles of a
-    bundle are mapped beside each other, the largest first, as far as memory reaches.
+    bundle are mapped beside each other, the largest first, as far as memory reaches. A task that
+    reads `before`, the files of the tile as it was, has its model continued. `made` is entered with
+    each tile: how it was made, apart from its inputs.
     """
 
     root: str
     time_limit_s: float
     gps_sigma_m: float
     workers: int = 1
+    made: str = ""
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
         options = MapperOptions(
             max_runtime_s=int(self.time_limit_s * 0.8), gps_sigma_m=self.gps_sigma_m
         )
-        return tasks | beam.ParDo(_Reconstruct(self.root, self.time_limit_s, options, self.workers))
+        return tasks | beam.ParDo(
+            _Reconstruct(self.root, self.time_limit_s, options, self.workers, self.made)
+        )
 
 
 class _Reconstruct(SideBySide):
     def __init__(
-        self, root: str, time_limit_s: float, options: MapperOptions, workers: int
+        self, root: str, time_limit_s: float, options: MapperOptions, workers: int, made: str
     ) -> None:
         super().__init__(workers)
+        self._made = made
         self._root, self._time_limit_s, self._options = root, time_limit_s, options
 
     def memory(self, task: Task) -> int:
@@ -95,7 +103,7 @@ class _Reconstruct(SideBySide):
         # A photograph that was rejected in verify has no keypoints and takes no part.
         usable = pa.array(sorted(keypoints), pa.string())
         with tempfile.TemporaryDirectory(prefix="vladmap-tile-") as folder:
-            output = Path(folder)
+            output = Path(folder) / "now"
             result = reconstruct_tile(
                 task.shard,
                 output,
@@ -106,12 +114,29 @@ class _Reconstruct(SideBySide):
                 self._options,
                 self._time_limit_s,
                 storage.read_table(storage.join(self._root, task.path("judged"))),
+                self._before(task, Path(folder) / "before"),
             )
             if result.out_of_memory and not alone:
                 raise OutOfMemory(result.failure)
             entry = self._publish(task, output, result, len(wanted), started)
         progress.advance()
         return entry
+
+    def _before(self, task: Task, folder: Path) -> Before | None:
+        """Copy the model and the report of the tile as it was to a local folder."""
+        data: dict[str, bytes] = {}
+        for path in task.paths("before"):
+            try:
+                data[path] = read_input(self._root, task, path)
+            except (OSError, DamagedFile) as error:
+                return Before({}, None, f"its model of before cannot be read: {error}")
+        if not data:
+            return None
+        report = json.loads(data.pop(task.output))
+        folder.mkdir()
+        for path, content in data.items():
+            (folder / path.rpartition("/")[2]).write_bytes(content)
+        return Before(report, folder)
 
     def _tables(
         self, task: Task, role: str, columns: list[str] | None = None
@@ -140,6 +165,7 @@ class _Reconstruct(SideBySide):
             task,
             files,
             content=storage.combined_digest(file.digest for file in files),
+            parts={"made": self._made},
             counts={
                 "models": len(models),
                 "failed": int(result.failure is not None),

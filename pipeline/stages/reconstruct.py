@@ -46,7 +46,7 @@ def work(run: Run) -> None:
     """
     from vladmap.pipeline.options import worker_threads
     from vladmap.pipeline.tile_plan import plan_tiles_of
-    from vladmap.pipeline.tiles import fit_pairs, judge_pairs, tile_task
+    from vladmap.pipeline.tiles import fit_pairs, judge_pairs, made_as, tile_task
     from vladmap.transforms.reconstruct import ReconstructTiles, map_memory
 
     options = run.options
@@ -69,6 +69,7 @@ def work(run: Run) -> None:
             60 * options.tile_minutes,
             options.gps_sigma_m,
             worker_threads(options, run.in_process),
+            made_as(run),
         ),
         memory=map_memory(max([options.tile_images, *(len(tile.image_ids) for tile in tiles)])),
     )

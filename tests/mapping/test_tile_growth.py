@@ -100,7 +100,10 @@ def test_a_second_drive_joins_the_tiles_it_passes_and_moves_no_photograph_of_the
 
 
 def check(plan: TilePlan, photographs: Photographs) -> None:
-    """Every photograph in one core, cores bounded and connected by their own pairs."""
+    """Every photograph in one core, cores bounded and connected by their own pairs, and a plan that
+    stays as it is when nothing more is new."""
+    again = planned(photographs, plan.tiles)
+    assert (again.grown, again.opened, again.given_up) == ([], [], {})
     held = [image for images in cores(plan.tiles).values() for image in images]
     assert sorted(held) == sorted(image for image, _ in photographs)
     ids, _, first, second = linked(photographs)

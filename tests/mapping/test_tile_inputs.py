@@ -47,6 +47,23 @@ def test_only_what_a_map_is_made_of_counts(
     assert map_alike(table(), table(changed)) == alike
 
 
+@pytest.mark.parametrize(("gained", "alike"), [(2, True), (3, False)])
+def test_a_map_stands_though_a_hundredth_of_its_pairs_is_trusted_only_now(
+    gained: int, alike: bool
+) -> None:
+    """No map rests on them yet; a pair that it rests on must not be lost."""
+    rows = [("a", f"b{number:03d}", "kept", 3.0, 30.0) for number in range(200)]
+    more = rows + [("a", f"c{number}", "kept", 3.0, 30.0) for number in range(gained)]
+    before, now = (
+        pa.Table.from_pylist(
+            [dict(zip(JUDGED.names, row, strict=True)) for row in each], schema=JUDGED
+        )
+        for each in (rows, more)
+    )
+    assert map_alike(before, now) == alike
+    assert not map_alike(now, before)
+
+
 def test_distances_that_nobody_knows_are_the_same() -> None:
     unknown = table({0: ("a", "b", "kept", None, None)})
     assert map_alike(unknown, unknown)

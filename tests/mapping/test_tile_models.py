@@ -36,7 +36,7 @@ def mapped(
     monkeypatch.setattr(tile_mapping, "map_incrementally", lambda *_: incremental)
     monkeypatch.setattr(tile_mapping, "map_globally", lambda *_: globally)
     monkeypatch.setattr(tile_mapping, "read_pairs", lambda _: pairs_of(model_of(range(COUNT))))
-    monkeypatch.setattr(tile_mapping, "_largest_component", lambda _: COUNT)
+    monkeypatch.setattr(tile_mapping, "largest_component", lambda _: COUNT)
     monkeypatch.setattr(sound_models, "calibrate", lambda model, _: model)
     options = MapperOptions(max_runtime_s=seconds, gps_sigma_m=1.0)
     monkeypatch.setattr(tile_mapping, "map_from_poses", lambda *_: posed)
