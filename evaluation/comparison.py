@@ -127,7 +127,7 @@ def _measured(
     queries = database
     if not chosen.leave_one_out:
         queries = describe(model, chosen.queries.paths, choice.run, "queries")
-    ranking, query_milliseconds = reranking.ranked(
+    ranking, query_milliseconds, _ = reranking.ranked(
         queries.rows, database.rows, chosen, smoothing, by, settings.rerank_candidates
     )
     size = float(database.rows[0].nbytes)

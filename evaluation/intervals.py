@@ -14,6 +14,7 @@ Rows = NDArray[np.int64]
 
 _FEW = 10  # drives; fewer are cut into stretches
 STRETCH = 20  # photographs
+SQUARE_M = 200.0
 _SAMPLES = 2000
 
 
@@ -42,10 +43,15 @@ class Groups:
 def groups_of(places: Places) -> Groups:
     """The drives of the queries; fewer than 10 are cut into stretches of 20 photographs.
 
-    Without known drives each photograph is a group, and the interval too narrow: photographs of one
-    drive are right and wrong together.
+    Without known drives the photographs in one square of 200 metres are a group. Without positions
+    each photograph is one, and the interval too narrow: what lies together is right and wrong
+    together.
     """
     if not any(places.drives):
+        if len(places) and np.isfinite(places.positions).all():
+            cells = np.floor(places.positions / SQUARE_M)
+            _, square = np.unique(cells, axis=0, return_inverse=True)
+            return Groups(square.ravel(), f"squares of {SQUARE_M:g} m")
         return Groups(np.arange(len(places)), "photographs")
     order, recordings = in_drives(places)
     number = recordings.number

@@ -89,13 +89,13 @@ def evaluate(settings: EvaluationSettings) -> None:
     if settings.whiten:
         whitening = _whitening(settings, model, choice, database)
         rows = [whitened(each, whitening) for each in rows]
-    nowhere = None
+    nowhere = inliers = None
     if sequence is not None:
         searched = smoothing.of(rows[0], chosen.database)
         in_drives = ranked_in_drives(rows[1], searched, chosen, sequence)
         ranking, nowhere = in_drives.ranking, in_drives.nowhere
     else:
-        ranking, _ = reranking.ranked(
+        ranking, _, inliers = reranking.ranked(
             rows[1],
             rows[0],
             chosen,
@@ -105,7 +105,7 @@ def evaluate(settings: EvaluationSettings) -> None:
             settings.index,
             method.device,
         )
-    measured = Measured(chosen, ranking, database, queries, smoothing, nowhere)
+    measured = Measured(chosen, ranking, database, queries, smoothing, nowhere, inliers)
     results = results_of(settings, measured, model, learnt_from, whitening)
     if settings.json:
         print_json(results)

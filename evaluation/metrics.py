@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vladmap.atlas.manifest import software_versions
+from vladmap.evaluation.certainty import Certainty, certainty_of
 from vladmap.evaluation.describing import Descriptors
 from vladmap.evaluation.intervals import groups_of, share_interval
 from vladmap.evaluation.sets import Smoothing
@@ -27,8 +28,6 @@ from vladmap.retrieval.recall import (
     Ranking,
     figures,
     precision_recall,
-    ratio_scores,
-    uncertainty,
 )
 
 _UNKNOWN = "unknown"
@@ -45,6 +44,7 @@ class Measured:
         queries: Descriptors,
         smoothing: Smoothing,
         nowhere: NDArray[np.bool_] | None = None,
+        inliers: NDArray[np.float64] | None = None,
     ) -> None:
         self.chosen, self.ranking = chosen, ranking
         self.database, self.queries, self.smoothing = database, queries, smoothing
@@ -53,15 +53,17 @@ class Measured:
         self.first = ranking.first()
         self.positives = ranking.positives()
         self.right = self.first == 0
-        self.distance = uncertainty(ranking)
-        self.ratio = ratio_scores(ranking, chosen.near(self.best, ranking.rows))
+        self.certainty = certainty_of(chosen, ranking, self.right, inliers)
+        scores = {name: quality.score for name, quality in self.certainty.scores.items()}
+        self.distance, self.ratio = scores["distance"], scores["ratio"]
+        self.probability = self.certainty.probability
         self.apart_m = np.full(len(self.best), np.nan)
         asked = np.flatnonzero(self.best >= 0)
         self.apart_m[asked] = chosen.distances_m(asked, self.best[asked])
         with_positive = int((self.positives > 0).sum())
         self.curves: dict[str, PrecisionRecall] = {
-            "distance": precision_recall(self.distance, self.right, with_positive),
-            "ratio": precision_recall(self.ratio, self.right, with_positive),
+            name: precision_recall(score, self.right, with_positive)
+            for name, score in scores.items()
         }
         self.interval = share_interval(self.right, groups_of(chosen.queries))
         self.rows: dict[str, Figures] = {"all": figures(ranking)}
@@ -137,11 +139,29 @@ def results_of(
         "precision_recall": {
             name: {
                 "area": _number(curve.area),
+                "area_low": _number(measured.certainty.scores[name].interval.low),
+                "area_high": _number(measured.certainty.scores[name].interval.high),
                 "recall_at_full_precision": _number(curve.recall_at_full_precision),
             }
             for name, curve in measured.curves.items()
         },
+        "calibration": _calibration(measured.certainty),
         "software": software_versions(),
+    }
+
+
+def _calibration(certainty: Certainty) -> dict[str, Any] | None:
+    """How the held-out probability of a right match was made, and how far it is off."""
+    if certainty.error is None:
+        return None
+    return {
+        "held_out": certainty.fold_of,
+        "sue_slopes": [_number(slope) for slope in certainty.slopes],
+        "expected_calibration_error": _number(certainty.error),
+        "reliability": [
+            {"probability": _number(mean), "right": _number(share), "queries": count}
+            for mean, share, count in certainty.curve
+        ],
     }
 
 

@@ -61,9 +61,16 @@ def table(measured: Measured, results: dict[str, Any]) -> str:
     )
     lines.append("")
     for score, curve in measured.curves.items():
+        within = measured.certainty.scores[score].interval
         lines.append(
-            f"precision-recall by {score}: area {_percent(curve.area)} %, recall at full precision "
+            f"precision-recall by {score}: area {_percent(curve.area)} % "
+            f"({_percent(within.low)} to {_percent(within.high)}), recall at full precision "
             f"{_percent(curve.recall_at_full_precision)} %"
+        )
+    if measured.certainty.error is not None:
+        lines.append(
+            f"probability of a right match: {_percent(measured.certainty.error)} % off on average, "
+            f"held out by {measured.certainty.fold_of}"
         )
     return "\n".join(lines)
 
@@ -150,10 +157,12 @@ def _write_queries(path: Path, source: Path, measured: Measured) -> None:
                 "similarity",
                 "descriptor_distance",
                 "ratio",
+                "probability",
                 "note",
             ]
         )
         has_match = measured.first < NEVER
+        probability = measured.probability
         for query, best in enumerate(measured.best):
             match = chosen.database.paths[best] if best >= 0 else None
             writer.writerow(
@@ -168,6 +177,7 @@ def _write_queries(path: Path, source: Path, measured: Measured) -> None:
                     _cell(ranking.similarity[query, 0], 6),
                     _cell(measured.distance[query], 6),
                     _cell(measured.ratio[query], 6),
+                    "" if probability is None else _cell(probability[query], 4),
                     cell(measured.queries.unreadable.get(query, "")),
                 ]
             )

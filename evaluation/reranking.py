@@ -123,10 +123,11 @@ def ranked(
     candidates: int,
     factory: str = "",
     device: str = "cpu",
-) -> tuple[Ranking, float]:
+) -> tuple[Ranking, float, NDArray[np.float64] | None]:
     """The ranking of (Q, D) queries in the set's (N, D) database, and the milliseconds per query.
 
-    The time is that of the search and of the comparison of `candidates`, without smoothing.
+    With re-ranking by local features also the inliers (Q,) of each query's best match. The time is
+    that of the search and of the comparison of `candidates`, without smoothing.
     """
     searched = smoothing.of(database, chosen.database)
     started = time.perf_counter()
@@ -143,9 +144,10 @@ def ranked(
     )
     milliseconds = 1000 * (time.perf_counter() - started) / max(1, len(queries))
     if by is None:
-        return ranking, milliseconds
-    order, comparing = new_order(ranking, chosen, by, candidates, queries, searched)
-    return reordered(ranking, order), milliseconds + comparing
+        return ranking, milliseconds, None
+    order, comparing, best = new_order(ranking, chosen, by, candidates, queries, searched)
+    inliers = best if isinstance(by.evidence, FeatureEvidence) else None
+    return reordered(ranking, order), milliseconds + comparing, inliers
 
 
 def new_order(
@@ -155,8 +157,9 @@ def new_order(
     candidates: int,
     queries: NDArray[np.float32],
     database: NDArray[np.float32],
-) -> tuple[NDArray[np.int64], float]:
-    """The positions (Q, C) of each query's C best in a new order, and the milliseconds per query.
+) -> tuple[NDArray[np.int64], float, NDArray[np.float64]]:
+    """The positions (Q, C) of each query's C best in a new order, the milliseconds per query, and
+    the score (Q,) of what comes first, 0 where there is no evidence.
 
     The time is that of the comparisons alone. Cosines are computed from `queries` (Q, D) and
     `database` (N, D), which may be smoothed although candidates were chosen without smoothing. A
@@ -165,6 +168,7 @@ def new_order(
     head = min(candidates, ranking.rows.shape[1])
     order = np.tile(np.arange(head), (len(ranking.rows), 1))
     seconds = 0.0
+    first = np.zeros(len(order))
     for query in tqdm(range(len(order)), desc="re-rank", unit=" queries", disable=hidden()):
         rows = ranking.rows[query, :head]
         ours = by.of(chosen.queries.paths[query])
@@ -177,5 +181,6 @@ def new_order(
         scores[known] = by.evidence.scores(ours, [theirs[place] for place in known])
         cosines = np.where(rows >= 0, database[rows] @ queries[query], -np.inf)
         order[query] = by.evidence.order(scores, cosines)
+        first[query] = np.nan_to_num(scores[order[query, 0]])
         seconds += time.perf_counter() - started
-    return order, 1000 * seconds / max(1, len(order))
+    return order, 1000 * seconds / max(1, len(order)), first

@@ -87,7 +87,7 @@ def test_each_query_is_ordered_with_the_cosines_of_its_own_candidates(
     )
     sides = [SimpleNamespace(paths=[Path(f"{n}.jpg") for n in range(count)]) for count in (2, 3)]
     chosen = cast(EvaluationSet, SimpleNamespace(queries=sides[0], database=sides[1]))
-    order, _ = reranking.new_order(ranking, chosen, Computed(), 3, queries, database)
+    order, _, _ = reranking.new_order(ranking, chosen, Computed(), 3, queries, database)
     # cos 0, 0.1 and 1.2 are 1, 0.995 and 0.362; cos 0, 1.1 and 1.2 are 1, 0.454 and 0.362.
     assert order.tolist() == [[1, 0, 2], [0, 1, 2]]
 
@@ -106,7 +106,7 @@ def test_candidates_of_the_descriptors_are_ordered_by_the_cosines_of_the_smoothe
     sides = [SimpleNamespace(paths=[Path(f"{n}.jpg") for n in range(count)]) for count in (1, 2)]
     chosen = cast(EvaluationSet, SimpleNamespace(queries=sides[0], database=sides[1]))
     smoothed = np.array([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]], np.float32)  # cosines 0.48 and 0.6
-    order, _ = reranking.new_order(ranking, chosen, Computed(), 2, queries, smoothed)
+    order, _, _ = reranking.new_order(ranking, chosen, Computed(), 2, queries, smoothed)
     assert order.tolist() == [[1, 0]]
 
 
@@ -130,7 +130,7 @@ def test_smoothing_chooses_the_candidates_where_it_has_no_part_in_their_order(
         ),
     )
     mixed = cast(Smoothing, SimpleNamespace(of=lambda rows, places: smoothed))
-    ranking, _ = reranking.ranked(queries, database, chosen, mixed, Unread(weighs), 1)
+    ranking, _, _ = reranking.ranked(queries, database, chosen, mixed, Unread(weighs), 1)
     assert ranking.rows[0, 0] == first
 
 
