@@ -7,8 +7,10 @@ Nothing is rendered: see tests/mapping/scene.py.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +29,11 @@ from vladmap.geodesy.wgs84 import enu_to_geodetic, geodetic_to_enu
 from vladmap.mapping.camera_keys import camera_keys, camera_name
 from vladmap.mapping.georegister import centres_and_rotations
 from vladmap.mapping.two_view import two_view_table
+from vladmap.pipeline.measured import rates_of_atlas
 from vladmap.pipeline.options import BuildOptions
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stages import STAGES
+from vladmap.pipeline.stages.reconstruct import RECONSTRUCT
 from vladmap.schemas import tables
 from vladmap.schemas.records import NO_CELL, Task
 
@@ -75,10 +79,14 @@ def make(root: Path) -> None:
     )
 
 
+def run_of(root: Path, bound: int = BOUND) -> Run:
+    options = BuildOptions(atlas=str(root), tile_images=bound, threads=1)
+    return Run(AtlasStore.open(str(root), create=False), options)
+
+
 def map_all(root: Path, bound: int = BOUND) -> dict[str, bytes]:
     """Run the stage and return the files of all tiles."""
-    options = BuildOptions(atlas=str(root), tile_images=bound, threads=1)
-    STAGES["reconstruct"].work(Run(AtlasStore.open(str(root), create=False), options))
+    STAGES["reconstruct"].work(run_of(root, bound))
     folder = root / "tiles"
     return {
         str(path.relative_to(folder)): path.read_bytes()
@@ -87,16 +95,36 @@ def map_all(root: Path, bound: int = BOUND) -> dict[str, bytes]:
     }
 
 
+def killed_after_its_plan(root: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of an atlas whose run planned its tiles, wrote what they read, and ended there."""
+    shutil.copytree(root, copy)
+    run = run_of(copy)
+
+    pipeline = run.pipeline
+
+    def killed(tasks: Sequence[Task], label: str, transform: Any, **how: Any) -> None:
+        if label == RECONSTRUCT.title:
+            raise KeyboardInterrupt
+        pipeline(tasks, label, transform, **how)
+
+    monkeypatch.setattr(run, "pipeline", killed)
+    with pytest.raises(KeyboardInterrupt):
+        STAGES["reconstruct"].work(run)
+    return copy
+
+
 def test_new_photographs_are_registered_to_the_tile_they_touch_and_the_others_keep_their_bytes(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(tmp_path)
     before = map_all(tmp_path)
+    assert rates_of_atlas(run_of(tmp_path)).of("reconstruct")
     names = {path.partition("/")[0] for path in before}
     assert len(names) >= 3
     assert map_all(tmp_path) == before
     add_shard(tmp_path, "g0001-00000-none-00000", NEW, OLD)
-    after = map_all(tmp_path)
+    after = map_all(killed_after_its_plan(tmp_path, tmp_path.parent / "killed", monkeypatch))
+    assert map_all(tmp_path) == after
     assert {path.partition("/")[0] for path in after} == names
     touched = {path.partition("/")[0] for path in after if after[path] != before.get(path)}
     assert len(touched) == 1
@@ -111,6 +139,8 @@ def test_new_photographs_are_registered_to_the_tile_they_touch_and_the_others_ke
     truth = street()[0][[int(each[:3]) for each in held]]
     # GPS of a dozen places with half a metre of noise leaves some decimetres.
     assert np.linalg.norm(there - truth, axis=1).max() < 1.0
+    # What a continuation takes says nothing of mapping a tile.
+    assert not rates_of_atlas(run_of(tmp_path)).of("reconstruct")
     # Nothing is left to do, and another bound has all tiles planned and mapped anew.
     assert map_all(tmp_path) == after
     [whole] = {path.partition("/")[0] for path in map_all(tmp_path, 30)}
