@@ -76,7 +76,9 @@ def compare(settings: ComparisonSettings) -> None:
     for method in methods:
         print(method.label, file=sys.stderr, flush=True)
         try:
-            rows += _measured(settings.method, chosen, method, smoothing, sequences)
+            rows += _measured(
+                settings.method, chosen, method, smoothing, sequences, settings.indexes
+            )
         except UserError as error:
             rows.append(MethodRow(method.label, method.model, left_out=str(error)))
     text = (
@@ -112,8 +114,9 @@ def _measured(
     method: Method,
     smoothing: Smoothing,
     sequences: Sequence[SequenceMethod],
+    indexes: Sequence[str],
 ) -> list[MethodRow]:
-    """The rows of a method: of single queries, and of drives matched in each way."""
+    """The rows of a method: by exact search, by each index, and of drives matched in each way."""
     choice = model_choice(settings, method.model, method.checkpoint, method.rerank)
     model, _ = prepare_model(choice, chosen.database.paths)
     by = reranking.computed_evidence(
@@ -152,6 +155,11 @@ def _measured(
         )
 
     rows = [row(method.label, ranking, query_milliseconds)]
+    for index in indexes if method.rerank == "none" else ():
+        by_index, milliseconds, _ = reranking.ranked(
+            queries.rows, database.rows, chosen, smoothing, None, 1, index
+        )
+        rows.append(row(f"{method.label}, {index}", by_index, milliseconds))
     searched = smoothing_for(chosen, settings.smooth, in_drives=True).of(
         database.rows, chosen.database
     )

@@ -81,13 +81,15 @@ class ComparisonSettings:
     """What `vladmap compare` measures: `methods` (NAME[+RERANK][=FILE]) on one set.
 
     Without any, or with `all` beside them, those of evaluation.names.METHODS. Each has a further
-    row for each way of `sequences` (NAME[=N]) in which whole drives are matched.
+    row for each way of `sequences` (NAME[=N]) in which whole drives are matched, and for each of
+    `indexes`, FAISS factories or retrieval.names.KDTREE, that is searched.
     """
 
     photographs: SetSettings
     method: MethodSettings
     methods: tuple[str, ...] = ()
     sequences: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
     all: bool = False
     output: Path | None = None
     json: bool = False

@@ -50,6 +50,12 @@ def command_line() -> Parser:
         help="one or more methods; one of the table's names with =FILE gives it its checkpoint",
     )
     add_sequence_option(options, "append")
+    options.add_argument(
+        "--index",
+        action="append",
+        metavar="FACTORY",
+        help="a further row of each method by FAISS index or kdtree; its making is in ms/query",
+    )
     options.add_argument("--all", action="store_true", help="the table's other methods as well")
     options.add_argument("--output", type=Path, metavar="DIR", help="write table and plot there")
     return options
@@ -68,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 method=method_settings(parsed),
                 methods=tuple(parsed.method or ()),
                 sequences=tuple(parsed.sequence or ()),
+                indexes=tuple(parsed.index or ()),
                 all=parsed.all,
                 output=parsed.output,
                 json=parsed.json,

@@ -68,7 +68,7 @@ def command_line() -> Parser:
         dest="index",
         default="",
         metavar="FACTORY",
-        help="search a FAISS index, as IVF1024,Flat (default: exact search)",
+        help="search a FAISS index, as IVF1024,Flat, or a k-d tree, kdtree (default: exact search)",
     )
     options.add_argument(
         "--rerank",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 BY_PATCHES = ("rapid", "ransac")
 
+KDTREE = "kdtree"
+"""In place of a FAISS factory: exact search by a k-d tree."""
+
 SIGMA_M = 6.0
 """Standard deviation, in metres, of the smoothing of descriptors along a street.
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from vladmap.retrieval.devices import best_first, inner_products
 from vladmap.retrieval.faiss_index import search, train_index
+from vladmap.retrieval.kdtree import search_tree
+from vladmap.retrieval.names import KDTREE
 
 RANKS = (1, 5, 10, 20, 100)
 RANKING_LENGTH = 100
@@ -79,11 +81,11 @@ def rank(
     """Rank the rows of an (N, D) database for (Q, D) queries by inner product.
 
     The search is exact over all rows; rows of equal score stay in their order. It proceeds in
-    blocks of queries, so that memory does not grow with Q times N. With a FAISS `factory`, only
-    the `keep` rows that the index returns are ranked. Zero vectors stand for images without a
-    descriptor. With `leave_one_out`, query i is row i and is not ranked for itself. `left_out`,
-    if given, lists for each query rows of the database that are not ranked for it; a positive
-    among them has rank NEVER. Raises ValueError for `left_out` together with a `factory`.
+    blocks of queries, so that memory does not grow with Q times N. With a `factory` of FAISS, or
+    KDTREE, only the `keep` rows that the index returns are ranked. Zero vectors stand for images
+    without a descriptor. With `leave_one_out`, query i is row i and is not ranked for itself.
+    `left_out`, if given, lists for each query rows of the database that are not ranked for it; a
+    positive among them has rank NEVER. Raises ValueError for `left_out` together with a `factory`.
     """
     if factory and len(left_out):
         raise ValueError("rows are left out of exact search alone")
@@ -329,9 +331,13 @@ def _by_index(
     queries: Scores, database: Scores, there: Rows, keep: int, factory: str, leave_one_out: bool
 ) -> tuple[Rows, Scores]:
     keep = min(keep, len(database))
-    index = train_index(factory, database.shape[1], database[there])
-    index.add(database[there])
-    similarity, ids = search(index, queries, keep + leave_one_out)
+    wanted = keep + leave_one_out
+    if factory == KDTREE:
+        similarity, ids = search_tree(database[there], queries, wanted)
+    else:
+        index = train_index(factory, database.shape[1], database[there])
+        index.add(database[there])
+        similarity, ids = search(index, queries, wanted)
     rows = np.where(ids >= 0, np.append(there, -1)[ids], -1)
     similarity = np.where(rows >= 0, similarity, -np.inf).astype(np.float32)
     if leave_one_out:

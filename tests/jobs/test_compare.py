@@ -50,16 +50,25 @@ def test_an_unknown_method_is_one_clear_line(
     assert says in capsys.readouterr().err
 
 
-def test_drives_that_are_matched_as_one_have_rows_of_their_own(tmp_path: Path) -> None:
+def test_indexes_and_drives_matched_as_one_have_rows_of_their_own(tmp_path: Path) -> None:
     for part in ("database", "queries"):
         (tmp_path / part).mkdir()
         for frame in range(6):
             (tmp_path / part / f"{frame}.jpg").write_bytes(encode(texture(frame)))
     out = tmp_path / "out"
     command = ["compare", str(tmp_path), "--output", str(out), "--method", "thumbnail"]
+    command += ["--index", "kdtree", "--index", "Flat"]
     assert main([*command, "--sequence", "seqslam=4", "--sequence", "delta"]) == 0
     with (out / "comparison.csv").open(newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
-    assert [*rows] == ["thumbnail", "thumbnail, seqslam=4", "thumbnail, delta"]
+    assert [*rows] == [
+        "thumbnail",
+        "thumbnail, kdtree",
+        "thumbnail, Flat",
+        "thumbnail, seqslam=4",
+        "thumbnail, delta",
+    ]
+    for by_index in ("thumbnail, kdtree", "thumbnail, Flat"):
+        assert rows[by_index]["recall_1"] == rows["thumbnail"]["recall_1"] == "1"
     assert rows["thumbnail, seqslam=4"]["recall_1"] == "1"
     assert rows["thumbnail, seqslam=4"]["recall_1_low"] == "1"
