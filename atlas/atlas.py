@@ -100,6 +100,11 @@ class Atlas:
         """Kinds of local features that this atlas has."""
         return self._named(layout.FEATURES_PREFIX)
 
+    @property
+    def has_map(self) -> bool:
+        """Whether photographs were mapped: `poses` and `reconstructions` have something to give."""
+        return self._files.has_entries(layout.MERGE_LEDGER)
+
     def images(self, columns: Iterable[str] | None = None) -> geopandas.GeoDataFrame | pd.DataFrame:
         """One row a photograph that was accepted: what it is, where and when it was taken.
 

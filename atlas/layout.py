@@ -28,6 +28,7 @@ WORK = "work"
 """The folders at the top."""
 
 POSES = "poses.parquet"
+LOCALISATIONS = "localisations"
 UNREGISTERED = "unregistered.parquet"
 COVERAGE = "coverage.parquet"
 LOOPS = "loops.parquet"
@@ -136,6 +137,11 @@ def features_folder(kind: str) -> str:
 def features(kind: str, shard: str) -> str:
     """A shard's local features of a kind."""
     return in_cell(features_folder(kind), shard)
+
+
+def localisations(shard: str) -> str:
+    """A shard of `localisations/`, of photographs that were localised in another atlas."""
+    return f"{LOCALISATIONS}/{shard}.parquet"
 
 
 def pairs(shard: str) -> str:

@@ -21,13 +21,13 @@ class StoredFeatures:
 
     `features[image_id]` gives a LocalFeatures: `keypoints` (n, 4) float32 (x, y, scale in pixels of
     the full-size upright image, with COLMAP's origin, and the orientation in radians) and
-    `descriptors` (n, D). The shard that was read last stays in memory.
+    `descriptors` (n, D). The `keep` shards that were used last stay in memory.
     """
 
-    def __init__(self, files: CommittedFiles, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, files: CommittedFiles, kind: str, keep: int = 1) -> None:
+        self.kind, self.keep = kind, keep
         self._files, self._stage = files, layout.features_ledger(kind)
-        self._last: tuple[str, dict[str, LocalFeatures]] = ("", {})
+        self._kept: dict[str, dict[str, LocalFeatures]] = {}  # the one used last at the end
 
     def __repr__(self) -> str:
         return f"<{self.kind} features of {len(self)} images>"
@@ -45,9 +45,11 @@ class StoredFeatures:
         if image_id not in self._shard_of:
             raise NotInAtlas(f"{self._files.root}: {image_id} has no {self.kind} features")
         shard, path = self._shard_of[image_id]
-        if self._last[0] != shard:
-            self._last = (shard, self._read(shard, path))
-        return self._last[1][image_id]
+        kept = self._kept.pop(shard, None) or self._read(shard, path)
+        self._kept[shard] = kept
+        while len(self._kept) > self.keep:
+            del self._kept[next(iter(self._kept))]
+        return kept[image_id]
 
     def shards(self) -> Iterator[tuple[str, dict[str, LocalFeatures]]]:
         """(shard, its features by image id), one shard after the other."""

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from vladmap.atlas import layout, storage
 from vladmap.evaluation.names import BESIDE
 from vladmap.evaluation.place_recall import RECALL_AT, recall_of_places
+from vladmap.geodesy.headings import headings_deg
 from vladmap.geodesy.wgs84 import ecef_on_ellipsoid
 from vladmap.mapping.check import check_map
 from vladmap.photos.places import Places
 from vladmap.photos.positions import valid_positions
 from vladmap.photos.sequences import beside_in_sequence
-from vladmap.reporting.map_geometry import heading_of_rotation
 from vladmap.retrieval.descriptors import descriptor_matrix
 from vladmap.retrieval.names import RIGHT_DEG, RIGHT_M
 from vladmap.schemas import tables, truth_tables
@@ -124,7 +124,7 @@ def _placed(root: str, truth: pa.Table, paths: Sequence[str]) -> tuple[pa.Table,
         tuple(Path(uri) for uri in images["uri"].to_pylist()),
         ecef_on_ellipsoid(latitude[rows], longitude[rows]),
         ("",) * len(rows),
-        heading_of_rotation(turned),
+        headings_deg(turned),
     )
     return images, places
 

@@ -7,13 +7,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
-from scipy.spatial.transform import Rotation
 
 from vladmap.atlas import layout, storage
 from vladmap.atlas.store import AtlasStore
 from vladmap.exports.base import Exporter, Outcome, Settings, model_facts, new_folder
+from vladmap.geodesy.headings import headings_deg
 
 _DIGITS = 8
 """Decimals of a degree: a millimetre on the ground."""
@@ -51,31 +50,18 @@ class GeoJsonExporter(Exporter):
 EXPORTER = GeoJsonExporter()
 
 
-def heading_deg(quaternion: tuple[float, float, float, float]) -> float | None:
-    """The compass direction of a camera's optical axis in degrees: 0 is north, 90 is east.
-
-    `quaternion` (w, x, y, z) is the rotation camera_from_enu of `poses.parquet`. None where the
-    axis points straight up or down.
-    """
-    w, x, y, z = quaternion
-    east, north, _ = Rotation.from_quat([x, y, z, w]).inv().apply(np.array([0.0, 0.0, 1.0]))
-    if math.hypot(east, north) < 1e-6:
-        return None
-    return math.degrees(math.atan2(east, north)) % 360
-
-
 def _feature(row: Mapping[str, Any]) -> dict[str, Any]:
     position = [round(row["longitude"], _DIGITS), round(row["latitude"], _DIGITS)]
     if row["altitude"] is not None:
         position.append(round(row["altitude"], 3))
-    heading = heading_deg((row["qw"], row["qx"], row["qy"], row["qz"]))
+    (heading,) = headings_deg([[row[name] for name in ("qw", "qx", "qy", "qz")]]).tolist()
     return {
         "type": "Feature",
         "id": row["image_id"],
         "geometry": {"type": "Point", "coordinates": position},
         "properties": {
             "name": row["name"],
-            "heading_deg": None if heading is None else round(heading, 2),
+            "heading_deg": None if math.isnan(heading) else round(heading, 2),
             "points": row["points"],
             "reprojection_error_px": round(row["reprojection_error_px"], 3),
         },

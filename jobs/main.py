@@ -41,6 +41,7 @@ def jobs() -> dict[str, str]:
         "compare": "measure methods side by side: recall, bytes, time",
         "sample": "render a sample city with known truth",
         "worlds": "render cities on many days, to learn places from",
+        "localise": "where photographs were taken, by an atlas",
         "check-map": "compare an atlas with the truth",
         "route": "from one place to another along the photographs",
         "export": "a model beside photographs that fit it, for COLMAP",

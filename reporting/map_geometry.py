@@ -55,20 +55,6 @@ def _mercator(latitude: Floats | np.float64) -> Floats:
     return np.asarray(np.arcsinh(np.tan(np.radians(clipped))))
 
 
-def heading_of_rotation(quaternion: Floats) -> Floats:
-    """Headings in degrees clockwise from north, of (N, 4) rotations qw qx qy qz of camera_from_enu.
-
-    The optical axis in ENU is the third row of the rotation matrix. A camera that looks straight up
-    or down has no heading: NaN.
-    """
-    norm = np.linalg.norm(quaternion, axis=1)
-    qw, qx, qy, qz = (quaternion / np.where(norm > 0, norm, np.nan)[:, None]).T
-    east = 2 * (qx * qz - qw * qy)
-    north = 2 * (qy * qz + qw * qx)
-    level = np.hypot(east, north) > 1e-6
-    return np.where(level, np.degrees(np.arctan2(east, north)) % 360.0, np.nan)
-
-
 def flatten_models(positions: Floats, models: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """A plane drawing of models that have no place on Earth: (N, 3) positions to x and y.
 

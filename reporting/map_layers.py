@@ -17,13 +17,13 @@ from bokeh.models import (
 from bokeh.models.glyph import Glyph
 from numpy.typing import NDArray
 
+from vladmap.geodesy.headings import headings_deg
 from vladmap.reporting.data import ReportData
 from vladmap.reporting.facts import Facts, floats, rows_of, strings
 from vladmap.reporting.map_geometry import (
     Floats,
     LocalMercator,
     flatten_models,
-    heading_of_rotation,
 )
 
 Columns = dict[str, NDArray[Any]]
@@ -247,7 +247,7 @@ def _headings(facts: Facts, geographic: bool) -> Floats:
     if not geographic:
         return np.full(facts.images.num_rows, np.nan)
     quaternion = np.stack([floats(facts.poses, name) for name in ("qw", "qx", "qy", "qz")], axis=1)
-    of_pose = np.append(heading_of_rotation(quaternion), np.nan)
+    of_pose = np.append(headings_deg(quaternion), np.nan)
     of_image = floats(facts.images, "heading_deg")
     return np.where(facts.registered, of_pose[facts.pose_row], of_image)
 

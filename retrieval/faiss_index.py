@@ -113,22 +113,31 @@ def visited_lists(index: faiss.IndexIVF) -> int:
 
 
 def search(
-    index: faiss.Index, queries: Matrix, k: int, below: int | None = None
+    index: faiss.Index,
+    queries: Matrix,
+    k: int,
+    below: int | None = None,
+    among: NDArray[np.int64] | None = None,
 ) -> tuple[Matrix, NDArray[np.int64]]:
     """The k best of each query: similarities and ids, (Q, k), best first; id -1 where fewer.
 
-    With `below`, only among the ids less than it. An IVF index visits an eighth of its lists, at
-    least 16 and at most MOST_LISTS.
+    With `below`, only among the ids less than it; with `among` (n,), only among those. An IVF index
+    visits an eighth of its lists, at least 16 and at most MOST_LISTS; all of them where it chooses
+    `among` ids, which may lie in any.
     """
     k = min(k, index.ntotal)
     if k == 0 or len(queries) == 0:
         return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
-    chosen = faiss.IDSelectorRange(0, below) if below is not None else None
+    chosen: faiss.IDSelector | None = None
+    if among is not None:
+        chosen = faiss.IDSelectorBatch(np.ascontiguousarray(among, np.int64))
+    elif below is not None:
+        chosen = faiss.IDSelectorRange(0, below)
     inner = innermost(index)
     if isinstance(inner, faiss.IndexIVF):
         parameters: faiss.SearchParameters = faiss.SearchParametersIVF(
             sel=chosen,  # type: ignore[call-arg]  # FAISS's stubs lack the keywords
-            nprobe=visited_lists(inner),
+            nprobe=visited_lists(inner) if among is None else inner.nlist,
         )
     else:
         parameters = faiss.SearchParameters(sel=chosen)  # type: ignore[call-arg]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from vladmap.schemas import loop_tables, tables, truth_tables
+from vladmap.schemas import localisation_tables, loop_tables, tables, truth_tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "atlas.md"
 BEGIN = "<!-- From schemas/ by `python -m vladmap.schemas.describe`: change it there. -->"
@@ -26,6 +26,7 @@ FOLDERS = {
     "loops": "loops.parquet",
     "drives": "drives.parquet",
     "coverage": "coverage.parquet",
+    "localisations": "localisations/ (where `vladmap localise --output` puts it)",
     "truth": "truth.parquet (beside a sample, not in the atlas)",
     "truth_pairs": "truth_pairs.parquet (beside a network, not in the atlas)",
 }
@@ -52,7 +53,7 @@ def schemas() -> dict[str, pa.Schema]:
     """Every table's schema by its name."""
     constants = [
         schema
-        for module in (tables, loop_tables, truth_tables)
+        for module in (tables, loop_tables, truth_tables, localisation_tables)
         for schema in vars(module).values()
         if isinstance(schema, pa.Schema)
     ]

@@ -27,8 +27,9 @@ BELOW: dict[str, set[str]] = {
 BELOW["atlas"] = {"schemas", "geodesy", "photos", "weights"}
 BELOW["atlas"] |= {"retrieval", "features", "models", "mapping"}
 BELOW["evaluation"] = BELOW["atlas"] | {"atlas", "console", "reporting"}
+BELOW["localisation"] = BELOW["atlas"] | {"atlas"}
 BELOW["exports"] = BELOW["atlas"] | {"atlas"}
-BELOW["transforms"] = BELOW["evaluation"] | {"evaluation", "simulation"}
+BELOW["transforms"] = BELOW["evaluation"] | {"evaluation", "simulation", "localisation"}
 BELOW["pipeline"] = BELOW["transforms"] | {"transforms"}
 BELOW["jobs"] = BELOW["pipeline"] | {"pipeline", "exports"}
 

@@ -15,15 +15,15 @@ if (_CHECKOUT / "beam_requirements.txt").is_file():
     __path__.append(str(_CHECKOUT))
 
 if TYPE_CHECKING:
-    from vladmap.atlas.atlas import Atlas
     from vladmap.atlas.errors import AtlasError
+    from vladmap.door import Atlas
     from vladmap.models.registry import load_model
     from vladmap.schemas.rejects import UserError
 
 __all__ = ["Atlas", "AtlasError", "UserError", "load_model"]
 
 _HOMES = {
-    "Atlas": "vladmap.atlas.atlas",
+    "Atlas": "vladmap.door",
     "AtlasError": "vladmap.atlas.errors",
     "UserError": "vladmap.schemas.rejects",
     "load_model": "vladmap.models",

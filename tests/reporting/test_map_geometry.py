@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.reporting.synthetic import METRES_PER_DEGREE
-from vladmap.reporting.map_geometry import LocalMercator, flatten_models, heading_of_rotation
+from vladmap.reporting.map_geometry import LocalMercator, flatten_models
 
 
 def array(*values: float) -> np.ndarray:
@@ -34,36 +34,6 @@ def test_unknown_positions_stay_unknown_and_do_not_move_the_centre() -> None:
     assert (frame.latitude, frame.longitude) == pytest.approx((11, 20))
     assert np.isnan(frame.project(lat, lon)).tolist() == [[False, True, False]] * 2
     assert LocalMercator.about(array(np.nan), array(np.nan)) == LocalMercator(0.0, 0.0)
-
-
-def quaternion_of(matrix: np.ndarray) -> np.ndarray:
-    """qw qx qy qz of a rotation with a positive trace or not, by the eigenvector of Bar-Itzhack."""
-    m = matrix
-    k = np.array(
-        [
-            [m[0, 0] - m[1, 1] - m[2, 2], 0, 0, 0],
-            [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], 0, 0],
-            [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], 0],
-            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], np.trace(m)],
-        ]
-    )
-    values, vectors = np.linalg.eigh(k / 3)
-    return vectors[[3, 0, 1, 2], values.argmax()]
-
-
-@pytest.mark.parametrize("heading", [0.0, 45.0, 90.0, 180.0, 271.0, 359.0])
-def test_heading_of_a_level_camera(heading: float) -> None:
-    turn = np.radians(heading)
-    ahead = np.array([np.sin(turn), np.cos(turn), 0])
-    down = np.array([0, 0, -1])
-    camera_from_enu = np.stack([np.cross(down, ahead), down, ahead])
-    headings = heading_of_rotation(quaternion_of(camera_from_enu)[None])
-    assert headings[0] == pytest.approx(heading, abs=1e-9)
-
-
-def test_a_camera_that_looks_straight_down_has_no_heading() -> None:
-    # Half a turn about east: the optical axis, up in ENU before, points down.
-    assert np.isnan(heading_of_rotation(array(0, 1, 0, 0)[None]))[0]
 
 
 def test_models_without_gps_keep_their_shape_and_stand_side_by_side() -> None:

@@ -51,6 +51,24 @@ def test_training_gives_the_same_bytes_with_any_number_of_threads() -> None:
     assert len(digests.pop().strip()) == hashlib.sha256().digest_size * 2
 
 
+@pytest.mark.parametrize("factory", ["Flat", "IVF64,Flat", "IVF64,SQ8"])
+def test_a_search_among_some_ids_is_exact_among_these(factory: str) -> None:
+    """Also where they lie in lists of an inverted file that a query would not visit."""
+    vectors = _unit(2000)
+    index = _filled(factory, vectors)
+    among = np.random.default_rng(1).choice(2000, 40, replace=False)
+    similarity, ids = faiss_index.search(index, vectors[:50], 5, among=among)
+    exact = vectors[:50] @ vectors[among].T
+    order = np.argsort(-exact, axis=1)[:, :5]
+    np.testing.assert_allclose(similarity, np.take_along_axis(exact, order, 1), atol=0.06)
+    if "SQ8" not in factory:
+        assert np.array_equal(ids, among[order])
+    assert np.isin(ids, among).all()
+    _, few = faiss_index.search(index, vectors[:2], 5, among=among[:3])
+    assert (few[:, 3:] == -1).all()
+    assert np.isin(few[:, :3], among[:3]).all()
+
+
 @pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat"])
 def test_a_search_below_an_id_sees_the_earlier_images_alone(factory: str) -> None:
     vectors = _unit(600)
