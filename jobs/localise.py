@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vladmap.console.numbers import real, whole
 from vladmap.features.names import MATCHER_NAMES, NEAREST
 from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
 from vladmap.localisation.settings import LocaliseSettings
+from vladmap.schemas.rejects import UserError
 from vladmap.weights.devices import CPU, DEVICES
 
 _EPILOG = """\
@@ -34,6 +36,7 @@ examples:
   vladmap localise --atlas atlas --images photo.jpg
   vladmap localise --atlas atlas --images drive --json
   vladmap localise --atlas atlas --images gs://bucket/drive --output found
+  vladmap localise --atlas atlas --images city/images/drive-1 --truth city/truth.parquet
 """
 
 
@@ -65,6 +68,10 @@ def command_line() -> Parser:
     options.add_argument(
         "--matcher", choices=MATCHER_NAMES, default=NEAREST, help=f"(default: {NEAREST})"
     )
+    options.add_argument(
+        "--truth", metavar="FILE",
+        help="print how far poses are from this Parquet table, as `vladmap sample` writes it",
+    )  # fmt: skip
     options.add_argument("--device", choices=DEVICES, default=CPU, help=f"(default: {CPU})")
     return options
 
@@ -88,8 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _into_table(parsed: Any, settings: LocaliseSettings, beam_words: Sequence[str]) -> None:
+    import pyarrow.parquet as pq
+
     from vladmap.atlas.atlas import Atlas
-    from vladmap.pipeline.beam_words import checked
+    from vladmap.atlas.layout import LOCALISATIONS
+    from vladmap.pipeline.beam_words import checked as of_beam
     from vladmap.pipeline.localise import localise
     from vladmap.transforms.localise import Against
 
@@ -99,17 +109,21 @@ def _into_table(parsed: Any, settings: LocaliseSettings, beam_words: Sequence[st
         index.model, parsed.features, parsed.matcher, parsed.device, settings,
     )  # fmt: skip
     counts = localise(
-        parsed.images, against, parsed.output, checked(beam_words, command_line().flags())
+        parsed.images, against, parsed.output, of_beam(beam_words, command_line().flags())
     )
+    place = os.path.join(parsed.output, LOCALISATIONS)
+    checked = _checked(parsed, pq.read_table(place)) if parsed.truth else None
     if parsed.json:
-        print(json.dumps(dict(counts)), flush=True)
-    else:
-        print(_summary(counts))
-        print(os.path.join(parsed.output, "localisations"))
+        print(json.dumps({**counts, **({"truth": checked} if checked else {})}), flush=True)
+        return
+    print(_summary(counts))
+    _tell(checked)
+    print(place)
 
 
 def _lines(parsed: Any, settings: LocaliseSettings) -> None:
     from vladmap.localisation.localiser import Asked, opened
+    from vladmap.localisation.table import localisations_table
     from vladmap.photos.manifests.columns import is_manifest_name
     from vladmap.pipeline.collection import list_collection
 
@@ -122,16 +136,41 @@ def _lines(parsed: Any, settings: LocaliseSettings) -> None:
         parsed.atlas, model=parsed.model, features=parsed.features, matcher=parsed.matcher,
         settings=settings, device=parsed.device,
     )  # fmt: skip
-    counts: dict[str, int] = {}
+    rows = []
     for each in asked:
-        (row,) = localiser.locate_all([each])
-        counts[row["status"]] = counts.get(row["status"], 0) + 1
+        rows += localiser.locate_all([each])
         if parsed.json:
-            print(json.dumps({name: value for name, value in row.items() if value is not None}))
+            print(json.dumps({name: each for name, each in rows[-1].items() if each is not None}))
         else:
-            print(line_of(row), flush=True)
+            print(line_of(rows[-1]), flush=True)
     if len(asked) > 1 and not parsed.json:
-        print(_summary(counts))
+        print(_summary(Counter(row["status"] for row in rows)))
+    if parsed.truth and not parsed.json:
+        _tell(_checked(parsed, localisations_table(rows)))
+
+
+def _checked(parsed: Any, localised: Any) -> dict[str, Any]:
+    """How far localisations are from the truth that the user names."""
+    import pyarrow as pa
+
+    from vladmap.atlas import storage
+    from vladmap.atlas.atlas import Atlas
+    from vladmap.localisation.check import check_localised
+
+    columns = ["name", "model", "latitude", "longitude", "altitude", "qw", "qx", "qy", "qz"]
+    poses = Atlas(parsed.atlas).poses(columns)
+    try:
+        truth = storage.read_table(parsed.truth)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--truth {parsed.truth}: {error}") from error
+    return check_localised(localised, pa.Table.from_pandas(poses, preserve_index=False), truth)
+
+
+def _tell(checked: dict[str, Any] | None) -> None:
+    if checked:
+        from vladmap.localisation.check import format_localised
+
+        print(*format_localised(checked), sep="\n")
 
 
 def line_of(row: dict[str, Any]) -> str:
@@ -152,7 +191,7 @@ def line_of(row: dict[str, Any]) -> str:
     return f"{row['name']}: {told}"
 
 
-def _summary(counts: Any) -> str:
+def _summary(counts: Mapping[str, int]) -> str:
     total = sum(counts.values())
     return f"{total:,} photographs: " + ", ".join(
         f"{counts.get(status, 0):,} {status}" for status in ("pose", "place", "unknown")

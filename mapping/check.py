@@ -67,7 +67,7 @@ def check_map(poses: pa.Table, truth: pa.Table) -> dict[str, Any]:
         camera_from_truth = rotations(_matrix(truth_rows, _QUATERNION)[members])
         # camera_from_map undoes the alignment before it looks: camera <- map <- truth.
         error = camera_from_map @ rotation.T @ camera_from_truth.transpose(0, 2, 1)
-        turned[members] = _angles(error)
+        turned[members] = angles_deg(error)
     result["by_gps_m"] = _spread(by_gps[placed], metres=True)
     if np.isfinite(aligned).any():
         result["aligned_m"] = _spread(aligned[np.isfinite(aligned)], metres=True)
@@ -101,7 +101,7 @@ def _spread(errors: Array, *, metres: bool = False) -> dict[str, float]:
     return figures
 
 
-def _angles(rotation: Array) -> Array:
+def angles_deg(rotation: Array) -> Array:
     """Angles in degrees of (n, 3, 3) rotations; exact near zero, where arccos is not."""
     skew = rotation - rotation.transpose(0, 2, 1)
     sine = np.linalg.norm(skew[:, [2, 0, 1], [1, 2, 0]], axis=1) / 2
