@@ -1,6 +1,6 @@
 """How well the pose graph tells true pairs from false ones, against the truth of a rendered city.
 
-    python -m benchmarks.judging ATLAS TRUTH [--fit]
+    python -m benchmarks.judging ATLAS TRUTH [--fit] [--between-drives KIND]
 
 ATLAS holds a rendered city (`vladmap sample`) up to `vladmap reconstruct`, TRUTH is its
 truth.parquet. A verified pair is true if over 60 % of its inliers lie within 4 pixels of the true
@@ -37,7 +37,7 @@ _PENALTY = 3e-4
 
 
 def true_shares(
-    atlas: Atlas, truth: Path, fits: list[tuple[str, str]]
+    atlas: Atlas, truth: Path, fits: list[tuple[str, str]], second: str | None = None
 ) -> tuple[Array, Array, Indices]:
     """Of each pair (m,) at the true poses: PairFit.share, PairFit.placed, and its inliers."""
     table = pq.read_table(truth).sort_by("image_id")
@@ -59,8 +59,12 @@ def true_shares(
         for a, b, inliers in zip(*(frame[name] for name in frame.columns), strict=True)
         if len(inliers)
     ]
-    features = atlas.features()
-    pairs = matched_pairs(ids, views, lambda image: features[image].keypoints[:, :2], cameras)
+    kinds = [atlas.features(), *([atlas.features(second)] if second else [])]
+
+    def keypoints(image: str) -> Array:
+        return np.concatenate([each[image].keypoints[:, :2] for each in kinds if image in each])
+
+    pairs = matched_pairs(ids, views, keypoints, cameras)
     first, second = pairs.first, pairs.second
     relative = np.einsum("mij,mkj->mik", turn[second], turn[first])
     moved = np.einsum("mij,mj->mi", turn[second], centre[first] - centre[second])
@@ -106,10 +110,13 @@ def main() -> None:
     parser.add_argument("atlas", type=Path)
     parser.add_argument("truth", type=Path)
     parser.add_argument("--fit", action="store_true", help="print the coefficients of this city")
+    parser.add_argument("--between-drives", metavar="KIND", help="as the atlas was built with")
     options = parser.parse_args()
     fits = pq.read_table(options.atlas / layout.PAIR_FITS).to_pydict()
     pairs = list(zip(fits["image_id_a"], fits["image_id_b"], strict=True))
-    share, placed, inliers = true_shares(Atlas(options.atlas), options.truth, pairs)
+    share, placed, inliers = true_shares(
+        Atlas(options.atlas), options.truth, pairs, options.between_drives
+    )
     probability = np.array(fits["probability"])
     apart = (share < FALSE_SHARE) & ~sharing(options.truth, pairs)
     true = share > TRUE_SHARE

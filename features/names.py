@@ -20,6 +20,12 @@ RERANKING_BY_FEATURES = ("features", *FEATURE_NAMES, *NETWORK_MATCHERS)
 """Ways to re-rank candidates by the matches of their local features: see `reranking_by`."""
 
 
+BETWEEN_DRIVES = {"xfeat": "lighterglue", "aliked": "lightglue"}
+"""Local features by which pairs between drives are tried again, each with its network."""
+
+NO_SECOND = "none"
+
+
 def reranking_by(way: str, features: str) -> tuple[str, str]:
     """(local features, matcher) that `way`, one of RERANKING_BY_FEATURES, re-ranks by.
 

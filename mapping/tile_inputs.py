@@ -8,8 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vladmap.features.base import LocalFeatures
-from vladmap.features.table import read_features
 from vladmap.mapping.arrays import Array, Indices
 from vladmap.mapping.judging import trusted_only
 from vladmap.mapping.tiles import Tile
@@ -101,14 +99,6 @@ def with_drives(images: pa.Table, members: pa.Table) -> pa.Table:
     for name in ("sequence_id", "sequence_index"):
         images = images.append_column(name, members[name].take(at))
     return images
-
-
-def features_among(features: Iterable[pa.Table], image_ids: set[str]) -> dict[str, LocalFeatures]:
-    """Return the local features of some images by image_id, from tables of features."""
-    by_id: dict[str, LocalFeatures] = {}
-    for table in features:
-        by_id |= read_features(table, image_ids)
-    return by_id
 
 
 def two_views_among(two_views: Iterable[pa.Table], image_ids: pa.Array) -> pa.Table:

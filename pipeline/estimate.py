@@ -109,7 +109,7 @@ def costs(
     for stage in stages:
         for step in stage.steps:
             work = _work(step, options, amounts)
-            if work is None:
+            if work is None or not step.applies(options):
                 continue
             units, unit, size, tasks, largest = work
             light = step.is_light(amounts.to_do(step)) and step.title not in on_gpu

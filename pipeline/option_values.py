@@ -70,6 +70,11 @@ def checked(values: Mapping[str, Any]) -> BuildOptions:
         raise UserError("--whiten is not for bovw: whitened counts are no longer tf-idf")
     if why := misfit(options.features, options.matcher):
         raise UserError(why)
+    if options.between_drives == options.features:
+        raise UserError(
+            f"--between-drives {options.between_drives} is for pairs in which other features find "
+            f"too little: with --features {options.features} leave it out"
+        )
     if options.rerank in RERANKING_BY_FEATURES:
         features, _ = reranking_by(options.rerank, options.features)
         if features != options.features:

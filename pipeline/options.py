@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from vladmap.console.numbers import MOST_SEED, Range
-from vladmap.features.names import FEATURE_NAMES, MATCHER_NAMES, NEAREST, RERANKING_BY_FEATURES
+from vladmap.features.names import (
+    BETWEEN_DRIVES,
+    FEATURE_NAMES,
+    MATCHER_NAMES,
+    NEAREST,
+    NO_SECOND,
+    RERANKING_BY_FEATURES,
+)
 from vladmap.models.kinds import DEFAULT_DIMENSION, MODEL_NAMES
 from vladmap.photos.machine import usable_cores
 from vladmap.retrieval.names import BY_PATCHES
@@ -226,6 +233,13 @@ class BuildOptions:
         "what matches the local features of a pair: nearest neighbours of their descriptors, or a "
         "network, which may take a second",
         choices=MATCHER_NAMES,
+    )
+    between_drives: str = _option(
+        NO_SECOND,
+        "local features by which their network (LighterGlue, LightGlue) matches a pair of two "
+        "drives in which --features find too little, for drives in another season or light; "
+        "every photograph has both kinds extracted",
+        choices=(NO_SECOND, *BETWEEN_DRIVES),
     )
     tile_images: int = _option(
         1000,

@@ -27,7 +27,7 @@ from vladmap.transforms.task_files import OnStoredTasks
 
 log = logging.getLogger("vladmap")
 
-RATE_OPTIONS = ("device", "precision", "model", "features", "matcher", "rerank")
+RATE_OPTIONS = ("device", "precision", "model", "features", "matcher", "between_drives", "rerank")
 """Options on which the speed of a step depends: they are stored with its timing."""
 
 

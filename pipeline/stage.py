@@ -24,6 +24,10 @@ def _none(options: BuildOptions) -> Mapping[str, Any]:
     return {}
 
 
+def _always(options: BuildOptions) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Step:
     """A part of a stage that has tasks and a ledger of its own; most stages have one.
@@ -36,6 +40,7 @@ class Step:
     count. The ledger of an `internal` step is read by no other stage. A step that is `alone` is one
     task: more workers do not make it faster. A `light` step works on rows of tables, not on
     photographs: for up to LIGHT_ROWS it takes less time than an engine's pipeline takes to start.
+    `applies` says with which options there is anything to do.
 
     The rest tells what makes its results stale. `settings` are what its fingerprint takes from the
     options: all that it holds, where the step is `told`. `after` has the titles of the steps whose
@@ -55,6 +60,7 @@ class Step:
     told: bool = False
     after: tuple[str, ...] = ()
     lasting: bool = False
+    applies: Callable[[BuildOptions], bool] = _always
 
     @property
     def title(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,6 +21,7 @@ from vladmap.mapping.tile_inputs import map_alike, members_table
 from vladmap.mapping.tiles import Tile
 from vladmap.mapping.view_graph.graph_tables import LOOP_FITS
 from vladmap.pipeline.ledgers import image_shards, inputs_of
+from vladmap.pipeline.local_features import second_reads
 from vladmap.pipeline.loops import graph_table, publish_loops
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stage import Step
@@ -52,13 +54,14 @@ def fit_pairs(run: Run) -> None:
         ledger = run.ledger(step)
         reads += [(role, entry.file.path) for _, entry in sorted(ledger.items())]
         inputs += inputs_of(run, step, sorted(ledger))
+    also = second_reads(run, sorted(run.ledger(VERIFY)), sorted(image_shards(run)))
     task = Task(
         _GRAPH,
         NO_CELL,
         layout.PAIR_FITS,
         FIT.fingerprint_of(run.options),
-        reads=tuple(reads),
-        inputs=tuple(inputs),
+        reads=(*reads, *also[0]),
+        inputs=(*inputs, *also[1]),
     )
     pairs = sum(entry.file.rows for entry in run.ledger(VERIFY).values())
     run.execute(
@@ -127,7 +130,21 @@ def _before(run: Run, name: str, inputs: Mapping[str, str]) -> list[tuple[str, s
         return []
     if any(inputs.get(key, value) != value for key, value in entry.inputs.items()):
         return []
+    # A photograph that now has keypoints of another kind behind its own has other rows.
+    old, new = _feature_kinds(entry.inputs), _feature_kinds(inputs)
+    if any(old[shard] != new[shard] for shard in old.keys() & new.keys()):
+        return []
     return [("before", file.path) for file in entry.files]
+
+
+def _feature_kinds(inputs: Mapping[str, str]) -> dict[str, set[str]]:
+    """By shard of images, the ledgers of local features that are among a task's inputs."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for key in inputs:
+        ledger, _, shard = key.partition("/")
+        if ledger.startswith(layout.FEATURES_PREFIX):
+            kinds[shard].add(ledger)
+    return kinds
 
 
 def _mapped_from(run: Run, tile: Tile, judged: pa.Table) -> pa.Table:
@@ -164,6 +181,10 @@ def tile_task(run: Run, judged: JudgedPairs, tile: Tile) -> Task:
         shards = [shard for shard in sorted(set(names.tolist())) if shard in ledger]
         reads += [(role, ledger[shard].file.path) for shard in shards]
         inputs += inputs_of(run, step, shards, part)
+    also = second_reads(
+        run, sorted(set(judged.pair_shard[pairs])), sorted(set(judged.shard[members]))
+    )
+    reads, inputs = [*reads, *also[0]], [*inputs, *also[1]]
     reads += _before(run, tile.name, dict(inputs))
     return Task(
         tile.name,

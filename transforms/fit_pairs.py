@@ -15,9 +15,8 @@ import pyarrow.compute as pc
 
 from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_shard
-from vladmap.atlas.task_inputs import read_cameras, read_tables
+from vladmap.atlas.task_inputs import read_cameras, read_keypoints, read_tables
 from vladmap.console import counter as progress
-from vladmap.features.table import read_features
 from vladmap.mapping.arrays import Array
 from vladmap.mapping.camera_keys import IMAGE_COLUMNS as CAMERA_COLUMNS
 from vladmap.mapping.camera_keys import camera_keys
@@ -100,8 +99,7 @@ class _Fit(beam.DoFn):
     def _keypoints(self, task: Task) -> dict[str, Array]:
         return {
             image: np.asarray(features.keypoints[:, :2], np.float32)
-            for table in read_tables(self._root, task, layout.FEATURES, ["image_id", "keypoints"])
-            for image, features in read_features(table).items()
+            for image, features in read_keypoints(self._root, task).items()
         }
 
 

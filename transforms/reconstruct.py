@@ -21,13 +21,12 @@ import pyarrow.compute as pc
 from vladmap.atlas import layout, storage
 from vladmap.atlas.commit import commit_entry, read_input
 from vladmap.atlas.image_parts import PARTS
-from vladmap.atlas.task_inputs import read_cameras, read_tables
+from vladmap.atlas.task_inputs import read_cameras, read_keypoints, read_tables
 from vladmap.console import counter as progress
 from vladmap.mapping.mapper import MapperOptions
 from vladmap.mapping.reconstruct import TileResult, reconstruct_tile
 from vladmap.mapping.tile_continuing import Before
 from vladmap.mapping.tile_inputs import (
-    features_among,
     images_among,
     two_views_among,
     with_drives,
@@ -97,9 +96,7 @@ class _Reconstruct(SideBySide):
         wanted = members["image_id"].combine_chunks()
         # The tile is mapped again when one of these columns changes, so it must read no others.
         images = images_among(self._tables(task, layout.IMAGES, ["uri", *PARTS["map"]]), wanted)
-        keypoints = features_among(
-            self._tables(task, layout.FEATURES, ["image_id", "keypoints"]), set(wanted.to_pylist())
-        )
+        keypoints = read_keypoints(self._root, task, set(wanted.to_pylist()))
         # A photograph that was rejected in verify has no keypoints and takes no part.
         usable = pa.array(sorted(keypoints), pa.string())
         with tempfile.TemporaryDirectory(prefix="vladmap-tile-") as folder:

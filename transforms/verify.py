@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
 
 from vladmap.atlas import extracting, layout, storage
 from vladmap.atlas.commit import commit_shard, reject_row
@@ -26,7 +25,7 @@ from vladmap.features.base import LocalFeatures, Matcher
 from vladmap.features.names import NEAREST
 from vladmap.features.products import multiplies_bytes
 from vladmap.features.registry import feature_kind, load_matcher
-from vladmap.features.table import feature_table, read_features
+from vladmap.features.table import feature_table
 from vladmap.mapping.camera import Camera
 from vladmap.mapping.camera_keys import IMAGE_COLUMNS, camera_keys
 from vladmap.mapping.two_view import TwoView, two_view_table, verify
@@ -35,9 +34,13 @@ from vladmap.photos.processes import WorkerDied, WorkerPool
 from vladmap.schemas.records import LedgerEntry, Task
 from vladmap.schemas.rejects import PhotoError, RejectReason
 from vladmap.transforms.counters import StageCounters
+from vladmap.transforms.feature_shards import FeatureShards
+from vladmap.transforms.second_look import SecondLook, load_second
 from vladmap.weights.devices import CPU
 
 STAGE = "verify"
+AGAIN, GAINED = "again", "gained"
+"""Counts of a shard: pairs that were tried again by features of a second kind, those that hold."""
 
 
 @dataclass(eq=False)
@@ -182,7 +185,8 @@ class VerifyPairs(beam.PTransform):
     """Tasks of pair shards -> ledger entries of `two_views/`; `matcher` matches the `features`.
 
     A network that matches runs on `device`. A task reads `pairs`, and `images` and `features` of
-    every shard that its pairs touch.
+    every shard that its pairs touch. Where `second` names features, pairs between drives in which
+    these find too little are tried again by them: see transforms.second_look.
     """
 
     root: str
@@ -190,90 +194,84 @@ class VerifyPairs(beam.PTransform):
     features: str
     matcher: str = NEAREST
     device: str = "cpu"
+    second: str = ""
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
         return tasks | beam.ParDo(
-            _Verify(self.root, self.threads, self.features, self.matcher, self.device)
+            _Verify(self.root, self.threads, self.features, self.matcher, self.device, self.second)
         )
 
 
 class _Verify(beam.DoFn):
     def __init__(
-        self, root: str, threads: int, features: str, matcher: str, device: str = "cpu"
+        self,
+        root: str,
+        threads: int,
+        features: str,
+        matcher: str,
+        device: str = "cpu",
+        second: str = "",
     ) -> None:
         self._root, self._threads, self._device = root, threads, device
-        self._features, self._matcher_name = features, matcher
+        self._features, self._matcher_name, self._second_name = features, matcher, second
 
     def setup(self) -> None:
-        if self._matcher_name != NEAREST or multiplies_bytes():
+        if self._matcher_name != NEAREST or self._second_name or multiplies_bytes():
             _one_thread_a_call()  # a network's sums do not depend on the number of cores
         self._matcher = load_matcher(self._features, self._matcher_name, self._device)
+        named = self._second_name
+        self._second = load_second(named, self._device) if named else None
 
     def process(self, task: Task) -> Iterator[LedgerEntry]:
         pairs = storage.read_table(
             storage.join(self._root, task.path(layout.PAIRS)), ["image_id_a", "image_id_b"]
         )
         images = _Images(self._root, task)
+        look = SecondLook(self._root, task, self._second) if self._second else None
+        shard_of = images.features.shards
         groups: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
         for a, b in zip(*(pairs[name].to_pylist() for name in pairs.column_names), strict=True):
             # An image that was rejected has no features, and takes no part.
-            if a in images.shards and b in images.shards:
-                low, high = sorted((images.shards[a], images.shards[b]))
+            if a in shard_of and b in shard_of:
+                low, high = sorted((shard_of[a], shard_of[b]))
                 groups[low, high].append((a, b))
             else:
                 progress.advance()
         views: list[TwoView] = []
         with ThreadPoolExecutor(self._threads) as pool:
             for shards, members in sorted(groups.items()):
-                features = images.features(shards, {image for pair in members for image in pair})
+                features = images.features.of(shards, {image for pair in members for image in pair})
                 view = partial(
                     _view, features=features, cameras=images.cameras, matcher=self._matcher
                 )
-                views.extend(pool.map(view, members))
+                found = list(pool.map(view, members))
+                views.extend(look.at(found, features, images.cameras, pool) if look else found)
         views.sort(key=lambda view: (view.image_id_a, view.image_id_b))
         verified = sum(view.verified for view in views)
         counters = StageCounters(STAGE)
         counters.add("pairs", len(views))
         counters.add("verified", verified)
         counts = {"pairs": len(views), "verified": verified}
+        if look:
+            counts |= {AGAIN: look.again, GAINED: look.gained}
+            for name in (AGAIN, GAINED):
+                counters.add(name, counts[name])
         yield commit_shard(self._root, STAGE, task, two_view_table(views), counts=counts)
 
 
 class _Images:
-    """The images of a task's shards: the shard and the camera of each."""
+    """The images of a task's shards: the features and the camera of each."""
 
     def __init__(self, root: str, task: Task) -> None:
-        self._root = root
-        self.shards: dict[str, str] = {}
+        self.features = FeatureShards(root, task.paths(layout.FEATURES))
         self.cameras: dict[str, Camera] = {}
-        self._loaded: dict[str, pa.Table] = {}
         chosen = read_cameras(root, task)
-        self._files = {layout.shard_of(path): path for path in task.paths(layout.FEATURES)}
-        for shard, path in self._files.items():
-            ids = storage.read_table(storage.join(root, path), ["image_id"])["image_id"]
-            self.shards.update(dict.fromkeys(ids.to_pylist(), shard))
         for path in task.paths(layout.IMAGES):
             images = storage.read_table(storage.join(root, path), IMAGE_COLUMNS)
             keys = camera_keys(images)
             for image, key in zip(images["image_id"].to_pylist(), keys, strict=True):
                 if key in chosen:  # no camera is chosen for panoramas
                     self.cameras[image] = chosen[key]
-
-    def features(self, shards: tuple[str, str], wanted: set[str]) -> dict[str, LocalFeatures]:
-        """Features of the wanted images of two shards; features of other shards leave memory."""
-        self._loaded = {
-            shard: self._loaded[shard]
-            if shard in self._loaded
-            else storage.read_table(
-                storage.join(self._root, self._files[shard]),
-                ["image_id", "width", "height", "keypoints", "descriptors"],
-            )
-            for shard in set(shards)
-        }
-        features: dict[str, LocalFeatures] = {}
-        for table in self._loaded.values():
-            features |= read_features(table, wanted)
-        return features
 
 
 def _view(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
-from vladmap.features.names import NEAREST
+from vladmap.features.names import NEAREST, NO_SECOND
 from vladmap.pipeline.stage import Stage, Step
 from vladmap.pipeline.stages.ingest import CUT
 
 if TYPE_CHECKING:
     from vladmap.pipeline.options import BuildOptions
     from vladmap.pipeline.run import Run
+
+log = logging.getLogger("vladmap")
 
 
 def _detector(options: BuildOptions) -> dict[str, str]:
@@ -20,7 +23,17 @@ def _detector(options: BuildOptions) -> dict[str, str]:
 def _matching(options: BuildOptions) -> dict[str, str]:
     # Nearest is left out, so that atlases older than the option stay valid.
     matcher = {"matcher": options.matcher} if options.matcher != NEAREST else {}
-    return {"detector": options.features, **matcher}
+    second = {"between_drives": options.between_drives} if has_second(options) else {}
+    return {"detector": options.features, **matcher, **second}
+
+
+def has_second(options: BuildOptions) -> bool:
+    """Whether pairs between drives are tried again by features of a second kind."""
+    return options.between_drives != NO_SECOND
+
+
+def _second_detector(options: BuildOptions) -> dict[str, str]:
+    return {"detector": options.between_drives} if has_second(options) else {}
 
 
 FEATURES = Step(
@@ -32,6 +45,19 @@ FEATURES = Step(
     told=True,
     after=CUT,
 )
+# The same task, and the same ledger, as FEATURES of that kind: made once for either.
+SECOND = Step(
+    FEATURES.name,
+    version=FEATURES.version,
+    ledger="features-{options.between_drives}",
+    label="features between drives",
+    unit=FEATURES.unit,
+    internal=True,
+    settings=_second_detector,
+    told=True,
+    after=CUT,
+    applies=has_second,
+)
 CAMERAS = Step("cameras", version=4, unit="cameras", settings=_detector, lasting=True)
 VERIFY = Step(
     "verify",
@@ -39,7 +65,7 @@ VERIFY = Step(
     unit="pairs",
     settings=_matching,
     told=True,
-    after=("pair", "features", "cameras"),
+    after=("pair", "features", "features between drives", "cameras"),
 )
 
 
@@ -53,14 +79,14 @@ def work(run: Run) -> None:
     from vladmap.mapping.camera_keys import camera_name
     from vladmap.pipeline.cameras import choose_cameras
     from vladmap.pipeline.ledgers import image_shards, inputs_of
-    from vladmap.pipeline.local_features import extract_features
+    from vladmap.pipeline.local_features import extract_features, extract_second
     from vladmap.pipeline.options import worker_threads
     from vladmap.pipeline.stages.ingest import INGEST
     from vladmap.pipeline.stages.pair import PAIR
     from vladmap.schemas.records import Task, shard_cell
-    from vladmap.transforms.verify import VerifyPairs
+    from vladmap.transforms.verify import AGAIN, GAINED, VerifyPairs
 
-    features = extract_features(run)
+    features, second = extract_features(run), extract_second(run)
     camera_keys = choose_cameras(run, features)
     images, pairs, cameras = image_shards(run), run.ledger(PAIR), run.ledger(CAMERAS)
     options = run.options
@@ -79,11 +105,18 @@ def work(run: Run) -> None:
                     *((layout.FEATURES, features[other].file.path) for other in touched),
                     *((layout.IMAGES, images[other].file.path) for other in touched),
                     *(("cameras", cameras[name].file.path) for name in used),
+                    *(
+                        (layout.SECOND_FEATURES, second[other].file.path)
+                        for other in touched
+                        if other in second
+                    ),
                 ),
                 inputs=(
                     *inputs_of(run, PAIR, [shard]),
                     *inputs_of(run, FEATURES, touched),
-                    *inputs_of(run, INGEST, touched, "cameras"),
+                    # Pairs between drives are told by all that is known of the photographs.
+                    *inputs_of(run, INGEST, touched, "" if second else "cameras"),
+                    *inputs_of(run, SECOND, [other for other in touched if other in second]),
                     *inputs_of(run, CAMERAS, used),
                 ),
             )
@@ -97,10 +130,20 @@ def work(run: Run) -> None:
             options.features,
             options.matcher,
             options.device,
+            options.between_drives if second else "",
         ),
         count=lambda task: pairs[task.shard].file.rows,
-        device=matching_device(options.matcher, options.device),
+        device=options.device if second else matching_device(options.matcher, options.device),
     )
+    if second:
+        entries = run.ledger(VERIFY).values()
+        again, gained = (sum(entry.counts[name] for entry in entries) for name in (AGAIN, GAINED))
+        log.info(
+            "verify: %s of %s pairs, of two drives and with little by %s, were tried again by %s: "
+            "%s hold by it",
+            *(f"{again:,}", f"{sum(entry.file.rows for entry in entries):,}", options.features),
+            *(options.between_drives, f"{gained:,}"),
+        )
 
 
 def estimate(run: Run, images: int) -> list[str]:
@@ -121,7 +164,7 @@ STAGE = Stage(
     text="Local features, matches and two-view geometry: features/, two_views/.",
     work=work,
     estimate=estimate,
-    steps=(FEATURES, CAMERAS, VERIFY),
+    steps=(FEATURES, SECOND, CAMERAS, VERIFY),
     needs=("ingest", "pair"),
     options=(
         "max_pixels",
@@ -131,7 +174,11 @@ STAGE = Stage(
         "threads",
         "features",
         "matcher",
+        "between_drives",
     ),
     group="local features and matches (verify)",
-    examples=("vladmap verify --atlas atlas --features xfeat --matcher lighterglue",),
+    examples=(
+        "vladmap verify --atlas atlas --features xfeat --matcher lighterglue",
+        "vladmap verify --atlas atlas --between-drives xfeat",
+    ),
 )

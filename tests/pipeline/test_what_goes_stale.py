@@ -71,6 +71,7 @@ STALE: dict[str, tuple[Any, set[str]]] = {
         {"features", "cameras", "verify", "judge pairs", "reconstruct", "merge"},
     ),
     "matcher": ("lighterglue", {"verify"}),
+    "between_drives": ("xfeat", {"features between drives", "verify"}),
     "tile_images": (20, {"reconstruct"}),
     "seed": (1, {*WORDS, *ALL_OF_INDEX}),
 }
