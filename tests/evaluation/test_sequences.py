@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vladmap.evaluation.intervals import groups_of, share_interval
 from vladmap.evaluation.sequences import check_drives, in_drives, method_of, ranked_in_drives
-from vladmap.photos.layouts import EvaluationSet
+from vladmap.models import load_model
+from vladmap.photos.layouts import EvaluationSet, read_frames
 from vladmap.photos.places import Places
 from vladmap.retrieval.recall import figures
 from vladmap.retrieval.sequences.matching import SequenceMethod
 from vladmap.schemas.rejects import UserError
+
+PHOTOS = (
+    Path(os.environ.get("VLADMAP_PHOTOS", Path(__file__).parents[2].parent / "shared" / "photos"))
+    / "gardens-point"
+)
 
 
 def places(drives: list[str], moments: list[float]) -> Places:
@@ -77,3 +85,19 @@ def test_few_drives_are_cut_into_stretches() -> None:
     of = groups_of(places(["a"] * 45 + ["b"] * 10, list(range(55))))
     assert np.bincount(of.number).tolist() == [20, 20, 5, 10]
     assert groups_of(places(["", ""], [0, 0])).of == "photographs"
+
+
+@pytest.mark.medium
+@pytest.mark.skipif(not PHOTOS.exists(), reason="the photographs of Gardens Point are not there")
+@pytest.mark.parametrize(("method", "least"), [("seqslam", 0.95), ("hmm", 0.98)])
+def test_a_real_walk_is_found_by_its_thumbnails(method: str, least: float) -> None:
+    """Of single thumbnails a third is found within two frames."""
+    chosen = read_frames(PHOTOS, 2)
+    model = load_model("thumbnail")
+
+    def described(paths: tuple[Path, ...]) -> np.ndarray:
+        return model.describe([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+
+    rows = [described(side.paths) for side in (chosen.queries, chosen.database)]
+    found = ranked_in_drives(*rows, chosen, SequenceMethod(method))
+    assert figures(found.ranking).recall(1) >= least

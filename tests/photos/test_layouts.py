@@ -226,3 +226,34 @@ def test_layouts_are_told_apart(tmp_path: Path) -> None:
         detect(folder(tmp_path / "empty"))
     with pytest.raises(UserError, match="does not exist"):
         detect(tmp_path / "nowhere")
+
+
+def test_drives_are_those_of_the_table_and_one_a_folder_of_frames(tmp_path: Path) -> None:
+    lines = ["path,latitude,longitude,side,sequence,frame"]
+    lines += ["b.jpg,48,16,database,x,10", "a.jpg,48,16,database,x,9", "c.jpg,48,16,database,y,"]
+    lines += ["q.jpg,48,16,query,,4"]
+    chosen = read_csv(csv(tmp_path / "set.csv", *lines), 25)
+    assert chosen.database.drives == ("x", "x", "")  # c has no place in its drive
+    assert chosen.database.moments is not None
+    assert chosen.database.moments.tolist() == [9, 10, 0]
+    assert chosen.queries.drives == ("",)
+    for side in ("database", "queries"):
+        (tmp_path / side).mkdir()
+        for number in (9, 10, 11):
+            (tmp_path / side / f"{number}.jpg").touch()
+    frames = read_frames(tmp_path, 1).queries.take([2, 0])
+    assert frames.drives == ("frames", "frames")
+    assert frames.moments is not None
+    assert frames.moments.tolist() == [2, 0]
+
+
+def test_msls_has_its_drives_in_a_table_of_their_own(tmp_path: Path) -> None:
+    for city in ("sf", "cph"):
+        msls_city(tmp_path / "train_val" / city)
+    drives = tmp_path / "train_val/cph/query/seq_info.csv"
+    csv(drives, ",key,sequence_key,frame_number", "0,q2,s,5", "1,q1,s,7")
+    chosen = read_msls(tmp_path, "val", 25)
+    assert chosen.queries.drives == ("s", "s", "", "")  # of the other city none are known
+    assert chosen.queries.moments is not None
+    assert chosen.queries.moments.tolist() == [7, 5, 0, 0]
+    assert chosen.database.drives == ()
