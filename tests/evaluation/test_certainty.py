@@ -37,6 +37,7 @@ def worlds(count: int, each: int = 60, seed: int = 0) -> tuple[EvaluationSet, Ra
     return chosen, ranking
 
 
+@pytest.mark.medium
 def test_the_probability_is_calibrated_on_worlds_that_it_was_not_fitted_on() -> None:
     chosen, ranking = worlds(5, 250)
     found = certainty_of(chosen, ranking, ranking.first() == 0)
