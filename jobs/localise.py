@@ -122,7 +122,8 @@ def _into_table(parsed: Any, settings: LocaliseSettings, beam_words: Sequence[st
 
 
 def _lines(parsed: Any, settings: LocaliseSettings) -> None:
-    from vladmap.localisation.localiser import Asked, opened
+    from vladmap.localisation.localiser import opened
+    from vladmap.localisation.preparing import Asked
     from vladmap.localisation.table import localisations_table
     from vladmap.photos.manifests.columns import is_manifest_name
     from vladmap.pipeline.collection import list_collection
@@ -131,14 +132,16 @@ def _lines(parsed: Any, settings: LocaliseSettings) -> None:
         asked = [Asked(os.path.basename(parsed.images), parsed.images)]
     else:
         listed = list_collection(parsed.images).table.to_pylist()
-        asked = [Asked(each["path"], each["uri"], each["overrides"]) for each in listed]
+        asked = [
+            Asked(each["path"], each["uri"], each["overrides"], each["kind"]) for each in listed
+        ]
     localiser = opened(
         parsed.atlas, model=parsed.model, features=parsed.features, matcher=parsed.matcher,
         settings=settings, device=parsed.device,
     )  # fmt: skip
     rows = []
     for each in asked:
-        rows += localiser.locate_all([each])
+        rows.append(localiser.row(localiser.prepare(each)))
         if parsed.json:
             print(json.dumps({name: each for name, each in rows[-1].items() if each is not None}))
         else:
@@ -157,7 +160,7 @@ def _checked(parsed: Any, localised: Any) -> dict[str, Any]:
     from vladmap.atlas.atlas import Atlas
     from vladmap.localisation.check import check_localised
 
-    columns = ["name", "model", "latitude", "longitude", "altitude", "qw", "qx", "qy", "qz"]
+    columns = ["uri", "model", "latitude", "longitude", "altitude", "qw", "qx", "qy", "qz"]
     poses = Atlas(parsed.atlas).poses(columns)
     try:
         truth = storage.read_table(parsed.truth)

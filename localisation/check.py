@@ -27,18 +27,21 @@ def check_localised(localised: pa.Table, poses: pa.Table, truth: pa.Table) -> di
     """Compare localisations with the truth, by GPS and up to the map's own error.
 
     `localised` has the schema LOCALISATIONS, `poses` is that of the atlas's map, `truth` has poses
-    of the queries (schemas.truth_tables.TRUTH). Where it has those of three photographs or more of
-    the map, too, the map is first brought to them by the best similarity of each model: what is
-    left is the error of localisation, and `aligned` says so.
+    of the queries (schemas.truth_tables.TRUTH); a photograph is that whose path its uri ends with.
+    Where the truth has three photographs or more of the map, too, the map is first brought to them
+    by the best similarity of each model: what is left is the error of localisation, and `aligned`
+    says so.
 
     Returns `queries` that the truth knows, how many have each status, the median errors, `within`
     with the share of all queries that lie within each of WITHIN, where a query without a pose is a
     miss, and `false`: poses that are not even within the widest. Raises UserError where the truth
     has none of the queries.
     """
-    rows = rows_of(localised["name"].to_pylist(), truth["path"].to_pylist())
+    rows = rows_of(localised["uri"].to_pylist(), truth["path"].to_pylist())
     if not (rows >= 0).any():
-        raise UserError("the truth has none of these photographs: is it that of their folder?")
+        raise UserError(
+            "the truth has none of these photographs: no uri ends with one of its paths"
+        )
     localised, rows = localised.filter(pa.array(rows >= 0)), rows[rows >= 0]
     true = truth.take(pa.array(rows))
     origin = [float(true[name][0].as_py()) for name in _GEODETIC]
@@ -50,9 +53,6 @@ def check_localised(localised: pa.Table, poses: pa.Table, truth: pa.Table) -> di
     )
     model = localised["map_model"].to_numpy(zero_copy_only=False).astype(float)
     aligned = False
-    if not set(poses["name"].to_pylist()) <= set(truth["path"].to_pylist()):
-        # The map's names are of another folder: by their ends they may be those of queries, too.
-        truth = truth.filter(pa.array(~np.isin(np.arange(truth.num_rows), rows)))
     for number, (scale, turn, shift) in _alignments(poses, truth, origin).items():
         members = model == number
         found[members] = scale * found[members] @ turn.T + shift
@@ -78,26 +78,15 @@ def check_localised(localised: pa.Table, poses: pa.Table, truth: pa.Table) -> di
     }
 
 
-def rows_of(names: Sequence[str], paths: Sequence[str]) -> Indices:
-    """The row among `paths` of each name, -1 where there is none, (n,).
-
-    Where names are relative to a folder below that of the paths, it is the folder with most.
-    """
+def rows_of(uris: Sequence[str], paths: Sequence[str]) -> Indices:
+    """The row of the path that each uri ends with, the longest where several do; -1 for none."""
     row_of = {path: row for row, path in enumerate(paths)}
-    known = set(names)
-    below = Counter(
-        path[: -len(tail)]
-        for path in paths
-        for tail in _tails(path)
-        if tail in known
-    )  # fmt: skip
-    folder = min(below, key=lambda each: (-below[each], len(each), each)) if below else ""
-    return np.array([row_of.get(folder + name, -1) for name in names], np.int64)
+    return np.array([next((row_of[t] for t in _tails(u) if t in row_of), -1) for u in uris], int)
 
 
-def _tails(path: str) -> list[str]:
-    """The path, and what follows each of its slashes."""
-    parts = path.split("/")
+def _tails(uri: str) -> list[str]:
+    """The uri, and what follows each of its slashes, the longest first."""
+    parts = uri.split("/")
     return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
@@ -105,7 +94,7 @@ def _alignments(
     poses: pa.Table, truth: pa.Table, origin: list[float]
 ) -> dict[int, tuple[float, Array, Array]]:
     """For each model of the map the similarity that brings it to the truth, where that is known."""
-    rows = rows_of(poses["name"].to_pylist(), truth["path"].to_pylist())
+    rows = rows_of(poses["uri"].to_pylist(), truth["path"].to_pylist())
     source = geodetic_to_enu(_matrix(poses, _GEODETIC), origin)
     known = (rows >= 0) & np.isfinite(source).all(axis=1)
     if not known.any():

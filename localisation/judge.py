@@ -73,7 +73,9 @@ def judge(view: MapView, query: Query, evidence: Evidence, settings: LocaliseSet
         why = f"{query.facts['projection']}: not the picture of one lens"
         return Verdict(Status.UNKNOWN, Reason.PANORAMA, why, most_alike)
     if query.features is None:
-        why = "the picture shows nothing to be matched, or the atlas has no local features"
+        why = "the picture shows nothing to be matched"
+        if view.features is None:
+            why = "the atlas has no local features: run `vladmap build` to its end"
         return Verdict(Status.UNKNOWN, Reason.NO_FEATURES, why, most_alike)
     if best is None or best.keypoints < MIN_INLIERS:
         found = 0 if best is None else best.keypoints

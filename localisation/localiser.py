@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,39 +13,16 @@ from numpy.typing import NDArray
 
 from vladmap.atlas.atlas import Atlas
 from vladmap.atlas.errors import AtlasError
-from vladmap.atlas.extracting import extractor
-from vladmap.atlas.photographs import photo_bytes
 from vladmap.atlas.pixels import of_query
 from vladmap.features.names import NEAREST
 from vladmap.features.registry import feature_kind, load_matcher, matching_device
 from vladmap.localisation.judge import judge
 from vladmap.localisation.locate import gather
 from vladmap.localisation.map_view import MapView
+from vladmap.localisation.preparing import Asked, Prepared, features_of, prepare
 from vladmap.localisation.query import Query
 from vladmap.localisation.settings import LocaliseSettings
 from vladmap.localisation.table import rejected_row, row_of
-from vladmap.photos.decoding.bounds import MAX_PIXELS
-from vladmap.photos.decoding.decode import decode_rgb
-from vladmap.photos.headers.rows import header_row
-from vladmap.photos.ids import image_id
-from vladmap.schemas.rejects import PhotoError
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A photograph to be placed: its name among the queries, and where it is read.
-
-    `overrides` is the JSON of what a manifest says of it.
-    """
-
-    name: str
-    uri: str
-    overrides: str | None = None
-
-    @property
-    def names(self) -> dict[str, str]:
-        """The columns of its row that say which photograph it is."""
-        return {"image_id": image_id(self.name), "name": self.name, "uri": self.uri}
 
 
 class Localiser:
@@ -84,45 +60,43 @@ class Localiser:
     def _model(self) -> Any:
         return self._atlas.model(self._view.index.model, device=self._device)
 
+    @property
+    def prepare(self) -> Callable[[Asked], Prepared]:
+        """What reads a photograph and extracts its features; it can be pickled."""
+        stored, target = self._view.features, self._model.spec.input_size.target
+        if stored is None:
+            return partial(prepare, target=target, detector=None)
+        device = feature_kind(stored.kind).device(self._device)
+        return partial(prepare, target=target, detector=stored.kind, device=device)
+
+    @property
+    def prepares_in_processes(self) -> bool:
+        """Whether photographs are prepared side by side in processes: threads would wait."""
+        stored = self._view.features
+        return stored is not None and feature_kind(stored.kind).parallelism == "processes"
+
     def locate(self, photograph: str | os.PathLike[str] | NDArray[np.uint8]) -> dict[str, Any]:
         """Where one photograph was taken: a row of `localisations` (docs/atlas.md).
 
         `photograph` is a path, or the (H, W, 3) uint8 RGB pixels of an upright picture, of which
         neither GPS nor camera is known. One that cannot be used has the status `unknown`, and why.
         """
-        if isinstance(photograph, np.ndarray):
-            of_query(photograph, self._model.input_long_side)  # AtlasError for another array
-            height, width = photograph.shape[:2]
-            query = self._query(photograph, photograph, {"width": width, "height": height})
-            return self._row(Asked("pixels", "").names, query)
-        path = os.fspath(photograph)
-        return self.locate_all([Asked(path, path)])[0]
+        if not isinstance(photograph, np.ndarray):
+            path = os.fspath(photograph)
+            return self.row(self.prepare(Asked(path, path)))
+        pixels = of_query(photograph, self._model.input_long_side)  # AtlasError for another array
+        stored, facts = self._view.features, {"width": pixels.shape[1], "height": pixels.shape[0]}
+        features = None if stored is None else features_of(pixels, stored.kind)
+        return self.row(Prepared(Asked("pixels", "").names, facts, pixels, features))
 
-    def locate_all(self, asked: Sequence[Asked]) -> list[dict[str, Any]]:
-        """Where photographs were taken, in their order; each has its row, whatever is wrong."""
-        return [self._one(each) for each in asked]
-
-    def _one(self, asked: Asked) -> dict[str, Any]:
-        try:
-            data = photo_bytes(asked.uri, MAX_PIXELS)
-            facts = header_row(data, asked.overrides, MAX_PIXELS)
-            small = decode_rgb(data, max_pixels=MAX_PIXELS, target=self._model.input_long_side)
-            pixels = decode_rgb(data, max_pixels=MAX_PIXELS)
-        except PhotoError as error:
-            return rejected_row(asked.names, error)
-        return self._row(asked.names, self._query(small, pixels, facts))
-
-    def _query(
-        self, small: NDArray[np.uint8], pixels: NDArray[np.uint8], facts: Mapping[str, Any]
-    ) -> Query:
-        features = None
-        if (stored := self._view.features) is not None:
-            kind = feature_kind(stored.kind)
-            found = extractor(kind.name, kind.device(self._device)).extract(pixels)
-            features = found if len(found) else None
-        return Query(dict(facts), self._model.describe([small])[0], features)
-
-    def _row(self, names: dict[str, str], query: Query) -> dict[str, Any]:
+    def row(self, prepared: Prepared) -> dict[str, Any]:
+        """The row of a photograph, whatever is wrong with it."""
+        names = dict(prepared.names)
+        if prepared.pixels is None:
+            assert prepared.error is not None
+            return rejected_row(names, prepared.error)
+        descriptor = self._model.describe([prepared.pixels])[0]
+        query = Query(dict(prepared.facts), descriptor, prepared.features)
         with self._lock:  # shards of features and the map are read once
             evidence = gather(self._view, query, self.settings, self._matcher)
         verdict = judge(self._view, query, evidence, self.settings)

@@ -11,7 +11,7 @@ from vladmap.atlas.atlas import Atlas
 from vladmap.atlas.errors import AtlasError
 from vladmap.atlas.store import AtlasStore
 from vladmap.pipeline.collection import list_collection
-from vladmap.pipeline.options import BuildOptions
+from vladmap.pipeline.options import BuildOptions, worker_threads
 from vladmap.pipeline.planning import plan
 from vladmap.pipeline.run import Run
 from vladmap.pipeline.stage import Step
@@ -64,7 +64,7 @@ def localise(
     ledger = run.execute(
         LOCALISE,
         tasks,
-        LocalisePhotos(store.root, against, dead),
+        LocalisePhotos(store.root, against, worker_threads(run.options, run.in_process), dead),
         count=lambda task: planned.alive[task.shard],
         device=against.device,
     )

@@ -41,7 +41,7 @@ def truth() -> pa.Table:
 def poses(shift: np.ndarray) -> pa.Table:
     rows = enumerate(placed(MAPPED + shift))
     return pa.Table.from_pylist(
-        [{"name": f"{n}.jpg", "model": 0, **place, **turned(0)} for n, place in rows]
+        [{"uri": f"/photos/map/{n}.jpg", "model": 0, **place, **turned(0)} for n, place in rows]
     )
 
 
@@ -51,7 +51,12 @@ def localised(errors: np.ndarray, turns: list[float], shift: np.ndarray) -> pa.T
     rows = [
         nothing
         | {
-            **{"image_id": str(n), "name": f"drive/{n}.jpg", "uri": "", "status": "pose"},
+            **{
+                "image_id": str(n),
+                "name": f"{n}.jpg",
+                "uri": f"/photos/drive/{n}.jpg",
+                "status": "pose",
+            },
             **{"inliers": 50, "matched": 60, "map_model": 0},
             **place,
             **turned(turn),
@@ -60,7 +65,7 @@ def localised(errors: np.ndarray, turns: list[float], shift: np.ndarray) -> pa.T
             zip(placed(QUERIES[:3] + shift + errors), turns, strict=True)
         )
     ]
-    unknown = {"image_id": "3", "name": "drive/3.jpg", "uri": "", "status": "unknown"}
+    unknown = {"image_id": "3", "name": "3.jpg", "uri": "/photos/drive/3.jpg", "status": "unknown"}
     return localisations_table([*rows, nothing | unknown | {"inliers": 0, "matched": 0}])
 
 
@@ -88,12 +93,10 @@ def test_without_the_maps_own_truth_its_error_is_in_the_figures() -> None:
     assert [each["share"] for each in found["within"]] == [0.0, 0.0, 0.75]
 
 
-def test_names_below_a_folder_of_the_truth_are_found_and_others_are_not() -> None:
-    paths = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", "b/c/3.jpg"]
-    assert rows_of(["1.jpg", "2.jpg", "c/3.jpg"], paths).tolist() == [2, 3, 4]
-    assert rows_of(["a/2.jpg", "b/1.jpg"], paths).tolist() == [1, 2]
-    assert rows_of(["9.jpg"], paths).tolist() == [-1]
+def test_a_photograph_is_that_whose_path_its_uri_ends_with() -> None:
+    """Names alone would not do: those of each drive may begin anew."""
+    paths = ["a/1.jpg", "b/1.jpg", "1.jpg"]
+    uris = ["/photos/b/1.jpg", "gs://bucket/x/a/1.jpg", "/photos/c/1.jpg", "1.jpg", "/b/2.jpg"]
+    assert rows_of(uris, paths).tolist() == [1, 0, 2, 2, -1]
     with pytest.raises(UserError, match="none of these"):
-        check_localised(
-            localised(ERRORS, [0.0] * 3, BIAS), poses(BIAS), truth().slice(0, 4)
-        )  # fmt: skip
+        check_localised(localised(ERRORS, [0.0] * 3, BIAS), poses(BIAS), truth().slice(0, 4))

@@ -55,6 +55,7 @@ class View:
     """What `judge` asks of an atlas: one photograph, which the query is matched with."""
 
     models = (MODEL,)
+    features = ()
 
     def photograph(self, image_id: str) -> Photograph:
         return Photograph(image_id, f"{image_id}.jpg", 48.0, 16.0)
