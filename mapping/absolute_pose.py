@@ -18,9 +18,8 @@ from vladmap.mapping.camera import Camera, max_error_px
 from vladmap.mapping.colmap import SEED, rotation_of, wxyz
 from vladmap.mapping.rotations import rotation_matrix
 
-# Three times what a keypoint may be off in a map: the photograph's keypoints are of another day,
-# and COLMAP's own refinement is robust.
-_MAX_ERROR_FACTOR = 3.0
+OF_ANOTHER_DAY = 3.0
+"""How many times as far off as in a map a keypoint of a photograph of another day may be."""
 _FEWEST = 6
 # The focal length is let free only between these, over the long side: fields of view of some 20 to
 # 130 degrees. Beyond, the points do not hold it.
@@ -66,20 +65,26 @@ class AbsolutePose:
 
 
 def absolute_pose(
-    keypoints: ArrayLike, points: ArrayLike, camera: Camera, *, focal_known: bool = True
+    keypoints: ArrayLike,
+    points: ArrayLike,
+    camera: Camera,
+    *,
+    focal_known: bool = True,
+    tolerance: float = OF_ANOTHER_DAY,
 ) -> AbsolutePose | None:
     """The pose from m correspondences, or None where there is none.
 
     `keypoints` (m, 2) are pixels with COLMAP's origin, `points` (m, 3) the points of the map that
-    they may show; any share of them may be wrong. Where the focal length is not known it is
-    estimated, and a pose with one out of all proportion is none. The same arguments give the same
-    pose.
+    they may show; any share of them may be wrong, and both may occur several times. An inlier is
+    off by `tolerance` times mapping.camera.max_error_px at most. Where the focal length is not
+    known it is estimated, and a pose with one out of all proportion is none. The same arguments
+    give the same pose.
     """
     seen = np.ascontiguousarray(keypoints, np.float64).reshape(-1, 2)
     places = np.ascontiguousarray(points, np.float64).reshape(-1, 3)
     if len(seen) < _FEWEST:
         return None
-    threshold = _MAX_ERROR_FACTOR * max_error_px(camera.long_side_px)
+    threshold = tolerance * max_error_px(camera.long_side_px)
     cauchy = _CAUCHY_SHARE * max_error_px(camera.long_side_px)
     estimation = pycolmap.AbsolutePoseEstimationOptions(estimate_focal_length=not focal_known)
     estimation.ransac.max_error = threshold
@@ -100,7 +105,7 @@ def absolute_pose(
     pose = found["cam_from_world"]
     rotation, translation = np.asarray(pose.rotation.matrix()), np.asarray(pose.translation)
     lens = Camera.from_colmap(refined)
-    if not _possible(lens, rotation, translation):
+    if not _possible(lens, rotation, translation, focal_known):
         return None
     pixels, _ = _project(refined, rotation, translation, places)
     errors = np.linalg.norm(pixels - seen, axis=1)
@@ -114,10 +119,10 @@ def absolute_pose(
     return AbsolutePose(wxyz(pose.rotation), translation, inliers, lens, error, covariance)
 
 
-def _possible(camera: Camera, rotation: Array, translation: Array) -> bool:
+def _possible(camera: Camera, rotation: Array, translation: Array, focal_known: bool) -> bool:
     low, high = (factor * camera.long_side_px for factor in _FOCAL_BOUNDS)
     finite = np.isfinite(rotation).all() and np.isfinite(translation).all()
-    return bool(finite) and low <= camera.focal_px <= high
+    return bool(finite) and (focal_known or low <= camera.focal_px <= high)
 
 
 def _project(

@@ -16,7 +16,8 @@ import numpy as np
 
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping.arrays import Bools, Indices
-from vladmap.mapping.colmap import SEED
+from vladmap.mapping.camera import Camera
+from vladmap.mapping.colmap import SEED, rotation_of
 from vladmap.mapping.graph import connected_components
 from vladmap.mapping.mapper import adjustment_options, incremental_options
 from vladmap.mapping.register import register
@@ -235,13 +236,12 @@ class _Growth:
             return False
         pixels = np.array([image.point2D(index).xy for index in pairs[:, 0].tolist()])
         places = np.array([self.model.point3D(each).xyz for each in pairs[:, 1].tolist()])
-        found = register(pixels, places, self.model.camera(image.camera_id))
+        camera = Camera.from_colmap(self.model.camera(image.camera_id))
+        found = register(pixels, places, camera)
         if found is None:
             return False
         frame = self.model.frame(image.frame_id)
-        frame.rig_from_world = pycolmap.Rigid3d(
-            pycolmap.Rotation3d(found.rotation), -found.rotation @ found.centre
-        )
+        frame.rig_from_world = pycolmap.Rigid3d(rotation_of(found.quaternion), found.translation)
         self.mapper.observation_manager.register_frame(image.frame_id)
         self._observe(number, pairs[found.inliers])
         return True

@@ -102,3 +102,15 @@ def test_the_covariance_is_what_noise_of_the_keypoints_does(known: bool) -> None
         predicted.append(pose.covariance)
     ratio = np.std(offsets, axis=0) / np.sqrt(np.diag(np.mean(predicted, axis=0)))
     assert ((ratio > 0.75) & (ratio < 1.25)).all(), ratio
+
+
+def test_points_in_one_direction_leave_the_position_open_and_it_says_so() -> None:
+    """All within half a degree of the optical axis: the distance is anybody's guess."""
+    pixels, points = seen(40, np.random.default_rng(6))
+    near = absolute_pose(pixels, points, LENS)
+    narrow = np.linspace(0.0, 1.0, 40)[:, None] * [8.0, 6.0] + [636.0, 477.0]
+    rays = np.column_stack([LENS.to_colmap().cam_from_img(narrow), np.ones(40)])
+    noisy = narrow + np.random.default_rng(7).normal(0, 0.5, narrow.shape)
+    far = absolute_pose(noisy, (rays * 40.0 + ROTATION @ CENTRE) @ ROTATION, LENS)
+    assert near is not None
+    assert far is None or np.trace(far.covariance[:3, :3]) > 100 * np.trace(near.covariance[:3, :3])
