@@ -42,11 +42,13 @@ $(READY): setup.py beam_requirements.txt
 	$(BIN)/python -m pip install --quiet "$$@" --editable ".[cpu,learned,test]"
 	touch $(READY)
 
-demo: $(READY) ## Render a city, build its atlas and measure how far the map is from the truth
-	$(BIN)/vladmap sample $(DEMO)/city --images 120 --seed 0
+demo: $(READY) ## Render a city, build its atlas, place five new photographs, compare with the truth
+	$(BIN)/vladmap sample $(DEMO)/city --images 120 --seed 0 --queries 5
 	$(BIN)/vladmap build --images $(DEMO)/city/images --atlas $(DEMO)/atlas
 	$(BIN)/vladmap check-map --atlas $(DEMO)/atlas --truth $(DEMO)/city/truth.parquet
-	@echo "open $(DEMO)/atlas/report/index.html in a browser"
+	$(BIN)/vladmap localise --atlas $(DEMO)/atlas --images $(DEMO)/city/queries --page $(DEMO)/localised.html \
+	    --truth $(DEMO)/city/truth.parquet $(DEMO)/city/queries.parquet
+	@echo "open $(DEMO)/atlas/report/index.html and $(DEMO)/localised.html in a browser"
 
 # Packages of the product at the top of the project, without the one that names them.
 ROOMS := $(filter-out tests benchmarks vladmap,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))

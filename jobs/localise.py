@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vladmap.console.numbers import real, whole
 from vladmap.features.names import MATCHER_NAMES, NEAREST
@@ -14,6 +16,14 @@ from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, wo
 from vladmap.localisation.settings import LocaliseSettings
 from vladmap.schemas.rejects import UserError
 from vladmap.weights.devices import CPU, DEVICES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vladmap.atlas.atlas import Atlas
+    from vladmap.localisation.preparing import Prepared
+    from vladmap.reporting.localised_page import Shown
 
 _EPILOG = """\
 A photograph is compared with those of the atlas that are most alike (within --reach-m of its GPS,
@@ -34,10 +44,15 @@ row a photograph (columns: docs/atlas.md), made by Beam: options of its runners 
 
 examples:
   vladmap localise --atlas atlas --images photo.jpg
+  vladmap localise --atlas atlas --images drive --page found.html
   vladmap localise --atlas atlas --images drive --json
   vladmap localise --atlas atlas --images gs://bucket/drive --output found
-  vladmap localise --atlas atlas --images city/images/drive-1 --truth city/truth.parquet
+  vladmap localise --atlas atlas --images city/queries --truth city/*.parquet
 """
+
+MOST_SHOWN = 50
+"""Photographs on a page; their pictures are in it."""
+_PICTURE_PX = 480
 
 
 def command_line() -> Parser:
@@ -56,6 +71,10 @@ def command_line() -> Parser:
     )  # fmt: skip
     options.add_argument("--output", metavar="DIR", help="folder for the table, made if need be")
     options.add_argument(
+        "--page", metavar="FILE.html",
+        help=f"without --output: write a page with the pictures of the first {MOST_SHOWN}",
+    )  # fmt: skip
+    options.add_argument(
         "--reach-m", type=real(0, 1e7), default=known.reach_m, metavar="M",
         help=f"how far from its GPS one may be; 0: ignore GPS (default: {known.reach_m:g})",
     )  # fmt: skip
@@ -69,8 +88,8 @@ def command_line() -> Parser:
         "--matcher", choices=MATCHER_NAMES, default=NEAREST, help=f"(default: {NEAREST})"
     )
     options.add_argument(
-        "--truth", metavar="FILE",
-        help="print how far poses are from this Parquet table, as `vladmap sample` writes it",
+        "--truth", metavar="FILE", nargs="+",
+        help="print how far poses are from these Parquet tables, as `vladmap sample` writes them",
     )  # fmt: skip
     options.add_argument("--device", choices=DEVICES, default=CPU, help=f"(default: {CPU})")
     return options
@@ -122,11 +141,13 @@ def _into_table(parsed: Any, settings: LocaliseSettings, beam_words: Sequence[st
 
 
 def _lines(parsed: Any, settings: LocaliseSettings) -> None:
+    from vladmap.localisation.check import format_localised
     from vladmap.localisation.localiser import opened
     from vladmap.localisation.preparing import Asked
     from vladmap.localisation.table import localisations_table
     from vladmap.photos.manifests.columns import is_manifest_name
     from vladmap.pipeline.collection import list_collection
+    from vladmap.reporting.localised_page import write_localised
 
     if os.path.isfile(parsed.images) and not is_manifest_name(parsed.images):
         asked = [Asked(os.path.basename(parsed.images), parsed.images)]
@@ -139,17 +160,43 @@ def _lines(parsed: Any, settings: LocaliseSettings) -> None:
         parsed.atlas, model=parsed.model, features=parsed.features, matcher=parsed.matcher,
         settings=settings, device=parsed.device,
     )  # fmt: skip
-    rows = []
+    rows: list[dict[str, Any]] = []
+    shown: list[Shown] = []
     for each in asked:
-        rows.append(localiser.row(localiser.prepare(each)))
+        prepared = localiser.prepare(each)
+        row, lines = localiser.answer(prepared)
+        rows.append(row)
+        if parsed.page and len(shown) < MOST_SHOWN:
+            shown.append(_shown(localiser.atlas, prepared, row, lines))
         if parsed.json:
             print(json.dumps({name: each for name, each in rows[-1].items() if each is not None}))
         else:
             print(line_of(rows[-1]), flush=True)
-    if len(asked) > 1 and not parsed.json:
-        print(_summary(Counter(row["status"] for row in rows)))
-    if parsed.truth and not parsed.json:
-        _tell(_checked(parsed, localisations_table(rows)))
+    told = [_summary(Counter(row["status"] for row in rows))] if len(asked) > 1 else []
+    if parsed.truth:
+        told += format_localised(_checked(parsed, localisations_table(rows)))
+    if not parsed.json:
+        for line in told:
+            print(line)
+    if parsed.page:
+        write_localised(Path(parsed.page), parsed.atlas, told, shown)
+        if not parsed.json:
+            print(parsed.page)
+
+
+def _shown(
+    atlas: Atlas, prepared: Prepared, row: dict[str, Any], lines: NDArray[np.float64]
+) -> Shown:
+    """A photograph for the page, with its picture and that of its place."""
+    from vladmap.atlas.errors import AtlasError
+    from vladmap.reporting.localised_page import Shown
+
+    place = None
+    if row["place"] is not None:
+        with contextlib.suppress(AtlasError):  # it has moved, or is gone: shown without
+            place = atlas.photograph(row["place"], long_side=_PICTURE_PX)
+    told = line_of(row).partition(": ")[2]
+    return Shown(row["name"], row["status"], told, prepared.pixels, row["place_name"], place, lines)
 
 
 def _checked(parsed: Any, localised: Any) -> dict[str, Any]:
@@ -163,9 +210,9 @@ def _checked(parsed: Any, localised: Any) -> dict[str, Any]:
     columns = ["uri", "model", "latitude", "longitude", "altitude", "qw", "qx", "qy", "qz"]
     poses = Atlas(parsed.atlas).poses(columns)
     try:
-        truth = storage.read_table(parsed.truth)
+        truth = pa.concat_tables(map(storage.read_table, parsed.truth), promote_options="default")
     except (OSError, ValueError) as error:
-        raise UserError(f"--truth {parsed.truth}: {error}") from error
+        raise UserError(f"--truth {' '.join(parsed.truth)}: {error}") from error
     return check_localised(localised, pa.Table.from_pandas(poses, preserve_index=False), truth)
 
 

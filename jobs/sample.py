@@ -49,7 +49,7 @@ _NETWORK = {
     "cities_apart_m": 20_000.0,
     "workers": None,
 }
-_STREET = {"gps_sigma_m": 3.0, "gps_dropout": 0.05, "time_of_day": 10.5}
+_STREET = {"gps_sigma_m": 3.0, "gps_dropout": 0.05, "time_of_day": 10.5, "queries": 0}
 
 
 def command_line() -> Parser:
@@ -81,6 +81,10 @@ def _street_options(options: Parser) -> None:
     street.add_argument(
         "--time-of-day", type=real(0, 24), help="hour of the sun, 0 to 24 (default: 10.5)"
     )
+    street.add_argument(
+        "--queries", type=whole(0, 1_000_000), metavar="N",
+        help="photographs of another day, to be localised, in OUT/queries (default: 0)",
+    )  # fmt: skip
 
 
 def _network_options(options: Parser) -> None:

@@ -52,6 +52,25 @@ def explained_share(found: FoundPose, candidates: list[str]) -> float | None:
     return float((shown[counted] > 0).mean()) if counted.sum() >= _FEWEST_PARTS else None
 
 
+def inlier_lines(
+    found: FoundPose,
+    candidate: int,
+    image_id: str,
+    ours: LocalFeatures,
+    theirs: LocalFeatures,
+) -> Array:
+    """(k, 4) x, y in the query and x, y in a candidate, in pixels, of the pose's inliers there."""
+    rows = np.flatnonzero(found.explained.votes[candidate])
+    keypoints, points = found.model.observations(image_id)
+    order = np.argsort(points, kind="stable")
+    at = order[np.searchsorted(points[order], found.explained.point[rows])]
+    ends = (
+        ours.keypoints[found.explained.keypoint[rows], :2],
+        theirs.keypoints[keypoints[at], :2],
+    )
+    return np.concatenate(ends, axis=1).astype(np.float64)
+
+
 def covered_share(features: LocalFeatures, size: tuple[int, int], matched: Indices) -> float:
     """Of the parts of the picture that have keypoints enough, the share with one of `matched`.
 

@@ -16,6 +16,7 @@ from vladmap.atlas.errors import AtlasError
 from vladmap.atlas.pixels import of_query
 from vladmap.features.names import NEAREST
 from vladmap.features.registry import feature_kind, load_matcher, matching_device
+from vladmap.localisation.evidence import inlier_lines
 from vladmap.localisation.judge import judge
 from vladmap.localisation.locate import gather
 from vladmap.localisation.map_view import MapView
@@ -46,7 +47,7 @@ class Localiser:
         device: str = "cpu",
     ) -> None:
         self.settings = settings or LocaliseSettings()
-        self._atlas, self._device = atlas, device
+        self.atlas, self._device = atlas, device
         self._view = MapView(atlas, model, features)
         stored = self._view.features
         self._matcher = (
@@ -58,7 +59,7 @@ class Localiser:
 
     @cached_property
     def _model(self) -> Any:
-        return self._atlas.model(self._view.index.model, device=self._device)
+        return self.atlas.model(self._view.index.model, device=self._device)
 
     @property
     def prepare(self) -> Callable[[Asked], Prepared]:
@@ -91,16 +92,32 @@ class Localiser:
 
     def row(self, prepared: Prepared) -> dict[str, Any]:
         """The row of a photograph, whatever is wrong with it."""
-        names = dict(prepared.names)
+        return self.answer(prepared)[0]
+
+    def answer(self, prepared: Prepared) -> tuple[dict[str, Any], NDArray[np.float64]]:
+        """The row of a photograph, and the inliers that it shares with its place, to be drawn.
+
+        These are (k, 4): x, y in the query and x, y in the photograph of the place, as shares of
+        the upright pictures' widths and heights; none where no pose was found.
+        """
+        names, none = dict(prepared.names), np.zeros((0, 4))
         if prepared.pixels is None:
             assert prepared.error is not None
-            return rejected_row(names, prepared.error)
+            return rejected_row(names, prepared.error), none
         descriptor = self._model.describe([prepared.pixels])[0]
         query = Query(dict(prepared.facts), descriptor, prepared.features)
         with self._lock:  # shards of features and the map are read once
             evidence = gather(self._view, query, self.settings, self._matcher)
         verdict = judge(self._view, query, evidence, self.settings)
-        return row_of(self._view, names, evidence, verdict)
+        row = row_of(self._view, names, evidence, verdict)
+        best, place = evidence.best, verdict.place
+        if best is None or place is None or query.features is None:
+            return row, none
+        theirs = self._view.features_of(place.image_id)
+        if theirs is None or theirs.size is None or place.image_id not in best.model.row:
+            return row, none
+        lines = inlier_lines(best, place.rank, place.image_id, query.features, theirs)
+        return row, lines / [*query.size, *theirs.size]
 
 
 def opened(atlas: str, **settings: Any) -> Localiser:

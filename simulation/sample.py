@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -17,9 +17,10 @@ from PIL import Image
 from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.schemas.rejects import UserError
 from vladmap.simulation.camera import Camera, Poses
-from vladmap.simulation.city import build_city
+from vladmap.simulation.city import City, build_city
 from vladmap.simulation.conditions import Conditions
 from vladmap.simulation.exif import Fix, exif_of, jpeg_of
+from vladmap.simulation.queries import query_poses
 from vladmap.simulation.render import render
 from vladmap.simulation.route import drive
 from vladmap.simulation.threads import one_torch_thread
@@ -32,6 +33,7 @@ _SPEED = 8.0  # m/s
 _FIRST_DAY = datetime(2024, 5, 21)
 _HEADING_SIGMA_DEG = 1.0
 _ALTITUDE_NOISE = 1.5  # times the horizontal noise
+_QUERY_HOUR = 15.5
 
 
 def write_sample(
@@ -43,6 +45,7 @@ def write_sample(
     time_of_day: float = 10.5,
     device: str = "cpu",
     progress: Callable[[int], object] | None = None,
+    queries: int = 0,
 ) -> None:
     """Render a collection with known truth.
 
@@ -52,7 +55,9 @@ def write_sample(
     larger city. From about 95 images a drive closes its loop.
 
     gps_sigma_m: standard deviation of each horizontal axis, independent from image to image; the
-    altitude's is 1.5 times that. gps_dropout: the share of images without GPS tags. time_of_day:
+    altitude's is 1.5 times that. queries: so many photographs of the same streets on the next day,
+    in the afternoon, go to `out`/queries/<n>.jpg, and their truth to `out`/queries.parquet.
+    gps_dropout: the share of images without GPS tags. time_of_day:
     solar time in hours. progress: called with 1 after every image. The same
     arguments give the same bytes on the same machine and libraries.
 
@@ -96,7 +101,25 @@ def write_sample(
         for _ in chain([None], pool.map(photograph, range(1, images))):
             if progress is not None:
                 progress(1)
+        if queries:
+            asked, own = query_poses(together, queries), np.random.default_rng([seed, 5])
+            fixes = _fixes(asked, gps_sigma_m, gps_dropout, own)
+            _write_queries(out, city, camera, asked, fixes)
     pq.write_table(truth_table(paths, together, [camera] * images), out / "truth.parquet")
+
+
+def _write_queries(
+    out: Path, city: City, camera: Camera, poses: Poses, fixes: Sequence[Fix | None]
+) -> None:
+    """Photographs of the next afternoon, a minute apart, and where they were taken."""
+    (out / "queries").mkdir(exist_ok=True)
+    day, light = _FIRST_DAY + timedelta(days=1, hours=_QUERY_HOUR), Conditions.at(_QUERY_HOUR)
+    paths = [f"queries/{index:06d}.jpg" for index in range(len(poses))]
+    for index, (path, fix) in enumerate(zip(paths, fixes, strict=True)):
+        picture = render(city, poses[index : index + 1], camera, light)[0]
+        tags = exif_of(camera, day + timedelta(minutes=index), fix)
+        (out / path).write_bytes(jpeg_of(picture.cpu().numpy(), tags))
+    pq.write_table(truth_table(paths, poses, [camera] * len(paths)), out / "queries.parquet")
 
 
 @contextmanager

@@ -10,7 +10,12 @@ import pytest
 
 from tests.localisation.scene import LENS, model_of
 from vladmap.features.base import LocalFeatures
-from vladmap.localisation.evidence import covered_share, explained_share, part_counts
+from vladmap.localisation.evidence import (
+    covered_share,
+    explained_share,
+    inlier_lines,
+    part_counts,
+)
 from vladmap.localisation.judge import MIN_INLIERS, judge
 from vladmap.localisation.locate import Evidence
 from vladmap.localisation.map_view import MapView, Photograph
@@ -155,3 +160,20 @@ def test_the_covered_share_counts_the_parts_with_keypoints_in_which_some_agree()
     assert covered_share(features, (600, 400), np.arange(24)) == pytest.approx(3 / 12)
     assert covered_share(features, (600, 400), np.arange(96, 99)) == 0.0
     assert covered_share(features.rows(np.arange(5)), (600, 400), np.arange(5)) == 0.0
+
+
+def test_the_lines_of_a_pose_are_the_keypoints_that_show_the_same_points() -> None:
+    places = np.zeros((3, 3))
+    model = model_of(places, {"other": [(0, 1)], "place": [(4, 2), (6, 0)]})
+    votes = np.array([[True, False, False], [True, False, True]])
+    pairs = Correspondences(np.array([7, 8, 9]), np.array([0, 1, 2]), votes)
+    best = FoundPose(model, pose(3), pairs, 3)
+    ours, theirs = (
+        LocalFeatures(
+            np.arange(40, dtype=np.float32).reshape(10, 4) + shift, np.zeros((10, 1), np.uint8)
+        )
+        for shift in (0, 100)
+    )
+    # Keypoint 7 shows point 0, which is keypoint 6 of the place; 9 shows 2, which is 4.
+    expected = [[28, 29, 124, 125], [36, 37, 116, 117]]
+    assert inlier_lines(best, 1, "place", ours, theirs).tolist() == expected

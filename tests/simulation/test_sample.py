@@ -132,3 +132,23 @@ def test_arguments_out_of_range_are_told(
 def test_photographs_that_are_there_are_not_written_over(sample: Path) -> None:
     with pytest.raises(UserError, match="already holds"):
         write_sample(sample, 1)
+
+
+def test_queries_are_beside_the_drives_on_another_day_and_leave_the_collection_as_it_is(
+    sample: Path, tmp_path: Path
+) -> None:
+    write_sample(tmp_path, IMAGES, seed=1, gps_dropout=0.25, queries=3)
+    for one, other in zip(photographs(sample), photographs(tmp_path), strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    drives, asked = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("truth", "queries"))
+    assert asked.schema.equals(TRUTH)
+    assert asked["path"].to_pylist() == [f"queries/00000{number}.jpg" for number in range(3)]
+    there, here = (
+        np.stack([table[axis].to_numpy() for axis in ("east", "north", "up")], axis=1)
+        for table in (drives, asked)
+    )
+    nearest = np.linalg.norm(here[:, None] - there, axis=2).min(axis=1)
+    assert ((nearest > 1.2) & (nearest < 3.5)).all()  # beside, and between two of them
+    taken = {Image.open(tmp_path / path).getexif().get_ifd(IFD.Exif)[Base.DateTimeOriginal]
+             for path in asked["path"].to_pylist()}  # fmt: skip
+    assert {day[:10] for day in taken} == {"2024:05:22"}
