@@ -41,6 +41,7 @@ def jobs() -> dict[str, str]:
         "compare": "measure methods side by side: recall, bytes, time",
         "sample": "render a sample city with known truth",
         "worlds": "render cities on many days, to learn places from",
+        "search": "the photographs of an atlas that are most alike",
         "localise": "where photographs were taken, by an atlas",
         "check-map": "compare an atlas with the truth",
         "route": "from one place to another along the photographs",

@@ -153,3 +153,17 @@ def test_what_cannot_work_is_said_in_a_line(
     assert [line.split(":")[0] for line in said] == ["vladmap"] * 3
     assert "is an atlas: give a folder of its own" in said[1]
     assert "no descriptors by vlad" in said[2]
+
+
+def test_search_prints_what_is_most_alike_and_what_cannot_be_read(
+    queries: Path, built_atlas: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["search", "--atlas", str(built_atlas), "--images", str(queries), "--k", "3"]
+    assert main([*words, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    best = {row["query"]: row["name"] for row in rows if row.get("rank") == 0}
+    assert set(best) == {*MAPPED, "black.jpg", "noise.png"}
+    assert sum(best[name] == name for name in MAPPED) >= 2  # smoothed over neighbours
+    assert {row["query"] for row in rows if "error" in row} == {"cut.jpg", "text.jpg"}
+    assert main(words) == 0
+    assert f"{MAPPED[0]}:\n  " in capsys.readouterr().out
