@@ -8,12 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vladmap.atlas import layout, storage
 from vladmap.atlas.store import AtlasStore
 from vladmap.photos.decoding.opening import MAX_PIXELS
 from vladmap.schemas.rejects import UserError
+
+if TYPE_CHECKING:
+    from vladmap.localisation.preparing import Asked
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Settings:
 
     `model` is the number of the model. `images` is the collection's present folder, if it has
     moved; `copy` copies photographs that are otherwise linked; `text` writes text files instead of
-    binary ones. A kind of export uses the settings that its `ExportKind` names.
+    binary ones. `queries` are photographs from outside that are to be localised. A kind of export
+    uses the settings that its `ExportKind` names.
     """
 
     output: Path
@@ -32,6 +36,7 @@ class Settings:
     text: bool = False
     threads: int = 1
     max_pixels: int = MAX_PIXELS
+    queries: tuple[Asked, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from vladmap.atlas import storage
 from vladmap.atlas.store import AtlasStore
 from vladmap.exports.base import Exporter, Outcome, Settings, model_facts, new_folder
 from vladmap.exports.models import read_model
+from vladmap.features.colmap import pycolmap
 from vladmap.mapping.export import Size, image_sizes, write_reconstruction
 from vladmap.photos.ids import content_hash
 from vladmap.photos.upright import plain_name, upright_file
@@ -56,34 +57,54 @@ class ColmapExporter(Exporter):
         model too.
         """
         atlas.require(("ingest", "merge"))
-        facts = model_facts(atlas, settings.model)
         with new_folder(settings.output) as output:
-            (output / "images").mkdir()
-            model = read_model(atlas, settings.model)
-            sizes = image_sizes(model)
-            writer = _PhotographWriter(settings, _rows(atlas, list(sizes)), sizes)
-            with ThreadPoolExecutor(settings.threads) as pool:
-                exported = []
-                for item in pool.map(writer.export, sorted(sizes)):
-                    exported.append(item)
-                    progress()
-            names = {item.name: item.file for item in exported}
-            write_reconstruction(model, output / "sparse" / "0", names, text=settings.text)
-            report = {
-                "model": settings.model,
-                **{key: facts.get(key) for key in ("origin", "georegistered")},
-                "images": [asdict(item) for item in exported],
-            }
-            data = json.dumps(report, indent=1, sort_keys=True) + "\n"
-            (output / "export.json").write_text(data, encoding="utf-8")
+            _, exported = write_photographs_and_model(atlas, settings, progress)
         missing = tuple((item.name, item.missing) for item in exported if item.missing)
-        return Outcome(tuple(_lines(exported, output)), len(exported), missing)
+        return Outcome(tuple(report_lines(exported, output)), len(exported), missing)
+
+
+def write_photographs_and_model(
+    atlas: AtlasStore,
+    settings: Settings,
+    progress: Callable[[], object],
+    *,
+    spaces: bool | None = None,
+) -> tuple[pycolmap.Reconstruction, list[Exported]]:
+    """Write `images/`, `sparse/0/` and `export.json` into `settings.output`.
+
+    Returns the model, whose images have the names of the files, and the photographs by name.
+    Without `spaces` a name has `_` for each; by default that is so for text alone.
+    """
+    facts = model_facts(atlas, settings.model)
+    output = settings.output
+    (output / "images").mkdir()
+    model = read_model(atlas, settings.model)
+    sizes = image_sizes(model)
+    # COLMAP's text files end a name at its first space.
+    spaces = not settings.text if spaces is None else spaces
+    writer = _PhotographWriter(settings, _rows(atlas, list(sizes)), sizes, spaces)
+    with ThreadPoolExecutor(settings.threads) as pool:
+        exported = []
+        for item in pool.map(writer.export, sorted(sizes)):
+            exported.append(item)
+            progress()
+    names = {item.name: item.file for item in exported}
+    write_reconstruction(model, output / "sparse" / "0", names, text=settings.text)
+    report = {
+        "model": settings.model,
+        **{key: facts.get(key) for key in ("origin", "georegistered")},
+        "images": [asdict(item) for item in exported],
+    }
+    data = json.dumps(report, indent=1, sort_keys=True) + "\n"
+    (output / "export.json").write_text(data, encoding="utf-8")
+    return model, exported
 
 
 EXPORTER = ColmapExporter()
 
 
-def _lines(exported: Sequence[Exported], output: Path) -> Iterator[str]:
+def report_lines(exported: Sequence[Exported], output: Path) -> Iterator[str]:
+    """What is said of the photographs and the model that were written into `output`."""
     counts = Counter(item.how for item in exported if item.how)
     parts = [f"{counts[how]} {how}" for how in ("linked", "copied", "upright") if counts[how]]
     yield f"{sum(counts.values())} photographs in {output / 'images'}: {', '.join(parts) or 'none'}"
@@ -108,9 +129,13 @@ class _PhotographWriter:
     """Writes the photographs of one export."""
 
     def __init__(
-        self, settings: Settings, rows: Mapping[str, dict[str, str]], sizes: Mapping[str, Size]
+        self,
+        settings: Settings,
+        rows: Mapping[str, dict[str, str]],
+        sizes: Mapping[str, Size],
+        spaces: bool,
     ) -> None:
-        self._settings, self._rows, self._sizes = settings, rows, sizes
+        self._settings, self._rows, self._sizes, self._spaces = settings, rows, sizes, spaces
 
     def export(self, name: str) -> Exported:
         row = self._rows.get(name)
@@ -118,9 +143,7 @@ class _PhotographWriter:
             missing = "no photograph of this name is in the atlas's images/"
             return Exported(name, plain_name(name, "unknown", self._sizes), "", "", missing)
         image_id = row["image_id"]
-        # COLMAP's text files end a name at its first space.
-        spaces = not self._settings.text
-        file = plain_name(name, image_id, self._sizes, spaces=spaces)
+        file = plain_name(name, image_id, self._sizes, spaces=self._spaces)
         try:
             file, how = self._write(name, file, row)
         except PhotoError as error:

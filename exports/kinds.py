@@ -38,6 +38,11 @@ EXPORTS = (
     ExportKind(
         "g2o", "the pose graph of a model: poses and trusted pairs, for g2o, GTSAM and the like"
     ),
+    ExportKind(
+        "hloc",
+        "colmap's, with features, matches and descriptors in the files of hloc",
+        ("images", "link", "copy", "text", "max_pixels", "queries"),
+    ),
     ExportKind("geojson", "where each photograph was taken and which way it looks, for web maps"),
 )
 """All kinds in the order of the help; the first is the default."""

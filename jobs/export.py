@@ -10,6 +10,7 @@ from typing import Any
 from vladmap.console.numbers import whole
 from vladmap.exports.kinds import EXPORTS, ExportKind, export_kind
 from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
+from vladmap.jobs.localise import asked_for
 from vladmap.photos.names import JPEG_QUALITY
 from vladmap.schemas.rejects import UserError
 
@@ -34,6 +35,8 @@ examples:
   vladmap export --atlas atlas --to colmap --output out
   colmap gui --import_path out/sparse/0 --image_path out/images --database_path out/database.db
   colmap image_undistorter --image_path out/images --input_path out/sparse/0 --output_path out/dense
+
+  vladmap export --atlas atlas --to hloc --output out --queries drive   # docs/mapping-team.md
 
   vladmap export --atlas atlas --output out --copy        # files of its own, to take elsewhere
   vladmap export --atlas atlas --output out --images /new/place/of/the/collection
@@ -77,6 +80,11 @@ def command_line() -> Parser:
         "--max-pixels", type=whole(1), default=None, metavar="N",
         help="photographs of more are not opened (default: as in a build)",
     )  # fmt: skip
+    options.add_argument(
+        "--queries", default="", metavar="SOURCE",
+        help="photographs from outside (a folder, a glob, a manifest), with which hloc's\n"
+        "localize_sfm runs: their features, and matches with those most alike",
+    )  # fmt: skip
     return options
 
 
@@ -85,13 +93,15 @@ def settings_of(kind: ExportKind, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises UserError for an option that was given and that this kind of export does not read.
     """
-    optional = ("images", "link", "copy", "text", "max_pixels")
+    optional = ("images", "link", "copy", "text", "max_pixels", "queries")
     given = {name: options[name] for name in optional if options[name]}
     for name in given:
         if name not in kind.options:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} is not for --to {kind.name}: leave it out")
     given.pop("link", None)
+    if "queries" in given:
+        given["queries"] = asked_for(given["queries"])
     return {"output": options["output"], "model": options["model"], **given}
 
 

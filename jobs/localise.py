@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vladmap.atlas.atlas import Atlas
-    from vladmap.localisation.preparing import Prepared
+    from vladmap.localisation.preparing import Asked, Prepared
     from vladmap.reporting.localised_page import Shown
 
 _EPILOG = """\
@@ -143,19 +143,10 @@ def _into_table(parsed: Any, settings: LocaliseSettings, beam_words: Sequence[st
 def _lines(parsed: Any, settings: LocaliseSettings) -> None:
     from vladmap.localisation.check import format_localised
     from vladmap.localisation.localiser import opened
-    from vladmap.localisation.preparing import Asked
     from vladmap.localisation.table import localisations_table
-    from vladmap.photos.manifests.columns import is_manifest_name
-    from vladmap.pipeline.collection import list_collection
     from vladmap.reporting.localised_page import write_localised
 
-    if os.path.isfile(parsed.images) and not is_manifest_name(parsed.images):
-        asked = [Asked(os.path.basename(parsed.images), parsed.images)]
-    else:
-        listed = list_collection(parsed.images).table.to_pylist()
-        asked = [
-            Asked(each["path"], each["uri"], each["overrides"], each["kind"]) for each in listed
-        ]
+    asked = asked_for(parsed.images)
     localiser = opened(
         parsed.atlas, model=parsed.model, features=parsed.features, matcher=parsed.matcher,
         settings=settings, device=parsed.device,
@@ -197,6 +188,20 @@ def _shown(
             place = atlas.photograph(row["place"], long_side=_PICTURE_PX)
     told = line_of(row).partition(": ")[2]
     return Shown(row["name"], row["status"], told, prepared.pixels, row["place_name"], place, lines)
+
+
+def asked_for(source: str) -> tuple[Asked, ...]:
+    """The photographs of a file, a folder, a glob or a manifest."""
+    from vladmap.localisation.preparing import Asked
+    from vladmap.photos.manifests.columns import is_manifest_name
+    from vladmap.pipeline.collection import list_collection
+
+    if os.path.isfile(source) and not is_manifest_name(source):
+        return (Asked(os.path.basename(source), source),)
+    return tuple(
+        Asked(each["path"], each["uri"], each["overrides"], each["kind"])
+        for each in list_collection(source).table.to_pylist()
+    )
 
 
 def _checked(parsed: Any, localised: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from vladmap.features.names import NEAREST
 from vladmap.features.registry import feature_kind, load_matcher, matching_device
 from vladmap.localisation.evidence import inlier_lines
 from vladmap.localisation.judge import judge
-from vladmap.localisation.locate import gather
+from vladmap.localisation.locate import Evidence, gather
 from vladmap.localisation.map_view import MapView
 from vladmap.localisation.preparing import Asked, Prepared, features_of, prepare
 from vladmap.localisation.query import Query
@@ -104,10 +104,7 @@ class Localiser:
         if prepared.pixels is None:
             assert prepared.error is not None
             return rejected_row(names, prepared.error), none
-        descriptor = self._model.describe([prepared.pixels])[0]
-        query = Query(dict(prepared.facts), descriptor, prepared.features)
-        with self._lock:  # shards of features and the map are read once
-            evidence = gather(self._view, query, self.settings, self._matcher)
+        query, evidence = self.evidence(prepared)
         verdict = judge(self._view, query, evidence, self.settings)
         row = row_of(self._view, names, evidence, verdict)
         best, place = evidence.best, verdict.place
@@ -118,6 +115,14 @@ class Localiser:
             return row, none
         lines = inlier_lines(best, place.rank, place.image_id, query.features, theirs)
         return row, lines / [*query.size, *theirs.size]
+
+    def evidence(self, prepared: Prepared) -> tuple[Query, Evidence]:
+        """What is known of a photograph that could be read, and what the atlas says of it."""
+        assert prepared.pixels is not None
+        descriptor = self._model.describe([prepared.pixels])[0]
+        query = Query(dict(prepared.facts), descriptor, prepared.features)
+        with self._lock:  # shards of features and the map are read once
+            return query, gather(self._view, query, self.settings, self._matcher)
 
 
 def opened(atlas: str, **settings: Any) -> Localiser:

@@ -28,7 +28,7 @@ BELOW["atlas"] = {"schemas", "geodesy", "photos", "weights"}
 BELOW["atlas"] |= {"retrieval", "features", "models", "mapping"}
 BELOW["evaluation"] = BELOW["atlas"] | {"atlas", "console", "reporting"}
 BELOW["localisation"] = BELOW["atlas"] | {"atlas"}
-BELOW["exports"] = BELOW["atlas"] | {"atlas"}
+BELOW["exports"] = BELOW["localisation"] | {"localisation"}
 BELOW["transforms"] = BELOW["evaluation"] | {"evaluation", "simulation", "localisation"}
 BELOW["pipeline"] = BELOW["transforms"] | {"transforms"}
 BELOW["jobs"] = BELOW["pipeline"] | {"pipeline", "exports"}
@@ -37,6 +37,7 @@ HOMES = {
     "apache_beam": {"atlas", "transforms", "pipeline", "jobs"},
     "pycolmap": {"mapping", "features"},
     "faiss": {"retrieval"},
+    "h5py": {"exports"},
     "torch": {"models", "features", "weights", "simulation", "retrieval"},
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.exports.contents import write_contents
 from tests.exports.test_colmap import write_atlas
 from vladmap.exports.base import Exporter
 from vladmap.exports.kinds import EXPORTS, ExportKind
@@ -17,6 +18,7 @@ OPTIONS = {
     "copy": ["--copy"],
     "text": ["--text"],
     "max_pixels": ["--max-pixels", "1000000"],
+    "queries": ["--queries", "elsewhere"],
 }
 
 each_kind = pytest.mark.parametrize("kind", EXPORTS, ids=lambda kind: kind.name)
@@ -47,6 +49,7 @@ def test_the_same_atlas_gives_the_same_bytes(
     kind: ExportKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     atlas = write_atlas(tmp_path, monkeypatch)
+    write_contents(atlas)
     for name in ("once", "again"):
         words = ["--atlas", str(atlas), "--to", kind.name, "--output", str(tmp_path / name)]
         assert main(["export", *words]) == 0
@@ -69,6 +72,7 @@ def test_a_model_that_there_is_not_and_a_folder_with_files_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     atlas = write_atlas(tmp_path, monkeypatch)
+    write_contents(atlas)
     start = ["export", "--atlas", str(atlas), "--to", kind.name, "--output"]
     assert main([*start, str(tmp_path / "new"), "--model", "7"]) == 2
     assert "--model 7" in capsys.readouterr().err
