@@ -18,7 +18,7 @@ from vladmap.atlas.store import AtlasStore
 from vladmap.exports.base import Exporter, Outcome, Settings, model_facts, new_folder
 from vladmap.exports.models import read_model
 from vladmap.features.colmap import pycolmap
-from vladmap.mapping.export import Size, image_sizes, write_reconstruction
+from vladmap.mapping.export import Size, image_sizes, rename_images, write_reconstruction
 from vladmap.photos.ids import content_hash
 from vladmap.photos.upright import plain_name, upright_file
 from vladmap.schemas.rejects import PhotoError, RejectReason
@@ -58,38 +58,42 @@ class ColmapExporter(Exporter):
         """
         atlas.require(("ingest", "merge"))
         with new_folder(settings.output) as output:
-            _, exported = write_photographs_and_model(atlas, settings, progress)
-        missing = tuple((item.name, item.missing) for item in exported if item.missing)
-        return Outcome(tuple(report_lines(exported, output)), len(exported), missing)
+            # COLMAP's text files end a name at its first space.
+            names = {"spaces": not settings.text}
+            model, exported = write_photographs(atlas, settings, "images", progress, names)
+            write_reconstruction(model, output / "sparse" / "0", {}, text=settings.text)
+        lines = [
+            *report_lines(exported, output / "images"),
+            f"the model that fits them in {output / 'sparse' / '0'}",
+        ]
+        return Outcome(tuple(lines), len(exported), missing_of(exported))
 
 
-def write_photographs_and_model(
+def write_photographs(
     atlas: AtlasStore,
     settings: Settings,
+    folder: str,
     progress: Callable[[], object],
-    *,
-    spaces: bool | None = None,
+    names: Mapping[str, bool],
 ) -> tuple[pycolmap.Reconstruction, list[Exported]]:
-    """Write `images/`, `sparse/0/` and `export.json` into `settings.output`.
+    """Write the photographs of a model into a folder of `settings.output`, and `export.json`.
 
-    Returns the model, whose images have the names of the files, and the photographs by name.
-    Without `spaces` a name has `_` for each; by default that is so for text alone.
+    `names` are the options of `plain_name`: what a name may hold. Returns the model, whose images
+    have the names of the files, and the photographs by name.
     """
     facts = model_facts(atlas, settings.model)
     output = settings.output
-    (output / "images").mkdir()
+    (output / folder).mkdir(parents=True)
     model = read_model(atlas, settings.model)
     sizes = image_sizes(model)
-    # COLMAP's text files end a name at its first space.
-    spaces = not settings.text if spaces is None else spaces
-    writer = _PhotographWriter(settings, _rows(atlas, list(sizes)), sizes, spaces)
+    rows = _rows(atlas, list(sizes))
+    writer = _PhotographWriter(settings, output / folder, rows, sizes, names)
     with ThreadPoolExecutor(settings.threads) as pool:
         exported = []
         for item in pool.map(writer.export, sorted(sizes)):
             exported.append(item)
             progress()
-    names = {item.name: item.file for item in exported}
-    write_reconstruction(model, output / "sparse" / "0", names, text=settings.text)
+    rename_images(model, {item.name: item.file for item in exported})
     report = {
         "model": settings.model,
         **{key: facts.get(key) for key in ("origin", "georegistered")},
@@ -103,15 +107,19 @@ def write_photographs_and_model(
 EXPORTER = ColmapExporter()
 
 
-def report_lines(exported: Sequence[Exported], output: Path) -> Iterator[str]:
-    """What is said of the photographs and the model that were written into `output`."""
+def report_lines(exported: Sequence[Exported], folder: Path) -> Iterator[str]:
+    """What is said of the photographs that were written into a folder."""
     counts = Counter(item.how for item in exported if item.how)
     parts = [f"{counts[how]} {how}" for how in ("linked", "copied", "upright") if counts[how]]
-    yield f"{sum(counts.values())} photographs in {output / 'images'}: {', '.join(parts) or 'none'}"
+    yield f"{sum(counts.values())} photographs in {folder}: {', '.join(parts) or 'none'}"
     renamed = sum(item.name != item.file for item in exported)
     if renamed:
         yield f"{renamed} have another name than in the atlas: export.json has both"
-    yield f"the model that fits them in {output / 'sparse' / '0'}"
+
+
+def missing_of(exported: Sequence[Exported]) -> tuple[tuple[str, str], ...]:
+    """(name, reason) of the photographs that have no file."""
+    return tuple((item.name, item.missing) for item in exported if item.missing)
 
 
 def _rows(atlas: AtlasStore, names: list[str]) -> dict[str, dict[str, str]]:
@@ -131,11 +139,13 @@ class _PhotographWriter:
     def __init__(
         self,
         settings: Settings,
+        folder: Path,
         rows: Mapping[str, dict[str, str]],
         sizes: Mapping[str, Size],
-        spaces: bool,
+        names: Mapping[str, bool],
     ) -> None:
-        self._settings, self._rows, self._sizes, self._spaces = settings, rows, sizes, spaces
+        self._settings, self._folder, self._rows = settings, folder, rows
+        self._sizes, self._names = sizes, names
 
     def export(self, name: str) -> Exported:
         row = self._rows.get(name)
@@ -143,7 +153,7 @@ class _PhotographWriter:
             missing = "no photograph of this name is in the atlas's images/"
             return Exported(name, plain_name(name, "unknown", self._sizes), "", "", missing)
         image_id = row["image_id"]
-        file = plain_name(name, image_id, self._sizes, spaces=self._spaces)
+        file = plain_name(name, image_id, self._sizes, **self._names)
         try:
             file, how = self._write(name, file, row)
         except PhotoError as error:
@@ -163,7 +173,7 @@ class _PhotographWriter:
                 RejectReason.CHANGED,
                 "it has {}x{} pixels, the model's camera {}x{}".format(*size, *self._sizes[name]),
             )
-        target = self._settings.output / "images" / file_name
+        target = self._folder / file_name
         target.parent.mkdir(parents=True, exist_ok=True)
         if upright is None and not self._settings.copy and storage.is_local(source):
             target.symlink_to(os.path.abspath(source))

@@ -9,7 +9,7 @@ import h5py
 
 from vladmap.atlas.store import AtlasStore
 from vladmap.exports.base import Exporter, Outcome, Settings, new_folder
-from vladmap.exports.colmap import report_lines, write_photographs_and_model
+from vladmap.exports.colmap import missing_of, report_lines, write_photographs
 from vladmap.exports.hloc_files import (
     camera_line,
     require_distinct,
@@ -22,6 +22,7 @@ from vladmap.exports.hloc_queries import FOLDER, write_queries
 from vladmap.exports.map_contents import MapContents, image_ids
 from vladmap.features.colmap import pycolmap
 from vladmap.mapping.camera import Camera
+from vladmap.mapping.export import write_reconstruction
 
 FEATURES, MATCHES, GLOBAL = "features.h5", "matches.h5", "global.h5"
 LIST, INTRINSICS, PAIRS = "images.txt", "images_with_intrinsics.txt", "pairs.txt"
@@ -41,14 +42,16 @@ class HlocExporter(Exporter):
         """See Exporter.export. Names have no spaces: hloc's lists of images end them there."""
         atlas.require(("ingest", "verify", "merge"))
         with new_folder(settings.output) as output:
-            model, exported = write_photographs_and_model(atlas, settings, progress, spaces=False)
+            names = {"spaces": False}
+            model, exported = write_photographs(atlas, settings, "images", progress, names)
+            write_reconstruction(model, output / "sparse" / "0", {}, text=settings.text)
             require_distinct(item.file for item in exported)
-            file_of = {item.name: item.file for item in exported}
             ids = image_ids(atlas, settings.model)
-            contents = MapContents(atlas, {ids[name]: file for name, file in file_of.items()})
-            lines = list(report_lines(exported, output))
+            contents = MapContents(atlas, {ids[item.name]: item.file for item in exported})
+            lines = list(report_lines(exported, output / "images"))
+            lines.append(f"the model that fits them in {output / 'sparse' / '0'}")
             lines += _write(contents, model, output)
-            missing = [(item.name, item.missing) for item in exported if item.missing]
+            missing = [*missing_of(exported)]
             if settings.queries:
                 lost = write_queries(atlas.root, contents, settings.queries, output)
                 found = len(settings.queries) - len(lost)

@@ -43,6 +43,11 @@ EXPORTS = (
         "colmap's, with features, matches and descriptors in the files of hloc",
         ("images", "link", "copy", "text", "max_pixels", "queries"),
     ),
+    ExportKind(
+        "kapture",
+        "a model with photographs, features and matches in the folders of kapture 1.1",
+        ("images", "link", "copy", "max_pixels"),
+    ),
     ExportKind("geojson", "where each photograph was taken and which way it looks, for web maps"),
 )
 """All kinds in the order of the help; the first is the default."""

@@ -31,13 +31,18 @@ def image_sizes(model: pycolmap.Reconstruction) -> dict[str, Size]:
     }  # fmt: skip
 
 
+def rename_images(model: pycolmap.Reconstruction, names: Mapping[str, str]) -> None:
+    """Give the images of a model their names by `names`; others keep theirs."""
+    for number in sorted(model.images):
+        image = model.image(number)
+        image.name = names.get(image.name, image.name)
+
+
 def write_reconstruction(
     model: pycolmap.Reconstruction, folder: Path, names: Mapping[str, str], *, text: bool = False
 ) -> None:
     """Write a model with the images called by `names`, as binary files, or as text."""
-    for number in sorted(model.images):
-        image = model.image(number)
-        image.name = names.get(image.name, image.name)
+    rename_images(model, names)
     folder.mkdir(parents=True, exist_ok=True)
     if text:
         model.write_text(str(folder))

@@ -48,15 +48,23 @@ def upright_file(
     return (name if written else f"{name}.jpg"), stream.getvalue(), picture.size
 
 
-def plain_name(name: str, image_id: str, taken: Container[str] = (), *, spaces: bool = True) -> str:
+def plain_name(
+    name: str,
+    image_id: str,
+    taken: Container[str] = (),
+    *,
+    spaces: bool = True,
+    commas: bool = True,
+) -> str:
     """The name of a photograph in a folder: its own if it stays inside, else one made from its id.
 
-    Without `spaces`, spaces become underscores. A new name is none of the names `taken`.
+    Without `spaces` or `commas`, these become underscores. A new name is none of the names `taken`.
     """
     parts = name.split("/")
     inside = all(part not in ("", ".", "..") for part in parts)
     if inside and name.isprintable() and "\\" not in name:
         made = name if spaces else "_".join(name.split())
+        made = made if commas else made.replace(",", "_")
         return made if made == name or made not in taken else f"{image_id}/{made}"
     ending = PurePosixPath(parts[-1]).suffix
     made = f"outside/{image_id}{ending if ending[1:].isalnum() else ''}"
