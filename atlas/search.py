@@ -87,6 +87,17 @@ class SearchIndex:
             )
         return index
 
+    def committed(self) -> list[str]:
+        """Local paths of the index's files, checked: global.faiss, places.faiss, their ids, facts.
+
+        Those of an object store are copies that last as long as the process.
+        """
+        names = (layout.global_index, layout.places_index, layout.index_ids, layout.index_facts)
+        return [
+            storage.local_copy(self._files.checked(self._stage, _ENTRY, name(self.model)))
+            for name in names
+        ]
+
     def search(self, queries: Any, k: int = 10) -> pd.DataFrame:
         """The `k` most similar images of each query, best first.
 

@@ -25,8 +25,9 @@ class Settings:
 
     `model` is the number of the model. `images` is the collection's present folder, if it has
     moved; `copy` copies photographs that are otherwise linked; `text` writes text files instead of
-    binary ones. `queries` are photographs from outside that are to be localised. A kind of export
-    uses the settings that its `ExportKind` names.
+    binary ones. `queries` are photographs from outside that are to be localised. `descriptors`
+    names the descriptor model, where the atlas has several. A kind of export uses the settings that
+    its `ExportKind` names.
     """
 
     output: Path
@@ -37,6 +38,7 @@ class Settings:
     threads: int = 1
     max_pixels: int = MAX_PIXELS
     queries: tuple[Asked, ...] = ()
+    descriptors: str | None = None
 
 
 @dataclass(frozen=True)

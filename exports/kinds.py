@@ -15,13 +15,14 @@ class ExportKind:
     """One value of `--to`.
 
     `title` is its line in the help. `options` are the options of `vladmap export` that it takes
-    besides `--atlas`, `--output` and `--model`; any other is refused. The module
-    `vladmap.exports.<name>` has its `EXPORTER`.
+    besides `--atlas`, `--output` and, where it is `of_map`, `--model`; any other is refused. The
+    module `vladmap.exports.<name>` has its `EXPORTER`.
     """
 
     name: str
     title: str
     options: tuple[str, ...] = ()
+    of_map: bool = True
 
     def load(self) -> Exporter:
         """The exporter; its module is imported by this call."""
@@ -49,6 +50,12 @@ EXPORTS = (
         ("images", "link", "copy", "max_pixels"),
     ),
     ExportKind("geojson", "where each photograph was taken and which way it looks, for web maps"),
+    ExportKind(
+        "onnx",
+        "the index, and the network that describes photographs for it, to search without vladmap",
+        ("descriptors",),
+        of_map=False,
+    ),
 )
 """All kinds in the order of the help; the first is the default."""
 

@@ -37,6 +37,8 @@ examples:
   colmap image_undistorter --image_path out/images --input_path out/sparse/0 --output_path out/dense
 
   vladmap export --atlas atlas --to hloc --output out --queries drive   # docs/mapping-team.md
+  vladmap export --atlas atlas --to onnx --output index   # to search without vladmap
+  python index/search.py photo.jpg
 
   vladmap export --atlas atlas --output out --copy        # files of its own, to take elsewhere
   vladmap export --atlas atlas --output out --images /new/place/of/the/collection
@@ -59,8 +61,8 @@ def command_line() -> Parser:
         "--output", required=True, type=Path, metavar="DIR", help="a new folder, or an empty one"
     )
     options.add_argument(
-        "--model", type=whole(0), default=0, metavar="N",
-        help="which model; 0 has most photographs (default: 0)",
+        "--model", type=whole(0), default=None, metavar="N",
+        help="which model of the map; 0 has most photographs (default: 0)",
     )  # fmt: skip
     options.add_argument(
         "--images", default="", metavar="DIR",
@@ -85,6 +87,10 @@ def command_line() -> Parser:
         help="photographs from outside (a folder, a glob, a manifest), with which hloc's\n"
         "localize_sfm runs: their features, and matches with those most alike",
     )  # fmt: skip
+    options.add_argument(
+        "--descriptors", default=None, metavar="NAME",
+        help="for onnx: which descriptor model, where the atlas has several",
+    )  # fmt: skip
     return options
 
 
@@ -93,16 +99,18 @@ def settings_of(kind: ExportKind, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises UserError for an option that was given and that this kind of export does not read.
     """
-    optional = ("images", "link", "copy", "text", "max_pixels", "queries")
+    optional = ("images", "link", "copy", "text", "max_pixels", "queries", "descriptors")
     given = {name: options[name] for name in optional if options[name]}
     for name in given:
         if name not in kind.options:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} is not for --to {kind.name}: leave it out")
+    if options["model"] is not None and not kind.of_map:
+        raise UserError(f"--model is not for --to {kind.name}: leave it out")
     given.pop("link", None)
     if "queries" in given:
         given["queries"] = asked_for(given["queries"])
-    return {"output": options["output"], "model": options["model"], **given}
+    return {"output": options["output"], "model": options["model"] or 0, **given}
 
 
 def export(atlas_folder: str, kind: ExportKind, settings: dict[str, Any], *, quiet: bool) -> None:
@@ -135,7 +143,7 @@ def export(atlas_folder: str, kind: ExportKind, settings: dict[str, Any], *, qui
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export one model; returns the exit code."""
+    """Write one export; returns the exit code."""
     parsed = command_line().parse_args(words(argv))
 
     def work() -> int:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from vladmap.models.aggregations.base import Aggregation
@@ -168,6 +168,10 @@ class AggregatedModel(DescriptorModel):
             for n, row in enumerate(descriptors)
         ]
 
+    def network(self) -> nn.Module:
+        """(B, H, W, 3) uint8 at the input size -> (B, D), all in one module, to export."""
+        return _Network(self)
+
     @property
     def stride(self) -> int:
         """Pixels between neighbouring cells of the feature map."""
@@ -212,6 +216,20 @@ class AggregatedModel(DescriptorModel):
 
     def _batches(self, images: Sequence[Pixels]) -> Iterator[tuple[list[int], Pixels]]:
         return batches(images, self._features.input_size, self._features.batch_size)
+
+
+class _Network(nn.Module):
+    """The computation of a model from pixels to descriptors."""
+
+    def __init__(self, model: AggregatedModel) -> None:
+        super().__init__()
+        self._model = model
+        # By name, so that an export has their weights.
+        self.backbone, self.aggregation = model._features.network, model._aggregation
+        self.whitening = model._whiten
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self._model._whole(pixels, ())[0]
 
 
 def _taken(

@@ -86,6 +86,11 @@ class ConvolutionalFeatures:
         """Images in one forward pass; on a GPU the number is not limited."""
         return _CPU_BATCH if self.device.type == "cpu" else 1 << 30
 
+    @property
+    def network(self) -> nn.Module:
+        """The backbone itself, without what normalises and resamples images before it."""
+        return self._network
+
     def compile(self) -> None:
         """Compile the network for each shape of its input, up to torch's limit of eight.
 

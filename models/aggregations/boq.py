@@ -46,7 +46,7 @@ class _Block(nn.Module):
         x = self.encoder(x)
         own = self.queries
         queries = self.norm_q(own + self.self_attn(own, own, own, need_weights=False)[0])
-        queries = queries.expand(len(x), -1, -1)
+        queries = queries.expand(x.shape[0], -1, -1)
         return x, self.norm_out(self.cross_attn(queries, x, x, need_weights=False)[0])
 
 

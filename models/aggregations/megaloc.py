@@ -98,7 +98,8 @@ class MegaLoc(Aggregation):
     def forward(self, features: Tensor, class_token: Tensor) -> Tensor:
         """Raises UserError for a map of no more cells than there are clusters."""
         height, width = features.shape[2:]
-        if height * width <= self.clusters:
+        # An exported graph raises no errors: its descriptor is not a number then.
+        if not torch.compiler.is_exporting() and height * width <= self.clusters:
             raise UserError(
                 f"an image of {_CELL * width} x {_CELL * height} pixels has {height * width} "
                 f"patches, and MegaLoc needs more than {self.clusters}: enlarge it"
@@ -120,8 +121,13 @@ def _shares(scores: Tensor) -> Tensor:
     clusters, locations = scores.shape[1:]
     scores = functional.pad(scores, (0, 0, 0, 1))
     capacity = scores.new_zeros(clusters + 1, 1)
-    capacity[-1] = math.log(locations - clusters)
-    by_location = scores.new_zeros(len(scores), 1, locations)
+    if torch.compiler.is_exporting():
+        # The number of locations is not known then, and its logarithm is a part of the graph.
+        rest = torch.scalar_tensor(locations - clusters, dtype=torch.float64).log().to(scores)
+        capacity = torch.cat([capacity[:-1], rest.reshape(1, 1)])
+    else:
+        capacity[-1] = math.log(locations - clusters)
+    by_location = scores.new_zeros(scores.shape[0], 1, locations)
     for _ in range(_ITERATIONS):
         by_cluster = capacity - torch.logsumexp(scores + by_location, dim=2, keepdim=True)
         by_location = -torch.logsumexp(scores + by_cluster, dim=1, keepdim=True)

@@ -77,7 +77,8 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         left, right = self._padding(x.shape[3])
         top, bottom = self._padding(x.shape[2])
-        if left == right and top == bottom:
+        # A graph that is exported for images of all sizes has no branches by size.
+        if not torch.compiler.is_exporting() and left == right and top == bottom:
             return functional.conv2d(
                 x, self.weight, self.bias, self.stride, (top, left), groups=self.groups
             )
@@ -86,7 +87,8 @@ class SameConv2d(nn.Conv2d):
 
     def _padding(self, length: int) -> tuple[int, int]:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+        # At least 0: no kernel is smaller than its stride.
+        total = ((length + stride - 1) // stride - 1) * stride + kernel - length
         return total // 2, total - total // 2
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+from vladmap.models.backbones.sampling import antialiased, resampled
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,29 @@ class Resampling:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, *target(H, W)); the images themselves where that is their size."""
-        size = self.target(*images.shape[2:])
+        height, width = images.shape[2:]
+        if torch.compiler.is_exporting():
+            rows, columns = (
+                antialiased(length, self.unbranched(length), self.mode)
+                for length in (height, width)
+            )
+            return resampled(images, rows, columns)
+        size = self.target(height, width)
         if size == tuple(images.shape[2:]):
             return images
         return functional.interpolate(images, size, mode=self.mode, antialias=True)
+
+    def unbranched(self, length: int) -> int:
+        """`target` of one side without a branch, for a graph that is made for all sizes."""
+        if self.side:
+            return self.side
+        nearest = (length + self.multiple // 2) // self.multiple
+        if self.multiple % 2 == 0:
+            # Half-way between two multiples the even one is taken, as `round` does.
+            twice = 2 * self.multiple
+            beyond_odd = (length - self.multiple // 2) % twice
+            nearest = nearest - 1 + (beyond_odd + twice - 1) // twice
+        return nearest * self.multiple
 
     def _nearest(self, length: int) -> int:
         return max(1, round(length / self.multiple)) * self.multiple

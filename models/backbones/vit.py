@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vladmap.models.backbones.sampling import antialiased, bicubic, resampled, unchanged
 from vladmap.models.backbones.view import WHOLE_MAP, View
 
 STRIDE = 14
@@ -142,12 +143,12 @@ class ViT(nn.Module):
         cells = self.patch_embed(x)
         height, width = cells.shape[2:]
         tokens = torch.cat(
-            [self.cls_token.expand(len(x), -1, -1), cells.flatten(2).transpose(1, 2)], dim=1
+            [self.cls_token.expand(x.shape[0], -1, -1), cells.flatten(2).transpose(1, 2)], dim=1
         )
         tokens = tokens + self._positions(height, width).to(tokens.dtype)
         others = 1
         if self.register_tokens is not None:
-            registers = self.register_tokens.expand(len(x), -1, -1)
+            registers = self.register_tokens.expand(x.shape[0], -1, -1)
             tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
             others += registers.shape[1]
         tokens = self.norm(self.blocks(tokens))
@@ -167,9 +168,12 @@ class ViT(nn.Module):
         """The position embedding at the input's grid, in float32: (1, 1 + height * width, D)."""
         embedding = self.pos_embed.float()
         side = math.isqrt(embedding.shape[1] - 1)
+        grid = embedding[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        if torch.compiler.is_exporting():
+            grid = resampled(grid, *self._matrices(side, height, width))
+            return torch.cat([embedding[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
         if (height, width) == (side, side):
             return embedding
-        grid = embedding[:, 1:].transpose(1, 2).unflatten(2, (side, side))
         if self.register_tokens is None:
             # The scale, not the size: it decides where between the old cells the new ones lie.
             scale = ((height + _OFFSET) / side, (width + _OFFSET) / side)
@@ -179,3 +183,18 @@ class ViT(nn.Module):
                 grid, size=(height, width), mode="bicubic", antialias=True
             )
         return torch.cat([embedding[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+
+    def _matrices(self, side: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """What `_positions` resamples by, (height, side) and (width, side), without a branch."""
+        sizes = [torch.scalar_tensor(size, dtype=torch.float64) for size in (height, width)]
+        if self.register_tokens is None:
+            rows = bicubic(side, height, (sizes[0] + _OFFSET) / side)
+            columns = bicubic(side, width, (sizes[1] + _OFFSET) / side)
+        else:
+            rows, columns = (antialiased(side, size, "bicubic") for size in (height, width))
+        # A grid of the embedding's own size is taken as it is.
+        same = (sizes[0] == side) & (sizes[1] == side)
+        return (
+            torch.where(same, unchanged(side, height), rows),
+            torch.where(same, unchanged(side, width), columns),
+        )

@@ -19,9 +19,13 @@ OPTIONS = {
     "text": ["--text"],
     "max_pixels": ["--max-pixels", "1000000"],
     "queries": ["--queries", "elsewhere"],
+    "descriptors": ["--descriptors", "gem"],
 }
 
 each_kind = pytest.mark.parametrize("kind", EXPORTS, ids=lambda kind: kind.name)
+each_kind_of_map = pytest.mark.parametrize(
+    "kind", [kind for kind in EXPORTS if kind.of_map], ids=lambda kind: kind.name
+)
 
 
 @each_kind
@@ -44,7 +48,7 @@ def test_an_option_that_the_kind_does_not_read_is_refused_before_anything_is_wri
         assert not output.exists()
 
 
-@each_kind
+@each_kind_of_map
 def test_the_same_atlas_gives_the_same_bytes(
     kind: ExportKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,7 +68,7 @@ def test_the_same_atlas_gives_the_same_bytes(
     assert files[0] == files[1] != {}
 
 
-@each_kind
+@each_kind_of_map
 def test_a_model_that_there_is_not_and_a_folder_with_files_are_one_line(
     kind: ExportKind,
     tmp_path: Path,
