@@ -233,7 +233,7 @@ def line_of(row: dict[str, Any]) -> str:
     if row["status"] == "pose" and row["latitude"] is not None:
         heading = "" if row["heading_deg"] is None else f", looks to {row['heading_deg']:.0f} deg"
         told = (
-            f"pose     {row['latitude']:.7f},{row['longitude']:.7f} +- {row['sigma_m']:.2f} m"
+            f"pose     {row['latitude']:.7f},{row['longitude']:.7f} +- {row['sigma_m']:.3f} m"
             f"{heading}, {row['inliers']} inliers, beside {row['place_name']}"
         )
     elif row["status"] == "pose":
