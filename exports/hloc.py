@@ -53,9 +53,11 @@ class HlocExporter(Exporter):
             lines += _write(contents, model, output)
             missing = [*missing_of(exported)]
             if settings.queries:
-                lost = write_queries(atlas.root, contents, settings.queries, output)
+                lost, elsewhere = write_queries(atlas.root, contents, settings.queries, output)
                 found = len(settings.queries) - len(lost)
                 lines.append(f"{found} queries in {output / FOLDER}, for hloc.localize_sfm")
+                if elsewhere:
+                    lines.append(f"{elsewhere} of them are like no photograph of this model")
                 missing += lost
         return Outcome(tuple(lines), len(exported) + len(settings.queries), tuple(missing))
 

@@ -34,13 +34,14 @@ LIST, PAIRS = "queries_with_intrinsics.txt", "pairs.txt"
 
 def write_queries(
     root: str, contents: MapContents, asked: Sequence[Asked], output: Path
-) -> list[tuple[str, str]]:
+) -> tuple[list[tuple[str, str]], int]:
     """Write `queries/` into an export: the files of photographs that are `asked` for.
 
     Their names begin with `query/`, so that none is that of a photograph of the map. Each is
     matched with the photographs of the map that `vladmap localise` looks at, and has the camera
-    that it assumes. Returns (name, reason) of those that cannot be used. Raises UserError for names
-    that hloc cannot tell apart.
+    that it assumes. Returns (name, reason) of those that cannot be used, and how many others have
+    no photograph of this model among those alike. Raises UserError for names that hloc cannot tell
+    apart.
     """
     folder = output / FOLDER
     folder.mkdir()
@@ -48,7 +49,7 @@ def write_queries(
              for each in asked}  # fmt: skip
     require_distinct([*contents.names.values(), *names.values()])
     localiser = Localiser(Atlas(root), features=contents.kind)
-    missing, cameras, pairs = [], [], []
+    missing, cameras, pairs, elsewhere = [], [], [], 0
     with (
         h5py.File(folder / "features.h5", "w") as features,
         h5py.File(folder / "matches.h5", "w") as matches,
@@ -64,10 +65,12 @@ def write_queries(
             write_features(features, name, found, query.size)
             write_global(descriptors, name, query.descriptor)
             cameras.append(camera_line(name, evidence.camera))
-            pairs += _pairs(matches, name, len(found), evidence, contents)
+            mine = _pairs(matches, name, len(found), evidence, contents)
+            elsewhere += not mine
+            pairs += mine
     write_lines(folder / LIST, cameras)
     write_lines(folder / PAIRS, pairs)
-    return missing
+    return missing, elsewhere
 
 
 def _pairs(
