@@ -10,14 +10,16 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from vladmap.features.base import LocalFeatures, Matches
+from vladmap.geodesy.wgs84 import geodetic_to_enu
 from vladmap.localisation.map_view import MapModel
 from vladmap.mapping.absolute_pose import AbsolutePose, absolute_pose
 from vladmap.mapping.arrays import Array, Bools, Indices
 from vladmap.mapping.camera import Camera
 
 _FEWEST = 6
-# Two poses nearer to each other than this many metres say the same, for a rival of the best one.
-SAME_PLACE_M = 3.0
+# Two poses nearer to each other than this many metres say the same, for a rival of the best one;
+# in two models each has the error of its GPS.
+SAME_PLACE_M, SAME_PLACE_ON_EARTH_M = 3.0, 15.0
 
 
 @dataclass(frozen=True)
@@ -154,13 +156,18 @@ def found_poses(
 
 def rival_of(best: FoundPose, others: Sequence[FoundPose]) -> FoundPose | None:
     """The pose elsewhere that explains most keypoints."""
-    apart = [
-        each
-        for each in others
-        if each.model is not best.model
-        or np.linalg.norm(each.pose.centre - best.pose.centre) > SAME_PLACE_M
-    ]
+    apart = [each for each in others if not _same_place(best, each)]
     return max(apart, key=lambda each: each.keypoints, default=None)
+
+
+def _same_place(a: FoundPose, b: FoundPose) -> bool:
+    """Whether two poses are known to be of one place; two models have only the earth in common."""
+    if a.model is b.model:
+        return bool(np.linalg.norm(a.pose.centre - b.pose.centre) <= SAME_PLACE_M)
+    if not (a.model.stored.georegistered and b.model.stored.georegistered):
+        return False
+    here, there = (each.model.stored.geographic(each.pose.centre) for each in (a, b))
+    return bool(np.linalg.norm(geodetic_to_enu(there, here)) <= SAME_PLACE_ON_EARTH_M)
 
 
 def _pose(

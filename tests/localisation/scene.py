@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from vladmap.geodesy.wgs84 import enu_to_geodetic
 from vladmap.localisation.map_view import MapModel
 from vladmap.mapping.camera import Camera
 from vladmap.mapping.tile_arrays import TileArrays
@@ -16,7 +17,13 @@ LENS = Camera("SIMPLE_PINHOLE", 600, 400, (500.0, 300.0, 200.0), True)
 class Stored:
     """A model whose frame is a place on earth."""
 
-    number, georegistered, origin = 0, True, (48.0, 16.0, 200.0)
+    number, georegistered = 0, True
+
+    def __init__(self, origin: tuple[float, float, float] = (48.0, 16.0, 200.0)) -> None:
+        self.origin = origin
+
+    def geographic(self, points: np.ndarray) -> np.ndarray:
+        return enu_to_geodetic(points, self.origin)
 
 
 def model_of(places: np.ndarray, seen: dict[str, list[tuple[int, int]]]) -> MapModel:

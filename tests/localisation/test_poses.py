@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any, cast
+
 import numpy as np
 
-from tests.localisation.scene import LENS, model_of
+from tests.localisation.scene import LENS, Stored, model_of
 from vladmap.features.base import LocalFeatures
 from vladmap.localisation.poses import (
     Candidate,
@@ -87,6 +90,20 @@ def test_a_second_pose_at_the_same_place_is_no_rival() -> None:
     (best,) = found_poses(features, candidates, models, LENS, focal_known=True)
     assert rival_of(best, [best, best]) is None
     assert found_poses(features, [candidate("here", 0)], models, LENS, focal_known=True) == []
+
+
+def test_two_models_of_one_place_are_no_rivals_and_of_two_places_they_are() -> None:
+    """Each has a frame of its own: only where they lie on earth tells."""
+    features, candidates, (model,) = twins(60, 0)
+    (best,) = found_poses(features, candidates, [model], LENS, focal_known=True)
+    near, far, nowhere = (
+        dataclasses.replace(best, model=dataclasses.replace(model, stored=cast(Any, stored)))
+        for stored in (Stored((48.0001, 16.0, 200.0)), Stored((48.001, 16.0, 200.0)), Stored())
+    )
+    nowhere.model.stored.georegistered = False  # type: ignore[misc]
+    assert rival_of(best, [best, near]) is None  # 11 m to the north
+    assert rival_of(best, [best, near, far]) is far  # 111 m
+    assert rival_of(best, [best, nowhere]) is nowhere
 
 
 def test_two_places_in_one_group_are_both_found() -> None:
