@@ -20,6 +20,7 @@ from vladmap.localisation.query import Query
 from vladmap.localisation.settings import LocaliseSettings
 from vladmap.mapping.camera import Camera
 from vladmap.mapping.two_view import verify
+from vladmap.photos.headers.projection import PERSPECTIVE
 from vladmap.schemas.localisation_tables import LocalisationReason as Reason
 from vladmap.schemas.localisation_tables import LocalisationStatus as Status
 
@@ -69,7 +70,7 @@ def judge(view: MapView, query: Query, evidence: Evidence, settings: LocaliseSet
             Reason.NONE_NEAR,
             f"the atlas has no photograph within {settings.reach_m:g} m of its GPS",
         )
-    if query.facts.get("projection", "perspective") != "perspective":
+    if query.facts.get("projection", PERSPECTIVE) != PERSPECTIVE:
         why = f"{query.facts['projection']}: not the picture of one lens"
         return Verdict(Status.UNKNOWN, Reason.PANORAMA, why, most_alike)
     if query.features is None:
@@ -87,7 +88,7 @@ def judge(view: MapView, query: Query, evidence: Evidence, settings: LocaliseSet
     explained = explained_share(best, names_of(candidates))
     if against := _against(view, query, evidence, best, explained, settings):
         return Verdict(Status.UNKNOWN, *against, supporting, inliers, explained)
-    sigma = sigma_m(best)
+    sigma = sigma_m(best) if best.model.stored.georegistered else 0.0  # else not in metres
     if sigma > MOST_SIGMA_M:
         why_loose = f"its points hold the position to {sigma:.1f} m only"
         return _place(view, query, evidence, Reason.LOOSE, why_loose)
@@ -107,13 +108,15 @@ def _against(
     explained: float | None,
     settings: LocaliseSettings,
 ) -> tuple[Reason, str] | None:
-    """What makes a pose untrue for all its inliers."""
+    """What makes a pose doubtful for all its inliers."""
     rival = evidence.rival
     if rival is not None and rival.keypoints > RIVAL_SHARE * best.keypoints:
         return Reason.AMBIGUOUS, (
             f"{best.keypoints} keypoints fit here, {rival.keypoints} at another place"
         )
-    if explained is not None and explained < EXPLAINED_SHARE:
+    if explained is None:
+        return Reason.PARTLY_EXPLAINED, "the map has points in too small a part of the picture"
+    if explained < EXPLAINED_SHARE:
         return Reason.PARTLY_EXPLAINED, (
             f"only {explained:.0%} of the picture's parts show what the map has there"
         )

@@ -124,9 +124,13 @@ class MapView:
         return Photograph(image_id, self._images["name"][row].as_py(), latitude, longitude)
 
     def near(self, latitude: float, longitude: float, reach_m: float) -> NDArray[np.int64]:
-        """The rows of the index whose photographs lie within `reach_m`, in a straight line."""
+        """The rows of the index whose photographs may lie within `reach_m`, in a straight line.
+
+        One without a position may lie anywhere.
+        """
         here = geodetic_to_ecef(np.array([latitude, longitude, 0.0]))
-        return np.flatnonzero(np.linalg.norm(self._ecef - here, axis=1) <= reach_m)
+        away = np.linalg.norm(self._ecef - here, axis=1)
+        return np.flatnonzero((away <= reach_m) | np.isnan(away))
 
     def most_alike(
         self, descriptor: NDArray[np.float32], k: int, among: NDArray[np.int64] | None

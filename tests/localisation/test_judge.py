@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from tests.localisation.scene import LENS, model_of
+from tests.localisation.scene import LENS, Stored, model_of
 from vladmap.features.base import LocalFeatures
 from vladmap.localisation.evidence import (
     covered_share,
@@ -128,9 +128,25 @@ def test_points_that_do_not_hold_the_position_are_no_pose() -> None:
 def test_a_pose_out_of_reach_of_its_gps_is_unknown() -> None:
     near = {"latitude": 48.0, "longitude": 16.0}
     assert verdict(found(EVERY_THIRD), **near).status == "pose"
-    far = verdict(found(EVERY_THIRD, east=500.0), **near)
-    # Moved 500 m east, the camera sees none of the points: nothing else is looked at.
+    far = verdict(found(EVERY_THIRD), latitude=48.002, longitude=16.0)
     assert (far.status, far.reason) == ("unknown", "far_from_gps")
+    assert "222 m" in far.detail
+
+
+def test_points_in_a_corner_of_the_picture_are_too_few_to_tell() -> None:
+    """Two parts of 36: whatever fits there, nothing else can contradict it."""
+    corner = model_of(grid()[:20], {"seen": [(row, row) for row in range(20)] * 2})
+    best = dataclasses.replace(found(np.arange(20).repeat(2)), model=corner)
+    told = verdict(best)
+    assert (told.status, told.reason) == ("unknown", "partly_explained")
+    assert told.explained is None
+
+
+def test_without_a_place_on_earth_a_model_has_no_metres_to_be_loose_by() -> None:
+    model = dataclasses.replace(MODEL, stored=cast(Any, Stored()))
+    model.stored.georegistered = False  # type: ignore[misc]
+    loose = dataclasses.replace(found(EVERY_THIRD, sigma_m=3.0), model=model)
+    assert verdict(loose).status == "pose"
 
 
 def test_panoramas_and_pictures_without_features_are_unknown() -> None:
