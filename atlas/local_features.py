@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ class StoredFeatures:
         self.kind, self.keep = kind, keep
         self._files, self._stage = files, layout.features_ledger(kind)
         self._kept: dict[str, dict[str, LocalFeatures]] = {}  # the one used last at the end
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<{self.kind} features of {len(self)} images>"
@@ -45,10 +47,11 @@ class StoredFeatures:
         if image_id not in self._shard_of:
             raise NotInAtlas(f"{self._files.root}: {image_id} has no {self.kind} features")
         shard, path = self._shard_of[image_id]
-        kept = self._kept.pop(shard, None) or self._read(shard, path)
-        self._kept[shard] = kept
-        while len(self._kept) > self.keep:
-            del self._kept[next(iter(self._kept))]
+        with self._lock:
+            kept = self._kept.pop(shard, None) or self._read(shard, path)
+            self._kept[shard] = kept
+            while len(self._kept) > self.keep:
+                del self._kept[next(iter(self._kept))]
         return kept[image_id]
 
     def shards(self) -> Iterator[tuple[str, dict[str, LocalFeatures]]]:

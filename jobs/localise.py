@@ -103,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.parse_args(words(argv))  # says what is wrong with them
 
     def work() -> int:
+        if parsed.page and parsed.output:
+            raise UserError("--page shows photographs as they are placed: leave out --output")
         settings = LocaliseSettings(parsed.reach_m, parsed.candidates)
         if parsed.output:
             _into_table(parsed, settings, left)
@@ -141,14 +143,15 @@ def _into_table(parsed: Any, settings: LocaliseSettings, beam_words: Sequence[st
 
 
 def _lines(parsed: Any, settings: LocaliseSettings) -> None:
+    from vladmap.atlas.atlas import Atlas
     from vladmap.localisation.check import format_localised
-    from vladmap.localisation.localiser import opened
+    from vladmap.localisation.localiser import Localiser
     from vladmap.localisation.table import localisations_table
     from vladmap.reporting.localised_page import write_localised
 
     asked = asked_for(parsed.images)
-    localiser = opened(
-        parsed.atlas, model=parsed.model, features=parsed.features, matcher=parsed.matcher,
+    localiser = Localiser(
+        Atlas(parsed.atlas), model=parsed.model, features=parsed.features, matcher=parsed.matcher,
         settings=settings, device=parsed.device,
     )  # fmt: skip
     rows: list[dict[str, Any]] = []
@@ -165,7 +168,10 @@ def _lines(parsed: Any, settings: LocaliseSettings) -> None:
             print(line_of(rows[-1]), flush=True)
     told = [_summary(Counter(row["status"] for row in rows))] if len(asked) > 1 else []
     if parsed.truth:
-        told += format_localised(_checked(parsed, localisations_table(rows)))
+        checked = _checked(parsed, localisations_table(rows))
+        told += format_localised(checked)
+        if parsed.json:
+            print(json.dumps({"truth": checked}))
     if not parsed.json:
         for line in told:
             print(line)

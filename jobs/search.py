@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 
 from vladmap.console.numbers import whole
 from vladmap.jobs.command import Parser, guarded, leave, log_options, parser, words
+from vladmap.jobs.localise import asked_for
 from vladmap.weights.devices import CPU, DEVICES
 
 _EPILOG = """\
@@ -46,20 +46,14 @@ def search(atlas: str, images: str, k: int, model: str | None, device: str, as_j
     """Print what is most alike to each photograph; one that cannot be read is said so."""
     from vladmap.atlas.atlas import Atlas
     from vladmap.atlas.errors import MissingPhotograph
-    from vladmap.photos.manifests.columns import is_manifest_name
-    from vladmap.pipeline.collection import list_collection
 
     opened = Atlas(atlas)
     index = opened.index(model, places=True)
     known = opened.images(["image_id", "name", "latitude", "longitude"]).set_index("image_id")
-    if os.path.isfile(images) and not is_manifest_name(images):
-        asked = [(os.path.basename(images), images)]
-    else:
-        rows = list_collection(images).table.select(["path", "uri"]).to_pylist()
-        asked = [(row["path"], row["uri"]) for row in rows]
-    for name, uri in asked:
+    for each in asked_for(images):
+        name = each.name
         try:
-            found = index.search(opened.describe([uri], index.model, device=device), k)
+            found = index.search(opened.describe([each.uri], index.model, device=device), k)
         except MissingPhotograph as error:
             told = json.dumps({"query": name, "error": str(error)}) if as_json else str(error)
             print(told, flush=True)

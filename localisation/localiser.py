@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vladmap.atlas.atlas import Atlas
-from vladmap.atlas.errors import AtlasError
 from vladmap.atlas.pixels import of_query
 from vladmap.features.names import NEAREST
 from vladmap.features.registry import feature_kind, load_matcher, matching_device
@@ -30,7 +28,7 @@ class Localiser:
     """Places photographs in an atlas; all that it needs of the atlas stays loaded.
 
     `model` and `features` are names, where the atlas has several; without one, those of the last
-    build. The same photograph gives the same answer, on one device.
+    build. The same photograph gives the same answer, on one device. Several threads may ask.
 
     Raises NotBuiltYet for an atlas without an index, UserError where a matcher does not match the
     atlas's features.
@@ -55,7 +53,6 @@ class Localiser:
             if stored is None
             else load_matcher(stored.kind, matcher, matching_device(matcher, device))
         )
-        self._lock = threading.Lock()
 
     @cached_property
     def _model(self) -> Any:
@@ -121,13 +118,4 @@ class Localiser:
         assert prepared.pixels is not None
         descriptor = self._model.describe([prepared.pixels])[0]
         query = Query(dict(prepared.facts), descriptor, prepared.features)
-        with self._lock:  # shards of features and the map are read once
-            return query, gather(self._view, query, self.settings, self._matcher)
-
-
-def opened(atlas: str, **settings: Any) -> Localiser:
-    """The localiser of the atlas at a path. Raises AtlasError where it has no index."""
-    found = Atlas(atlas)
-    if not found.models:
-        raise AtlasError(f"{atlas} has no descriptors yet: run `vladmap build`")
-    return Localiser(found, **settings)
+        return query, gather(self._view, query, self.settings, self._matcher)

@@ -22,7 +22,8 @@ FROM_ATLAS, FROM_EXIF, ESTIMATED = "atlas", "exif", "estimated"
 class Evidence:
     """All that was found of a query: candidates, the best pose among them, and its best rival.
 
-    `near` is how many photographs of the atlas lie within reach of its GPS, None without GPS.
+    `camera_source` says where the focal length of the `camera` comes from: FROM_ATLAS, FROM_EXIF or
+    ESTIMATED.
     """
 
     candidates: list[Candidate]
@@ -30,7 +31,6 @@ class Evidence:
     rival: FoundPose | None
     camera: Camera
     camera_source: str
-    near: int | None
 
 
 def gather(
@@ -56,7 +56,7 @@ def gather(
         )
     best = poses[0] if poses else None
     rival = rival_of(best, poses) if best is not None else None
-    return Evidence(candidates, best, rival, camera, source, None if among is None else len(among))
+    return Evidence(candidates, best, rival, camera, source)
 
 
 def query_camera(view: MapView, query: Query) -> tuple[Camera, str]:

@@ -79,11 +79,6 @@ class MapView:
         return [self._model(each) for each in stored]
 
     @cached_property
-    def model_of(self) -> dict[str, MapModel]:
-        """The model of each photograph in the map, the largest where it is in several."""
-        return {image: model for model in reversed(self.models) for image in model.row}
-
-    @cached_property
     def _images(self) -> pa.Table:
         columns = [*IMAGE_COLUMNS, "name", "latitude", "longitude", "altitude"]
         return pa.Table.from_pandas(self.atlas.images(columns), preserve_index=False)
@@ -91,6 +86,15 @@ class MapView:
     @cached_property
     def _row_of(self) -> dict[str, int]:
         return {image: row for row, image in enumerate(self._images["image_id"].to_pylist())}
+
+    @cached_property
+    def _camera_keys(self) -> list[str]:
+        return camera_keys(self._images)
+
+    @cached_property
+    def _id_of(self) -> dict[str, str]:
+        columns = (self._images[name].to_pylist() for name in ("name", "image_id"))
+        return dict(zip(*columns, strict=True))
 
     @cached_property
     def _positions(self) -> tuple[Array, Array]:
@@ -153,23 +157,23 @@ class MapView:
 
     def camera_of(self, image_id: str) -> Camera:
         """The camera of a photograph of the atlas: the map's, else by its EXIF."""
-        row = self._images.slice(self._row_of[image_id], 1)
-        width, height, focal = (row[name][0].as_py() for name in ("width", "height", "focal_px"))
-        known = self.camera(camera_keys(row)[0])
-        return initial_camera(width, height, focal) if known is None else known
+        row = self._row_of[image_id]
+        known = self.camera(self._camera_keys[row])
+        if known is not None:
+            return known
+        return initial_camera(
+            *(self._images[name][row].as_py() for name in ("width", "height", "focal_px"))
+        )
 
     def _model(self, stored: StoredReconstruction) -> MapModel:
-        opened = stored.open()
-        images = self._images
-        id_of = dict(zip(images["name"].to_pylist(), images["image_id"].to_pylist(), strict=True))
+        opened, id_of = stored.open(), self._id_of
         names = sorted(opened.image(each).name for each in opened.reg_image_ids())
         row_of = {name: row for row, name in enumerate(names)}
         arrays = tile_arrays(opened, row_of)
-        keys = camera_keys(images)
         cameras: dict[str, Camera] = {}
         for number in sorted(opened.reg_image_ids()):
             image = opened.image(number)
-            key = keys[self._row_of[id_of[image.name]]]
+            key = self._camera_keys[self._row_of[id_of[image.name]]]
             if key not in cameras:
                 cameras[key] = Camera.from_colmap(opened.camera(image.camera_id))
         return MapModel(stored, arrays, {id_of[name]: row_of[name] for name in names}, cameras)

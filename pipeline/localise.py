@@ -8,7 +8,6 @@ from dataclasses import asdict
 
 from vladmap.atlas import layout
 from vladmap.atlas.atlas import Atlas
-from vladmap.atlas.errors import AtlasError
 from vladmap.atlas.store import AtlasStore
 from vladmap.pipeline.collection import list_collection
 from vladmap.pipeline.options import BuildOptions, worker_threads
@@ -31,15 +30,23 @@ def localise(
 
     The same command again does only what is new: photographs that were added or changed, or all
     where the atlas is another than it was. Returns how many have each status. Raises UserError for
-    an `output` that is an atlas of something else, AtlasError for an atlas that lacks what is
-    needed.
+    an `output` that is an atlas of something else, or that another run is writing.
     """
     atlas = Atlas(against.atlas)
-    if not atlas.models:
-        raise AtlasError(f"{against.atlas} has no descriptors yet: run `vladmap build`")
     store = AtlasStore.open(output, create=True)
     if any(stage.startswith("ingest") for stage in store.reader.stages()):
         raise UserError(f"--output {output} is an atlas: give a folder of its own")
+    with store.locked():
+        store.check_all()
+        counts = _brought_up_to_date(store, atlas, images, against, beam_words)
+        store.fold([LOCALISE.name])
+        store.save()
+    return counts
+
+
+def _brought_up_to_date(
+    store: AtlasStore, atlas: Atlas, images: str, against: Against, beam_words: Sequence[str]
+) -> Counter[str]:
     listing = list_collection(images)
     planned = plan(store, listing, SHARD_IMAGES, write=True)
     dead = frozenset(
@@ -60,7 +67,7 @@ def localise(
         for chunk, path in planned.chunks
         if planned.alive.get(chunk)
     ]
-    run = Run(store, BuildOptions(images=images, atlas=output), beam_words)
+    run = Run(store, BuildOptions(images=images, atlas=store.root), beam_words)
     ledger = run.execute(
         LOCALISE,
         tasks,

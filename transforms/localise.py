@@ -9,9 +9,10 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from vladmap.atlas import storage
+from vladmap.atlas.atlas import Atlas
 from vladmap.atlas.commit import commit_shard
 from vladmap.console import counter as progress
-from vladmap.localisation.localiser import Localiser, opened
+from vladmap.localisation.localiser import Localiser
 from vladmap.localisation.preparing import Asked
 from vladmap.localisation.settings import LocaliseSettings
 from vladmap.localisation.table import localisations_table, rejected_row
@@ -72,8 +73,8 @@ class _Localise(beam.DoFn):
 
     def _open(self) -> Localiser:
         chosen = self._against
-        return opened(
-            chosen.atlas,
+        return Localiser(
+            Atlas(chosen.atlas),
             model=chosen.model,
             features=chosen.features,
             matcher=chosen.matcher,

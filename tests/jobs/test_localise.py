@@ -99,6 +99,12 @@ def test_a_second_run_does_what_is_new_and_forgets_what_has_gone(
     capsys.readouterr()
     localised(queries, built_atlas, output)
     assert "nothing to do, 7 images done before" in capsys.readouterr().err
+    damaged = output / "localisations" / min(shards)
+    damaged.write_bytes(shards[damaged.name][:-9])
+    localised(queries, built_atlas, output)
+    assert damaged.read_bytes() == shards[damaged.name]
+    about = json.loads((output / "atlas.json").read_text())
+    assert about["localised_in"] == str(built_atlas)
     shutil.copy(rendered_city / "images" / "drive-0" / "000005.jpg", queries / "new.jpg")
     (queries / "noise.png").unlink()
     rows = localised(queries, built_atlas, output)
@@ -149,8 +155,11 @@ def test_what_cannot_work_is_said_in_a_line(
     assert main([*words, "--atlas", str(tmp_path / "none")]) == 2
     assert main([*words, "--atlas", str(built_atlas), "--output", str(copy)]) == 2
     assert main([*words, "--atlas", str(built_atlas), "--model", "vlad"]) == 2
+    both = ["--output", str(tmp_path / "found"), "--page", str(tmp_path / "page.html")]
+    assert main([*words, "--atlas", str(built_atlas), *both]) == 2
     said = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in said] == ["vladmap"] * 3
+    assert [line.split(":")[0] for line in said] == ["vladmap"] * 4
+    assert "leave out --output" in said[3]
     assert "is an atlas: give a folder of its own" in said[1]
     assert "no descriptors by vlad" in said[2]
 

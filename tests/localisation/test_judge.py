@@ -76,7 +76,7 @@ def query(**facts: Any) -> Query:
 
 def verdict(best: FoundPose | None, rival: FoundPose | None = None, **facts: Any) -> Any:
     candidate = Candidate("seen", 0, 0.9, np.zeros((0, 2), np.uint32))
-    evidence = Evidence([candidate], best, rival, LENS, "atlas", None)
+    evidence = Evidence([candidate], best, rival, LENS, "atlas")
     return judge(cast(MapView, View()), query(**facts), evidence, LocaliseSettings())
 
 
@@ -152,14 +152,14 @@ def test_without_a_place_on_earth_a_model_has_no_metres_to_be_loose_by() -> None
 def test_panoramas_and_pictures_without_features_are_unknown() -> None:
     assert verdict(found(EVERY_THIRD), projection="equirectangular").reason == "panorama"
     candidate = Candidate("seen", 0, 0.9, np.zeros((0, 2), np.uint32))
-    evidence = Evidence([candidate], None, None, LENS, "atlas", None)
+    evidence = Evidence([candidate], None, None, LENS, "atlas")
     blank = dataclasses.replace(query(), features=None)
     told = judge(cast(MapView, View()), blank, evidence, LocaliseSettings())
     assert (told.status, told.reason) == ("unknown", "no_features")
 
 
 def test_nothing_within_reach_is_unknown_and_names_the_reach() -> None:
-    evidence = Evidence([], None, None, LENS, "atlas", 0)
+    evidence = Evidence([], None, None, LENS, "atlas")
     told = judge(cast(MapView, View()), query(), evidence, LocaliseSettings())
     assert (told.status, told.reason) == ("unknown", "none_near")
     assert "150 m" in told.detail
